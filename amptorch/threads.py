@@ -1,0 +1,62 @@
+"""Running a kernel over chunks of atoms on all cores."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+
+
+def num_threads(threads=None):
+    """Number of threads to use.
+
+    `threads` where given, else the environment variable AMPTORCH_NUM_THREADS, else the number of
+    cores this process may run on. Raises ValueError where it is not a positive integer.
+    """
+    if threads is None:
+        threads = os.environ.get("AMPTORCH_NUM_THREADS")
+    if threads is None:
+        return _available_cores()
+    try:
+        number = int(threads)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise ValueError(f"number of threads must be a positive integer, got {threads!r}")
+    return number
+
+
+def run_chunks(kernel, costs, threads=None, chunks_per_thread=4):
+    """Call `kernel(start, stop)` on ranges that cover `0..len(costs)` with about equal total cost.
+
+    With one thread, or little to do, the kernel is called once on the whole range. Kernels must
+    release the GIL and write only what belongs to their own range, so that the result does not
+    depend on the number of threads.
+    """
+    n = len(costs)
+    threads = num_threads(threads)
+    if threads == 1 or n < 2:
+        kernel(0, n)
+        return
+    cumulative = np.cumsum(np.asarray(costs, dtype=np.float64))
+    n_chunks = min(n, threads * chunks_per_thread)
+    targets = cumulative[-1] * np.arange(1, n_chunks) / n_chunks
+    bounds = np.unique(np.concatenate(([0], np.searchsorted(cumulative, targets), [n])))
+    futures = [
+        _pool(threads, os.getpid()).submit(kernel, int(start), int(stop))
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+    for future in futures:
+        future.result()
+
+
+def _available_cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=4)
+def _pool(threads, pid):
+    # Keyed by process: threads do not survive a fork, so a child makes a pool of its own.
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"amptorch-{pid}")

@@ -1,0 +1,52 @@
+"""Installation of amptorch; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = "2.0.0.dev0"
+
+TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6"]
+PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
+DOCS = ["mkdocs>=1.5", "mkdocstrings[python]>=0.24"]
+
+setup(
+    name="amptorch",
+    version=VERSION,
+    description="Behler-Parrinello neural network potentials on numba kernels: "
+    "a fast, drop-in fork of AMPTorch",
+    long_description=(HERE / "README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    license="GPL-3.0-or-later",
+    python_requires=">=3.10",
+    packages=find_packages(include=["amptorch", "amptorch.*"]),
+    install_requires=[
+        "numpy>=1.24",
+        "scipy>=1.10",
+        "numba>=0.60",
+        "ase>=3.22.1",
+        # The newest release this package is tested with; a wider range would make
+        # `pip install -e .` replace an installed CPU build by gigabytes of CUDA.
+        "torch>=2.2,<2.14",
+        "skorch>=1.0",
+        "scikit-learn>=1.3",
+        "tqdm>=4.60",
+        "matplotlib>=3.7",
+        "typer>=0.12",
+        "pyyaml>=6",
+    ],
+    extras_require={
+        "test": TEST,
+        "profiling": PROFILING,
+        "docs": DOCS,
+        "dev": [*TEST, *PROFILING, "ruff>=0.6", "pre-commit>=3", "vesin", "matscipy", "dscribe"],
+    },
+    entry_points={"console_scripts": ["amptorch = amptorch.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: GNU General Public License v3 or later (GPLv3+)",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Chemistry",
+        "Topic :: Scientific/Engineering :: Physics",
+    ],
+)
