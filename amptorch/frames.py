@@ -1,0 +1,280 @@
+"""Many structures as flat arrays: the only place where input is checked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+from ase.io import read
+from ase.io.formats import UnknownFileTypeError, parse_filename
+
+# Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
+COINCIDENT = 1e-4
+# Determinant of the Gram matrix of unit cell vectors below which the periodic cell vectors span no area or volume.
+DEGENERATE = 1e-10
+
+
+@dataclass(frozen=True)
+class Frames:
+    """F frames with N atoms in all, one after the other (units Å, eV, eV/Å).
+
+    numbers (N,) int64 atomic numbers; positions (N, 3), as given, not wrapped; cells (F, 3, 3),
+    rows are cell vectors, zeros where there is none; pbc (F, 3) bool; offsets (F + 1,) int64: frame
+    f holds atoms offsets[f]:offsets[f + 1]; energies (F,) and forces (N, 3), or None; indices (F,)
+    int64, the places of the frames in the list they came from, which errors name.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cells: np.ndarray
+    pbc: np.ndarray
+    offsets: np.ndarray
+    energies: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    indices: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.indices is None:
+            object.__setattr__(self, "indices", np.arange(len(self), dtype=np.int64))
+
+    @classmethod
+    def from_atoms(cls, images, elements=None, energies=False, forces=False, first_index=0):
+        """The frames of `images` (a list of ase.Atoms, or one), checked.
+
+        `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
+        calculators, without the forces of constraints. `first_index`: what errors call images[0].
+
+        Raises ValueError that names the frame and what is wrong: no frames, no atoms, NaN or
+        infinity, an element not in `elements`, a periodic direction without a cell vector, periodic
+        cell vectors in one plane or line, energy or forces missing or not finite. TypeError where
+        an image is not an ase.Atoms. Atoms in one place are found by `check_coincident`.
+        """
+        images = [images] if isinstance(images, Atoms) else list(images)
+        if not images:
+            raise ValueError("the list of frames is empty; at least one frame is needed")
+        for index, atoms in enumerate(images, first_index):
+            if not isinstance(atoms, Atoms):
+                raise TypeError(f"frame {index} is {type(atoms).__name__}, expected ase.Atoms")
+            if len(atoms) == 0:
+                raise ValueError(f"frame {index} has no atoms")
+        frames = cls(
+            numbers=np.concatenate([atoms.numbers for atoms in images]).astype(np.int64),
+            positions=np.concatenate([atoms.positions for atoms in images]).astype(np.float64),
+            cells=np.array([atoms.cell.array for atoms in images], dtype=np.float64),
+            pbc=np.array([atoms.pbc for atoms in images], dtype=bool),
+            offsets=np.cumsum([0, *(len(atoms) for atoms in images)], dtype=np.int64),
+            indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
+        )
+        frames._check_finite("positions", frames.positions, per_atom=True)
+        frames._check_finite("cell", frames.cells, per_atom=False)
+        frames._check_cells()
+        frames._check_elements(elements)
+        # Last, because a calculator that is not done yet computes them.
+        if energies:
+            frames._read_energies(images)
+        if forces:
+            frames._read_forces(images)
+        return frames
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index):
+        """One frame (or a slice of them) as Frames."""
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return self.select([index % len(self)])
+
+    @property
+    def n_atoms(self):
+        """Number of atoms in all frames."""
+        return int(self.offsets[-1])
+
+    @property
+    def counts(self):
+        """(F,) number of atoms of each frame."""
+        return np.diff(self.offsets)
+
+    @property
+    def frame_of_atom(self):
+        """(N,) position in this object of the frame that each atom belongs to."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    def atom_rows(self, indices):
+        """The atoms of the frames at `indices`, frame after frame, as rows of the flat arrays."""
+        indices = np.asarray(indices, dtype=np.int64)
+        counts = self.counts[indices]
+        ends = np.cumsum(counts)
+        return np.arange(counts.sum()) + np.repeat(self.offsets[indices] - (ends - counts), counts)
+
+    def select(self, indices):
+        """The frames at `indices`, in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        rows = self.atom_rows(indices)
+        return Frames(
+            numbers=self.numbers[rows],
+            positions=self.positions[rows],
+            cells=self.cells[indices],
+            pbc=self.pbc[indices],
+            offsets=np.concatenate(([0], np.cumsum(self.counts[indices]))).astype(np.int64),
+            energies=None if self.energies is None else self.energies[indices],
+            forces=None if self.forces is None else self.forces[rows],
+            indices=self.indices[indices],
+        )
+
+    def place(self, atom):
+        """Row `atom` of the flat arrays in the user's words: index of its frame, "index (symbol)"
+        of the atom within the frame."""
+        frame = int(np.searchsorted(self.offsets, atom, side="right")) - 1
+        symbol = chemical_symbols[self.numbers[atom]]
+        return int(self.indices[frame]), f"{atom - self.offsets[frame]} ({symbol})"
+
+    def _check_finite(self, name, values, per_atom):
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if len(bad):
+            where = "frame {}, atom {}" if per_atom else "frame {}"
+            place = self.place(bad[0]) if per_atom else [self.indices[bad[0]]]
+            value = values[bad[0]].tolist()
+            raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
+
+    def _check_cells(self):
+        lengths = np.linalg.norm(self.cells, axis=2)
+        missing = np.argwhere(self.pbc & (lengths == 0))
+        if len(missing):
+            frame, axis = missing[0]
+            raise ValueError(
+                f"frame {self.indices[frame]} is periodic along cell vector {axis}, which is zero; "
+                f"give it a length or set pbc[{axis}] to False"
+            )
+        # Gram matrix of the unit vectors of the periodic directions; a direction without
+        # periodicity counts as orthogonal to all others, whatever its vector.
+        units = self.cells / np.where(lengths > 0, lengths, 1)[:, :, None]
+        gram = np.einsum("fik,fjk->fij", units, units)
+        both = self.pbc[:, :, None] & self.pbc[:, None, :]
+        flat = np.flatnonzero(np.linalg.det(np.where(both, gram, np.eye(3))) < DEGENERATE)
+        if len(flat):
+            raise ValueError(
+                f"frame {self.indices[flat[0]]}: the periodic cell vectors are linearly dependent: "
+                f"{self.cells[flat[0]].tolist()}"
+            )
+
+    def _check_elements(self, elements):
+        known = range(1, len(chemical_symbols)) if elements is None else symbol_numbers(elements)
+        # Only the kinds that occur are compared, which is quicker than every atom.
+        unknown = set(np.unique(self.numbers).tolist()).difference(known)
+        if not unknown:
+            return
+        frame, atom = self.place(np.flatnonzero(np.isin(self.numbers, list(unknown)))[0])
+        if elements is None:
+            raise ValueError(f"frame {frame}, atom {atom} is no chemical element")
+        raise ValueError(
+            f"frame {frame}, atom {atom}: this element is not in elements {list(elements)}; "
+            "add it there or leave the frame out"
+        )
+
+    def _read_energies(self, images):
+        values = [
+            _calculated(atoms, index, "energy")
+            for index, atoms in zip(self.indices, images, strict=True)
+        ]
+        object.__setattr__(self, "energies", np.array(values, dtype=np.float64))
+        self._check_finite("energy", self.energies, per_atom=False)
+
+    def _read_forces(self, images):
+        values = [
+            _calculated(atoms, index, "forces")
+            for index, atoms in zip(self.indices, images, strict=True)
+        ]
+        object.__setattr__(self, "forces", np.concatenate(values).astype(np.float64))
+        self._check_finite("forces", self.forces, per_atom=True)
+
+
+def symbol_numbers(elements):
+    """Atomic numbers of chemical symbols; ValueError names one that is none or occurs twice."""
+    elements = list(elements)
+    for symbol in elements:
+        if not isinstance(symbol, str) or not atomic_numbers.get(symbol):
+            raise ValueError(f"elements: {symbol!r} is not a chemical symbol (such as 'Cu')")
+        if elements.count(symbol) > 1:
+            raise ValueError(f"elements: {symbol!r} is there twice in {elements}")
+    return [atomic_numbers[symbol] for symbol in elements]
+
+
+def check_coincident(frames, offsets, neighbors, distances):
+    """Raise ValueError where a neighbour list has two atoms within 1e-4 Å of each other.
+
+    offsets (N + 1,), neighbors (P,) and distances (P,) are those of a NeighborList of `frames`.
+    """
+    bad = np.flatnonzero(np.asarray(distances) < COINCIDENT)
+    if len(bad) == 0:
+        return
+    pair = bad[0]
+    atom = int(np.searchsorted(offsets, pair, side="right")) - 1
+    frame, first = frames.place(atom)
+    _, second = frames.place(neighbors[pair])
+    raise ValueError(
+        f"frame {frame}: atoms {first} and {second} (or a periodic image of it) are in one place, "
+        f"{distances[pair]:.1e} Å apart; remove one of them or check the cell"
+    )
+
+
+def read_images(raw_data):
+    """The list of ase.Atoms in `raw_data`.
+
+    `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), one
+    ase.Atoms, an ASE database, or anything that yields Atoms (a list, a trajectory reader).
+
+    Raises FileNotFoundError where there is no such file, ValueError that names the file where it
+    cannot be read to its end or holds no frames, TypeError for anything else.
+    """
+    if isinstance(raw_data, Atoms):
+        return [raw_data]
+    if isinstance(raw_data, (str, PurePath)):
+        return _read_file(str(raw_data))
+    if hasattr(raw_data, "select") and hasattr(raw_data, "count"):
+        return [row.toatoms() for row in raw_data.select()]
+    if isinstance(raw_data, Iterable) or hasattr(raw_data, "__getitem__"):
+        return list(raw_data)
+    raise TypeError(
+        f"raw_data is {type(raw_data).__name__}; expected a path, a list of ase.Atoms, "
+        "an ASE database or a trajectory reader"
+    )
+
+
+def _read_file(name):
+    path, index = (name, None) if Path(name).exists() else parse_filename(name)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path!r}")
+    try:
+        images = read(path, ":" if index is None else index)
+    except UnknownFileTypeError as error:
+        raise ValueError(f"{name}: ASE does not know this kind of file ({error})") from error
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # ASE has a hundred readers; each fails in a way of its own
+        raise ValueError(
+            f"{name}: cannot be read, damaged or cut short ({type(error).__name__}: {error})"
+        ) from error
+    if not images:
+        raise ValueError(f"{name} holds no frames")
+    return images if isinstance(images, list) else [images]
+
+
+def _calculated(atoms, index, name):
+    """Energy or forces of a frame as its calculator has them, without those of constraints."""
+    get = atoms.get_potential_energy if name == "energy" else atoms.get_forces
+    try:
+        value = get(apply_constraint=False)
+    except (RuntimeError, NotImplementedError) as error:  # no calculator; no such result
+        raise ValueError(
+            f"frame {index} has no {name} ({error}); give it a calculator that holds it, "
+            "such as ase.calculators.singlepoint.SinglePointCalculator"
+        ) from error
+    shape = () if name == "energy" else (len(atoms), 3)
+    if value is None or np.shape(value) != shape:
+        raise ValueError(f"frame {index}: {name} is {value!r}, expected numbers of shape {shape}")
+    return value
