@@ -12,7 +12,8 @@ from ase.io.formats import UnknownFileTypeError, parse_filename
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
-# Determinant of the Gram matrix of unit cell vectors below which the periodic cell vectors span no area or volume.
+# Determinant of the Gram matrix of unit vectors below which the periodic cell vectors count as
+# linearly dependent.
 DEGENERATE = 1e-10
 
 
