@@ -1,0 +1,195 @@
+"""Neighbour lists in compressed sparse row (CSR) form, built once per frame and kept."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from amptorch.frames import Frames, check_coincident
+from amptorch.kernels import neighbors as kernels
+from amptorch.threads import run_chunks
+
+
+@dataclass(frozen=True)
+class NeighborList:
+    """All ordered pairs of atoms nearer than `cutoff` (Å) in a sequence of frames.
+
+    The neighbours of atom i are entries `offsets[i]:offsets[i+1]`, ordered by atomic number, then
+    by index; periodic images of the central atom itself are among them.
+
+    Attributes
+    ----------
+    offsets : (N+1,) int64
+    neighbors : (P,) int32, indices into the N atoms of the frames
+    shifts : (P, 3) int32, the cell in which the neighbour stands
+    vectors : (P, 3) float64, r_neighbour + shift · cell − r_centre, Å
+    """
+
+    cutoff: float
+    offsets: np.ndarray
+    neighbors: np.ndarray
+    shifts: np.ndarray
+    vectors: np.ndarray
+
+    @property
+    def n_pairs(self):
+        return len(self.neighbors)
+
+    @cached_property
+    def counts(self):
+        """(N,) number of neighbours of each atom."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def centers(self):
+        """(P,) int64, the central atom of each pair."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def moved(self, frames):
+        """The same pairs with the vectors of atoms that have moved (same cells or not)."""
+        vectors = _vectors(frames, self.offsets, self.neighbors, self.shifts)
+        return replace(self, vectors=vectors)
+
+    def select(self, frames, indices):
+        """The neighbour list of `frames.select(indices)`, where this one is that of `frames`."""
+        indices = np.asarray(indices, dtype=np.int64)
+        first, last = frames.offsets[indices], frames.offsets[indices + 1]
+        atoms = _ranges(first, last)
+        pairs = _ranges(self.offsets[first], self.offsets[last])
+        new_first = np.cumsum(last - first) - (last - first)
+        moved_by = np.repeat(new_first - first, self.offsets[last] - self.offsets[first])
+        return NeighborList(
+            cutoff=self.cutoff,
+            offsets=_offsets(self.counts[atoms]),
+            neighbors=(self.neighbors[pairs] + moved_by).astype(np.int32),
+            shifts=self.shifts[pairs],
+            vectors=self.vectors[pairs],
+        )
+
+
+def neighbor_list(frames, cutoff, threads=None):
+    """Neighbour list of every frame: all pairs with r < `cutoff` (Å).
+
+    All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
+    atoms outside the cell. Linear in the number of atoms; frames are spread over `threads`.
+
+    Raises ValueError where `cutoff` is not positive, or where two atoms of a frame are in one place.
+    """
+    if not np.isfinite(cutoff) or cutoff <= 0:
+        raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")
+    bases, inverses = _bases(frames)
+    order = np.lexsort((frames.numbers, frames.frame_of_atom))
+    parts = {}
+
+    def search(first, last):
+        parts[first] = kernels.search_frames(
+            frames.positions,
+            bases,
+            inverses,
+            frames.pbc,
+            order,
+            frames.offsets,
+            first,
+            last,
+            float(cutoff),
+        )
+
+    run_chunks(search, np.diff(frames.offsets), threads)
+    counts, neighbors, shifts = (
+        np.concatenate([parts[first][k] for first in sorted(parts)]) for k in range(3)
+    )
+    offsets = _offsets(counts)
+    shifts = shifts.reshape(-1, 3)
+    vectors = _vectors(frames, offsets, neighbors, shifts, threads)
+    distances = np.sqrt(np.einsum("pk,pk->p", vectors, vectors))
+    check_coincident(frames, offsets, neighbors, distances)
+    return NeighborList(float(cutoff), offsets, neighbors, shifts, vectors)
+
+
+class VerletList:
+    """A neighbour list for dynamics, rebuilt only when an atom has moved half the skin.
+
+    Pairs are listed up to cutoff + skin, so until then none nearer than `cutoff` is missing.
+
+    L. Verlet, Phys. Rev. 159, 98 (1967).
+    """
+
+    def __init__(self, cutoff, skin=1.0):
+        if skin < 0:
+            raise ValueError(f"the skin must not be negative, got {skin!r} Å")
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.builds = 0
+        self._frames = None
+        self._list = None
+
+    def update(self, frames):
+        """The neighbour list of `frames`, with pairs up to `cutoff + skin`."""
+        if self._stale(frames):
+            self._list = neighbor_list(frames, self.cutoff + self.skin)
+            self._frames = frames
+            self.builds += 1
+        else:
+            self._list = self._list.moved(frames)
+        return self._list
+
+    def _stale(self, frames):
+        last = self._frames
+        if (
+            last is None
+            or not np.array_equal(frames.numbers, last.numbers)
+            or not np.array_equal(frames.offsets, last.offsets)
+            or not np.array_equal(frames.pbc, last.pbc)
+            or not np.array_equal(frames.cells, last.cells)
+        ):
+            return True
+        displacement2 = ((frames.positions - last.positions) ** 2).sum(axis=1).max()
+        return displacement2 >= (0.5 * self.skin) ** 2
+
+
+def _vectors(frames, offsets, neighbors, shifts, threads=None):
+    vectors = np.empty((len(neighbors), 3))
+
+    def fill(start, stop):
+        kernels.pair_vectors(
+            frames.positions,
+            frames.cells,
+            frames.frame_of_atom,
+            offsets,
+            neighbors,
+            shifts,
+            start,
+            stop,
+            vectors,
+        )
+
+    run_chunks(fill, np.diff(offsets), threads)
+    return vectors
+
+
+def _bases(frames: Frames):
+    """Cells whose non-periodic vectors are replaced by independent ones, and their inverses.
+
+    A non-periodic direction needs no cell vector, and what stands there may be zero or parallel to
+    another; unit vectors orthogonal to the periodic ones take its place.
+    """
+    bases = frames.cells.copy()
+    for frame in np.flatnonzero(~frames.pbc.all(axis=1)):
+        periodic = frames.pbc[frame]
+        # The rows of vh beyond the rank of the periodic vectors span what they leave.
+        vh = np.linalg.svd(frames.cells[frame][periodic], full_matrices=True)[2]
+        bases[frame][~periodic] = vh[periodic.sum() :]
+    return bases, np.linalg.inv(bases)
+
+
+def _offsets(counts):
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _ranges(starts, stops):
+    """The concatenation of range(start, stop) for each start and stop."""
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(stops - ends, lengths)
