@@ -1,0 +1,159 @@
+"""A set of symmetry functions put together one by one, or by lists."""
+
+import numpy as np
+
+from amptorch.descriptor.Gaussian.setup import (
+    ETA_IN_RC2,
+    PARAMETERS,
+    check_cutoff,
+    cutoff_function,
+    descriptor_setup,
+    neighbor_elements,
+    setup_hash,
+    table,
+    table_row,
+)
+from amptorch.frames import symbol_numbers
+
+# The functions that Amp uses where the user names none.
+DEFAULT_INTERACTIONS = {
+    "G2": {"etas": np.logspace(np.log10(0.05), np.log10(5.0), 4), "rs_s": [0.0]},
+    "G4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+}
+
+
+class GaussianDescriptorSet:
+    """Symmetry functions per central element, for `fp_params` of the scheme "gaussian".
+
+    `elements`: chemical symbols; their order is that of pairs and of the hash. `cutoff`: Å, of the
+    functions added without one of their own. `cutoff_params`: as in the configuration.
+    `default_interactions`: start with Amp's default functions (four G2 and four G4) for every
+    combination of elements.
+
+    Parameters are in the units of `fp_params`: the eta of G2 and G4 in 1/Rc², that of G5 in 1/Å².
+    `descriptor_setup` {symbol: (n, 7) table} and `descriptor_setup_hash` are those of a `Gaussian`
+    built from the same functions; two sets are equal where the hashes are. With `update=False`
+    they change at the next `update()`.
+
+    Raises ValueError where a value has no meaning or an element is not in `elements`.
+    """
+
+    def __init__(
+        self,
+        elements,
+        cutoff=6.5,
+        cutoff_params=None,
+        default_interactions=False,
+    ):
+        self.elements = list(elements)
+        self.numbers = dict(zip(self.elements, symbol_numbers(self.elements), strict=True))
+        self.cutoff = check_cutoff("GaussianDescriptorSet", cutoff)
+        cutoff_function(cutoff_params)
+        self.cutoff_params = dict(cutoff_params or {"cutoff_func": "cosine"})
+        self._rows = {symbol: [] for symbol in self.elements}
+        self.update()
+        if default_interactions:
+            self.process_combinatorial_Gs({"default": {"cutoff": cutoff, **DEFAULT_INTERACTIONS}})
+
+    def add_g1(self, element_i, element_j, cutoff=None, update=True):
+        """Add G1 of the neighbours `element_j` of atoms `element_i`."""
+        self._add("G1", element_i, [element_j], (), cutoff, update)
+
+    def add_g2(self, element_i, element_j, eta=3.0, rs=0.0, cutoff=None, update=True):
+        """Add G2 of the neighbours `element_j` of atoms `element_i`; eta in 1/Rc², rs in Å."""
+        self._add("G2", element_i, [element_j], (eta, rs), cutoff, update)
+
+    def add_g3(self, element_i, element_j, kappa=1.0, cutoff=None, update=True):
+        """Add G3 of the neighbours `element_j` of atoms `element_i`; kappa in 1/Å."""
+        self._add("G3", element_i, [element_j], (kappa,), cutoff, update)
+
+    def add_g4(
+        self,
+        element_i,
+        element_j,
+        element_k,
+        eta=0.005,
+        zeta=1.0,
+        gamma=1.0,
+        cutoff=None,
+        update=True,
+    ):
+        """Add G4 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Rc²."""
+        self._add("G4", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update)
+
+    def add_g5(
+        self,
+        element_i,
+        element_j,
+        element_k,
+        eta=0.005,
+        zeta=1.0,
+        gamma=1.0,
+        cutoff=None,
+        update=True,
+    ):
+        """Add G5 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Å²."""
+        self._add("G5", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update)
+
+    def batch_add_descriptors(
+        self, number, param1s, param2s=None, param3s=None, cutoff=None, update=True
+    ):
+        """Add G<number> for every combination of elements with each set of parameters.
+
+        The lists are zipped: (eta, rs) for 2, (kappa,) for 3, (eta, zeta, gamma) for 4 and 5.
+        ValueError where they differ in length or are too few.
+        """
+        kind = f"G{number}"
+        names = PARAMETERS.get(kind)
+        if not names:
+            raise ValueError(f"number is {number!r}, expected 2, 3, 4 or 5")
+        lists = (param1s, param2s, param3s)[: len(names)]
+        lengths = {
+            name: None if p is None else len(p) for name, p in zip(names, lists, strict=True)
+        }
+        if None in lengths.values() or len(set(lengths.values())) != 1:
+            raise ValueError(f"{kind} needs lists of one length for {names}, got {lengths}")
+        for values in zip(*lists, strict=True):
+            for symbol in self.elements:
+                for neighbors in neighbor_elements(kind, self.elements):
+                    self._add(kind, symbol, neighbors, values, cutoff, update=False)
+        if update:
+            self.update()
+
+    def process_combinatorial_Gs(self, Gs):
+        """Add what the dictionary or Amp list form of `fp_params` describes."""
+        for symbol, rows in descriptor_setup(Gs, self.elements).items():
+            self._rows[symbol] += [tuple(row) for row in rows.tolist()]
+        self.update()
+
+    def update(self):
+        """Bring `descriptor_setup` and `descriptor_setup_hash` up to date."""
+        self.descriptor_setup = {
+            symbol: table(rows, f"GaussianDescriptorSet: {symbol!r}")
+            for symbol, rows in self._rows.items()
+            if rows
+        }
+        self.descriptor_setup_hash = setup_hash(self.descriptor_setup, self.cutoff_params)
+
+    def __eq__(self, other):
+        if not isinstance(other, GaussianDescriptorSet):
+            return NotImplemented
+        return self.descriptor_setup_hash == other.descriptor_setup_hash
+
+    def __hash__(self):
+        return hash(self.descriptor_setup_hash)
+
+    def _add(self, kind, element, neighbors, values, cutoff, update):
+        where = f"{kind} of {'-'.join(map(str, (element, *neighbors)))}"
+        for symbol in (element, *neighbors):
+            if symbol not in self.numbers:
+                raise ValueError(f"{where}: {symbol!r} is not in elements {self.elements}")
+        pair = [self.numbers[symbol] for symbol in sorted(neighbors, key=self.elements.index)]
+        cutoff = self.cutoff if cutoff is None else cutoff
+        row = table_row(where, kind, pair, cutoff, values, kind in ETA_IN_RC2)
+        self._rows[element].append(row)
+        if update:
+            self.update()
+
+
+GDS = GaussianDescriptorSet

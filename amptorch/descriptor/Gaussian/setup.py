@@ -1,0 +1,290 @@
+"""From `fp_params` to the table of symmetry functions of every element.
+
+A table has one row of seven numbers per symmetry function: type (1 to 5 for G1 to G5), atomic
+number of the neighbour, atomic number of the second neighbour (0 for G1 to G3), cutoff in Å, and
+
+- G1: 0, 0, 0;
+- G2: eta in 1/Å², Rs in Å, 0;
+- G3: kappa in 1/Å, 0, 0;
+- G4 and G5: eta in 1/Å², zeta, gamma (the lambda of the literature).
+
+Rows are sorted by type, then in the order of Python tuples; the row is the feature.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from difflib import get_close_matches
+from numbers import Real
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from amptorch.frames import symbol_numbers
+
+# The parameters of each type, in the order of the table's last three columns.
+PARAMETERS = {
+    "G1": (),
+    "G2": ("eta", "rs"),
+    "G3": ("kappa",),
+    "G4": ("eta", "zeta", "gamma"),
+    "G5": ("eta", "zeta", "gamma"),
+}
+TYPES = {kind: number for number, kind in enumerate(PARAMETERS, 1)}
+ANGULAR = ("G4", "G5")
+# The types whose eta v1.0's dictionary form gives in units of 1/Rc²; G5's is in 1/Å² there.
+ETA_IN_RC2 = ("G2", "G4")
+
+DICT_KEYS = {"etas": "eta", "rs_s": "rs", "kappas": "kappa", "zetas": "zeta", "gammas": "gamma"}
+LIST_KEYS = {
+    **{name: name for name in ("eta", "rs", "kappa", "zeta", "gamma")},
+    "Rs": "rs",
+    "offset": "rs",
+}
+DEFAULTS = {"rs": 0.0}
+# Amp's own default, for its list form, which does not say the cutoff.
+AMP_CUTOFF = 6.5
+
+
+def descriptor_setup(fp_params, elements):
+    """{symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
+
+    `fp_params` has a key per element, or "default" for all that have none of their own. What is
+    under it is either v1.0's dictionary,
+
+        {"cutoff": Rc, "G1": {}, "G2": {"etas": [...], "rs_s": [...]}, "G3": {"kappas": [...]},
+         "G4": {"etas": [...], "zetas": [...], "gammas": [...]}, "G5": {...}},
+
+    every combination of the values with every element (G1 to G3) or unordered pair of elements (G4,
+    G5), the eta of G2 and G4 divided by Rc² and that of G5 used as it is; or Amp's list,
+
+        [{"type": "G2", "element": "O", "eta": 4.0, "Rs": 0.0},
+         {"type": "G4", "elements": ["O", "H"], "eta": 0.005, "zeta": 1.0, "gamma": 1.0}],
+
+    in Amp's convention (A. Khorshidi, A. A. Peterson, Comput. Phys. Commun. 207, 310 (2016)): one
+    function per entry, every eta, G5's too, divided by Rc²; "offset" is another name of "Rs"; Rc is
+    the entry's "cutoff", else that of `fp_params` itself, else 6.5 Å.
+
+    `fp_params` may also be a GaussianDescriptorSet. Raises ValueError or TypeError that names
+    the element and the key; changes nothing it is given.
+    """
+    numbers = dict(zip(elements, symbol_numbers(elements), strict=True))
+    if hasattr(fp_params, "descriptor_setup"):
+        return _from_descriptor_set(fp_params, numbers)
+    if not isinstance(fp_params, Mapping):
+        raise TypeError(
+            f"fp_params is {type(fp_params).__name__}; expected a dictionary with a key per "
+            "element or 'default', or a GaussianDescriptorSet"
+        )
+    symbols = [key for key in fp_params if atomic_numbers.get(key)]
+    check_keys("fp_params", fp_params, [*numbers, *symbols, "default", "cutoff"])
+    common = fp_params.get("cutoff")
+    setup = {}
+    for symbol in numbers:
+        section = symbol if symbol in fp_params else "default"
+        if section not in fp_params:
+            raise ValueError(f"fp_params has neither {symbol!r} nor 'default'")
+        given, where = fp_params[section], f"fp_params[{section!r}]"
+        if isinstance(given, Mapping):
+            rows = _from_dict(given, where, numbers, common)
+        elif isinstance(given, (list, tuple)):
+            rows = _from_list(given, where, numbers, common)
+        else:
+            raise TypeError(
+                f"{where} is {type(given).__name__}; expected a dictionary or Amp's list"
+            )
+        setup[symbol] = table(rows, where)
+    return setup
+
+
+def setup_hash(setup, cutoff_params):
+    """The md5 that names a set-up: the cutoff function, then each element and its table."""
+    name, gamma = cutoff_function(cutoff_params)
+    parts = [name if name == "cosine" else f"{name}{gamma:.15f}"]
+    for symbol, rows in setup.items():
+        parts.append(symbol)
+        parts.extend(f"{value:.15f}" for value in rows.flat)
+    return hashlib.md5("".join(parts).encode()).hexdigest()
+
+
+def cutoff_function(cutoff_params):
+    """("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
+
+    ValueError for another name, or a gamma that is missing or not positive.
+    """
+    if cutoff_params is None:
+        return "cosine", 0.0
+    if not isinstance(cutoff_params, Mapping):
+        raise TypeError(
+            f"cutoff_params is {type(cutoff_params).__name__}, expected a dictionary such as "
+            '{"cutoff_func": "Cosine"}'
+        )
+    check_keys("cutoff_params", cutoff_params, ["cutoff_func", "gamma"])
+    name = str(cutoff_params.get("cutoff_func")).lower()
+    if name == "cosine":
+        return name, 0.0
+    if name != "polynomial":
+        raise ValueError(
+            f"cutoff_params['cutoff_func'] is {cutoff_params.get('cutoff_func')!r}; "
+            "expected 'Cosine' or 'Polynomial'"
+        )
+    where = "cutoff_params['gamma']"
+    gamma = _number(where, cutoff_params.get("gamma"))
+    if gamma <= 0:
+        raise ValueError(f"{where} is {gamma}, must be positive for the polynomial cutoff")
+    return name, gamma
+
+
+def table(rows, where):
+    """Rows sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are none."""
+    if not rows:
+        raise ValueError(f"{where} has no symmetry functions; give at least one of {[*TYPES]}")
+    return np.array(sorted(rows), dtype=np.float64)
+
+
+def table_row(where, kind, neighbors, cutoff, values, eta_in_rc2):
+    """One row of a table.
+
+    `neighbors`: one atomic number, or two for G4 and G5. `values`: as many numbers as `kind` has
+    PARAMETERS. `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
+    """
+    cutoff = check_cutoff(where, cutoff)
+    values = [
+        _check(f"{where}: {name}", name, value)
+        for name, value in zip(PARAMETERS[kind], values, strict=True)
+    ]
+    if kind in ANGULAR:
+        _, zeta, gamma = values
+        # (1 + gamma cos θ) can be negative there, and its power is then not a real number.
+        if abs(gamma) > 1 and zeta != round(zeta):
+            raise ValueError(f"{where}: gamma {gamma} beyond ±1 needs an integer zeta, not {zeta}")
+    if eta_in_rc2:
+        values[0] /= cutoff**2
+    first, second = (*neighbors, 0)[:2]
+    return (TYPES[kind], first, second, cutoff, *values, *[0.0] * (3 - len(values)))
+
+
+def check_cutoff(where, cutoff):
+    """The cutoff in Å as a float; ValueError where it is missing or not positive."""
+    if cutoff is None:
+        raise ValueError(f"{where} has no 'cutoff' (in Å)")
+    cutoff = _number(f"{where}: cutoff", cutoff)
+    if cutoff <= 0:
+        raise ValueError(f"{where}: cutoff {cutoff} must be positive (in Å)")
+    return cutoff
+
+
+def check_keys(where, given, known):
+    """ValueError for a key of `given` that is not in `known`, with the nearest that is."""
+    for key in given:
+        if key not in known:
+            near = [k for k in known if k.lower() == str(key).lower()]
+            near = near or get_close_matches(str(key), known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {sorted(set(known))}"
+            raise ValueError(f"{where} has the unknown key {key!r}; {hint}")
+
+
+def _from_descriptor_set(descriptor_set, numbers):
+    missing = [symbol for symbol in numbers if symbol not in descriptor_set.descriptor_setup]
+    if missing:
+        raise ValueError(
+            f"the GaussianDescriptorSet has elements {list(descriptor_set.descriptor_setup)}, "
+            f"without {missing[0]!r}"
+        )
+    setup = {symbol: descriptor_set.descriptor_setup[symbol] for symbol in numbers}
+    return {
+        symbol: table(rows.tolist(), f"GaussianDescriptorSet: {symbol!r}")
+        for symbol, rows in setup.items()
+    }
+
+
+def _from_dict(given, where, numbers, common_cutoff):
+    check_keys(where, given, ["cutoff", *TYPES])
+    cutoff = check_cutoff(where, given.get("cutoff", common_cutoff))
+    rows = []
+    for kind in given:
+        if kind == "cutoff":
+            continue
+        inside = f"{where}[{kind!r}]"
+        combinations = list(itertools.product(*_value_lists(given[kind], inside, kind)))
+        for neighbors in neighbor_elements(kind, numbers.values()):
+            rows += [
+                table_row(inside, kind, neighbors, cutoff, values, kind in ETA_IN_RC2)
+                for values in combinations
+            ]
+    return rows
+
+
+def neighbor_elements(kind, numbers):
+    """The neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
+    return list(itertools.combinations_with_replacement(numbers, 2 if kind in ANGULAR else 1))
+
+
+def _value_lists(given, where, kind):
+    """The list of values of each parameter of `kind`, in the order of PARAMETERS."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{where} is {type(given).__name__}, expected a dictionary")
+    keys = [key for key, name in DICT_KEYS.items() if name in PARAMETERS[kind]]
+    check_keys(where, given, keys)
+    lists = []
+    for key in keys:
+        default = DEFAULTS.get(DICT_KEYS[key])
+        if key not in given and default is None:
+            raise ValueError(f"{where} has no {key!r}; {kind} needs {keys}")
+        values = np.atleast_1d(np.asarray(given.get(key, default))).ravel().tolist()
+        if not values:
+            raise ValueError(f"{where}[{key!r}] is empty; give at least one value")
+        lists.append(values)
+    return lists
+
+
+def _from_list(given, where, numbers, common_cutoff):
+    rows = []
+    for place, entry in enumerate(given):
+        inside = f"{where}[{place}]"
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"{inside} is {type(entry).__name__}, expected a dictionary")
+        kind = entry.get("type")
+        if kind not in TYPES:
+            raise ValueError(f"{inside}['type'] is {kind!r}, expected one of {[*TYPES]}")
+        names = PARAMETERS[kind]
+        key = "elements" if kind in ANGULAR else "element"
+        known = [k for k, name in LIST_KEYS.items() if name in names]
+        check_keys(inside, entry, ["type", key, "cutoff", *known])
+        values = {LIST_KEYS[k]: entry[k] for k in known if k in entry}
+        values = [values.get(name, DEFAULTS.get(name)) for name in names]
+        neighbors = _entry_neighbors(inside, key, entry.get(key), numbers)
+        cutoff = entry.get("cutoff", AMP_CUTOFF if common_cutoff is None else common_cutoff)
+        rows.append(table_row(inside, kind, neighbors, cutoff, values, "eta" in names))
+    return rows
+
+
+def _entry_neighbors(where, key, given, numbers):
+    """Atomic numbers of an entry's element or elements, a pair in the order of `numbers`."""
+    symbols = [given] if key == "element" else given
+    if not isinstance(symbols, (list, tuple)) or len(symbols) != (1 if key == "element" else 2):
+        expected = "one symbol" if key == "element" else "a list of two symbols"
+        raise ValueError(f"{where}[{key!r}] is {given!r}, expected {expected}")
+    for symbol in symbols:
+        if symbol not in numbers:
+            raise ValueError(f"{where}[{key!r}]: {symbol!r} is not in elements {list(numbers)}")
+    order = list(numbers)
+    return [numbers[symbol] for symbol in sorted(symbols, key=order.index)]
+
+
+def _check(where, name, value):
+    value = _number(where, value)
+    if name == "eta" and value < 0:
+        raise ValueError(f"{where} {value} must not be negative")
+    if name == "zeta" and value < 1:
+        # v1.0 returns zeros for every function of the element in that case.
+        raise ValueError(f"{where} {value} must be at least 1")
+    return value
+
+
+def _number(where, value):
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
+        raise ValueError(f"{where} is {value!r}, expected a finite number")
+    return float(value)

@@ -1,0 +1,91 @@
+"""Fingerprints kept on disk, in one file."""
+
+import sqlite3
+import zlib
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+# SQLite gives up on a file that another process is writing after this many seconds.
+TIMEOUT = 60.0
+# Below SQLite's oldest limit on the number of values in one query (999).
+QUERY_SIZE = 500
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS fingerprints (
+    setup_hash TEXT NOT NULL,
+    image_hash TEXT NOT NULL,
+    n_atoms INTEGER NOT NULL,
+    n_features INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (setup_hash, image_hash)
+) WITHOUT ROWID
+"""
+INSERT = "INSERT OR REPLACE INTO fingerprints VALUES (?, ?, ?, ?, ?, ?)"
+SELECT = """
+SELECT image_hash, n_atoms, n_features, checksum, data FROM fingerprints
+WHERE setup_hash = ? AND image_hash IN ({})
+"""
+
+
+class FingerprintStore:
+    """Fingerprints of images in one SQLite file, by the hash of the set-up and of the image.
+
+    Only values: derivatives are quicker to compute than to read. Several processes may use one file
+    at a time. `path` and its folder are made where they do not exist; OSError that names the path
+    where they cannot be.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._run(lambda connection: connection.execute(SCHEMA))
+
+    def get_many(self, setup_hash, image_hashes):
+        """{image hash: fingerprints (n_atoms, n_features)} of those that are there.
+
+        Raises ValueError that names the file where an entry is damaged.
+        """
+        hashes = list(dict.fromkeys(image_hashes))
+        found = {}
+        for start in range(0, len(hashes), QUERY_SIZE):
+            part = hashes[start : start + QUERY_SIZE]
+            query = SELECT.format(", ".join("?" * len(part)))
+            rows = self._run(lambda c, q=query, p=part: c.execute(q, (setup_hash, *p)).fetchall())
+            found.update((row[0], self._decode(*row)) for row in rows)
+        return found
+
+    def put_many(self, setup_hash, fingerprints):
+        """Keep {image hash: fingerprints (n_atoms, n_features)}: all of them, or on error none."""
+        rows = []
+        for image_hash, values in fingerprints.items():
+            values = np.ascontiguousarray(values, dtype="<f8")
+            data = values.tobytes()
+            rows.append((setup_hash, image_hash, *values.shape, zlib.crc32(data), data))
+        self._run(lambda connection: connection.executemany(INSERT, rows))
+
+    def _run(self, action):
+        """`action(connection)` in a transaction of its own.
+
+        A connection per call, because one may not be shared between threads or survive a fork.
+        """
+        try:
+            with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as connection, connection:
+                return action(connection)
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"cannot use {self.path} to keep fingerprints: {error}; make it writable, choose "
+                "another cmd.run_dir, or set dataset.save_fps to False"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(self._damaged(error)) from error
+
+    def _decode(self, image_hash, n_atoms, n_features, checksum, data):
+        if zlib.crc32(data) != checksum or len(data) != 8 * n_atoms * n_features:
+            raise ValueError(self._damaged(f"the entry {image_hash} does not match its checksum"))
+        return np.frombuffer(data, dtype="<f8").reshape(n_atoms, n_features).copy()
+
+    def _damaged(self, reason):
+        return f"{self.path} is damaged ({reason}); delete it, and it will be made again"
