@@ -1,0 +1,240 @@
+"""Checks of configuration values: (key, value) -> the value as it is kept.
+
+A check raises ValueError or TypeError that names the key, the value and what would be right, and
+never changes what it was given.
+"""
+
+import copy
+import difflib
+import importlib
+import numbers
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+def nearest(name, known):
+    """ ", did you mean 'lr'?" for the known name nearest to `name`, or the list of known names."""
+    match = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
+    return f", did you mean {match[0]!r}?" if match else f"; known are {', '.join(sorted(known))}"
+
+
+def boolean(key, value):
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{key} must be True or False, got {value!r}")
+
+
+def number(minimum=None, maximum=None, above=None, below=None, integer=False):
+    """Check of a number: minimum and maximum are allowed themselves, above and below are not."""
+    kind = "an integer" if integer else "a number"
+    limits = [("at least", minimum), ("at most", maximum), ("above", above), ("below", below)]
+    wanted = " and ".join(
+        [kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)]
+    )
+
+    def check(key, value):
+        # PyYAML reads 1e-3, which has no dot, as a string.
+        try:
+            result = float(value) if isinstance(value, (str, numbers.Real)) else None
+        except ValueError:
+            result = None
+        if result is None or isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{key} must be {wanted}, got {value!r}")
+        if (
+            not np.isfinite(result)
+            or (integer and result != int(result))
+            or (minimum is not None and result < minimum)
+            or (maximum is not None and result > maximum)
+            or (above is not None and result <= above)
+            or (below is not None and result >= below)
+        ):
+            raise ValueError(f"{key} must be {wanted}, got {value!r}")
+        return int(result) if integer else result
+
+    return check
+
+
+def choice(*names):
+    """Check of one of a few names, in any case."""
+
+    def check(key, value):
+        if isinstance(value, str) and value.lower() in names:
+            return value.lower()
+        wanted = " or ".join(repr(name) for name in names)
+        raise ValueError(f"{key} must be {wanted}, got {value!r}")
+
+    return check
+
+
+def mapping(key, value):
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{key} must be a dictionary, got {value!r}")
+    return copy.deepcopy(dict(value))
+
+
+def path(key, value):
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{key} must be a path, got {value!r}")
+    return os.fspath(value)
+
+
+def paths(key, value):
+    values = [value] if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(values, (list, tuple)) or not values:
+        raise TypeError(f"{key} must be a list of paths, got {value!r}")
+    return [path(key, item) for item in values]
+
+
+def identifier(key, value):
+    text = str(value)
+    if not text or text != Path(text).name:
+        raise ValueError(
+            f"{key} is part of a folder's name and may hold no separator, got {value!r}"
+        )
+    return text
+
+
+def anything(key, value):
+    return value
+
+
+def hidden_layers(key, value):
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        raise TypeError(f"{key} must be a list of layer widths, got {value!r}")
+    return [number(minimum=1, integer=True)(key, width) for width in value]
+
+
+def elements(key, value):
+    from ase.data import atomic_numbers
+
+    if not isinstance(value, (list, tuple, np.ndarray)) or not len(value):
+        raise TypeError(
+            f"{key} must be a list of chemical symbols such as ['Cu', 'O'], got {value!r}"
+        )
+    symbols = [str(symbol) for symbol in value]
+    for symbol in symbols:
+        if symbol not in atomic_numbers:
+            raise ValueError(f"{key}: {symbol!r} is not a chemical symbol")
+    if len(set(symbols)) != len(symbols):
+        raise ValueError(f"{key} names an element twice: {symbols}")
+    return symbols
+
+
+def fp_params(key, value):
+    if isinstance(value, Mapping):
+        return copy.deepcopy(dict(value))
+    if hasattr(value, "descriptor_setup"):
+        return value
+    raise TypeError(f"{key} must be a dictionary or a GaussianDescriptorSet, got {value!r}")
+
+
+def known_keys(key, value, known):
+    """Check of a dictionary that may hold nothing but the known keys."""
+    for name in mapping(key, value):
+        if name not in known:
+            raise ValueError(f"{key} has no key {name!r}{nearest(name, known)}")
+
+
+def scaling(key="scaling", value=None):
+    """Feature scaling with its defaults: `type`, `range`, `elementwise` and `threshold`.
+
+    A feature whose range (or standard deviation) is below `threshold` is divided by 1.
+    """
+    value = {} if value is None else value
+    known_keys(key, value, ["type", "range", "elementwise", "threshold"])
+    kind = choice("normalize", "standardize")(f"{key}.type", value.get("type", "normalize"))
+    limits = value.get("range", (0, 1))
+    if not isinstance(limits, (list, tuple, np.ndarray)) or len(limits) != 2:
+        raise TypeError(f"{key}.range must be two numbers such as (0, 1), got {limits!r}")
+    low, high = (number()(f"{key}.range", limit) for limit in limits)
+    if not low < high:
+        raise ValueError(f"{key}.range must rise, got {limits!r}")
+    return {
+        "type": kind,
+        "range": (low, high),
+        "elementwise": boolean(f"{key}.elementwise", value.get("elementwise", True)),
+        "threshold": number(minimum=0)(f"{key}.threshold", value.get("threshold", 1e-6)),
+    }
+
+
+# --- classes, given as such or by name ---
+
+
+def _named_classes(modules, base):
+    """{lower-case name: class} of the subclasses of `base` in the modules named."""
+    return {
+        name.lower(): member
+        for module in modules
+        for name, member in vars(importlib.import_module(module)).items()
+        if isinstance(member, type) and issubclass(member, base) and not name.startswith("_")
+    }
+
+
+def torch_class(modules, base, example):
+    """Check of a class: itself, any callable that makes one, or a name out of the `modules`.
+
+    A name with dots is looked up among the modules that are already imported: reading a
+    configuration never imports what it names.
+    """
+
+    def check(key, value):
+        parent, _, name = base.rpartition(".")
+        base_class = getattr(importlib.import_module(parent), name)
+        if isinstance(value, str):
+            known = _named_classes(modules, base_class)
+            holder, _, name = value.strip().rpartition(".")
+            found = (
+                getattr(sys.modules.get(holder), name, None) if holder else known.get(name.lower())
+            )
+            if not (isinstance(found, type) and issubclass(found, base_class)):
+                hint = (
+                    "; import what defines it first, or give the class itself"
+                    if holder
+                    else nearest(name, list(known))
+                )
+                raise ValueError(f"{key}: no class {value!r} is known{hint}")
+            return found
+        if isinstance(value, base_class) or not callable(value):
+            raise TypeError(f"{key} must be a class such as {example}, got {value!r}")
+        return value
+
+    return check
+
+
+activation_class = torch_class(("torch.nn",), "torch.nn.Module", "torch.nn.Tanh")
+optimizer_class = torch_class(("torch.optim",), "torch.optim.Optimizer", "torch.optim.Adam")
+loss_class = torch_class(("torch.nn",), "torch.nn.Module", "amptorch.model.CustomLoss")
+policy_class = torch_class(
+    ("torch.optim.lr_scheduler", "skorch.callbacks.lr_scheduler"),
+    "torch.optim.lr_scheduler.LRScheduler",
+    "torch.optim.lr_scheduler.StepLR",
+)
+
+
+def scheduler(key, value):
+    known_keys(key, value, ["policy", "params"])
+    if "policy" not in value:
+        raise ValueError(f"{key} needs 'policy', the name or class of a learning rate scheduler")
+    params = mapping(f"{key}.params", value.get("params", {}))
+    return {"policy": policy_class(f"{key}.policy", value["policy"]), "params": params}
+
+
+def dtype(key, value):
+    """torch.float64 or torch.float32, out of v1.0's tensor types, dtypes, or names of either."""
+    import torch
+
+    name = str(value).removeprefix("torch.").removeprefix("<class 'torch.").removesuffix("'>")
+    kinds = {
+        **dict.fromkeys(["doubletensor", "float64", "double"], torch.float64),
+        **dict.fromkeys(["floattensor", "float32", "float"], torch.float32),
+    }
+    if name.lower() not in kinds:
+        raise ValueError(
+            f"{key} must be torch.DoubleTensor or torch.FloatTensor (or 'float64', 'float32'), "
+            f"got {value!r}"
+        )
+    return kinds[name.lower()]

@@ -1,0 +1,239 @@
+"""The configuration: every key with its default, its check and its meaning.
+
+`Config.from_dict` takes the dictionary that v1.0's `AtomsTrainer` takes. It never changes it, fills
+in the defaults, and refuses what it does not know: the message names `section.key` and what would
+be right. `Config.to_dict` gives a dictionary of JSON types that `Config.from_dict` reads back.
+
+torch is imported only when a configuration is made: classes may be given as such or by name.
+"""
+
+# ruff: noqa: RUF009 (`option` only wraps dataclasses.field)
+
+import copy
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from amptorch.checks import (
+    activation_class,
+    anything,
+    boolean,
+    choice,
+    dtype,
+    elements,
+    fp_params,
+    hidden_layers,
+    identifier,
+    loss_class,
+    mapping,
+    nearest,
+    number,
+    optimizer_class,
+    path,
+    paths,
+    scaling,
+    scheduler,
+)
+
+
+def option(default, check, meaning):
+    metadata = {"check": check, "meaning": meaning}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+count = number(minimum=1, integer=True)
+
+
+class _Section:
+    """A section checks its values when it is made; None stays where None is the default."""
+
+    name_in_config: ClassVar[str]
+    aliases: ClassVar[dict] = {}
+
+    def __post_init__(self):
+        for key in fields(self):
+            value = getattr(self, key.name)
+            if not (value is None and key.default is None):
+                check = key.metadata["check"]
+                setattr(self, key.name, check(f"{self.name_in_config}.{key.name}", value))
+
+    @classmethod
+    def from_dict(cls, values):
+        section = cls.name_in_config
+        if not isinstance(values, Mapping):
+            raise TypeError(f"config section {section!r} must be a dictionary, got {values!r}")
+        known = [key.name for key in fields(cls)]
+        given = {}
+        for name, value in values.items():
+            key = cls.aliases.get(name, name)
+            if key not in known:
+                raise ValueError(f"config has no key {section}.{name}{nearest(name, known)}")
+            if key in given and given[key] != value:
+                raise ValueError(f"config gives {section}.{key} twice, as {given[key]} and {value}")
+            given[key] = value
+        return cls(**given)
+
+
+@dataclass
+class ModelConfig(_Section):
+    name_in_config: ClassVar[str] = "model"
+
+    name: str = option("bpnn", choice("bpnn", "singlenn"), "a network per element, or one for all")
+    get_forces: bool = option(True, boolean, "predict forces and train on them")
+    num_layers: int = option(5, count, "hidden layers")
+    num_nodes: int = option(20, count, "nodes in each hidden layer")
+    hidden_layers: list | None = option(None, hidden_layers, "widths; overrides the two above")
+    activation: Any = option("Tanh", activation_class, "class, made without arguments")
+    batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
+    dropout: bool = option(False, boolean, "dropout after each activation")
+    dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
+    initialization: str = option("xavier", choice("xavier", "zero"), "of the weights")
+
+
+@dataclass
+class OptimConfig(_Section):
+    name_in_config: ClassVar[str] = "optim"
+
+    gpus: int = option(0, number(minimum=0, integer=True), "number of GPUs; 0 is the CPU")
+    force_coefficient: float = option(0.0, number(minimum=0), "alpha in ½ (L_E + alpha L_F)")
+    lr: float = option(0.1, number(above=0), "learning rate")
+    batch_size: int = option(32, count, "frames in a batch")
+    epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
+    optimizer: Any = option("Adam", optimizer_class, "class out of torch.optim")
+    optimizer_args: dict = option({}, mapping, "skorch's optimizer__… keys")
+    loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
+    loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
+    metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
+    cp_metric: str = option("energy", choice("energy", "forces"), "picks the best checkpoint")
+    scheduler: dict | None = option(None, scheduler, "{'policy': name or class, 'params': {}}")
+
+
+@dataclass
+class DatasetConfig(_Section):
+    name_in_config: ClassVar[str] = "dataset"
+
+    raw_data: Any = option(None, anything, "path of frames, or a list of Atoms")
+    lmdb_path: list | None = option(None, paths, "LMDB files, instead of raw_data")
+    cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
+    val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")
+    val_split_mode: str = option("cv", choice("cv", "inorder"), "shuffled, or the last fraction")
+    elements: list | None = option(None, elements, "order of networks; found and sorted if None")
+    fp_scheme: str = option(
+        "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
+    )
+    fp_params: Any = option(None, fp_params, "parameters of the fingerprint")
+    cutoff_params: dict = option({"cutoff_func": "Cosine"}, mapping, "cutoff function")
+    save_fps: bool = option(True, boolean, "keep computed fingerprints on disk")
+    scaling: dict = option({}, scaling, "type, range, elementwise, threshold")
+    derivatives: str = option("stored", choice("stored", "recompute"), "dG/dr kept, or contracted")
+    derivative_dtype: str = option(
+        "float64", choice("float64", "float32"), "precision of stored derivatives"
+    )
+
+    def require_data(self):
+        """ValueError that names what a training set still needs."""
+        if self.raw_data is None and self.lmdb_path is None:
+            raise ValueError(
+                "config needs dataset.raw_data (a file of frames or a list of Atoms) "
+                "or dataset.lmdb_path"
+            )
+        if self.raw_data is not None and self.fp_params is None:
+            raise ValueError(f"config needs dataset.fp_params for fp_scheme {self.fp_scheme!r}")
+
+
+@dataclass
+class CmdConfig(_Section):
+    name_in_config: ClassVar[str] = "cmd"
+    aliases: ClassVar[dict] = {"early_stoppping_patience": "early_stopping_patience"}
+
+    debug: bool = option(False, boolean, "write no checkpoint")
+    dtype: Any = option("float64", dtype, "of parameters and data: torch.float64 or torch.float32")
+    run_dir: str = option("./", path, "where checkpoints/ goes")
+    seed: int = option(0, number(minimum=0, integer=True), "of weights, batches and splits")
+    identifier: str | None = option(None, identifier, "ends the checkpoint folder's name")
+    verbose: bool = option(True, boolean, "a line for each epoch")
+    logger: bool = option(False, boolean, "log to Weights and Biases")
+    early_stopping: bool = option(False, boolean, "stop when training no longer improves")
+    early_stopping_patience: int = option(5, count, "epochs without improvement before that")
+    threads: int | None = option(None, count, "for the kernels; None is every core")
+
+
+SECTIONS = {
+    section.name_in_config: section
+    for section in (ModelConfig, OptimConfig, DatasetConfig, CmdConfig)
+}
+
+
+@dataclass
+class Config:
+    """The whole configuration; each section has its defaults where nothing was given."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    cmd: CmdConfig = field(default_factory=CmdConfig)
+
+    def __post_init__(self):
+        if self.optim.cp_metric == "forces" and not self.model.get_forces:
+            raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
+
+    @classmethod
+    def from_dict(cls, config):
+        """Checked configuration out of a dictionary of the sections; the dictionary stays as it is.
+
+        Raises ValueError for an unknown section, key or value, and TypeError for a value of the
+        wrong type; the message names `section.key`.
+        """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config must be a dictionary, got {config!r}")
+        for name in config:
+            if name not in SECTIONS:
+                raise ValueError(f"config has no section {name!r}{nearest(name, list(SECTIONS))}")
+        # An empty section of a YAML file is None.
+        return cls(
+            **{
+                name: section.from_dict({} if config.get(name) is None else config[name])
+                for name, section in SECTIONS.items()
+            }
+        )
+
+    def to_dict(self):
+        """The configuration as JSON types, without `raw_data`; classes become their names."""
+        result = {
+            name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
+            for name, section in SECTIONS.items()
+        }
+        del result["dataset"]["raw_data"]
+        return to_json(result)
+
+
+def to_json(value):
+    """`value` in JSON types: arrays become lists, classes and dtypes their names."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_json(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return to_json(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value).__module__ == "torch":
+        return str(value).removeprefix("torch.")
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _class_name(value)
+    raise TypeError(f"{value!r} cannot be written into a configuration file")
+
+
+def _class_name(value):
+    for module in ("torch.nn", "torch.optim", "torch.optim.lr_scheduler"):
+        if getattr(sys.modules.get(module), value.__qualname__, None) is value:
+            return value.__qualname__
+    return f"{value.__module__}.{value.__qualname__}"
