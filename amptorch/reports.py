@@ -1,0 +1,142 @@
+"""Tables of errors and times, and parity plots."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+from matplotlib.figure import Figure
+
+# A picture shows no more points than this, drawn at random from all.
+MOST_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """Root mean square and mean absolute error of a quantity, in `unit`, over `count` values."""
+
+    quantity: str
+    unit: str
+    rmse: float
+    mae: float
+    count: int
+
+
+def prediction_errors(frames, prediction):
+    """List of ErrorRow: energy (meV/atom), forces (eV/Å, per component), forces on each element.
+
+    frames: `amptorch.frames.Frames` with energies, and with forces where they are to be compared;
+    prediction: what `AtomsTrainer.predict` returned for the same structures. Without forces on
+    either side there are no rows for them.
+    """
+    rows = [_error_row("energy", "meV/atom", 1000 * _energy_errors(frames, prediction))]
+    difference = _force_errors(frames, prediction)
+    if difference is None:
+        return rows
+    rows.append(_error_row("forces", "eV/Å", difference))
+    symbols = {chemical_symbols[number]: number for number in np.unique(frames.numbers)}
+    for symbol in sorted(symbols):
+        on_element = difference[frames.numbers == symbols[symbol]]
+        rows.append(_error_row(f"forces on {symbol}", "eV/Å", on_element))
+    return rows
+
+
+def error_table(errors):
+    """Text of a table of `errors`, a dict from the name of a set of frames to its ErrorRows."""
+    header = [("", "")] + [column for name in errors for column in ((name, "RMSE"), ("", "MAE"))]
+    lines = [[top for top, _ in header], [bottom for _, bottom in header]]
+    for rows in zip(*errors.values(), strict=True):
+        values = [f"{value:.4g}" for row in rows for value in (row.rmse, row.mae)]
+        lines.append([f"{rows[0].quantity} ({rows[0].unit})", *values])
+    counts = [[row.count for row in rows[:1]] for rows in errors.values()]
+    lines.append(["frames", *(str(cell) for count in counts for cell in (*count, ""))])
+    return _aligned(lines)
+
+
+def parity_plot(path, sets):
+    """Write a PNG of predicted against reference energies (eV/atom) and forces (eV/Å) to `path`.
+
+    sets: a dict from the name of a set of frames to (frames, prediction) as in
+    `prediction_errors`. The drawing needs no display and leaves matplotlib's backend alone. At most
+    20,000 points, drawn at random, are shown of a set.
+    """
+    has_forces = all(_force_errors(*pair) is not None for pair in sets.values())
+    figure = Figure(figsize=(9.6 if has_forces else 4.8, 4.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, 2 if has_forces else 1))
+    panels[0].set(xlabel="reference energy (eV/atom)", ylabel="predicted energy (eV/atom)")
+    for name, (frames, prediction) in sets.items():
+        reference = frames.energies / frames.counts
+        predicted = np.asarray(prediction["energy"]) / frames.counts
+        rmse = 1000 * np.sqrt(np.mean((predicted - reference) ** 2))
+        _scatter(panels[0], reference, predicted, f"{name}: RMSE {rmse:.3g} meV/atom")
+    if has_forces:
+        panels[1].set(xlabel="reference force (eV/Å)", ylabel="predicted force (eV/Å)")
+        for name, (frames, prediction) in sets.items():
+            predicted = np.concatenate(prediction["forces"])
+            rmse = np.sqrt(np.mean((predicted - frames.forces) ** 2))
+            _scatter(panels[1], frames.forces, predicted, f"{name}: RMSE {rmse:.3g} eV/Å")
+    for panel in panels:
+        panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
+        panel.legend(loc="upper left", frameon=False, fontsize="small")
+    figure.savefig(path, format="png", dpi=150)
+
+
+class Stages:
+    """Wall times of the stages of a job: `with stages("training"): ...`."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextmanager
+    def __call__(self, name):
+        """Add the time spent inside to the stage `name`, also where it ends in an error."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def table(self):
+        """Text of a table of the stages, in the order of their first start, and their sum."""
+        rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
+        return _aligned([["stage", "seconds"], *([name, f"{value:.1f}"] for name, value in rows)])
+
+
+def _energy_errors(frames, prediction):
+    predicted = np.asarray(prediction["energy"], dtype=np.float64)
+    if predicted.shape != frames.energies.shape:
+        raise ValueError(f"{len(predicted)} predictions for {len(frames)} frames")
+    return (predicted - frames.energies) / frames.counts
+
+
+def _force_errors(frames, prediction):
+    predicted = np.concatenate(prediction["forces"])
+    return None if frames.forces is None or not predicted.size else predicted - frames.forces
+
+
+def _error_row(quantity, unit, difference):
+    rmse, mae = np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))
+    return ErrorRow(quantity, unit, float(rmse), float(mae), len(difference))
+
+
+def _scatter(panel, reference, predicted, label):
+    x, y = np.ravel(reference), np.ravel(predicted)
+    if len(x) > MOST_POINTS:
+        shown = np.random.default_rng(0).choice(len(x), MOST_POINTS, replace=False)
+        x, y = x[shown], y[shown]
+    panel.plot(x, y, ".", ms=5 if len(x) < 1000 else 2, alpha=0.5, label=label, rasterized=True)
+
+
+def _aligned(lines):
+    """Rows of cells as text: the first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for line in lines
+    )
