@@ -1,0 +1,95 @@
+"""From ase.Atoms to data objects."""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from amptorch.frames import Frames, read_images
+from amptorch.preprocessing.data import Data
+
+# Frames given to the descriptor at once: enough to occupy every core, few enough to hold.
+CHUNK = 64
+
+
+class AtomsToData:
+    """Makes data objects of frames, for users who keep them in files of their own.
+
+    Parameters
+    ----------
+    descriptor : e.g. `amptorch.descriptor.Gaussian.Gaussian`
+    r_energy, r_forces : read energy (eV) and forces (eV/Å) from the frames
+    save_fps : keep computed fingerprints on disk
+    fprimes : also compute d fingerprint / d position
+    cores : threads for the fingerprints
+    """
+
+    def __init__(
+        self, descriptor, r_energy=False, r_forces=False, save_fps=True, fprimes=True, cores=1
+    ):
+        self.descriptor = descriptor
+        self.r_energy = r_energy
+        self.r_forces = r_forces
+        self.save_fps = save_fps
+        self.fprimes = fprimes
+        self.cores = cores
+
+    def convert(self, atoms, idx=0):
+        """The data object of one frame, which is number `idx` to errors and in `image_idx`."""
+        return self._convert([atoms], idx)[0]
+
+    def convert_all(self, atoms_collection, disable_tqdm=False):
+        """Data objects of a list of Atoms, an ASE database, a trajectory reader, or a file.
+
+        Raises ValueError that names the frame that cannot be used.
+        """
+        images = read_images(atoms_collection)
+        data_list = []
+        with tqdm(
+            total=len(images), desc="Computing fingerprints", disable=disable_tqdm, unit=" frames"
+        ) as bar:
+            for start in range(0, len(images), CHUNK):
+                data_list += self._convert(images[start : start + CHUNK], start)
+                bar.update(len(data_list) - bar.n)
+        return data_list
+
+    def _convert(self, images, first_index):
+        frames = Frames.from_atoms(
+            images,
+            elements=self.descriptor.elements,
+            energies=self.r_energy,
+            forces=self.r_forces,
+            first_index=first_index,
+        )
+        fingerprints = self.descriptor.prepare_fingerprints(
+            images,
+            calc_derivatives=self.fprimes,
+            save_fps=self.save_fps,
+            verbose=False,
+            cores=self.cores,
+            log=None,
+        )
+        return [
+            self._data(frames, position, image, first_index)
+            for position, image in enumerate(fingerprints)
+        ]
+
+    def _data(self, frames, position, image, first_index):
+        atoms = slice(*frames.offsets[position : position + 2])
+        data = Data(
+            fingerprint=torch.as_tensor(np.asarray(image["descriptors"], dtype=np.float64)),
+            image_idx=first_index + position,
+            atomic_numbers=torch.from_numpy(frames.numbers[atoms].copy()),
+            num_nodes=int(frames.counts[position]),
+        )
+        if self.r_energy:
+            data.energy = torch.tensor(frames.energies[position])
+        if self.r_forces:
+            data.forces = torch.from_numpy(frames.forces[atoms].copy())
+        if self.fprimes:
+            primes = image["descriptor_primes"]
+            data.fprimes = torch.sparse_coo_tensor(
+                torch.as_tensor(np.stack([primes["row"], primes["col"]]).astype(np.int64)),
+                torch.as_tensor(np.asarray(primes["val"], dtype=np.float64)),
+                tuple(int(length) for length in primes["size"]),
+            ).coalesce()
+        return data

@@ -1,0 +1,50 @@
+"""The data object of one frame, as v1.0 hands it out."""
+
+import torch
+
+
+class Data:
+    """Attributes of one frame; what is not there is simply missing.
+
+    Usual ones: `fingerprint` (n_atoms, n_features), `atomic_numbers` (n_atoms,), `num_nodes`,
+    `image_idx`, `energy` (eV), `forces` (n_atoms, 3), `fprimes`, a sparse (n_atoms·n_features,
+    3·n_atoms) matrix of d fingerprint / d position.
+
+    Works as a mapping too: `data["energy"]`, `"energy" in data`, `dict(data)`; pickles.
+    """
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+    def keys(self):
+        return list(self.__dict__)
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __len__(self):
+        return len(self.__dict__)
+
+    def __contains__(self, key):
+        return key in self.__dict__
+
+    def __getitem__(self, key):
+        return self.__dict__[key]
+
+    def __setitem__(self, key, value):
+        self.__dict__[key] = value
+
+    def to(self, device):
+        """The same with every tensor on `device`."""
+        moved = {
+            key: value.to(device) if isinstance(value, torch.Tensor) else value
+            for key, value in self.__dict__.items()
+        }
+        return Data(**moved)
+
+    def __repr__(self):
+        parts = [
+            f"{key}={list(value.shape) if isinstance(value, torch.Tensor) else value!r}"
+            for key, value in self.__dict__.items()
+        ]
+        return f"Data({', '.join(parts)})"

@@ -1,0 +1,5 @@
+"""v1.0's import path of the scalers; its checkpoints name them by it."""
+
+from amptorch.preprocessing.scalers import AtomicCorrectionScaler, FeatureScaler, TargetScaler
+
+__all__ = ["AtomicCorrectionScaler", "FeatureScaler", "TargetScaler"]
