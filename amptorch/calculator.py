@@ -1,0 +1,35 @@
+"""The ASE calculator."""
+
+from ase.calculators.calculator import Calculator, all_changes
+
+from amptorch.frames import Frames
+from amptorch.neighbors import VerletList
+
+
+class AmpTorch(Calculator):
+    """Energy (eV) and forces (eV/Å) of a trained `AtomsTrainer`, for ASE's optimisers and dynamics.
+
+    skin : Å beyond the cutoff up to which neighbours are listed; the list is searched anew only
+        when an atom has moved half of it, or the cell or the atoms have changed
+
+    `calculate` raises ValueError, before any work, where an element is not one of the model's.
+    """
+
+    implemented_properties = ("energy", "free_energy", "forces")
+
+    def __init__(self, trainer, skin=0.3, **kwargs):
+        super().__init__(**kwargs)
+        self.trainer = trainer
+        self.neighbors = VerletList(trainer.potential.descriptor.cutoff, skin)
+        if not trainer.forcetraining:
+            self.implemented_properties = ("energy", "free_energy")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        potential = self.trainer.potential
+        frames = Frames.from_atoms([self.atoms], potential.elements)
+        batch = potential.batch(frames, self.neighbors.update(frames))
+        energies, forces = potential.evaluate(batch)
+        self.results = {"energy": float(energies[0]), "free_energy": float(energies[0])}
+        if self.trainer.forcetraining:
+            self.results["forces"] = forces

@@ -1,0 +1,174 @@
+"""The data set in memory: fingerprints, derivatives and targets as flat arrays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from amptorch.dataset.collate import Batcher
+from amptorch.dataset.construct import construct_descriptor
+from amptorch.dataset.describe import describe
+from amptorch.frames import Frames, read_images
+from amptorch.preprocessing import Data, FeatureScaler, TargetScaler
+
+
+class AtomsDataset(torch.utils.data.Dataset):
+    """Frames with their scaled fingerprints and targets, ready for training.
+
+    Parameters
+    ----------
+    images : list of ase.Atoms with energies (and forces), or what `frames.read_images` reads
+    descriptor_setup : (fp_scheme, fp_params, cutoff_params, elements)
+    forcetraining : whether forces, and the derivatives that they need, are there
+    save_fps : take fingerprints from `store` and keep them there
+    scaling : {"type": "normalize", "range": (0, 1), "elementwise": True} or "standardize"
+    cores : threads of the kernels; None for all
+    process : False leaves the work to a later call of `process()`
+    derivatives : "stored" keeps d fingerprint / d position, "recompute" contracts it anew each time
+    derivative_dtype : "float64" or "float32", precision of the stored derivatives
+    dtype : torch dtype of what the model sees
+    feature_scaler, target_scaler : those of a trained model; None to fit them to these frames
+    store : FingerprintStore or None; not used where the derivatives are computed anyway
+    verbose : show a progress bar
+
+    Attributes
+    ----------
+    frames : Frames with N atoms in all; energies in eV, forces in eV/Å
+    fingerprint : (N, S) tensor, scaled
+    energy, forces : (F,) and (N, 3) tensors, scaled; forces None without `forcetraining`
+    derivatives : the back end, `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or None
+    elements, descriptor, feature_scaler, target_scaler, input_dim, data_list : as in v1.0
+
+    Raises ValueError that names the frame that cannot be used, before any long work.
+    """
+
+    def __init__(
+        self,
+        images,
+        descriptor_setup,
+        forcetraining=True,
+        save_fps=True,
+        scaling=None,
+        cores=None,
+        process=True,
+        derivatives="stored",
+        derivative_dtype="float64",
+        dtype=torch.float64,
+        feature_scaler=None,
+        target_scaler=None,
+        store=None,
+        verbose=True,
+    ):
+        if derivatives not in ("stored", "recompute"):
+            raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
+        self.images = read_images(images)
+        self.descriptor_setup = descriptor_setup
+        self.descriptor = construct_descriptor(descriptor_setup)
+        self.elements = list(self.descriptor.elements)
+        self.input_dim = self.descriptor.n_features
+        self.forcetraining = forcetraining
+        self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
+        self.cores = cores
+        self.derivative_kind = derivatives if forcetraining else None
+        self.derivative_dtype = np.dtype(derivative_dtype)
+        self.dtype = dtype
+        self.feature_scaler = feature_scaler
+        self.target_scaler = target_scaler
+        self.store = store if save_fps else None
+        self.verbose = verbose
+        self.frames = None
+        if process:
+            self.process()
+
+    def process(self):
+        """Check the frames, compute their fingerprints, and scale; returns the data list."""
+        self.frames = Frames.from_atoms(
+            self.images, self.elements, energies=True, forces=self.forcetraining
+        )
+        values, self.derivatives = describe(
+            self.descriptor,
+            self.frames,
+            self.derivative_kind,
+            self.derivative_dtype,
+            self.images,
+            self.store,
+            self.verbose,
+        )
+        numbers = self.frames.numbers
+        if self.feature_scaler is None:
+            self.feature_scaler = FeatureScaler.from_arrays(
+                values, numbers, self.scaling, self.forcetraining
+            )
+        if self.target_scaler is None:
+            self.target_scaler = TargetScaler.from_arrays(self.frames.energies, self.forcetraining)
+        self.fingerprint = self._tensor(self.feature_scaler.transform_rows(values, numbers))
+        self.energy = self._tensor(self.target_scaler.norm_energies(self.frames.energies))
+        self.forces = None
+        if self.forcetraining:
+            self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
+        self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
+        return self.data_list
+
+    def _tensor(self, array):
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        """The data object of one frame, scaled: what v1.0's data list holds."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        index = index % len(self)
+        rows = slice(*self.frames.offsets[index : index + 2])
+        data = Data(
+            fingerprint=self.fingerprint[rows],
+            atomic_numbers=torch.from_numpy(self.frames.numbers[rows]),
+            num_nodes=int(self.frames.counts[index]),
+            image_idx=index,
+            energy=self.energy[index],
+        )
+        if self.forcetraining:
+            data.forces = self.forces[rows]
+            data.fprimes = self._scaled_fprimes(index, self.frames.numbers[rows])
+        return data
+
+    def _scaled_fprimes(self, index, numbers):
+        row, col, val, size = self.derivatives.to_coo(index)
+        slope = self.feature_scaler.slope_rows(numbers).numpy().ravel()
+        return torch.sparse_coo_tensor(
+            np.stack([row, col]), self._tensor(val * slope[row]), tuple(size)
+        ).coalesce()
+
+    def __getitems__(self, indices):
+        """The batch of the frames at `indices`: index arithmetic only, nothing made per frame."""
+        frame_ids = np.asarray(indices, dtype=np.int64)
+        atoms = self.frames.atom_rows(frame_ids)
+        batch = self.batcher(
+            self.fingerprint[atoms],
+            self.frames.numbers[atoms],
+            self.frames.counts[frame_ids],
+            self.derivatives,
+            frame_ids,
+        )
+        batch.energy = self.energy[frame_ids]
+        batch.forces = self.forces[atoms] if self.forcetraining else None
+        return batch
+
+    @property
+    def data_list(self):
+        """The data objects of all frames, each made when it is asked for."""
+        return _DataList(self)
+
+
+class _DataList(Sequence):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self.dataset[k] for k in range(*index.indices(len(self)))]
+        return self.dataset[index]

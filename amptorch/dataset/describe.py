@@ -1,0 +1,84 @@
+"""Fingerprints of many frames, chunk by chunk, and the back end of their derivatives."""
+
+import numpy as np
+from tqdm import tqdm
+
+from amptorch.descriptor.blocks import DerivativeBlocks, RecomputedDerivatives
+from amptorch.descriptor.util import get_hash
+from amptorch.frames import COINCIDENT
+from amptorch.neighbors import neighbor_list
+
+# Atoms described in one go: enough work for every core, little memory beside the result.
+CHUNK_ATOMS = 4096
+
+
+def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
+    """Ranges of consecutive frames with at most `max_atoms` atoms each (one frame at least)."""
+    first = 0
+    while first < len(frames):
+        last = int(np.searchsorted(frames.offsets, frames.offsets[first] + max_atoms, "right")) - 1
+        last = max(last, first + 1)
+        yield np.arange(first, last)
+        first = last
+
+
+def check_distances(frames):
+    """Raise ValueError where two atoms of a frame are in one place.
+
+    Every neighbour list finds that too, but frame by frame between long calculations; a list with
+    a cutoff this short takes 1/20 of a millisecond a frame.
+    """
+    neighbor_list(frames, 2 * COINCIDENT)
+
+
+def fingerprints(descriptor, frames, neighbors=None, images=None, store=None):
+    """Fingerprints (N, S), not scaled. With a `store`, those of `images` (the frames as ase.Atoms)
+    that are known there are taken from it, and the others are added."""
+    if store is None:
+        return descriptor.values(frames, neighbors)
+    setup = descriptor.descriptor_setup_hash
+    hashes = [get_hash(atoms) for atoms in images]
+    known = store.get_many(setup, hashes)
+    missing = np.flatnonzero([name not in known for name in hashes])
+    if len(missing):
+        part = frames.select(missing)
+        listed = None if neighbors is None else neighbors.select(frames, missing)
+        rows = np.split(descriptor.values(part, listed), part.offsets[1:-1])
+        found = dict(zip((hashes[frame] for frame in missing), rows, strict=True))
+        store.put_many(setup, found)
+        known.update(found)
+    return np.concatenate([known[name] for name in hashes])
+
+
+def describe(
+    descriptor, frames, derivatives=None, dtype=np.float64, images=None, store=None, verbose=False
+):
+    """Fingerprints (N, S), not scaled, and the back end of their derivatives.
+
+    derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
+    for no back end. images, store: see `fingerprints`; the store is of no use to "stored".
+    """
+    check_distances(frames)
+    # The lists of all frames are needed later where derivatives are recomputed; otherwise each
+    # chunk makes its own and drops it.
+    keep = derivatives == "recompute"
+    neighbors = neighbor_list(frames, descriptor.cutoff) if keep else None
+    values, blocks = [], []
+    with tqdm(total=len(frames), desc="fingerprints", unit="frame", disable=not verbose) as bar:
+        for chunk in chunks_of_frames(frames):
+            part = frames.select(chunk)
+            if derivatives == "stored":
+                value, block = descriptor.values_and_derivatives(part, dtype=dtype)
+                blocks.append(block)
+            else:
+                listed = neighbors.select(frames, chunk) if keep else None
+                atoms = None if store is None else [images[frame] for frame in chunk]
+                value = fingerprints(descriptor, part, listed, atoms, store)
+            values.append(value)
+            bar.update(len(chunk))
+    backend = None
+    if derivatives == "stored":
+        backend = DerivativeBlocks.concatenate(blocks)
+    elif keep:
+        backend = RecomputedDerivatives(descriptor, frames, neighbors)
+    return np.concatenate(values), backend

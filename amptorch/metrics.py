@@ -1,0 +1,109 @@
+"""Errors of energies and forces, and the callbacks that report them for each epoch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from skorch.callbacks import Callback
+from skorch.utils import to_device
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean error in physical units: of the energy per frame (eV, not per atom), or of the forces
+    per component (eV/Å); absolute ("mae") or squared ("mse", eV² and eV²/Å²).
+
+    Called as skorch and scikit-learn call a scorer: `score(net, X, y)` is the error of `net` on
+    the data set X; y is the list of targets of its batches, or None to take them from X.
+    """
+
+    quantity: str
+    metric: str
+
+    def total(self, prediction, target, target_scaler):
+        """Sum of the errors of scaled (energy, forces), and the number of values in it."""
+        which = ("energy", "forces").index(self.quantity)
+        predicted = prediction[which].detach()
+        difference = predicted - target[which].to(predicted.device)
+        error = difference.abs() if self.metric == "mae" else difference.square()
+        # Both targets are divided by the same standard deviation; the mean cancels.
+        unit = float(target_scaler.target_std) ** (1 if self.metric == "mae" else 2)
+        return unit * float(error.sum()), error.numel()
+
+    def __call__(self, net, X, y=None):
+        targets = (target for _, target in net.get_iterator(X)) if y is None else y
+        totals = [
+            self.total(prediction, target, net.target_scaler)
+            for prediction, target in zip(net.forward_iter(X), targets, strict=True)
+        ]
+        errors, counts = np.sum(totals, axis=0)
+        return errors / counts
+
+
+mae_energy_score = Score("energy", "mae")
+mae_forces_score = Score("forces", "mae")
+mse_energy_score = Score("energy", "mse")
+mse_forces_score = Score("forces", "mse")
+SCORES = (mae_energy_score, mae_forces_score, mse_energy_score, mse_forces_score)
+
+
+class MemEffEpochScoring(Callback):
+    """Records a score of the predictions that an epoch made anyway.
+
+    No second pass over the data, and nothing kept but two sums: the training score is that of the
+    parameters as they were at each batch, as in v1.0. Writes `name` and `name_best` to the history.
+    """
+
+    def __init__(self, scoring, lower_is_better=True, on_train=False, name=None):
+        self.scoring = scoring
+        self.lower_is_better = lower_is_better
+        self.on_train = on_train
+        self.name = name
+
+    def initialize(self):
+        self.name_ = self.name or f"{self.scoring.quantity}_{self.scoring.metric}"
+        self.best_score_ = np.inf if self.lower_is_better else -np.inf
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.sum_, self.count_ = 0.0, 0
+
+    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+        if training == self.on_train:
+            total, count = self.scoring.total(y_pred, batch[1], net.target_scaler)
+            self.sum_ += total
+            self.count_ += count
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.count_ == 0:
+            return
+        score = self.sum_ / self.count_
+        better = score < self.best_score_ if self.lower_is_better else score > self.best_score_
+        if better:
+            self.best_score_ = score
+        net.history.record(self.name_, score)
+        net.history.record(f"{self.name_}_best", bool(better))
+
+
+def evaluator(val_split, metric, forcetraining):
+    """The scoring callbacks of a training run as (name, callback) pairs.
+
+    val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces.
+    The columns are `train_energy_mae`, `train_forces_mae`, `val_energy_mae`, `val_forces_mae`.
+    """
+    quantities = ("energy", "forces") if forcetraining else ("energy",)
+    callbacks = []
+    for part in ("train", "val") if val_split else ("train",):
+        for quantity in quantities:
+            name = f"{part}_{quantity}_{metric}"
+            scoring = MemEffEpochScoring(
+                Score(quantity, metric), on_train=part == "train", name=name
+            )
+            callbacks.append((name, scoring))
+    return callbacks
+
+
+def to_cpu(X):
+    """Tensors (also in tuples and lists) detached and on the CPU."""
+    if isinstance(X, (tuple, list)):
+        return type(X)(to_cpu(x) for x in X)
+    return to_device(X.detach(), "cpu")

@@ -1,0 +1,66 @@
+"""A trained model with all it needs to go from frames to energies and forces."""
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+
+from amptorch.dataset.collate import Batcher
+from amptorch.dataset.describe import fingerprints
+from amptorch.descriptor.blocks import RecomputedDerivatives
+from amptorch.neighbors import neighbor_list
+
+
+class Potential:
+    """Energies and forces of frames by descriptor, scalers and model; J is never formed.
+
+    model: a BPNN or SingleNN on `device`, whose parameters have the type `dtype`. elements: those
+    that may occur.
+    """
+
+    def __init__(self, descriptor, model, feature_scaler, target_scaler, dtype, device="cpu"):
+        self.descriptor = descriptor
+        self.model = model
+        self.feature_scaler = feature_scaler
+        self.mean = float(target_scaler.target_mean)
+        self.std = float(target_scaler.target_std)
+        self.dtype = dtype
+        self.device = device
+        self.elements = _scaled_elements(descriptor.elements, feature_scaler)
+        self.batcher = Batcher(descriptor.elements, feature_scaler, dtype)
+
+    def batch(self, frames, neighbors=None, images=None, store=None):
+        """The batch of `frames`. neighbors: their list, if there is one; it may go beyond the
+        cutoff. images, store: where fingerprints may be kept, see `dataset.describe`."""
+        if neighbors is None:
+            neighbors = neighbor_list(frames, self.descriptor.cutoff)
+        values = fingerprints(self.descriptor, frames, neighbors, images, store)
+        scaled = self.feature_scaler.transform_rows(values, frames.numbers)
+        return self.batcher(
+            torch.as_tensor(scaled, dtype=self.dtype),
+            frames.numbers,
+            frames.counts,
+            RecomputedDerivatives(self.descriptor, frames, neighbors),
+        )
+
+    def evaluate(self, batch):
+        """Energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the model
+        gives none."""
+        self.model.eval()
+        energy, forces = self.model(batch.to(self.device))
+        energy = energy.detach().cpu().numpy().astype(np.float64)
+        forces = forces.detach().cpu().numpy().reshape(-1, 3)
+        return energy * self.std + self.mean, forces * self.std
+
+    def latent(self, batch, layer):
+        """Output (n, width) of module `layer` of the `model_net` of each atom's own network."""
+        batch = batch.to(self.device)
+        with torch.no_grad():
+            return self.model.latent(batch, layer).cpu().numpy()
+
+
+def _scaled_elements(elements, feature_scaler):
+    """Those of the descriptor's elements that the training frames held: for the others there is no
+    scale, and their networks were never trained."""
+    if not feature_scaler.elementwise:
+        return list(elements)
+    return [symbol for symbol in elements if atomic_numbers[symbol] in feature_scaler.scales]

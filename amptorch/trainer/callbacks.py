@@ -1,0 +1,80 @@
+"""What happens during training besides training."""
+
+import copy
+import warnings
+
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+
+
+class BestCheckpoint(Callback):
+    """Saves the net whenever `monitor` has improved, and loads the best parameters back at the end,
+    also where training was interrupted or stopped early.
+
+    monitor: column of the history that says so, such as "val_energy_mae_best". save: called with
+    the net. Records `event_cp` in the history.
+    """
+
+    def __init__(self, monitor, save):
+        self.monitor = monitor
+        self.save = save
+
+    def initialize(self):
+        self.best_ = None
+        return self
+
+    def on_train_begin(self, net, **kwargs):
+        self.best_ = None
+
+    def on_epoch_end(self, net, **kwargs):
+        improved = bool(net.history[-1, self.monitor])
+        net.history.record("event_cp", improved)
+        if improved:
+            self.best_ = copy.deepcopy(net.module_.state_dict())
+            self.save(net)
+
+    def on_train_end(self, net, **kwargs):
+        if self.best_ is not None:
+            net.module_.load_state_dict(self.best_)
+        elif net.history and "event_cp" in net.history[-1]:
+            warnings.warn(
+                f"no epoch has improved {self.monitor.removesuffix('_best')}, so no checkpoint was "
+                "written: the loss is NaN or infinite; lower optim.lr",
+                stacklevel=2,
+            )
+
+
+def best_column(val_split, cp_metric, metric):
+    """Column of the history that says whether an epoch is the best so far."""
+    return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
+
+
+def optional_callbacks(config):
+    """(name, callback) pairs of the learning rate scheduler and of early stopping, where `config`
+    (a `Config`) asks for them."""
+    callbacks = []
+    optim, cmd = config.optim, config.cmd
+    if optim.scheduler is not None:
+        scheduler = LRScheduler(optim.scheduler["policy"], **optim.scheduler["params"])
+        callbacks.append(("lr_scheduler", scheduler))
+    if cmd.early_stopping:
+        column = best_column(config.dataset.val_split, optim.cp_metric, optim.metric)
+        stopping = EarlyStopping(column.removesuffix("_best"), patience=cmd.early_stopping_patience)
+        callbacks.append(("early_stopping", stopping))
+    return callbacks
+
+
+def wandb_callback(name, config):
+    """Callback that logs the history to Weights and Biases as run `name`.
+
+    Raises ValueError where the package wandb is not installed.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(
+            "cmd.logger is True, but the package wandb is not installed; "
+            "`pip install wandb`, or set cmd.logger to False"
+        ) from error
+    from skorch.callbacks import WandbLogger
+
+    return WandbLogger(wandb.init(name=name, config=config), save_model=False)

@@ -1,0 +1,45 @@
+"""Splits of a data set into training and validation frames."""
+
+import math
+
+import numpy as np
+from skorch.dataset import ValidSplit
+from torch.utils.data import Subset
+
+
+class InOrderSplit:
+    """The last fraction of the data set is for validation; `split(dataset)` gives both parts.
+
+    val_frac: fraction, 0 to 1; the number of frames is rounded up.
+    """
+
+    def __init__(self, val_frac=0.1):
+        self.val_frac = val_frac
+
+    def __call__(self, dataset, y=None, groups=None):
+        first = len(dataset) - validation_size(len(dataset), self.val_frac)
+        return (
+            Subset(dataset, np.arange(first)),
+            Subset(dataset, np.arange(first, len(dataset))),
+        )
+
+
+def validation_size(n_frames, fraction):
+    """Number of frames kept for validation; ValueError where none would be left for training."""
+    size = math.ceil(fraction * n_frames)
+    if size >= n_frames:
+        raise ValueError(
+            f"dataset.val_split {fraction} of {n_frames} frames leaves none to train on; "
+            "give more frames or a smaller fraction"
+        )
+    return size
+
+
+def make_split(fraction, mode, seed):
+    """The `train_split` of skorch: None without validation, the last frames for "inorder", frames
+    drawn with `seed` for "cv"."""
+    if not fraction:
+        return None
+    if mode == "inorder":
+        return InOrderSplit(fraction)
+    return ValidSplit(cv=fraction, random_state=seed)
