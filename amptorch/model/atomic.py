@@ -1,0 +1,87 @@
+"""What every model does: energies of frames as sums over atoms, and forces from them."""
+
+import torch
+from torch import nn
+
+from amptorch.model.forces import Forces
+
+
+class AtomicModel(nn.Module):
+    """Base of models that give each atom an energy by one or several networks.
+
+    Parameters, common to all models
+    ----------
+    elements : chemical symbols, or atomic numbers
+    input_dim : features of an atom
+    num_nodes, num_layers, hidden_layers : width and number of hidden layers, or their widths
+    get_forces : whether `forward` gives forces
+    batchnorm, dropout, dropout_rate, activation, initialization : see `MLP`
+    name : v1.0's name of the model, kept as an attribute
+    dtype : of the parameters
+
+    A subclass defines `groups(batch)`.
+    """
+
+    def __init__(self, get_forces, name):
+        super().__init__()
+        self.get_forces = get_forces
+        self.name = name
+
+    def groups(self, batch):
+        """Which network sees which atoms: list of (network, rows, weights). `rows` of the batch
+        (None: all) go into the network, its outputs are multiplied by `weights` (None: by 1)."""
+        raise TypeError(f"{type(self).__name__} does not say which network sees which atoms")
+
+    def forward(self, batch):
+        """Energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
+
+        F = −Jᵀ (∂E/∂G), with ∂E/∂G = slope · ∂E/∂(scaled G). Forces are (0, 3) where `get_forces`
+        is False or the batch has no derivatives.
+        """
+        x = batch.fingerprint
+        if not self.get_forces or batch.derivatives is None:
+            return self._energies(batch, x), x.new_empty((0, 3))
+        keep_graph = torch.is_grad_enabled()
+        # Forces are a derivative, with or without a graph for training.
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energies = self._energies(batch, x)
+            (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=keep_graph)
+            if batch.slope is not None:
+                gradient = gradient * batch.slope
+            forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids)
+        return (energies, forces) if keep_graph else (energies.detach(), forces.detach())
+
+    def _energies(self, batch, x):
+        energies = x.new_zeros(batch.num_images)
+        for network, rows, weights in self.groups(batch):
+            atomic = network(_pick(x, rows))
+            if weights is not None:
+                atomic = atomic * weights
+            energies = energies.index_add(0, _pick(batch.image_idx, rows), atomic)
+        return energies
+
+    def latent(self, batch, layer):
+        """Output (n_atoms, width) of `model_net[layer]` of each atom's network.
+
+        ValueError where the networks have no such layer.
+        """
+        latent = 0
+        for network, rows, weights in self.groups(batch):
+            values = network.latent(_pick(batch.fingerprint, rows), layer)
+            if weights is not None:
+                values = values * weights[:, None]
+            if rows is not None:
+                total = values.new_zeros((len(batch.fingerprint), values.shape[1]))
+                values = total.index_add(0, rows, values)
+            latent = latent + values
+        return latent
+
+    @property
+    def num_params(self):
+        """Number of parameters that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _pick(tensor, rows):
+    return tensor if rows is None else tensor.index_select(0, rows)

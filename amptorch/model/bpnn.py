@@ -1,0 +1,108 @@
+"""Behler-Parrinello networks: one for each element (Phys. Rev. Lett. 98, 146401 (2007))."""
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from torch import nn
+
+from amptorch.model.atomic import AtomicModel
+from amptorch.model.mlp import MLP
+
+# Rows of v1.0's mask; more only where an element needs them.
+MASK_ROWS = 100
+
+
+class ElementMask(nn.Module):
+    """What each network contributes to an atom: mask[Z, k], (at least 100, n_elements).
+
+    It is 1 for the network of the atom's own element, 0 for the others, and not trained. In v1.0 it
+    was trained with the networks, so that every network contributes a little to every atom; such a
+    mask, loaded from a checkpoint, is honoured, and trained on where training goes on.
+    """
+
+    def __init__(self, elements, dtype=torch.float64):
+        super().__init__()
+        self.numbers = [
+            atomic_numbers[element] if isinstance(element, str) else int(element)
+            for element in elements
+        ]
+        one_hot = torch.zeros(max([MASK_ROWS, *(n + 1 for n in self.numbers)]), len(self.numbers))
+        one_hot[self.numbers, range(len(self.numbers))] = 1
+        self.mask = nn.Embedding(*one_hot.shape, _weight=one_hot.to(dtype))
+        self.mask.weight.requires_grad_(False)
+        self.one_hot = True
+
+    def forward(self, numbers):
+        """Rows (n_atoms, n_elements) of the mask for atomic numbers (n_atoms,)."""
+        return self.mask(numbers)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        fresh = ElementMask(self.numbers, self.mask.weight.dtype).mask.weight
+        self.one_hot = bool(torch.equal(self.mask.weight.detach().cpu(), fresh))
+        self.mask.weight.requires_grad_(not self.one_hot)
+
+
+class BPNN(AtomicModel):
+    """A network for each element, in the order of `elements`; parameters as in `AtomicModel`.
+
+    Each network is evaluated on the atoms of its own element only, and its batch norm sees only
+    these.
+    """
+
+    def __init__(
+        self,
+        elements,
+        input_dim,
+        num_nodes=20,
+        num_layers=5,
+        hidden_layers=None,
+        get_forces=True,
+        batchnorm=False,
+        dropout=False,
+        dropout_rate=0.5,
+        activation=nn.Tanh,
+        name="bpnn",
+        initialization="xavier",
+        dtype=torch.float64,
+    ):
+        super().__init__(get_forces, name)
+        self.elementwise_models = nn.ModuleList(
+            MLP(
+                input_dim,
+                num_layers,
+                num_nodes,
+                hidden_layers,
+                activation,
+                batchnorm,
+                dropout,
+                dropout_rate,
+                initialization,
+                dtype,
+            )
+            for _ in elements
+        )
+        self.element_mask = ElementMask(elements, dtype)
+
+    def groups(self, batch):
+        if self.element_mask.one_hot:
+            rows = batch.element_rows
+            if rows is None:
+                rows = self._element_rows(batch.atomic_numbers)
+            pairs = zip(self.elementwise_models, rows, strict=True)
+            return [(network, own, None) for network, own in pairs if len(own)]
+        mask = self.element_mask(batch.atomic_numbers)
+        groups = []
+        for network, weights in zip(self.elementwise_models, mask.T, strict=True):
+            rows = weights.detach().nonzero().squeeze(1)
+            if len(rows):
+                groups.append((network, rows, weights.index_select(0, rows)))
+        return groups
+
+    def _element_rows(self, numbers):
+        known = self.element_mask.numbers
+        rows = [(numbers == number).nonzero().squeeze(1) for number in known]
+        if sum(map(len, rows)) < len(numbers):
+            unknown = next(number for number in numbers.tolist() if number not in known)
+            symbols = ", ".join(chemical_symbols[number] for number in known)
+            raise ValueError(f"no network for element {chemical_symbols[unknown]}, only {symbols}")
+        return rows

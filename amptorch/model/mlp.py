@@ -1,0 +1,82 @@
+"""The multilayer perceptron that turns a scaled fingerprint into an atomic energy."""
+
+import torch
+from torch import nn
+
+
+class MLP(nn.Module):
+    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer to one.
+
+    Parameters
+    ----------
+    n_input_nodes : features of an atom
+    n_layers, n_hidden_size : number of hidden layers and their width
+    hidden_layers : list of widths; overrides the two above
+    activation : class of the activation, made without arguments
+    batchnorm, dropout, dropout_rate : what follows a hidden linear layer
+    initialization : "xavier" (uniform weights, zero bias) or "zero"
+    dtype : of the parameters
+
+    Raises ValueError for another `initialization`.
+    """
+
+    def __init__(
+        self,
+        n_input_nodes,
+        n_layers=5,
+        n_hidden_size=20,
+        hidden_layers=None,
+        activation=nn.Tanh,
+        batchnorm=False,
+        dropout=False,
+        dropout_rate=0.5,
+        initialization="xavier",
+        dtype=torch.float64,
+    ):
+        super().__init__()
+        widths = [n_hidden_size] * n_layers if hidden_layers is None else list(hidden_layers)
+        layers = []
+        for n_in, n_out in zip([n_input_nodes, *widths], widths, strict=False):
+            layers.append(nn.Linear(n_in, n_out, dtype=dtype))
+            if batchnorm:
+                layers.append(BatchNorm(n_out, dtype=dtype))
+            layers.append(activation())
+            if dropout:
+                layers.append(nn.Dropout(dropout_rate))
+        layers.append(nn.Linear([n_input_nodes, *widths][-1], 1, dtype=dtype))
+        self.model_net = nn.Sequential(*layers)
+        self.reset_parameters(initialization)
+
+    def reset_parameters(self, initialization="xavier"):
+        """Fresh weights: "xavier" or "zero"."""
+        if initialization not in ("xavier", "zero"):
+            raise ValueError(f"initialization must be 'xavier' or 'zero', got {initialization!r}")
+        for layer in self.model_net:
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.bias)
+                if initialization == "zero":
+                    nn.init.zeros_(layer.weight)
+                else:
+                    nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x):
+        """Energies (n,) of atoms with scaled fingerprints x (n, n_features)."""
+        return self.model_net(x).squeeze(-1)
+
+    def latent(self, x, layer):
+        """Output (n, width) of `model_net[layer]`; ValueError where there is no such layer."""
+        n_layers = len(self.model_net)
+        if not -n_layers <= layer < n_layers:
+            raise ValueError(f"get_latent must be a layer in 0..{n_layers - 1}, got {layer}")
+        return self.model_net[: layer % n_layers + 1](x)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that uses its running statistics for a single atom, whose own are undefined."""
+
+    def forward(self, x):
+        if self.training and len(x) < 2:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
