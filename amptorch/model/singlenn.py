@@ -41,10 +41,4 @@ class SingleNN(AtomicModel):
         )
 
     def groups(self, batch):
-        return [
-            (
-                self.model,
-                torch.arange(len(batch.fingerprint), device=batch.fingerprint.device),
-                None,
-            )
-        ]
+        return [(self.model, None, None)]
