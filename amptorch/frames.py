@@ -269,13 +269,15 @@ def _calculated(atoms, index, name):
     """Energy or forces of a frame as its calculator has them, without those of constraints."""
     get = atoms.get_potential_energy if name == "energy" else atoms.get_forces
     try:
-        value = get(apply_constraint=False)
+        value, reason = get(apply_constraint=False), "its calculator gives None"
     except (RuntimeError, NotImplementedError) as error:  # no calculator; no such result
+        value, reason = None, str(error)
+    if value is None:
         raise ValueError(
-            f"frame {index} has no {name} ({error}); give it a calculator that holds it, "
+            f"frame {index} has no {name} ({reason}); give it a calculator that holds it, "
             "such as ase.calculators.singlepoint.SinglePointCalculator"
-        ) from error
+        )
     shape = () if name == "energy" else (len(atoms), 3)
-    if value is None or np.shape(value) != shape:
-        raise ValueError(f"frame {index}: {name} is {value!r}, expected numbers of shape {shape}")
+    if np.shape(value) != shape:
+        raise ValueError(f"frame {index}: {name} of shape {np.shape(value)}, expected {shape}")
     return value

@@ -285,6 +285,11 @@ def _check(where, name, value):
 def _number(where, value):
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
+    try:
+        # PyYAML reads 1e-3, which has no dot, as a string.
+        number = float(value) if isinstance(value, (Real, str)) else np.nan
+    except ValueError:
+        number = np.nan
+    if isinstance(value, bool) or not np.isfinite(number):
         raise ValueError(f"{where} is {value!r}, expected a finite number")
-    return float(value)
+    return number

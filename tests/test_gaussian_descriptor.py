@@ -1,0 +1,179 @@
+"""Gaussian symmetry functions against their slow twin and the contract of descriptors."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from amptorch.descriptor.Gaussian import GDS, Gaussian
+from amptorch.descriptor.Gaussian.setup import cutoff_function
+from amptorch.frames import Frames
+from tests.contracts import systems
+from tests.contracts.descriptor import DescriptorContract, close, dense
+from tests.reference import symmetry_functions
+
+COSINE = {"cutoff_func": "Cosine"}
+POLYNOMIAL = {"cutoff_func": "polynomial", "gamma": 3.4}
+
+
+class GaussianContract(DescriptorContract):
+    def reference(self, descriptor, atoms):
+        cutoff = cutoff_function(self.cutoff_params)
+        values = symmetry_functions.values(atoms, descriptor.descriptor_setup, cutoff)
+        return values, *symmetry_functions.derivatives(atoms, descriptor.descriptor_setup, cutoff)
+
+
+class TestCosine(GaussianContract):
+    """One cutoff and two common functions of each type."""
+
+    cutoff_params = COSINE
+
+    def make(self, elements):
+        fp_params = {
+            "default": {
+                "cutoff": 4.1,
+                "G2": {"etas": [0.5, 4.0], "rs_s": [0.0]},
+                "G4": {"etas": [0.05], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+            }
+        }
+        return Gaussian(fp_params, elements, self.cutoff_params)
+
+
+class TestPolynomialMixed(GaussianContract):
+    """All types, with cutoffs that differ between functions and between central elements,
+    non-integer zeta, and gamma other than ±1."""
+
+    cutoff_params = POLYNOMIAL
+
+    def make(self, elements):
+        functions = GDS(elements, cutoff=3.6, cutoff_params=self.cutoff_params)
+        for place, center in enumerate(elements):
+            rc = 3.3 + 0.25 * place
+            for k, first in enumerate(elements):
+                functions.add_g1(center, first, cutoff=rc, update=False)
+                functions.add_g2(center, first, eta=2.0, rs=1.1, cutoff=rc - 0.4, update=False)
+                functions.add_g2(center, first, eta=0.0, update=False)
+                functions.add_g3(center, first, kappa=1.7, update=False)
+                for second in elements[k:]:
+                    three = (center, first, second)
+                    functions.add_g4(*three, eta=0.3, zeta=2.5, gamma=0.7, cutoff=rc, update=False)
+                    functions.add_g4(*three, eta=0.0, zeta=3.0, gamma=-1.0, update=False)
+                    functions.add_g5(*three, eta=0.02, zeta=2.0, gamma=1.0, update=False)
+                    functions.add_g5(*three, eta=0.1, zeta=1.3, gamma=-0.4, update=False)
+        # A central element with one function more than the others, whose rows are padded.
+        functions.add_g2(elements[-1], elements[0], eta=1.0)
+        return Gaussian(functions, elements, self.cutoff_params)
+
+    def test_rows_are_padded_with_zeros(self):
+        atoms, frames, descriptor = self.setup_for("molecule")
+        values, blocks = descriptor.values_and_derivatives(frames)
+        for symbol, count in descriptor.num_descriptors.items():
+            rows = [a for a, s in enumerate(atoms.symbols) if s == symbol]
+            assert not values[rows, count:].any()
+            jacobian = dense(blocks).reshape(*values.shape, -1)
+            assert not jacobian[rows, count:].any()
+        assert min(descriptor.num_descriptors.values()) < descriptor.n_features
+
+
+@pytest.mark.parametrize("kind", ["G4", "G5"])
+@pytest.mark.parametrize("gamma", [1.0, -1.0, 0.5, -1.5])
+def test_every_integer_zeta(kind, gamma):
+    atoms = molecule("CH3OH")
+    atoms.rattle(0.1, seed=1)
+    angular = {"etas": [0.03], "zetas": list(range(1, 17)), "gammas": [gamma]}
+    fp_params = {"default": {"cutoff": 3.5, kind: angular}}
+    descriptor = Gaussian(fp_params, ["C", "H", "O"], COSINE)
+    values, blocks = descriptor.values_and_derivatives(Frames.from_atoms([atoms]))
+    cutoff = ("cosine", 0.0)
+    close(values, symmetry_functions.values(atoms, descriptor.descriptor_setup, cutoff))
+    jacobian, _ = symmetry_functions.derivatives(atoms, descriptor.descriptor_setup, cutoff)
+    close(dense(blocks), jacobian.reshape(values.size, -1))
+
+
+@pytest.mark.parametrize("zeta", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("gamma", [1.0, -1.0])
+def test_atoms_in_a_line_have_finite_derivatives(zeta, gamma):
+    """(1 ± cos θ) is 0 within rounding there, and its power must not become NaN."""
+    atoms = Atoms("CO2", [[0, 0, 0], [0, 0, 1.16], [0, 0, -1.17]])
+    angular = {"etas": [0.03], "zetas": [zeta], "gammas": [gamma]}
+    fp_params = {"default": {"cutoff": 4.0, "G4": angular, "G5": angular}}
+    descriptor = Gaussian(fp_params, ["C", "O"], COSINE)
+    values, blocks = descriptor.values_and_derivatives(Frames.from_atoms([atoms]))
+    close(
+        values, symmetry_functions.values(atoms, descriptor.descriptor_setup, ("cosine", 0.0)), 1e-9
+    )
+    assert np.isfinite(dense(blocks)).all()
+
+
+def test_an_atom_without_neighbours_has_zeros():
+    atoms = Atoms("HO", [[0, 0, 0], [0, 0, 20.0]])
+    fp_params = {"default": {"cutoff": 4.0, "G2": {"etas": [1.0], "rs_s": [0.0]}}}
+    descriptor = Gaussian(fp_params, ["H", "O"], COSINE)
+    values, blocks = descriptor.values_and_derivatives(Frames.from_atoms([atoms]))
+    assert not values.any()
+    assert not dense(blocks).any()
+    g = np.ones_like(values)
+    assert not blocks.vjp([0], g).any()
+    assert not descriptor.vjp(Frames.from_atoms([atoms]), g).any()
+
+
+def test_a_neighbour_at_the_cutoff_counts_as_none():
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 4.0]])
+    fp_params = {"default": {"cutoff": 4.0, "G2": {"etas": [0.0], "rs_s": [0.0]}}}
+    for cutoff_params in (COSINE, POLYNOMIAL):
+        descriptor = Gaussian(fp_params, ["H"], cutoff_params)
+        assert not descriptor.values(Frames.from_atoms([atoms])).any()
+
+
+def test_an_atom_on_a_cell_face():
+    """v1.0 writes outside its arrays there."""
+    atoms = systems.make("tiny_cell")
+    descriptor = TestCosine().make(["Cu", "O"])
+    expected = descriptor.values(Frames.from_atoms([atoms]))
+    for face in (atoms.cell.array[0], atoms.cell.array.sum(axis=0)):
+        moved = atoms.copy()
+        moved.positions += face - atoms.positions[0]
+        close(descriptor.values(Frames.from_atoms([moved])), expected)
+
+
+@st.composite
+def structures(draw):
+    """Up to four atoms at least 0.8 Å apart, periodic or not, in a cell of any shape."""
+    number = st.floats(-1, 1, allow_subnormal=False)
+    n = draw(st.integers(1, 4))
+    symbols = draw(st.lists(st.sampled_from(["H", "Cu"]), min_size=n, max_size=n))
+    cell = np.diag([3.4, 3.0, 2.8]) + 0.9 * np.array(
+        draw(st.lists(st.tuples(number, number, number), min_size=3, max_size=3))
+    )
+    pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+    scaled = draw(st.lists(st.tuples(number, number, number), min_size=n, max_size=n))
+    assume(abs(np.linalg.det(cell)) > 12)
+    atoms = Atoms(symbols, scaled_positions=scaled, cell=cell, pbc=pbc)
+    # Distances with all periodic images, the atom's own too.
+    repeated = atoms.repeat([3 if periodic else 1 for periodic in pbc])
+    distances = repeated.get_all_distances()[np.triu_indices(len(repeated), 1)]
+    assume(distances.min(initial=9.0) > 0.8)
+    return atoms
+
+
+@given(structures())
+def test_any_structure_agrees_with_the_twin(atoms):
+    fp_params = {
+        "default": {
+            "cutoff": 3.2,
+            "G2": {"etas": [1.0], "rs_s": [0.5]},
+            "G4": {"etas": [0.1], "zetas": [2.0], "gammas": [-1.0]},
+            "G5": {"etas": [0.1], "zetas": [1.0], "gammas": [1.0]},
+        }
+    }
+    descriptor = Gaussian(fp_params, ["Cu", "H"], COSINE)
+    frames = Frames.from_atoms([atoms])
+    values = symmetry_functions.values(atoms, descriptor.descriptor_setup, ("cosine", 0.0))
+    close(descriptor.values(frames), values)
+    jacobian, _ = symmetry_functions.derivatives(
+        atoms, descriptor.descriptor_setup, ("cosine", 0.0)
+    )
+    g = np.linspace(-1, 1, values.size).reshape(values.shape)
+    close(descriptor.vjp(frames, g), np.einsum("is,isjk->jk", g, jacobian))
