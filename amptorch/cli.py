@@ -1,0 +1,236 @@
+"""The command line. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amptorch import __version__
+
+logger = logging.getLogger("amptorch")
+app = typer.Typer(
+    help="Train, check and use neural network potentials on structures that ASE reads.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Checkpoint = Annotated[Path, typer.Argument(help="Folder under checkpoints/ of a training run.")]
+Data = Annotated[str, typer.Argument(help="File of structures, as ase.io.read takes it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+
+
+def main(arguments=None):
+    """Run the program; what a user can put right ends it with one line instead of a traceback."""
+    try:
+        app(args=arguments)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            raise
+        typer.echo(f"error: {error}\n(amptorch --debug shows where it came from)", err=True)
+        sys.exit(1)
+
+
+def _show_version(wanted):
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log everything; show tracebacks.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+):
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML or JSON file of AtomsTrainer's sections.")],
+    data: Annotated[str | None, typer.Option(help="Frames; replaces dataset.raw_data.")] = None,
+    test: Annotated[str | None, typer.Option(help="Frames kept out of the training.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Replaces cmd.run_dir.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Checkpoint folder to go on from.")] = None,
+):
+    """Train a potential on the frames of a file.
+
+    Ends with a table of errors, the times, a parity plot and the checkpoint.
+    """
+    from amptorch.files import read_config
+    from amptorch.frames import read_images
+    from amptorch.reports import Stages
+
+    settings = read_config(config)
+    dataset = settings["dataset"] = dict(settings.get("dataset") or {})
+    if out is not None:
+        settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
+    if data is not None:
+        dataset["raw_data"] = data
+    if not dataset.get("raw_data"):
+        raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
+    stages = Stages()
+    with stages("reading"):
+        dataset["raw_data"] = read_images(dataset["raw_data"])
+        trained_on = "training and validation" if dataset.get("val_split") else "training"
+        sets = {trained_on: dataset["raw_data"]}
+        if test is not None:
+            sets["test"] = read_images(test)
+    _train_and_report(settings, sets, stages, resume)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Data,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw predictions over references.")] = False,
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("parity.png"),
+    overwrite: Overwrite = False,
+):
+    """Print the errors of a trained potential."""
+    from amptorch.files import check_output
+    from amptorch.frames import read_images
+    from amptorch.reports import error_table, parity_plot, prediction_errors
+
+    if plot:
+        check_output(out, overwrite)
+    images = read_images(data)
+    trainer = _load(checkpoint)
+    name = Path(data).name
+    frames = _with_labels(name, images, trainer.elements, trainer.forcetraining)
+    prediction = trainer.predict(images, disable_tqdm=False)
+    typer.echo(error_table({name: prediction_errors(frames, prediction)}))
+    if plot:
+        parity_plot(out, {name: (frames, prediction)})
+        typer.echo(f"parity plot: {out}")
+
+
+@app.command()
+def predict(
+    checkpoint: Checkpoint,
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="File to write: any format of ASE with energies.")],
+    overwrite: Overwrite = False,
+):
+    """Write predicted energies and forces to a file."""
+    from amptorch.files import check_output, labelled, output_format, write_images
+    from amptorch.frames import read_images
+
+    check_output(out, overwrite)
+    images = read_images(data)
+    form = output_format(out, len(images))
+    prediction = _load(checkpoint).predict(images, disable_tqdm=False)
+    write_images(out, labelled(images, prediction), form)
+    typer.echo(f"{len(images)} frames with predictions: {out}")
+
+
+@app.command()
+def demo(
+    frames: Annotated[int, typer.Option(min=10, help="Frames to generate; a fifth is kept.")] = 200,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training frames.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("amptorch-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the frames, weights and batches.")] = 0,
+):
+    """Train on generated frames of water on iron.
+
+    Ends with a table of errors, the times, a parity plot and the checkpoint.
+    """
+    from tqdm import tqdm
+
+    from amptorch.datasets import iter_iron_water
+    from amptorch.reports import Stages
+
+    stages = Stages()
+    with stages("generating frames"):
+        generator = iter_iron_water(frames, seed=seed)
+        images = list(tqdm(generator, total=frames, desc="generating frames"))
+    kept = frames // 5
+    sets = {"training": images[:-kept], "held out": images[-kept:]}
+    settings = {
+        "model": {"get_forces": True, "num_layers": 3, "num_nodes": 20},
+        "optim": {
+            "force_coefficient": 0.1,
+            "lr": 1e-2,
+            "batch_size": 8,
+            "epochs": epochs,
+            "scheduler": {"policy": "CosineAnnealingLR", "params": {"T_max": epochs}},
+        },
+        "dataset": {
+            "raw_data": sets["training"],
+            "fp_scheme": "gaussian",
+            "fp_params": DEMO_SYMMETRY_FUNCTIONS,
+            "save_fps": False,
+        },
+        "cmd": {"run_dir": str(out), "seed": seed, "verbose": True},
+    }
+    _train_and_report(settings, sets, stages)
+
+
+# Widths from a bond to the whole neighbourhood; the eta of G2 and G4 is in units of 1/cutoff².
+DEMO_SYMMETRY_FUNCTIONS = {
+    "default": {
+        "cutoff": 6.0,
+        "G2": {"etas": [1.0, 10.0, 40.0, 100.0], "rs_s": [0.0]},
+        "G4": {"etas": [1.0], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+    }
+}
+
+
+def _load(checkpoint):
+    from amptorch.trainer import AtomsTrainer
+
+    trainer = AtomsTrainer()
+    trainer.load_pretrained(str(checkpoint))
+    return trainer
+
+
+def _with_labels(name, images, elements, forces):
+    """Frames of `images` with their energies (and forces); a ValueError tells whose they are."""
+    from amptorch.frames import Frames
+
+    try:
+        return Frames.from_atoms(images, elements, energies=True, forces=forces)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _train_and_report(settings, sets, stages, resume=None):
+    """Train, then print the errors on `sets` (name: images), the stages and the files written."""
+    from amptorch.config import Config
+    from amptorch.reports import error_table, parity_plot, prediction_errors
+    from amptorch.trainer import AtomsTrainer
+
+    config = Config.from_dict(settings)
+    elements = config.dataset.elements or sorted(
+        {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
+    )
+    frames = {
+        name: _with_labels(name, images, elements, config.model.get_forces)
+        for name, images in sets.items()
+    }
+    trainer = AtomsTrainer(settings)
+    with stages("fingerprints"):
+        trainer.load()
+    if resume is not None:
+        trainer.load_pretrained(str(resume))
+    with stages("training"):
+        trainer.train()
+    results = {}
+    for name, images in sets.items():
+        with stages("predicting"):
+            results[name] = frames[name], trainer.predict(images, disable_tqdm=False)
+    errors = {name: prediction_errors(*result) for name, result in results.items()}
+    typer.echo(f"\n{error_table(errors)}\n\n{stages.table()}")
+    if not config.cmd.debug:
+        plot = Path(trainer.cp_dir) / "parity.png"
+        parity_plot(plot, results)
+        typer.echo(f"\ncheckpoint:   {trainer.cp_dir}\nparity plot:  {plot}")

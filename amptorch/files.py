@@ -1,0 +1,86 @@
+"""Files of the command line: the configuration it reads, the structures it writes."""
+
+import json
+import os
+import re
+
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.SafeLoader, except that `1e-3` is a number and `no` is a word, as in YAML 1.2."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_config(path):
+    """The dictionary in a YAML or JSON file; ValueError names the file where it holds none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
+    text = path.read_text(encoding="utf8")
+    try:
+        config = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected sections (model, optim, dataset, cmd), got {config!r}")
+    return config
+
+
+def check_output(path, overwrite):
+    """Raise, before any work, where `path` cannot be written or would replace a file unasked."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{str(path)!r} exists already; give --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} for {path.name!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write to the folder {str(path.parent)!r}")
+
+
+def output_format(path, n_images):
+    """ASE's name of the format that `path` asks for; ValueError unless it takes n_images frames."""
+    try:
+        form = get_ioformat(filetype(str(path), read=False))
+    except UnknownFileTypeError as error:
+        raise ValueError(f"ASE has no format for {path.name!r}; try .traj or .xyz") from error
+    if not form.can_write:
+        raise ValueError(f"ASE reads {form.name!r} but does not write it; try .traj or .xyz")
+    if form.single and n_images > 1:
+        raise ValueError(f"a {form.name!r} file holds one frame, not {n_images}; try .traj or .xyz")
+    return form.name
+
+
+def labelled(images, prediction):
+    """Copies of `images` whose calculators hold the predicted energy and forces."""
+    copies = [atoms.copy() for atoms in images]
+    for atoms, energy, forces in zip(
+        copies, prediction["energy"], prediction["forces"], strict=True
+    ):
+        results = {"energy": energy} | ({"forces": forces} if len(forces) else {})
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return copies
+
+
+def write_images(path, images, form):
+    """Write `images` in ASE's format `form` and put them at `path` when the file is complete."""
+    unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
+    try:
+        write(unfinished, images, format=form)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

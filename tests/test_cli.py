@@ -1,0 +1,204 @@
+"""The command line, and the files it reads and writes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read, write
+
+from amptorch.cli import main
+from amptorch.datasets import iron_water
+from amptorch.files import read_config
+
+CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
+FORCES_CHECKPOINT = CHECKPOINTS / "bpnn_forces_cosine_normalize"
+ENERGY_CHECKPOINT = CHECKPOINTS / "bpnn_energy_standardize_batchnorm"
+IMAGES = CHECKPOINTS / "images.traj"
+
+CONFIG = """
+model: {get_forces: true, hidden_layers: [4]}
+optim: {force_coefficient: 1e-1, lr: 1e-2, batch_size: 2, epochs: 2}
+dataset:
+  cache: no
+  fp_scheme: gaussian
+  save_fps: false
+  fp_params:
+    default: {cutoff: 4.0, G2: {etas: [1.0, 20.0], rs_s: [0.0]}}
+cmd: {verbose: false}
+"""
+
+
+def run(*arguments):
+    """Exit code of the program."""
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(argument) for argument in arguments])
+    return exit_info.value.code or 0
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "frames.traj"
+    write(path, iron_water(4, max_water=2))
+    return path
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Fails the test where work starts before the input is checked."""
+
+    def start(*_):
+        pytest.fail("work started")
+
+    monkeypatch.setattr("amptorch.trainer.AtomsTrainer.load", start)
+    monkeypatch.setattr("amptorch.trainer.AtomsTrainer.predict", start)
+
+
+def test_help_and_version_need_no_torch():
+    code = (
+        "import sys, amptorch.cli\n"
+        "try: amptorch.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'ase', 'numba', 'matplotlib'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for command in ("train", "evaluate", "predict", "demo"):
+        assert command in result.stdout
+
+
+def test_yaml_reads_numbers_and_words_as_people_write_them(tmp_path, config):
+    settings = read_config(config)
+    assert settings["optim"]["lr"] == 0.01
+    assert settings["dataset"]["cache"] == "no"
+    assert settings["model"]["get_forces"] is True
+    as_json = tmp_path / "config.json"
+    as_json.write_text('{"optim": {"lr": 1e-2}}')
+    assert read_config(as_json) == {"optim": {"lr": 0.01}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("c.yaml", "a: [1"), ("c.json", "{"), ("c.yaml", "- 1"), ("c.yaml", "")]
+)
+def test_a_broken_configuration_is_named(tmp_path, capsys, name, text):
+    (tmp_path / name).write_text(text)
+    assert run("train", tmp_path / name) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert name in error
+
+
+def test_a_missing_configuration_is_named(tmp_path, capsys):
+    assert run("train", tmp_path / "none.yaml") == 1
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "train", str(tmp_path / "none.yaml")])
+
+
+def test_training_needs_data(config, capsys):
+    assert run("train", config) == 1
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_training")
+def test_bad_training_data_ends_before_the_work(config, data, tmp_path, capsys):
+    assert run("train", config, "--data", tmp_path / "none.traj") == 1
+    assert "none.traj" in capsys.readouterr().err
+    unlabelled = tmp_path / "unlabelled.traj"
+    write(unlabelled, [atoms.copy() for atoms in read(data, ":")])
+    assert run("train", config, "--data", data, "--test", unlabelled) == 1
+    assert "test: frame 0" in capsys.readouterr().err
+
+
+def test_train_with_a_misspelt_key(config, data, capsys):
+    config.write_text(CONFIG.replace("epochs", "epoch"))
+    assert run("train", config, "--data", data) == 1
+    error = capsys.readouterr().err
+    assert "optim.epoch" in error
+    assert "epochs" in error
+
+
+def test_train_evaluate_predict(config, data, tmp_path, capsys):
+    assert run("train", config, "--data", data, "--test", data, "--out", tmp_path / "run") == 0
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    report = capsys.readouterr().out
+    assert str(checkpoint) in report
+    assert "energy (meV/atom)" in report
+    assert "forces on Fe (eV/Å)" in report
+    assert (checkpoint / "parity.png").exists()
+
+    assert run("evaluate", checkpoint, data, "--plot", "--out", tmp_path / "parity.png") == 0
+    table = capsys.readouterr().out
+    energy_line = next(line for line in table.splitlines() if line.startswith("energy"))
+    assert (
+        energy_line.split()[2:4]
+        == next(line for line in report.splitlines() if line.startswith("energy")).split()[2:4]
+    )
+    assert (tmp_path / "parity.png").exists()
+
+    resumed = ("train", config, "--data", data, "--out", tmp_path / "more", "--resume", checkpoint)
+    assert run(*resumed) == 0
+    assert len(list((tmp_path / "more" / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["out.traj", "out.xyz", "out.json"])
+def test_predict_writes_what_v1_predicted(tmp_path, name):
+    assert run("predict", FORCES_CHECKPOINT, IMAGES, tmp_path / name) == 0
+    expected = np.load(FORCES_CHECKPOINT / "predictions.npz")
+    images = read(tmp_path / name, ":")
+    energies = [atoms.get_potential_energy() for atoms in images]
+    np.testing.assert_allclose(energies, expected["energy"], rtol=1e-7)
+    forces = np.concatenate([atoms.get_forces() for atoms in images])
+    np.testing.assert_allclose(forces, expected["forces"], atol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_predict_energies_alone(tmp_path):
+    assert run("predict", ENERGY_CHECKPOINT, IMAGES, tmp_path / "out.traj") == 0
+    assert "forces" not in read(tmp_path / "out.traj", 0).calc.results
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("there.traj", "--overwrite"),
+        ("no-folder/out.traj", "no-folder"),
+        ("out.unheardof", "out.unheardof"),
+        ("POSCAR", "one frame"),
+    ],
+)
+def test_predict_refuses_an_output_it_cannot_write(tmp_path, capsys, name, message):
+    (tmp_path / "there.traj").write_text("precious")
+    assert run("predict", FORCES_CHECKPOINT, IMAGES, tmp_path / name) == 1
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "there.traj").read_text() == "precious"
+
+
+def test_predict_overwrites_when_told(tmp_path):
+    (tmp_path / "out.traj").write_text("old")
+    assert run("predict", FORCES_CHECKPOINT, IMAGES, tmp_path / "out.traj", "--overwrite") == 0
+    assert len(read(tmp_path / "out.traj", ":")) == len(read(IMAGES, ":"))
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, capsys):
+    assert run("evaluate", tmp_path / "none", IMAGES) == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_demo_learns(tmp_path, capsys):
+    assert run("demo", "--frames", 10, "--epochs", 2, "--out", tmp_path / "demo") == 0
+    report = capsys.readouterr().out
+    for text in ("training", "held out", "fingerprints", "total", "parity plot", "checkpoint"):
+        assert text in report
