@@ -172,7 +172,7 @@ class TestVerletList:
         rng = np.random.default_rng(2)
         verlet = VerletList(4.1, skin=1.0)
         for _ in range(30):
-            atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+            atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
             frames = Frames.from_atoms([atoms])
             actual = self.within(verlet.update(frames), 4.1)
             expected = pairs_of(neighbor_list(frames, 4.1))
