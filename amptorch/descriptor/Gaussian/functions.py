@@ -1,0 +1,133 @@
+"""From tables of symmetry functions to the flat arrays that the kernels run on."""
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from amptorch.kernels import cutoffs
+from amptorch.kernels.structures import Functions
+
+CUTOFFS = {"cosine": cutoffs.COSINE, "polynomial": cutoffs.POLYNOMIAL}
+# Lengths that `lanes.polynomial` takes; more terms cost more than the formula itself.
+POLYNOMIAL_LENGTHS = (12, 16, 20, 24)
+# Largest error of the polynomial, relative to w(0) = 1; its derivative's, to the largest slope.
+POLYNOMIAL_ERROR = 4e-15
+
+
+def compile_functions(tables, elements, cutoff, dtype):
+    """Functions for the tables {symbol: (n, 7)} of `Gaussian/setup.py`.
+
+    elements: atomic numbers in the order of the tables; cutoff: (name, gamma) of the cutoff
+    function; dtype: the type the kernels compute in.
+    """
+    name, gamma = cutoff
+    index = {number: e for e, number in enumerate(elements)}
+    n_elements = len(elements)
+    cutoff_start, all_cutoffs = [0], []
+    radial_start, radial = [0], []
+    group_start, groups, polynomials = [0], [], []
+    coefficients = []
+    shape_start, shapes = [0], []
+    n_features = max(len(table) for table in tables.values())
+    block_row = np.full((n_elements, n_elements, n_features), -1, dtype=np.int64)
+    for centre, table in enumerate(tables.values()):
+        table = np.asarray(table, dtype=np.float64)
+        kinds = table[:, 0].astype(int)
+        for feature, row in enumerate(table):
+            for number in {int(row[1]), int(row[2])} - {0}:
+                block_row[centre, index[number], feature] = 0
+        for radius in np.unique(table[:, 3]):
+            all_cutoffs.append(radius)
+            here = table[:, 3] == radius
+            for number in elements:
+                chosen = np.flatnonzero(here & (kinds <= 3) & (table[:, 1] == number))
+                radial.extend((kinds[k], table[k, 4], table[k, 5], k) for k in chosen)
+                radial_start.append(len(radial))
+            angular = here & (kinds >= 4)
+            for kind, eta in sorted({(kinds[k], table[k, 4]) for k in np.flatnonzero(angular)}):
+                chosen = np.flatnonzero(angular & (kinds == kind) & (table[:, 4] == eta))
+                groups.append((kind, eta))
+                series = damped_cutoff_series(name, eta, radius)
+                polynomials.append((len(coefficients), len(coefficients) + len(series)))
+                coefficients.extend(series)
+                by_shape = {}
+                for k in chosen:
+                    by_shape.setdefault((table[k, 5], table[k, 6]), []).append(k)
+                for (zeta, lam), features in sorted(by_shape.items()):
+                    columns = np.full((n_elements, n_elements), -1, dtype=np.int64)
+                    for k in features:
+                        a, b = index[int(table[k, 1])], index[int(table[k, 2])]
+                        columns[a, b] = columns[b, a] = k
+                    shapes.append((zeta, lam, columns))
+                shape_start.append(len(shapes))
+            group_start.append(len(groups))
+        cutoff_start.append(len(all_cutoffs))
+    # Rows of a block follow the order of the features.
+    block_row[block_row == 0] = (np.cumsum(block_row == 0, axis=2) - 1)[block_row == 0]
+
+    def column(rows, k, dtype=dtype):
+        return np.array([row[k] for row in rows], dtype=dtype)
+
+    def integers(values):
+        return np.array(values, dtype=np.int64)
+
+    zetas = column(shapes, 0)
+    return Functions(
+        cutoff_kind=CUTOFFS[name],
+        cutoff_gamma=float(gamma),
+        cutoff_start=integers(cutoff_start),
+        cutoffs=np.array(all_cutoffs, dtype=dtype),
+        radial_start=integers(radial_start),
+        radial_kind=column(radial, 0, np.int64),
+        radial_eta=column(radial, 1),
+        radial_shift=column(radial, 2),
+        radial_feature=column(radial, 3, np.int64),
+        group_start=integers(group_start),
+        group_kind=column(groups, 0, np.int64),
+        group_eta=column(groups, 1),
+        group_polynomial=integers(polynomials).reshape(-1, 2),
+        coefficients=np.array(coefficients, dtype=dtype),
+        shape_start=integers(shape_start),
+        shape_zeta=zetas,
+        shape_lambda=column(shapes, 1),
+        shape_scale=(2.0 ** (1.0 - zetas)).astype(dtype),
+        shape_feature=np.array([s[2] for s in shapes], dtype=np.int64).reshape(
+            -1, n_elements, n_elements
+        ),
+        block_row=block_row,
+    )
+
+
+def damped_cutoff_series(name, eta, cutoff):
+    """Coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
+
+    cos(π√t) is an entire function of t, so for the cosine cutoff a dozen terms reach rounding error
+    and spare a square root, a cosine, a sine and an exponential a pair. Empty where no short series
+    does: for large η, and for the polynomial cutoff, which is not smooth in s at 0.
+    """
+    if name != "cosine":
+        return []
+    nodes = chebyshev.chebpts1(64)
+    fitted = chebyshev.chebfit(nodes, _damped_cosine(nodes, eta, cutoff)[0], 40)
+    check = np.linspace(-1.0, 1.0, 501)
+    exact, slope = _damped_cosine(check, eta, cutoff)
+    for length in POLYNOMIAL_LENGTHS:
+        series = chebyshev.cheb2poly(fitted[:length])
+        error = np.abs(np.polynomial.polynomial.polyval(check, series) - exact).max()
+        derivative = np.polynomial.polynomial.polyval(
+            check, np.polynomial.polynomial.polyder(series)
+        )
+        slope_error = np.abs(derivative - slope).max() / np.abs(slope).max()
+        if error < POLYNOMIAL_ERROR and slope_error < 10 * POLYNOMIAL_ERROR:
+            return list(series[::-1])
+    return []
+
+
+def _damped_cosine(x, eta, cutoff):
+    """w and dw/dx at x = 2s/Rc² − 1."""
+    t = 0.5 * (np.asarray(x) + 1.0)
+    root = np.sqrt(t)
+    damping = np.exp(-eta * cutoff**2 * t)
+    fc = 0.5 * (1.0 + np.cos(np.pi * root))
+    # d cos(π√t)/dt = −π² sinc(√t)/2, with numpy's sinc(x) = sin(πx)/(πx).
+    slope = -0.25 * np.pi**2 * np.sinc(root) - eta * cutoff**2 * fc
+    return damping * fc, 0.5 * damping * slope

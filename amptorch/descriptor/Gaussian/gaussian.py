@@ -1,0 +1,195 @@
+"""The descriptor of Behler-Parrinello symmetry functions."""
+
+from functools import cached_property
+
+import numpy as np
+
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.descriptor.Gaussian.functions import compile_functions
+from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
+from amptorch.frames import Frames, symbol_numbers
+from amptorch.kernels import structures as modes
+from amptorch.kernels import symmetry_functions as kernels
+from amptorch.kernels.structures import Blocks
+from amptorch.threads import run_chunks
+
+
+class Gaussian(BaseDescriptor):
+    """Symmetry functions G1-G5 with cosine or polynomial cutoff.
+
+    J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
+
+        G1_i = Σ_j fc(r_ij)
+        G2_i = Σ_j exp[−η (r_ij − Rs)²] fc(r_ij)
+        G3_i = Σ_j cos(κ r_ij) fc(r_ij)
+        G4_i = 2^(1−ζ) Σ_{j<k} (1 + λ cosθ_ijk)^ζ exp[−η (r_ij² + r_ik² + r_jk²)]
+               fc(r_ij) fc(r_ik) fc(r_jk)
+        G5_i = the same without r_jk
+
+    Parameters
+    ----------
+    Gs : dict or GaussianDescriptorSet
+        The functions of each element: see `Gaussian.setup.descriptor_setup`.
+    elements : list of chemical symbols
+    cutoff_params : {"cutoff_func": "Cosine"} or {"cutoff_func": "Polynomial", "gamma": 2.0};
+        cosine where None
+    dtype : numpy.float64 or numpy.float32, the type the kernels compute in
+
+    Raises ValueError or TypeError that names the element and the key of `Gs` that is wrong.
+    """
+
+    def __init__(self, Gs, elements, cutoff_params=None, dtype=np.float64):
+        if hasattr(Gs, "cutoff_params") and cutoff_params is None:
+            cutoff_params = Gs.cutoff_params
+        self.descriptor_type = "Gaussian"
+        self.Gs = Gs
+        self.elements = list(elements)
+        self.cutoff_params = dict(cutoff_params or {"cutoff_func": "Cosine"})
+        self.descriptor_setup = descriptor_setup(Gs, self.elements)
+        self.descriptor_setup_hash = setup_hash(self.descriptor_setup, self.cutoff_params)
+        self.num_descriptors = {symbol: len(rows) for symbol, rows in self.descriptor_setup.items()}
+        self.cutoff = float(max(rows[:, 3].max() for rows in self.descriptor_setup.values()))
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float64, np.float32):
+            raise ValueError(f"dtype is {dtype!r}, expected float64 or float32")
+        numbers = symbol_numbers(self.elements)
+        self._functions = compile_functions(
+            self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
+        )
+        self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
+        self._element_of_number = np.full(max(numbers) + 1, -1, dtype=np.int64)
+        self._element_of_number[numbers] = np.arange(len(numbers))
+
+    def values(self, frames: Frames, neighbors=None, threads=None):
+        """Fingerprints G (N, S)."""
+        values = self._zeros(frames.n_atoms, self.n_features)
+        self._evaluate(modes.VALUES, frames, neighbors, threads, values=values)
+        return values
+
+    def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
+        """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
+        neighbors = self.neighbors(frames, neighbors)
+        elements = self._elements(frames)
+        blocks = self._empty_blocks(elements, neighbors, threads)
+        values = self._zeros(frames.n_atoms, self.n_features)
+        self._evaluate(modes.DERIVATIVES, frames, neighbors, threads, values=values, blocks=blocks)
+        derivatives = DerivativeBlocks(
+            blocks, elements, self._block_features, self.n_features, frames.offsets
+        )
+        return values, derivatives.astype(dtype)
+
+    def pair_gradients(self, frames, g, neighbors=None, threads=None):
+        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S)."""
+        neighbors = self.neighbors(frames, neighbors)
+        g = self._checked(g, (frames.n_atoms, self.n_features))
+        pairs = self._zeros(neighbors.n_pairs, 3)
+        self._evaluate(
+            modes.PAIR_GRADIENTS, frames, neighbors, threads, weights=g, pair_gradients=pairs
+        )
+        return pairs
+
+    def jvp(self, frames, v, neighbors=None, threads=None):
+        """J v (N, S) for v (N, 3)."""
+        v = self._checked(v, (frames.n_atoms, 3))
+        values = self._zeros(frames.n_atoms, self.n_features)
+        self._evaluate(modes.DIRECTIONAL, frames, neighbors, threads, values=values, velocities=v)
+        return values
+
+    def _evaluate(
+        self,
+        mode,
+        frames,
+        neighbors,
+        threads,
+        values=None,
+        blocks=None,
+        weights=None,
+        pair_gradients=None,
+        velocities=None,
+    ):
+        neighbors = self.neighbors(frames, neighbors)
+        elements = self._elements(frames)
+        vectors = np.ascontiguousarray(neighbors.vectors, dtype=self.dtype)
+        none = self._zeros(0, 0)
+        given = [none if a is None else a for a in (weights, pair_gradients, velocities)]
+        if blocks is None:
+            blocks = self._no_blocks
+
+        def evaluate(start, stop):
+            kernels.evaluate(
+                mode,
+                self._functions,
+                self._reach,
+                elements,
+                neighbors.offsets,
+                neighbors.neighbors,
+                vectors,
+                start,
+                stop,
+                none if values is None else values,
+                blocks,
+                *given,
+            )
+
+        # Pairs of neighbours are what takes the time.
+        run_chunks(evaluate, neighbors.counts.astype(np.float64) ** 2 + 1, threads)
+
+    def _empty_blocks(self, elements, neighbors, threads):
+        n, n_elements = len(elements), len(self.elements)
+        counts = np.zeros((n, n_elements), dtype=np.int64)
+        vectors = np.ascontiguousarray(neighbors.vectors, dtype=self.dtype)
+
+        def count(start, stop):
+            kernels.count_block_atoms(
+                self._reach,
+                elements,
+                neighbors.offsets,
+                neighbors.neighbors,
+                vectors,
+                start,
+                stop,
+                counts,
+            )
+
+        run_chunks(count, neighbors.counts + 1, threads)
+        sizes = np.array([[len(f) for f in row] for row in self._block_features])
+        atom_start = np.concatenate(([0], np.cumsum(counts.ravel())))
+        value_start = np.concatenate(([0], np.cumsum((3 * counts * sizes[elements]).ravel())))
+        return Blocks(
+            atom_start=atom_start.astype(np.int64),
+            atoms=np.empty(atom_start[-1], dtype=np.int32),
+            value_start=value_start.astype(np.int64),
+            values=self._zeros(value_start[-1]),
+        )
+
+    @cached_property
+    def _no_blocks(self):
+        empty = np.zeros(0, dtype=np.int64)
+        return Blocks(empty, np.zeros(0, dtype=np.int32), empty, self._zeros(0))
+
+    @cached_property
+    def _block_features(self):
+        rows = self._functions.block_row
+        return [[np.flatnonzero(row >= 0) for row in centre] for centre in rows]
+
+    def _elements(self, frames):
+        """(N,) position of each atom's element in `elements`; ValueError where it is not there."""
+        known = frames.numbers < len(self._element_of_number)
+        elements = self._element_of_number[np.where(known, frames.numbers, 0)]
+        if elements.min() < 0:
+            frame, atom = frames.place(int(np.argmin(elements)))
+            raise ValueError(
+                f"frame {frame}, atom {atom}: this element has no symmetry functions; "
+                f"the descriptor knows {self.elements}"
+            )
+        return elements
+
+    def _checked(self, array, shape):
+        array = np.ascontiguousarray(array, dtype=self.dtype)
+        if array.shape != shape:
+            raise ValueError(f"expected an array of shape {shape}, got {array.shape}")
+        return array
+
+    def _zeros(self, *shape):
+        return np.zeros(shape, dtype=self.dtype)

@@ -1,0 +1,174 @@
+"""What every descriptor offers: fingerprints of frames, and contractions with their derivatives."""
+
+import logging
+from abc import ABC, abstractmethod
+
+import numpy as np
+from tqdm import tqdm
+
+from amptorch.descriptor.store import FingerprintStore
+from amptorch.descriptor.util import get_hash
+from amptorch.frames import Frames
+from amptorch.kernels.forces import scatter_pair_gradients
+from amptorch.neighbors import neighbor_list
+from amptorch.threads import run_chunks
+
+# Frames described in one go by `prepare_fingerprints`.
+CHUNK = 32
+STORE = "processed/fingerprints.sqlite"
+
+logger = logging.getLogger(__name__)
+
+
+class BaseDescriptor(ABC):
+    """A map from frames to fingerprints G (N, S), one row an atom, S = `n_features`.
+
+    Attributes
+    ----------
+    elements : list of chemical symbols; their order numbers the networks and orders the features
+    cutoff : float, the largest cutoff, Å
+    num_descriptors : {symbol: int}; shorter rows are padded with zeros on the right
+    descriptor_setup_hash : str, names the set-up
+
+    `neighbors` is everywhere a NeighborList of the frames with at least this cutoff; one is made
+    where it is not given.
+    """
+
+    elements: list
+    cutoff: float
+    num_descriptors: dict
+    descriptor_setup_hash: str
+
+    @property
+    def n_features(self):
+        """S, the length of a fingerprint."""
+        return max(self.num_descriptors.values())
+
+    @abstractmethod
+    def values(self, frames, neighbors=None, threads=None):
+        """Fingerprints G (N, S)."""
+
+    @abstractmethod
+    def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
+        """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
+
+    @abstractmethod
+    def pair_gradients(self, frames, g, neighbors=None, threads=None):
+        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
+
+        With g = ∂E/∂G this is the gradient of the energy with respect to each pair vector: forces
+        and the virial −Σ r_ij ⊗ g_ij follow from it, and nothing of the size of J is formed.
+        """
+
+    @abstractmethod
+    def jvp(self, frames, v, neighbors=None, threads=None):
+        """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms."""
+
+    def vjp(self, frames, g, neighbors=None, threads=None):
+        """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative."""
+        neighbors = self.neighbors(frames, neighbors)
+        pairs = self.pair_gradients(frames, g, neighbors, threads)
+        gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
+
+        def scatter(first, last):
+            scatter_pair_gradients(
+                neighbors.offsets,
+                neighbors.neighbors,
+                pairs,
+                frames.offsets[first],
+                frames.offsets[last],
+                gradient,
+            )
+
+        run_chunks(scatter, frames.counts, threads)
+        return gradient
+
+    def neighbors(self, frames, neighbors=None):
+        """`neighbors`, checked, or a new neighbour list of `frames`.
+
+        Raises ValueError where its cutoff is shorter than the descriptor's, or it is not a list of
+        these frames.
+        """
+        if neighbors is None:
+            return neighbor_list(frames, self.cutoff)
+        if neighbors.cutoff < self.cutoff:
+            raise ValueError(
+                f"the neighbour list reaches {neighbors.cutoff} Å, the descriptor {self.cutoff} Å"
+            )
+        if len(neighbors.offsets) != frames.n_atoms + 1:
+            raise ValueError(
+                f"the neighbour list is one of {len(neighbors.offsets) - 1} atoms, "
+                f"the frames have {frames.n_atoms}"
+            )
+        return neighbors
+
+    def prepare_fingerprints(
+        self, images, calc_derivatives=False, save_fps=False, verbose=False, cores=None, log=None
+    ):
+        """Fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0 returns them.
+
+        Parameters
+        ----------
+        calc_derivatives : bool, with `descriptor_primes`
+        save_fps : bool or path
+            Keep values in an SQLite file and take from it what is there already: True is
+            `processed/fingerprints.sqlite` in the working directory. Derivatives are not kept, they
+            are quicker to compute than to read.
+        verbose : bool, show a progress bar
+        cores : int, threads to use; all cores where None
+        log : a logging.Logger that is told how many images were described
+
+        Returns
+        -------
+        list of dict
+            `atomic_numbers`, `num_atoms`, `descriptors` (n_atoms, S), `num_descriptors`
+            {symbol: int}, and `descriptor_primes` {"row", "col", "val", "size"}: the matrix
+            (n_atoms · S, 3 n_atoms) of dG/dr, row = atom · S + feature, col = 3 · atom' + axis.
+        """
+        store = None
+        if save_fps and not calc_derivatives:
+            store = FingerprintStore(STORE if save_fps is True else save_fps)
+        # All are checked before the first is described.
+        frames = Frames.from_atoms(images, self.elements)
+        prepared = []
+        chunks = range(0, len(frames), CHUNK)
+        for start in tqdm(chunks, "fingerprints", disable=not verbose, unit=f"{CHUNK} images"):
+            indices = np.arange(start, min(start + CHUNK, len(frames)))
+            part = frames.select(indices)
+            if calc_derivatives:
+                values, blocks = self.values_and_derivatives(part, threads=cores)
+            elif store is not None:
+                values, blocks = self._stored(store, [images[k] for k in indices], part, cores), None
+            else:
+                values, blocks = self.values(part, threads=cores), None
+            prepared.extend(self._as_dicts(part, values, blocks))
+        (log or logger).info("described %d images", len(frames))
+        return prepared
+
+    def _stored(self, store, images, frames, cores):
+        """Values of the frames, taken from the store where it has them, else put there."""
+        hashes = [get_hash(image) for image in images]
+        known = store.get_many(self.descriptor_setup_hash, hashes)
+        missing = [k for k, name in enumerate(hashes) if name not in known]
+        if missing:
+            part = frames.select(missing)
+            values = np.split(self.values(part, threads=cores), part.offsets[1:-1])
+            new = dict(zip([hashes[k] for k in missing], values, strict=True))
+            store.put_many(self.descriptor_setup_hash, new)
+            known.update(new)
+        return np.concatenate([known[name] for name in hashes])
+
+    def _as_dicts(self, frames, values, blocks):
+        for frame in range(len(frames)):
+            rows = slice(frames.offsets[frame], frames.offsets[frame + 1])
+            entry = {
+                "atomic_numbers": frames.numbers[rows].copy(),
+                "num_atoms": int(frames.counts[frame]),
+                "descriptors": values[rows].copy(),
+                "num_descriptors": dict(self.num_descriptors),
+            }
+            if blocks is not None:
+                entry["descriptor_primes"] = dict(
+                    zip(("row", "col", "val", "size"), blocks.to_coo(frame), strict=True)
+                )
+            yield entry

@@ -1,0 +1,204 @@
+"""Derivatives of fingerprints for a data set: two back ends with one interface.
+
+Both answer for the frames `frame_ids` of the data set they were built for: `vjp(frame_ids, g)` is
+Jᵀg, `jvp(frame_ids, v)` is J v, where J = ∂G/∂r and the rows of g (n, S) and v (n, 3) are the atoms
+of those frames in that order. Forces are −vjp with g = ∂E/∂G.
+"""
+
+import numpy as np
+
+from amptorch.kernels import forces as kernels
+from amptorch.kernels.structures import Blocks
+from amptorch.threads import run_chunks
+
+
+class DerivativeBlocks:
+    """Derivatives that are kept: for each atom and element, an array (features, neighbours, 3).
+
+    Only features that involve the neighbour's element, only other atoms (images of one atom folded
+    together); what a central atom's own displacement does is minus the sum of the rest.
+
+    Parameters
+    ----------
+    blocks : kernels.structures.Blocks
+    elements : (N,) position of each atom's element in the descriptor's order
+    block_features : list of lists of int arrays
+        Features that stand in the block of a central element and a neighbour's element.
+    n_features : int
+    frame_offsets : (F+1,) first atom of each frame
+    """
+
+    def __init__(self, blocks, elements, block_features, n_features, frame_offsets):
+        self.blocks = blocks
+        self.elements = elements
+        self.block_features = block_features
+        self.n_features = n_features
+        self.frame_offsets = np.asarray(frame_offsets, dtype=np.int64)
+        sizes = np.array([[len(f) for f in row] for row in block_features])
+        self._feature_start = np.zeros((len(sizes), len(sizes) + 1), dtype=np.int64)
+        self._feature_start[:, 1:] = np.cumsum(sizes, axis=1)
+        self._feature_start += np.concatenate(([0], np.cumsum(sizes.sum(axis=1))[:-1]))[:, None]
+        self._features = np.concatenate([f for row in block_features for f in row]).astype(np.int64)
+
+    @property
+    def n_atoms(self):
+        return len(self.elements)
+
+    @property
+    def dtype(self):
+        return self.blocks.values.dtype
+
+    @property
+    def nbytes(self):
+        """Bytes of all arrays whose size grows with the number of atoms."""
+        return sum(array.nbytes for array in self.blocks) + self.elements.nbytes
+
+    def vjp(self, frame_ids, g, threads=None):
+        """Jᵀg (n, 3) for g (n, S)."""
+        return self._run(kernels.contract_blocks, frame_ids, g, self.n_features, 3, threads)
+
+    def jvp(self, frame_ids, v, threads=None):
+        """J v (n, S) for v (n, 3)."""
+        return self._run(kernels.apply_blocks, frame_ids, v, 3, self.n_features, threads)
+
+    def to_coo(self, frame):
+        """J of one frame as `(row, col, val, size)`, ordered, zeros left out.
+
+        row = atom · n_features + feature, col = 3 · atom' + axis, as in AMPTorch v1.0.
+        """
+        start, stop = self.frame_offsets[frame], self.frame_offsets[frame + 1]
+        n, n_elements = stop - start, len(self.block_features)
+        pairs = self.blocks.atom_start[stop * n_elements] - self.blocks.atom_start[
+            start * n_elements
+        ]
+        room = 3 * self.n_features * (pairs + n)
+        row, col, val = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+        count = kernels.block_triplets(
+            self.blocks,
+            self._feature_start,
+            self._features,
+            self.elements,
+            self.n_features,
+            start,
+            stop,
+            row,
+            col,
+            val,
+        )
+        size = np.array([n * self.n_features, 3 * n])
+        return row[:count].copy(), col[:count].copy(), val[:count].copy(), size
+
+    def astype(self, dtype):
+        """The same with values of another type."""
+        blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
+        return DerivativeBlocks(
+            blocks, self.elements, self.block_features, self.n_features, self.frame_offsets
+        )
+
+    @classmethod
+    def concatenate(cls, parts):
+        """The blocks of several sequences of frames as those of one sequence."""
+        parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
+        atoms = _starts([part.n_atoms for part in parts])
+        entries = _starts([len(part.blocks.atoms) for part in parts])
+        values = _starts([len(part.blocks.values) for part in parts])
+        blocks = Blocks(
+            atom_start=_join([p.blocks.atom_start for p in parts], entries),
+            atoms=np.concatenate(
+                [p.blocks.atoms + first for p, first in zip(parts, atoms, strict=False)],
+                dtype=np.int32,
+                casting="same_kind",
+            ),
+            value_start=_join([p.blocks.value_start for p in parts], values),
+            values=np.concatenate([p.blocks.values for p in parts]),
+        )
+        return cls(
+            blocks,
+            np.concatenate([p.elements for p in parts]),
+            parts[0].block_features,
+            parts[0].n_features,
+            _join([p.frame_offsets for p in parts], atoms),
+        )
+
+    def _run(self, kernel, frame_ids, given, width, out_width, threads):
+        frame_ids = np.asarray(frame_ids, dtype=np.int64)
+        counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
+        rows = _starts(counts)
+        given = np.ascontiguousarray(given, dtype=np.float64)
+        if given.shape != (rows[-1], width):
+            raise ValueError(
+                f"expected an array of shape ({rows[-1]}, {width}) for these frames, "
+                f"got {given.shape}"
+            )
+        out = np.zeros((rows[-1], out_width))
+
+        def run(first, last):
+            kernel(
+                self.blocks,
+                self._feature_start,
+                self._features,
+                self.elements,
+                self.frame_offsets,
+                frame_ids,
+                rows,
+                first,
+                last,
+                given,
+                out,
+            )
+
+        run_chunks(run, counts, threads)
+        return out
+
+
+class RecomputedDerivatives:
+    """Derivatives that are never kept: contracted on the fly from positions and neighbour lists.
+
+    descriptor: a BaseDescriptor; frames, neighbors: the data set and its neighbour list.
+    """
+
+    def __init__(self, descriptor, frames, neighbors):
+        self.descriptor = descriptor
+        self.frames = frames
+        self.neighbors = neighbors
+
+    @property
+    def n_atoms(self):
+        return self.frames.n_atoms
+
+    @property
+    def n_features(self):
+        return self.descriptor.n_features
+
+    @property
+    def nbytes(self):
+        """Bytes of the neighbour list."""
+        kept = self.neighbors
+        return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
+
+    def vjp(self, frame_ids, g):
+        """Jᵀg (n, 3) for g (n, S)."""
+        frames, neighbors = self._select(frame_ids)
+        return self.descriptor.vjp(frames, g, neighbors)
+
+    def jvp(self, frame_ids, v):
+        """J v (n, S) for v (n, 3)."""
+        frames, neighbors = self._select(frame_ids)
+        return self.descriptor.jvp(frames, v, neighbors)
+
+    def _select(self, frame_ids):
+        if np.array_equal(frame_ids, np.arange(len(self.frames))):
+            return self.frames, self.neighbors
+        return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
+
+
+def _starts(lengths):
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+
+
+def _join(arrays, shifts):
+    """Offset arrays one after the other, each shifted, the shared ends written once."""
+    body = [array[:-1] + shift for array, shift in zip(arrays, shifts, strict=False)]
+    return np.concatenate([*body, [arrays[-1][-1] + shifts[len(arrays) - 1]]]).astype(np.int64)

@@ -1,0 +1,77 @@
+"""What the symmetry-function kernels pass to each other."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from amptorch.kernels._jit import njit
+
+VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
+
+# Rows of the gathered neighbours: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), relative velocity.
+X, Y, Z, R, R2, RINV, FC, DFC, U, DU, VX, VY, VZ = range(13)
+N_FIELDS = 13
+
+
+class Functions(NamedTuple):
+    """The symmetry functions of all central elements, flattened.
+
+    Cutoffs of central element c are `cutoff_start[c]:cutoff_start[c+1]`; radial functions of cutoff
+    q and neighbour element e `radial_start[q*E+e]:radial_start[q*E+e+1]`; angular groups (one kind,
+    one η) of cutoff q `group_start[q]:group_start[q+1]`; shapes (ζ, λ) of group h
+    `shape_start[h]:shape_start[h+1]`.
+    """
+
+    cutoff_kind: int
+    cutoff_gamma: float
+    cutoff_start: np.ndarray
+    cutoffs: np.ndarray
+    radial_start: np.ndarray
+    radial_kind: np.ndarray
+    radial_eta: np.ndarray  # η of G2, κ of G3
+    radial_shift: np.ndarray  # Rs of G2
+    radial_feature: np.ndarray
+    group_start: np.ndarray
+    group_kind: np.ndarray  # 4 or 5
+    group_eta: np.ndarray
+    group_polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
+    coefficients: np.ndarray
+    shape_start: np.ndarray
+    shape_zeta: np.ndarray
+    shape_lambda: np.ndarray
+    shape_scale: np.ndarray  # 2^(1−ζ)
+    shape_feature: np.ndarray  # (shapes, E, E) column of the pair of elements, -1 where none
+    block_row: np.ndarray  # (E, E, S) row of a feature in the block of (centre, neighbour), or -1
+
+
+class Blocks(NamedTuple):
+    """Derivatives with respect to other atoms, images of one atom folded together.
+
+    Block b = i·E + e is that of central atom i and its neighbours of element e: atoms
+    `atoms[atom_start[b]:atom_start[b+1]]`, and an array (features, atoms, 3) that starts at
+    `values[value_start[b]]`.
+    """
+
+    atom_start: np.ndarray
+    atoms: np.ndarray
+    value_start: np.ndarray
+    values: np.ndarray
+
+
+class Work(NamedTuple):
+    """Scratch of one thread for one central atom."""
+
+    row: np.ndarray
+    pair: np.ndarray  # position of a gathered neighbour in the neighbour list
+    slot: np.ndarray  # its place in its block, -1 for an image of the central atom
+    segment: np.ndarray  # (E+1,) gathered neighbours of each element
+    pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
+    t: np.ndarray
+
+
+@njit
+def block_index(f, blocks, i, centre, e, feature, slot):
+    """Place in `blocks.values` of ∂G_i,feature/∂r of the atom in `slot` of block (i, e)."""
+    b = i * f.block_row.shape[1] + e
+    n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
+    return blocks.value_start[b] + 3 * (f.block_row[centre, e, feature] * n_atoms + slot)

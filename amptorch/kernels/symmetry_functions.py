@@ -1,0 +1,198 @@
+"""Symmetry functions G1-G5 and their derivatives, central atom by central atom.
+
+J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
+
+One kernel serves four purposes, so that each formula stands once:
+
+VALUES          G (N, S)
+DERIVATIVES     G and blocks ∂G_i/∂r_a that are kept
+PAIR_GRADIENTS  Σ_s g_is ∂G_is/∂r_ij for every pair, from weights g = ∂E/∂G
+DIRECTIONAL     J v, the derivative of G along velocities v of the atoms
+
+For a central atom the neighbours within one cutoff are gathered in a row, ordered by element;
+radial functions run along it, angular functions over its pairs (`lanes.py`), grouped by η, so that
+distances, angles and cutoffs are computed once a group.
+"""
+
+import math
+
+import numpy as np
+
+from amptorch.kernels import angular
+from amptorch.kernels._jit import njit
+from amptorch.kernels.cutoffs import cutoff_function
+from amptorch.kernels.structures import (
+    DERIVATIVES, DFC, DIRECTIONAL, FC, N_FIELDS, PAIR_GRADIENTS, R, R2, RINV, VX, VY, VZ, X, Y, Z,
+    Work, block_index,
+)
+
+@njit
+def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, counts):
+    """counts[i, e]: distinct atoms of element e, other than i, within `reach[element of i]`."""
+    for i in range(start, stop):
+        last = i
+        reach2 = reach[element[i]] ** 2
+        for p in range(offsets[i], offsets[i + 1]):
+            a = neighbors[p]
+            r2 = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
+            if a != i and a != last and r2 < reach2:
+                counts[i, element[a]] += 1
+                last = a
+
+
+@njit
+def evaluate(
+    mode, f, reach, element, offsets, neighbors, vectors, start, stop, values, blocks, weights,
+    pair_gradients, velocities,
+):
+    """Evaluate the functions `f` of central atoms `start:stop`.
+
+    Parameters
+    ----------
+    element : (N,) position of each atom's element in the order of the features
+    offsets, neighbors, vectors : neighbour list (CSR)
+    reach : (E,) largest cutoff of each central element
+    values : (N, S), zeros on entry; G, or J v in mode DIRECTIONAL
+    blocks : Blocks, zeros on entry (mode DERIVATIVES)
+    weights : (N, S) g (mode PAIR_GRADIENTS)
+    pair_gradients : (P, 3), zeros on entry (mode PAIR_GRADIENTS)
+    velocities : (N, 3) v (mode DIRECTIONAL)
+    """
+    n_elements = reach.shape[0]
+    capacity = 1
+    for i in range(start, stop):
+        capacity = max(capacity, offsets[i + 1] - offsets[i])
+    n_shapes = 0
+    for h in range(f.shape_start.shape[0] - 1):
+        n_shapes = max(n_shapes, f.shape_start[h + 1] - f.shape_start[h])
+    dtype = vectors.dtype
+    work = Work(
+        np.empty((N_FIELDS, capacity), dtype),
+        np.empty(capacity, np.int64),
+        np.empty(capacity, np.int64),
+        np.empty(n_elements + 1, np.int64),
+        np.empty(capacity, np.int64),
+        np.zeros(angular.scratch_size(n_shapes), dtype),
+    )
+    for i in range(start, stop):
+        centre = element[i]
+        if mode == DERIVATIVES:
+            _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
+        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
+            _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, work)
+            for e in range(n_elements):
+                _radial(mode, i, centre, f, q, e, work, values, blocks, weights, pair_gradients)
+            for h in range(f.group_start[q], f.group_start[q + 1]):
+                angular.group(
+                    mode, i, centre, f, q, h, work, values, blocks, weights, pair_gradients
+                )
+
+
+@njit
+def _assign_slots(i, reach, element, offsets, neighbors, vectors, work, blocks):
+    """Place of each neighbour's atom in the blocks of atom i; images of an atom share one."""
+    n_elements = work.segment.shape[0] - 1
+    for e in range(n_elements):
+        work.segment[e] = 0
+    last, slot = i, -1
+    for p in range(offsets[i], offsets[i + 1]):
+        a = neighbors[p]
+        r2 = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
+        if a == i or r2 >= reach * reach:
+            work.pair_slot[p - offsets[i]] = -1
+            continue
+        if a != last:
+            e = element[a]
+            slot = work.segment[e]
+            work.segment[e] = slot + 1
+            blocks.atoms[blocks.atom_start[i * n_elements + e] + slot] = a
+            last = a
+        work.pair_slot[p - offsets[i]] = slot
+
+
+@njit
+def _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, work):
+    """Neighbours of atom i within cutoff q, ordered by element."""
+    row, segment = work.row, work.segment
+    cutoff = f.cutoffs[q]
+    cutoff2 = cutoff * cutoff
+    n_elements = segment.shape[0] - 1
+    for e in range(n_elements + 1):
+        segment[e] = 0
+    for p in range(offsets[i], offsets[i + 1]):
+        r2 = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
+        if r2 < cutoff2:
+            segment[element[neighbors[p]] + 1] += 1
+    for e in range(n_elements):
+        segment[e + 1] += segment[e]
+    for p in range(offsets[i], offsets[i + 1]):
+        r2 = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
+        if r2 < cutoff2:
+            e = element[neighbors[p]]
+            # segment[e] runs from the start of element e to its end, and is put back below.
+            j = segment[e]
+            segment[e] = j + 1
+            work.pair[j] = p
+            if mode == DERIVATIVES:
+                work.slot[j] = work.pair_slot[p - offsets[i]]
+            row[X, j], row[Y, j], row[Z, j] = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+            row[R2, j] = r2
+            r = math.sqrt(r2)
+            row[R, j] = r
+            row[RINV, j] = row.dtype.type(1.0) / r
+            fc, slope = cutoff_function(f.cutoff_kind, f.cutoff_gamma, r, cutoff)
+            row[FC, j], row[DFC, j] = fc, slope
+            if mode == DIRECTIONAL:
+                a = neighbors[p]
+                row[VX, j] = velocities[a, 0] - velocities[i, 0]
+                row[VY, j] = velocities[a, 1] - velocities[i, 1]
+                row[VZ, j] = velocities[a, 2] - velocities[i, 2]
+    for e in range(n_elements, 0, -1):
+        segment[e] = segment[e - 1]
+    segment[0] = 0
+
+
+@njit
+def _radial(mode, i, centre, f, q, e, work, values, blocks, weights, pair_gradients):
+    """G1, G2 and G3 of atom i with its neighbours of element e."""
+    row = work.row
+    n_elements = work.segment.shape[0] - 1
+    first, last = f.radial_start[q * n_elements + e], f.radial_start[q * n_elements + e + 1]
+    if first == last:
+        return
+    for j in range(work.segment[e], work.segment[e + 1]):
+        r, fc, dfc = row[R, j], row[FC, j], row[DFC, j]
+        x, y, z = row[X, j], row[Y, j], row[Z, j]
+        total = row.dtype.type(0.0)
+        for k in range(first, last):
+            eta, feature = f.radial_eta[k], f.radial_feature[k]
+            if f.radial_kind[k] == 2:
+                d = r - f.radial_shift[k]
+                gaussian = math.exp(-eta * d * d)
+                value = gaussian * fc
+                slope = gaussian * (dfc - (eta + eta) * d * fc)
+            elif f.radial_kind[k] == 1:
+                value, slope = fc, dfc
+            else:
+                cosine = math.cos(eta * r)
+                value = cosine * fc
+                slope = cosine * dfc - eta * math.sin(eta * r) * fc
+            if mode == DIRECTIONAL:
+                along = row[VX, j] * x + row[VY, j] * y + row[VZ, j] * z
+                values[i, feature] += slope * row[RINV, j] * along
+            elif mode == PAIR_GRADIENTS:
+                total += weights[i, feature] * slope
+            else:
+                values[i, feature] += value
+                if mode == DERIVATIVES and work.slot[j] >= 0:
+                    factor = slope * row[RINV, j]
+                    at = block_index(f, blocks, i, centre, e, feature, work.slot[j])
+                    blocks.values[at] += factor * x
+                    blocks.values[at + 1] += factor * y
+                    blocks.values[at + 2] += factor * z
+        if mode == PAIR_GRADIENTS:
+            p = work.pair[j]
+            total *= row[RINV, j]
+            pair_gradients[p, 0] += total * x
+            pair_gradients[p, 1] += total * y
+            pair_gradients[p, 2] += total * z
