@@ -46,16 +46,16 @@ class Potential:
         """Energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the model
         gives none."""
         self.model.eval()
-        energy, forces = self.model(batch.to(self.device))
-        energy = energy.detach().cpu().numpy().astype(np.float64)
-        forces = forces.detach().cpu().numpy().reshape(-1, 3)
+        with torch.no_grad():
+            energy, forces = self.model(batch.to(self.device))
+        energy, forces = energy.cpu().numpy().astype(np.float64), forces.cpu().numpy()
         return energy * self.std + self.mean, forces * self.std
 
     def latent(self, batch, layer):
-        """Output (n, width) of module `layer` of the `model_net` of each atom's own network."""
-        batch = batch.to(self.device)
+        """Output (n, width) of `model_net[layer]` of each atom's network."""
+        self.model.eval()
         with torch.no_grad():
-            return self.model.latent(batch, layer).cpu().numpy()
+            return self.model.latent(batch.to(self.device), layer).cpu().numpy()
 
 
 def _scaled_elements(elements, feature_scaler):

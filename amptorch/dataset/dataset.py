@@ -92,6 +92,7 @@ class AtomsDataset(torch.utils.data.Dataset):
             self.derivative_dtype,
             self.images,
             self.store,
+            self.cores,
             self.verbose,
         )
         numbers = self.frames.numbers
@@ -137,7 +138,10 @@ class AtomsDataset(torch.utils.data.Dataset):
         row, col, val, size = self.derivatives.to_coo(index)
         slope = self.feature_scaler.slope_rows(numbers).numpy().ravel()
         return torch.sparse_coo_tensor(
-            np.stack([row, col]), self._tensor(val * slope[row]), tuple(size)
+            np.stack([row, col]),
+            self._tensor(val * slope[row]),
+            tuple(size),
+            check_invariants=False,
         ).coalesce()
 
     def __getitems__(self, indices):

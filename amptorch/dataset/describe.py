@@ -22,20 +22,20 @@ def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
         first = last
 
 
-def check_distances(frames):
+def check_distances(frames, threads=None):
     """Raise ValueError where two atoms of a frame are in one place.
 
     Every neighbour list finds that too, but frame by frame between long calculations; a list with
     a cutoff this short takes 1/20 of a millisecond a frame.
     """
-    neighbor_list(frames, 2 * COINCIDENT)
+    neighbor_list(frames, 2 * COINCIDENT, threads)
 
 
-def fingerprints(descriptor, frames, neighbors=None, images=None, store=None):
+def fingerprints(descriptor, frames, neighbors=None, images=None, store=None, threads=None):
     """Fingerprints (N, S), not scaled. With a `store`, those of `images` (the frames as ase.Atoms)
     that are known there are taken from it, and the others are added."""
     if store is None:
-        return descriptor.values(frames, neighbors)
+        return descriptor.values(frames, neighbors, threads)
     setup = descriptor.descriptor_setup_hash
     hashes = [get_hash(atoms) for atoms in images]
     known = store.get_many(setup, hashes)
@@ -43,7 +43,7 @@ def fingerprints(descriptor, frames, neighbors=None, images=None, store=None):
     if len(missing):
         part = frames.select(missing)
         listed = None if neighbors is None else neighbors.select(frames, missing)
-        rows = np.split(descriptor.values(part, listed), part.offsets[1:-1])
+        rows = np.split(descriptor.values(part, listed, threads), part.offsets[1:-1])
         found = dict(zip((hashes[frame] for frame in missing), rows, strict=True))
         store.put_many(setup, found)
         known.update(found)
@@ -51,29 +51,37 @@ def fingerprints(descriptor, frames, neighbors=None, images=None, store=None):
 
 
 def describe(
-    descriptor, frames, derivatives=None, dtype=np.float64, images=None, store=None, verbose=False
+    descriptor,
+    frames,
+    derivatives=None,
+    dtype=np.float64,
+    images=None,
+    store=None,
+    threads=None,
+    verbose=False,
 ):
     """Fingerprints (N, S), not scaled, and the back end of their derivatives.
 
     derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
-    for no back end. images, store: see `fingerprints`; the store is of no use to "stored".
+    for no back end. images, store: see `fingerprints`; the store is of no use to "stored". threads:
+    of the kernels, None for all cores.
     """
-    check_distances(frames)
+    check_distances(frames, threads)
     # The lists of all frames are needed later where derivatives are recomputed; otherwise each
     # chunk makes its own and drops it.
     keep = derivatives == "recompute"
-    neighbors = neighbor_list(frames, descriptor.cutoff) if keep else None
+    neighbors = neighbor_list(frames, descriptor.cutoff, threads) if keep else None
     values, blocks = [], []
     with tqdm(total=len(frames), desc="fingerprints", unit="frame", disable=not verbose) as bar:
         for chunk in chunks_of_frames(frames):
             part = frames.select(chunk)
             if derivatives == "stored":
-                value, block = descriptor.values_and_derivatives(part, dtype=dtype)
+                value, block = descriptor.values_and_derivatives(part, dtype=dtype, threads=threads)
                 blocks.append(block)
             else:
                 listed = neighbors.select(frames, chunk) if keep else None
                 atoms = None if store is None else [images[frame] for frame in chunk]
-                value = fingerprints(descriptor, part, listed, atoms, store)
+                value = fingerprints(descriptor, part, listed, atoms, store, threads)
             values.append(value)
             bar.update(len(chunk))
     backend = None
