@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
 
+TRANSFORMS = ("normalize", "standardize")
+
 
 class FeatureScaler:
     """Scaling of the features, fitted to a list of data objects (v1.0's way).
@@ -152,6 +154,8 @@ class FeatureScaler:
         scaler = cls.__new__(cls)
         for name in ("transform", "forcetraining", "elementwise", "threshold"):
             setattr(scaler, name, state[name])
+        if scaler.transform not in TRANSFORMS:
+            raise ValueError(f"transform must be one of {TRANSFORMS}, got {scaler.transform!r}")
         if scaler.elementwise:
             scaler.scales = {
                 int(number): _tensors(part) for number, part in state["scales"].items()
@@ -163,7 +167,7 @@ class FeatureScaler:
 
 
 def _tensors(part):
-    return {name: torch.tensor(part[name], dtype=torch.float64) for name in ("offset", "scale")}
+    return {name: torch.as_tensor(part[name], dtype=torch.float64) for name in ("offset", "scale")}
 
 
 class TargetScaler:
@@ -229,8 +233,8 @@ class TargetScaler:
     def from_state(cls, state):
         scaler = cls.__new__(cls)
         scaler.forcetraining = state["forcetraining"]
-        scaler.target_mean = torch.tensor(state["target_mean"], dtype=torch.float64)
-        scaler.target_std = torch.tensor(state["target_std"], dtype=torch.float64)
+        scaler.target_mean = torch.as_tensor(state["target_mean"], dtype=torch.float64)
+        scaler.target_std = torch.as_tensor(state["target_std"], dtype=torch.float64)
         return scaler
 
 
