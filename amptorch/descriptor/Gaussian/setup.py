@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from numbers import Real
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from amptorch.frames import symbol_numbers
 
@@ -185,17 +185,19 @@ def check_keys(where, given, known):
 
 
 def _from_descriptor_set(descriptor_set, numbers):
-    missing = [symbol for symbol in numbers if symbol not in descriptor_set.descriptor_setup]
-    if missing:
-        raise ValueError(
-            f"the GaussianDescriptorSet has elements {list(descriptor_set.descriptor_setup)}, "
-            f"without {missing[0]!r}"
-        )
-    setup = {symbol: descriptor_set.descriptor_setup[symbol] for symbol in numbers}
-    return {
-        symbol: table(rows.tolist(), f"GaussianDescriptorSet: {symbol!r}")
-        for symbol, rows in setup.items()
-    }
+    setup = {}
+    for symbol in numbers:
+        where = f"GaussianDescriptorSet: {symbol!r}"
+        rows = descriptor_set.descriptor_setup.get(symbol, np.empty((0, 7)))
+        setup[symbol] = table(rows.tolist(), where)
+        unknown = set(setup[symbol][:, 1:3].flat) - {0, *numbers.values()}
+        if unknown:
+            neighbor = chemical_symbols[int(min(unknown))]
+            raise ValueError(
+                f"{where} has functions of the neighbour {neighbor!r}, which is not in elements "
+                f"{[*numbers]}; add it there, or make the set for these elements"
+            )
+    return setup
 
 
 def _from_dict(given, where, numbers, common_cutoff):
@@ -261,7 +263,7 @@ def _from_list(given, where, numbers, common_cutoff):
 
 def _entry_neighbors(where, key, given, numbers):
     """Atomic numbers of an entry's element or elements, a pair in the order of `numbers`."""
-    symbols = [given] if key == "element" else given
+    symbols = [given] if isinstance(given, str) else given
     if not isinstance(symbols, (list, tuple)) or len(symbols) != (1 if key == "element" else 2):
         expected = "one symbol" if key == "element" else "a list of two symbols"
         raise ValueError(f"{where}[{key!r}] is {given!r}, expected {expected}")
