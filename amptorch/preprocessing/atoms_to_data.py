@@ -91,5 +91,6 @@ class AtomsToData:
                 torch.as_tensor(np.stack([primes["row"], primes["col"]]).astype(np.int64)),
                 torch.as_tensor(np.asarray(primes["val"], dtype=np.float64)),
                 tuple(int(length) for length in primes["size"]),
+                check_invariants=True,
             ).coalesce()
         return data

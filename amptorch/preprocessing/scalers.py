@@ -131,6 +131,7 @@ class FeatureScaler:
                     matrix.values() * slope.to(matrix.values())[row],
                     matrix.size(),
                     is_coalesced=True,
+                    check_invariants=False,
                 )
         return data_list
 

@@ -23,6 +23,7 @@ def sparse_block_diag(matrices):
         torch.cat([matrix.values() for matrix in matrices]),
         tuple(ends[-1].tolist()),
         is_coalesced=True,
+        check_invariants=False,
     )
 
 

@@ -159,7 +159,7 @@ def _sparse_tensor(layout, content):
     if layout != "torch.sparse_coo":
         raise ValueError(f"it holds a tensor of layout {layout}")
     indices, values, size = content[:3]
-    return torch.sparse_coo_tensor(indices, values, size).coalesce()
+    return torch.sparse_coo_tensor(indices, values, size, check_invariants=True).coalesce()
 
 
 def _encoded(text, encoding):
