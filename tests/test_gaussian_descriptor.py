@@ -1,5 +1,7 @@
 """Gaussian symmetry functions against their slow twin and the contract of descriptors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -7,11 +9,12 @@ from ase.build import molecule
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import GDS, Gaussian
 from amptorch.descriptor.Gaussian.setup import cutoff_function
 from amptorch.frames import Frames
 from tests.contracts import systems
-from tests.contracts.descriptor import DescriptorContract, close, dense
+from tests.contracts.descriptor import STENCIL, STEP, DescriptorContract, close, dense
 from tests.reference import symmetry_functions
 
 COSINE = {"cutoff_func": "Cosine"}
@@ -177,3 +180,73 @@ def test_any_structure_agrees_with_the_twin(atoms):
     )
     g = np.linspace(-1, 1, values.size).reshape(values.shape)
     close(descriptor.vjp(frames, g), np.einsum("is,isjk->jk", g, jacobian))
+
+
+def full_set_up(dtype=np.float64):
+    """The 36 functions an atom of v1.0's examples, and the iron-water frame they are timed on."""
+    fp_params = {
+        "default": {
+            "cutoff": 6.5,
+            "G2": {"etas": np.logspace(np.log10(0.05), np.log10(5.0), 4), "rs_s": [0.0]},
+            "G4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+        }
+    }
+    frames = Frames.from_atoms(iron_water(1, min_water=44))
+    assert frames.n_atoms == 164
+    return Gaussian(fp_params, ["Fe", "H", "O"], COSINE, dtype=dtype), frames
+
+
+def test_gradient_of_164_atoms_is_the_central_difference():
+    descriptor, frames = full_set_up()
+    rng = np.random.default_rng(9)
+    g = rng.normal(size=(164, descriptor.n_features))
+    v = rng.normal(size=(164, 3))
+    energies = [
+        np.vdot(g, descriptor.values(replace(frames, positions=frames.positions + m * STEP * v)))
+        for m in STENCIL
+    ]
+    numeric = np.dot(energies, list(STENCIL.values())) / STEP
+    values, blocks = descriptor.values_and_derivatives(frames)
+    close(values, descriptor.values(frames), rtol=1e-13)
+    for gradient in (descriptor.vjp(frames, g), blocks.vjp([0], g)):
+        np.testing.assert_allclose(np.vdot(gradient, v), numeric, rtol=1e-7)
+    for directional in (descriptor.jvp(frames, v), blocks.jvp([0], v)):
+        np.testing.assert_allclose(np.vdot(g, directional), numeric, rtol=1e-7)
+
+
+def test_kernels_in_single_precision():
+    double, frames = full_set_up()
+    single, _ = full_set_up(np.float32)
+    g = np.random.default_rng(10).normal(size=(164, double.n_features))
+    values = double.values(frames)
+    assert single.values(frames).dtype == np.float32
+    np.testing.assert_allclose(single.values(frames), values, rtol=1e-3, atol=1e-4)
+    close(single.vjp(frames, g), double.vjp(frames, g), rtol=1e-4)
+    close(single.jvp(frames, g[:, :3]), double.jvp(frames, g[:, :3]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("cutoff", [COSINE, POLYNOMIAL], ids=["cosine", "polynomial"])
+@pytest.mark.parametrize("eta", [0.0, 0.005, 0.5, 5.0, 80.0, 600.0])
+def test_broad_and_narrow_functions(eta, cutoff):
+    """From a constant to a Gaussian narrower than any distance, each column on its own scale."""
+    atoms = systems.make("molecule")
+    angular = {"etas": [eta], "zetas": [1.0, 2.0], "gammas": [-1.0]}
+    fp_params = {
+        "default": {
+            "cutoff": 6.0,
+            "G2": {"etas": [eta], "rs_s": [0.0, 1.5]},
+            "G4": angular,
+            "G5": {**angular, "etas": [eta / 36]},
+        }
+    }
+    descriptor = Gaussian(fp_params, ["C", "H", "O"], cutoff)
+    values, blocks = descriptor.values_and_derivatives(Frames.from_atoms([atoms]))
+    arguments = (atoms, descriptor.descriptor_setup, cutoff_function(cutoff))
+    expected = symmetry_functions.values(*arguments)
+    jacobian, _ = symmetry_functions.derivatives(*arguments)
+    actual = dense(blocks).reshape(jacobian.shape)
+    for s in range(descriptor.n_features):
+        scale = np.abs(expected[:, s]).max()
+        np.testing.assert_allclose(values[:, s], expected[:, s], rtol=1e-9, atol=1e-9 * scale)
+        scale = np.abs(jacobian[:, s]).max()
+        np.testing.assert_allclose(actual[:, s], jacobian[:, s], rtol=1e-9, atol=1e-9 * scale)
