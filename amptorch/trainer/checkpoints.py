@@ -1,0 +1,191 @@
+"""Checkpoint folders: ours, which are safe to load from strangers, and v1.0's.
+
+| file | what it holds |
+|---|---|
+| `config.json` | the configuration, without `raw_data`, with the elements that were found |
+| `normalizers.json` | the feature and target scalers, without loss |
+| `params.pt`, `optimizer.pt`, `criterion.pt` | state dicts, for `torch.load(weights_only=True)` |
+| `history.json` | skorch's history |
+
+v1.0's folders have pickles instead of the first two, `config.pt` and `normalizers.pt`, which are
+read through `preprocessing.unpickle`. `load_checkpoint(folder).feature_scaler` and
+`.target_scaler` are what v1.0's scripts take out of `torch.load("normalizers.pt")`.
+"""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from amptorch.preprocessing import FeatureScaler, TargetScaler
+from amptorch.preprocessing.unpickle import load_torch_file
+from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
+
+
+@dataclass
+class Checkpoint:
+    """What prediction needs of a checkpoint folder; the rest is read when it is asked for.
+
+    config : dictionary for `Config.from_dict`, with `dataset.elements`
+    params : state dict of the model, on the CPU
+    """
+
+    folder: Path
+    config: dict
+    params: dict
+    feature_scaler: FeatureScaler
+    target_scaler: TargetScaler
+
+    @property
+    def elements(self):
+        """Symbols, in the order of the networks."""
+        return list(self.config["dataset"]["elements"])
+
+    @property
+    def optimizer(self):
+        """State dict of the optimizer."""
+        return _load_tensors(self.folder / "optimizer.pt")
+
+    @property
+    def criterion(self):
+        """State dict of the criterion."""
+        return _load_tensors(self.folder / "criterion.pt")
+
+    @property
+    def history(self):
+        """List of a dictionary for each epoch."""
+        return _load_json(self.folder / "history.json")
+
+    def check_elements(self, elements):
+        """ValueError unless `elements` are those that the checkpoint was trained on, in order."""
+        if list(elements) != self.elements:
+            raise ValueError(
+                f"the checkpoint {self.folder} was trained on elements {self.elements}, "
+                f"not {list(elements)}; their order matters too"
+            )
+
+    def load_params(self, model):
+        """Copy the parameters into `model`; ValueError where they are not those of such a model."""
+        try:
+            model.load_state_dict(self.params)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.folder / 'params.pt'} does not fit the configured model: {error}"
+            ) from error
+
+
+def save_checkpoint(
+    folder,
+    config,
+    feature_scaler,
+    target_scaler,
+    params,
+    optimizer=None,
+    criterion=None,
+    history=None,
+):
+    """Write a checkpoint; each file is replaced as a whole, or stays as it was.
+
+    folder : path of a folder
+    config : Config, with `dataset.elements` set
+    params, optimizer, criterion : state dicts
+    history : skorch's history, or a list of a dictionary for each epoch
+
+    Raises ValueError where `config` has no elements, TypeError where it holds what cannot be
+    written, and OSError that names the file which cannot be written.
+    """
+    if not config.dataset.elements:
+        raise ValueError("a checkpoint needs dataset.elements: they number its networks")
+    contents = {
+        "config.json": _as_json(config_to_json(config)),
+        "normalizers.json": _as_json(
+            {"feature": feature_scaler.state(), "target": target_scaler.state()}
+        ),
+        "params.pt": _as_bytes(params),
+        "optimizer.pt": _as_bytes(optimizer or {}),
+        "criterion.pt": _as_bytes(criterion or {}),
+        "history.json": _as_json(list(history or [])),
+    }
+    for name, content in contents.items():
+        _write(Path(folder) / name, content)
+
+
+def load_checkpoint(folder):
+    """The `Checkpoint` in a folder, ours or v1.0's; nothing in it is executed.
+
+    Raises FileNotFoundError that names the missing folder or file, and ValueError that names the
+    file which is damaged or holds what does not belong there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r}")
+    if (folder / "config.pt").is_file() and not (folder / "config.json").is_file():
+        config = _read(folder / "config.pt", load_torch_file, config_from_v1)
+        scalers = _read(folder / "normalizers.pt", load_torch_file, _scalers_of_v1)
+    else:
+        config = _read(folder / "config.json", _load_json, config_from_json)
+        scalers = _read(folder / "normalizers.json", _load_json, _scalers_from_state)
+    return Checkpoint(folder, config, _load_tensors(folder / "params.pt"), *scalers)
+
+
+def _read(path, load, understand):
+    """`understand(load(path))`, where what the file does not have is a ValueError that names it."""
+    content = load(path)
+    try:
+        return understand(content)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what a checkpoint holds: {error}") from error
+
+
+def _scalers_of_v1(content):
+    feature, target = content["feature"], content["target"]
+    if not isinstance(feature, FeatureScaler) or not isinstance(target, TargetScaler):
+        raise TypeError("'feature' and 'target' must be the two scalers")
+    return feature, target
+
+
+def _scalers_from_state(content):
+    feature = FeatureScaler.from_state(content["feature"])
+    return feature, TargetScaler.from_state(content["target"])
+
+
+def _load_tensors(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or holds more than tensors: {error}") from error
+
+
+def _load_json(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _as_json(value):
+    return json.dumps(value, indent=1).encode("utf8")
+
+
+def _as_bytes(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _write(path, content):
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
