@@ -198,14 +198,17 @@ def full_set_up(dtype=np.float64):
 
 def test_gradient_of_164_atoms_is_the_central_difference():
     descriptor, frames = full_set_up()
+    # Some of the 30,000 distances cross the cutoff on the way, where the second derivative of fc
+    # jumps: an error that grows with the square of the step.
+    step = STEP / 100
     rng = np.random.default_rng(9)
     g = rng.normal(size=(164, descriptor.n_features))
     v = rng.normal(size=(164, 3))
     energies = [
-        np.vdot(g, descriptor.values(replace(frames, positions=frames.positions + m * STEP * v)))
+        np.vdot(g, descriptor.values(replace(frames, positions=frames.positions + m * step * v)))
         for m in STENCIL
     ]
-    numeric = np.dot(energies, list(STENCIL.values())) / STEP
+    numeric = np.dot(energies, list(STENCIL.values())) / step
     values, blocks = descriptor.values_and_derivatives(frames)
     close(values, descriptor.values(frames), rtol=1e-13)
     for gradient in (descriptor.vjp(frames, g), blocks.vjp([0], g)):
