@@ -136,7 +136,7 @@ def predict(
 @app.command()
 def demo(
     frames: Annotated[int, typer.Option(min=10, help="Frames to generate; a fifth is kept.")] = 200,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training frames.")] = 60,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training frames.")] = 80,
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("amptorch-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the frames, weights and batches.")] = 0,
 ):
@@ -158,9 +158,9 @@ def demo(
     settings = {
         "model": {"get_forces": True, "num_layers": 3, "num_nodes": 20},
         "optim": {
-            "force_coefficient": 0.1,
+            "force_coefficient": 300.0,
             "lr": 1e-2,
-            "batch_size": 8,
+            "batch_size": 4,
             "epochs": epochs,
             "scheduler": {"policy": "CosineAnnealingLR", "params": {"T_max": epochs}},
         },
@@ -170,17 +170,17 @@ def demo(
             "fp_params": DEMO_SYMMETRY_FUNCTIONS,
             "save_fps": False,
         },
-        "cmd": {"run_dir": str(out), "seed": seed, "verbose": True},
+        "cmd": {"run_dir": str(out), "seed": seed},
     }
     _train_and_report(settings, sets, stages)
 
 
-# Widths from a bond to the whole neighbourhood; the eta of G2 and G4 is in units of 1/cutoff².
+# From the length of a bond to the whole neighbourhood; etas are in units of 1/cutoff².
 DEMO_SYMMETRY_FUNCTIONS = {
     "default": {
-        "cutoff": 6.0,
-        "G2": {"etas": [1.0, 10.0, 40.0, 100.0], "rs_s": [0.0]},
-        "G4": {"etas": [1.0], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+        "cutoff": 5.0,
+        "G2": {"etas": [0.5, 2.0, 8.0, 25.0, 80.0], "rs_s": [0.0]},
+        "G4": {"etas": [1.0], "zetas": [1.0], "gammas": [1.0, -1.0]},
     }
 }
 
@@ -219,9 +219,11 @@ def _train_and_report(settings, sets, stages, resume=None):
     }
     trainer = AtomsTrainer(settings)
     with stages("fingerprints"):
-        trainer.load()
-    if resume is not None:
-        trainer.load_pretrained(str(resume))
+        if resume is None:
+            trainer.load()
+        else:
+            trainer.load_pretrained(str(resume))
+            trainer.load_dataset()
     with stages("training"):
         trainer.train()
     results = {}
