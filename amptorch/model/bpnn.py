@@ -30,16 +30,17 @@ class ElementMask(nn.Module):
         self.mask = nn.Embedding(*one_hot.shape, _weight=one_hot.to(dtype))
         self.mask.weight.requires_grad_(False)
         self.one_hot = True
+        self.register_load_state_dict_post_hook(_look_at_loaded_mask)
 
     def forward(self, numbers):
         """Rows (n_atoms, n_elements) of the mask for atomic numbers (n_atoms,)."""
         return self.mask(numbers)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        fresh = ElementMask(self.numbers, self.mask.weight.dtype).mask.weight
-        self.one_hot = bool(torch.equal(self.mask.weight.detach().cpu(), fresh))
-        self.mask.weight.requires_grad_(not self.one_hot)
+
+def _look_at_loaded_mask(element_mask, _incompatible_keys):
+    fresh = ElementMask(element_mask.numbers, element_mask.mask.weight.dtype).mask.weight
+    element_mask.one_hot = torch.equal(element_mask.mask.weight.detach().cpu(), fresh)
+    element_mask.mask.weight.requires_grad_(not element_mask.one_hot)
 
 
 class BPNN(AtomicModel):

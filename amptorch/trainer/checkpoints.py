@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from amptorch.config import to_json
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.preprocessing.unpickle import load_torch_file
 from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
@@ -109,7 +110,7 @@ def save_checkpoint(
         "params.pt": _as_bytes(params),
         "optimizer.pt": _as_bytes(optimizer or {}),
         "criterion.pt": _as_bytes(criterion or {}),
-        "history.json": _as_json(list(history or [])),
+        "history.json": _as_json(to_json(list(history or []))),
     }
     for name, content in contents.items():
         _write(Path(folder) / name, content)
