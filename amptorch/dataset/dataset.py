@@ -135,7 +135,11 @@ class AtomsDataset(torch.utils.data.Dataset):
         return data
 
     def _scaled_fprimes(self, index, numbers):
-        row, col, val, size = self.derivatives.to_coo(index)
+        blocks, frame = self.derivatives, index
+        if self.derivative_kind == "recompute":
+            _, blocks = self.descriptor.values_and_derivatives(self.frames[index])
+            frame = 0
+        row, col, val, size = blocks.to_coo(frame)
         slope = self.feature_scaler.slope_rows(numbers).numpy().ravel()
         return torch.sparse_coo_tensor(
             np.stack([row, col]),

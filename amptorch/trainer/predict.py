@@ -40,9 +40,7 @@ def predict(potential, images, forces=True, layer=None, descriptors=False, store
             energies, force = potential.evaluate(batch)
             result["energy"] += energies.tolist()
             result["forces"] += (
-                np.split(force, part.offsets[1:-1])
-                if forces
-                else [np.empty((0, 3)) for _ in chunk]
+                np.split(force, part.offsets[1:-1]) if forces else [np.empty((0, 3)) for _ in chunk]
             )
             if layer is not None:
                 result["latent"] += _frame_means(potential.latent(batch, layer), part)

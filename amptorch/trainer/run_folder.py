@@ -37,4 +37,3 @@ def remove_if_empty(folder):
     """Remove the folder of a run that ended before it wrote anything."""
     if folder is not None and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-

@@ -1,0 +1,381 @@
+"""Training of a potential from a configuration, as AMPTorch v1.0 does it."""
+
+import inspect
+import logging
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from skorch.history import History
+
+from amptorch.calculator import AmpTorch
+from amptorch.config import Config
+from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.descriptor.base import STORE
+from amptorch.descriptor.store import FingerprintStore
+from amptorch.frames import Frames, read_images
+from amptorch.metrics import evaluator
+from amptorch.model import BPNN, CustomLoss, SingleNN
+from amptorch.potential import Potential
+from amptorch.trainer.callbacks import (
+    BestCheckpoint,
+    best_column,
+    optional_callbacks,
+    wandb_callback,
+)
+from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
+from amptorch.trainer.net import PotentialNet
+from amptorch.trainer.predict import predict
+from amptorch.trainer.pretrained import resume_optimizer, settings_for
+from amptorch.trainer.random_state import RandomState
+from amptorch.trainer.run_folder import new_run_folder, remove_if_empty
+from amptorch.trainer.splits import make_split, validation_size
+
+logger = logging.getLogger(__name__)
+MODELS = {"bpnn": BPNN, "singlenn": SingleNN}
+
+
+class AtomsTrainer:
+    """Trains a potential on frames with energies and forces, and predicts with it.
+
+    config : dictionary with the sections `model`, `optim`, `dataset` and `cmd`; see `Config`. It is
+        never changed. Without one, `load_pretrained` gives the trainer that of a checkpoint.
+
+    Attributes
+    ----------
+    net : the skorch net (`net.history`, `net.module`); model : the network itself
+    train_dataset, feature_scaler, target_scaler, elements, descriptor, forcetraining, device
+    cp_dir : Path of this run's checkpoint folder, or None; identifier : the folder's name
+    settings : the checked `Config`
+
+    Raises ValueError, TypeError or FileNotFoundError that names the key, frame or file which cannot
+    be used. torch's random numbers, default type and threads, and the working directory, are left
+    alone: `cmd.seed` starts a stream of random numbers of the trainer's own.
+    """
+
+    def __init__(self, config=None):
+        self.config = {} if config is None else config
+        self.pretrained = False
+        self.net = self.model = self.train_dataset = self.descriptor = self.elements = None
+        self.feature_scaler = self.target_scaler = None
+        self.cp_dir = self.identifier = None
+        self._raw_data = None
+        self._loaded = False
+        self.load_config()
+
+    # --- set-up, in the order of `load` ---
+
+    def load(self, load_dataset=True):
+        """Everything up to the point where training can start; without the data set, where
+        `dataset.elements` is given, up to the point where parameters can be loaded."""
+        self.load_config()
+        self.load_rng_seed()
+        if load_dataset:
+            self._start_run()
+        try:
+            if load_dataset:
+                self.load_dataset()
+            self._load_network()
+        except BaseException:
+            remove_if_empty(self.cp_dir)
+            raise
+        self._loaded = load_dataset
+
+    def _load_network(self):
+        self.load_model()
+        self.load_criterion()
+        self.load_optimizer()
+        self.load_logger()
+        self.load_extras()
+        self.load_skorch()
+
+    def load_config(self):
+        """Check `config` and take from it what does not need any data."""
+        self._apply(Config.from_dict(self.config))
+
+    def _apply(self, settings, gpu2cpu=False):
+        self.settings = settings
+        self.debug = settings.cmd.debug
+        self.dtype = settings.cmd.dtype
+        self.forcetraining = settings.model.get_forces
+        self.device = _device(0 if gpu2cpu else settings.optim.gpus)
+
+    def load_rng_seed(self):
+        """Start the trainer's stream of random numbers at `cmd.seed`."""
+        self.random_state = RandomState(self.settings.cmd.seed, self.device)
+
+    def load_dataset(self):
+        """Read and check the frames, compute their fingerprints, fit the scalers.
+
+        The scalers of a checkpoint, once loaded, are kept: its parameters mean nothing without.
+        """
+        options = self.settings.dataset
+        raw_data = options.raw_data if self._raw_data is None else self._raw_data
+        if raw_data is None:
+            options.require_data()
+        if raw_data is None and options.lmdb_path is not None:
+            raise ValueError("dataset.lmdb_path: LMDB files cannot be read yet; use raw_data")
+        images = read_images(raw_data)
+        validation_size(len(images), options.val_split)
+        found = self.get_unique_elements(images)
+        if self.pretrained and not set(found) <= set(self.elements):
+            raise ValueError(
+                f"the checkpoint was trained on the elements {self.elements}, "
+                f"the frames hold {found}; train a new model, or leave those frames out"
+            )
+        if not self.pretrained:
+            self.elements = options.elements or found
+        store = options.save_fps and not (self.forcetraining and options.derivatives == "stored")
+        self.train_dataset = AtomsDataset(
+            images,
+            self._descriptor_setup(),
+            forcetraining=self.forcetraining,
+            scaling=options.scaling,
+            cores=self.settings.cmd.threads,
+            derivatives=options.derivatives,
+            derivative_dtype=options.derivative_dtype,
+            dtype=self.dtype,
+            feature_scaler=self.feature_scaler if self.pretrained else None,
+            target_scaler=self.target_scaler if self.pretrained else None,
+            store=self._store() if store else None,
+            verbose=self.settings.cmd.verbose,
+        )
+        self.descriptor = self.train_dataset.descriptor
+        self.feature_scaler = self.train_dataset.feature_scaler
+        self.target_scaler = self.train_dataset.target_scaler
+
+    def get_unique_elements(self, images):
+        """Symbols of the elements in a list of ase.Atoms, sorted."""
+        return sorted(chemical_symbols[z] for z in np.unique(Frames.from_atoms(images).numbers))
+
+    def load_model(self):
+        """A network with fresh parameters."""
+        if self.descriptor is None:
+            self._make_descriptor()
+        options = dict(vars(self.settings.model))
+        network = MODELS[options.pop("name")]
+        with self.random_state():
+            self.model = network(
+                elements=self.elements,
+                input_dim=self.descriptor.n_features,
+                dtype=self.dtype,
+                **options,
+            )
+
+    def load_criterion(self):
+        """The class of the loss."""
+        self.criterion = self.settings.optim.loss_fn or CustomLoss
+
+    def load_optimizer(self):
+        """The class of the optimizer."""
+        self.optimizer = self.settings.optim.optimizer
+
+    def load_logger(self):
+        """The callback of Weights and Biases, where `cmd.logger` asks for it."""
+        self.logger = None
+        if self.settings.cmd.logger:
+            self.logger = wandb_callback(self.identifier, self.settings.to_dict())
+
+    def load_extras(self):
+        """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
+        options = self.settings
+        fraction, metric = options.dataset.val_split, options.optim.metric
+        self.callbacks = evaluator(fraction, metric, self.forcetraining)
+        if not self.debug:
+            monitor = best_column(fraction, options.optim.cp_metric, metric)
+            self.callbacks.append(("checkpoint", BestCheckpoint(monitor, self._save)))
+        self.callbacks += optional_callbacks(options)
+        if self.logger is not None:
+            self.callbacks.append(("logger", self.logger))
+        self.split = make_split(fraction, options.dataset.val_split_mode, options.cmd.seed)
+
+    def load_skorch(self):
+        """The skorch net."""
+        optim = self.settings.optim
+        collate = DataCollater(train=True, forcetraining=self.forcetraining)
+        self.net = PotentialNet(
+            module=self.model,
+            criterion=self.criterion,
+            optimizer=self.optimizer,
+            lr=optim.lr,
+            batch_size=optim.batch_size,
+            max_epochs=optim.epochs,
+            iterator_train__collate_fn=collate,
+            iterator_train__shuffle=True,
+            iterator_valid__collate_fn=collate,
+            iterator_valid__shuffle=False,
+            train_split=self.split,
+            callbacks=self.callbacks,
+            device=self.device,
+            verbose=int(self.settings.cmd.verbose),
+            target_scaler=self.target_scaler,
+            **_criterion_args(self.criterion, optim),
+            **_optimizer_args(optim.optimizer_args),
+        )
+
+    # --- training ---
+
+    def train(self, raw_data=None):
+        """Train for `optim.epochs`, then load back the parameters of the best checkpoint.
+
+        raw_data: frames to train on instead of `dataset.raw_data`. A trainer with a loaded
+        checkpoint goes on from its parameters; otherwise each call starts afresh. An interruption
+        from the keyboard ends the training as if that had been the last epoch.
+        """
+        if raw_data is not None:
+            self._raw_data = raw_data
+        if self.pretrained:
+            self._start_run()
+            if raw_data is not None or self.train_dataset is None:
+                self.load_dataset()
+        elif raw_data is not None or not self._loaded:
+            self.load()
+        self._loaded = False
+        start = time.perf_counter()
+        with self.random_state():
+            if not self.net.initialized_:
+                self.net.initialize()
+            self.net.partial_fit(self.train_dataset, None)
+        logger.info("training took %.1f s", time.perf_counter() - start)
+
+    def _start_run(self):
+        """Make the folder of this run, which also finds out whether it can be written to."""
+        self.cp_dir = None
+        if not self.debug:
+            cmd = self.settings.cmd
+            self.cp_dir = new_run_folder(cmd.run_dir, cmd.identifier)
+            self.identifier = self.cp_dir.name
+
+    def load_pretrained(self, checkpoint_path=None, gpu2cpu=False):
+        """Take parameters, scalers, optimizer and history from a checkpoint folder.
+
+        checkpoint_path: the folder, also one of v1.0's; None is that of the last training.
+        gpu2cpu: use the CPU, whatever `optim.gpus` says.
+
+        A trainer without a configuration predicts and goes on training as the checkpoint says. With
+        one, its optimizer and run settings and its data are used; what it leaves out of the model
+        and of the fingerprints is as in the checkpoint, and what it says there must agree.
+
+        Raises FileNotFoundError or ValueError that names the missing or damaged file, and
+        ValueError where the checkpoint is one of another model, or of other elements.
+        """
+        folder = self.cp_dir if checkpoint_path is None else checkpoint_path
+        if folder is None:
+            raise ValueError("load_pretrained needs the folder of a checkpoint")
+        checkpoint = load_checkpoint(folder)
+        optimizer, history = checkpoint.optimizer, checkpoint.history
+        trained = Config.from_dict(checkpoint.config)
+        self.config = self.config or checkpoint.config
+        self._apply(settings_for(self.config, checkpoint), gpu2cpu)
+        self.load_rng_seed()
+        self.pretrained, self.train_dataset = True, None
+        self.elements = checkpoint.elements
+        self.feature_scaler = checkpoint.feature_scaler
+        self.target_scaler = checkpoint.target_scaler
+        self.descriptor = construct_descriptor(self._descriptor_setup())
+        self._load_network()
+        checkpoint.load_params(self.model)
+        self.net.initialize()
+        resume_optimizer(self.net.optimizer_, optimizer, trained.optim, self.settings.optim)
+        self.net.history = History(history)
+        if self.settings.dataset.raw_data is not None:
+            self.load_dataset()
+
+    # --- prediction ---
+
+    @property
+    def potential(self):
+        """The `Potential` of the parameters as they are now."""
+        if self.net is None or self.feature_scaler is None:
+            raise ValueError("there is no model yet: call train() or load_pretrained() first")
+        return Potential(
+            self.descriptor,
+            self.net.module,
+            self.feature_scaler,
+            self.target_scaler,
+            self.dtype,
+            self.device,
+        )
+
+    def predict(
+        self, images, disable_tqdm=True, get_latent=None, get_descriptor=False, save_fps=False
+    ):
+        """Energies and forces of frames (list of Atoms, or what `read_images` reads), in order.
+
+        Returns a dictionary: `energy` list of float, eV; `forces` list of (n_atoms, 3) arrays,
+        eV/Å, empty ones where `model.get_forces` is False; `latent` with `get_latent=k`, list of
+        the output of `model_net[k]` averaged over the atoms; `descriptors` with `get_descriptor`,
+        list of scaled fingerprints averaged over the atoms; `t_fingerPrint` and `t_forwardPass` in
+        seconds. `save_fps` keeps the fingerprints on disk.
+
+        Raises ValueError that names the frame which cannot be used.
+        """
+        return predict(
+            self.potential,
+            images,
+            forces=self.forcetraining,
+            layer=get_latent,
+            descriptors=get_descriptor,
+            store=self._store() if save_fps else None,
+            quiet=disable_tqdm,
+        )
+
+    def get_calc(self):
+        """The ASE calculator of this trainer."""
+        return AmpTorch(self)
+
+    def _save(self, net):
+        """Write the checkpoint of the net as it is now."""
+        dataset = replace(self.settings.dataset, elements=self.elements)
+        save_checkpoint(
+            self.cp_dir,
+            replace(self.settings, dataset=dataset),
+            self.feature_scaler,
+            self.target_scaler,
+            net.module_.state_dict(),
+            net.optimizer_.state_dict(),
+            net.criterion_.state_dict(),
+            net.history,
+        )
+
+    def _descriptor_setup(self):
+        options = self.settings.dataset
+        return (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
+
+    def _make_descriptor(self):
+        if self.elements is None:
+            self.elements = self.settings.dataset.elements
+        if self.elements is None:
+            raise ValueError("without a data set, the config needs dataset.elements")
+        self.descriptor = construct_descriptor(self._descriptor_setup())
+
+    def _store(self):
+        """Where fingerprints are kept."""
+        return FingerprintStore(Path(self.settings.cmd.run_dir) / STORE)
+
+
+def _device(gpus):
+    if gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(f"optim.gpus is {gpus}, but torch finds no GPU here; set it to 0")
+    if gpus > 1:
+        warnings.warn(f"optim.gpus is {gpus}; only the first GPU is used", stacklevel=4)
+    return torch.device("cuda:0")
+
+
+def _criterion_args(criterion, optim):
+    """force_coefficient and loss, as far as the criterion takes them."""
+    given = {"force_coefficient": optim.force_coefficient, "loss": optim.loss}
+    taken = inspect.signature(criterion).parameters
+    return {f"criterion__{name}": value for name, value in given.items() if name in taken}
+
+
+def _optimizer_args(arguments):
+    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own."""
+    prefix = "optimizer__"
+    return {f"{prefix}{name.removeprefix(prefix)}": value for name, value in arguments.items()}

@@ -1,0 +1,56 @@
+"""Going on from a checkpoint."""
+
+import warnings
+
+from amptorch.config import Config
+from amptorch.dataset import construct_descriptor
+
+# What fingerprints depend on, in the order in which `construct_descriptor` takes it.
+SETUP = ("fp_scheme", "fp_params", "cutoff_params", "elements")
+
+
+def settings_for(config, checkpoint):
+    """`Config` of a user's dictionary, with what it leaves out of the model and of the fingerprints
+    as in the checkpoint.
+
+    Raises ValueError where the elements or the fingerprints are not those of the checkpoint.
+    """
+    Config.from_dict(config)
+    of_user = {name: dict(section or {}) for name, section in config.items()}
+    model = {**checkpoint.config["model"], **of_user.get("model", {})}
+    dataset = of_user.get("dataset", {})
+    trained = {key: checkpoint.config["dataset"][key] for key in SETUP}
+    given = {key: value for key, value in dataset.items() if value is not None}
+    settings = Config.from_dict({**of_user, "model": model, "dataset": {**trained, **given}})
+    checkpoint.check_elements(settings.dataset.elements)
+    hashes = [
+        construct_descriptor([options[key] for key in SETUP]).descriptor_setup_hash
+        for options in (vars(settings.dataset), vars(Config.from_dict(checkpoint.config).dataset))
+    ]
+    if hashes[0] != hashes[1]:
+        raise ValueError(
+            f"dataset.fp_params or dataset.cutoff_params are not those that the checkpoint "
+            f"{checkpoint.folder} was trained with; leave them out to take them from there"
+        )
+    return settings
+
+
+def resume_optimizer(optimizer, state, trained, wanted):
+    """Load the optimizer's state from a checkpoint, if it is one of the same optimizer.
+
+    trained, wanted: section `optim` of the checkpoint and of the run; a learning rate that differs
+    between them is taken from the run.
+    """
+    if trained.optimizer is not wanted.optimizer:
+        warnings.warn(
+            f"the checkpoint was trained with {trained.optimizer.__name__}; "
+            f"{wanted.optimizer.__name__} starts without its state",
+            stacklevel=3,
+        )
+    elif state:
+        optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        if trained.lr != wanted.lr:
+            group["lr"] = group["initial_lr"] = wanted.lr
+        # What a scheduler that goes on from a later epoch asks for.
+        group.setdefault("initial_lr", wanted.lr)
