@@ -75,11 +75,7 @@ class FeatureScaler:
         ValueError where an element was not in the frames that the scaler was fitted to.
         """
         numbers = torch.as_tensor(numbers).long()
-        if not self.elementwise:
-            return torch.zeros_like(numbers)
-        table = torch.full((len(chemical_symbols) + 1,), -1, dtype=torch.long)
-        table[self.unique] = torch.arange(len(self.unique))
-        index = table.to(numbers.device)[numbers]
+        index = self._index(numbers)
         if len(index) and int(index.min()) < 0:
             unknown = chemical_symbols[int(numbers[index < 0][0])]
             known = ", ".join(chemical_symbols[number] for number in self.unique)
@@ -87,6 +83,13 @@ class FeatureScaler:
                 f"element {unknown} was not in the training frames (they hold {known})"
             )
         return index
+
+    def _index(self, numbers):
+        if not self.elementwise:
+            return torch.zeros_like(numbers)
+        table = torch.full((len(chemical_symbols) + 1,), -1, dtype=torch.long)
+        table[self.unique] = torch.arange(len(self.unique))
+        return table.to(numbers.device)[numbers]
 
     def _stacked(self):
         parts = (
@@ -104,8 +107,11 @@ class FeatureScaler:
         return scale, offset
 
     def slope_rows(self, numbers):
-        """d scaled / d fingerprint of every atom, (n_atoms, n_features)."""
-        return self.slope_and_offset()[0][self.element_index(numbers)]
+        """d scaled / d fingerprint of every atom, (n_atoms, n_features); NaN for an element that
+        the scaler was not fitted to (`transform_rows` refuses its atoms)."""
+        slope = self.slope_and_offset()[0]
+        missing = torch.full_like(slope[:1], torch.nan)
+        return torch.cat([slope, missing])[self._index(torch.as_tensor(numbers).long())]
 
     def transform_rows(self, fingerprints, numbers):
         """Scaled fingerprints (n_atoms, n_features); an array for an array, else a tensor."""
