@@ -32,9 +32,8 @@ def number(minimum=None, maximum=None, above=None, below=None, integer=False):
     """Check of a number: minimum and maximum are allowed themselves, above and below are not."""
     kind = "an integer" if integer else "a number"
     limits = [("at least", minimum), ("at most", maximum), ("above", above), ("below", below)]
-    wanted = " and ".join(
-        [kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)]
-    )
+    bounds = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
+    wanted = f"{kind} {bounds}".strip()
 
     def check(key, value):
         # PyYAML reads 1e-3, which has no dot, as a string.
