@@ -1,10 +1,14 @@
 """Small frames with energies and forces for tests that train or predict."""
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+
+# On a busy machine torch's threads wait for each other longer than these small networks take.
+torch.set_num_threads(1)
 
 FP_PARAMS = {
     "default": {

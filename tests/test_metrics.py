@@ -1,0 +1,136 @@
+"""Scores in eV and eV/Å, and the callbacks that record them."""
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import EpochScoring
+
+from amptorch.metrics import (
+    MemEffEpochScoring,
+    evaluator,
+    mae_energy_score,
+    mae_forces_score,
+    mse_energy_score,
+    mse_forces_score,
+    to_cpu,
+)
+from amptorch.trainer import AtomsTrainer
+from tests.small_frames import config, mixed_frames
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return mixed_frames(10)
+
+
+def test_scores_are_the_errors_of_predict(frames, tmp_path):
+    trainer = AtomsTrainer(config(frames, tmp_path, optim__epochs=2))
+    trainer.train()
+    prediction = trainer.predict(frames)
+    energies = np.array([atoms.get_potential_energy() for atoms in frames])
+    forces = np.concatenate([atoms.get_forces() for atoms in frames])
+    energy_error = prediction["energy"] - energies
+    forces_error = np.concatenate(prediction["forces"]) - forces
+    expected = {
+        mae_energy_score: np.abs(energy_error).mean(),
+        mse_energy_score: np.square(energy_error).mean(),
+        mae_forces_score: np.abs(forces_error).mean(),
+        mse_forces_score: np.square(forces_error).mean(),
+    }
+    for score, value in expected.items():
+        assert score(trainer.net, trainer.train_dataset) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["mae", "mse"])
+def test_validation_columns_are_the_errors_of_the_parameters(frames, tmp_path, metric):
+    settings = config(
+        frames,
+        tmp_path,
+        optim__epochs=1,
+        optim__metric=metric,
+        dataset__val_split=0.4,
+        dataset__val_split_mode="inorder",
+    )
+    trainer = AtomsTrainer(settings)
+    trainer.train()
+    row = trainer.net.history[-1]
+    power = 1 if metric == "mae" else 2
+    prediction = trainer.predict(frames[6:])
+    energies = np.array([atoms.get_potential_energy() for atoms in frames[6:]])
+    forces = np.concatenate([atoms.get_forces() for atoms in frames[6:]])
+    energy_error = np.abs(prediction["energy"] - energies) ** power
+    # The mean over all components: frames with more atoms count for more.
+    forces_error = np.abs(np.concatenate(prediction["forces"]) - forces) ** power
+    assert row[f"val_energy_{metric}"] == pytest.approx(energy_error.mean(), rel=1e-9)
+    assert row[f"val_forces_{metric}"] == pytest.approx(forces_error.mean(), rel=1e-9)
+
+
+def test_training_columns_are_those_of_the_epochs_own_predictions(frames, tmp_path):
+    """One batch and one epoch: the score is that of the parameters before the step."""
+    settings = config(frames, tmp_path, optim__epochs=1, optim__batch_size=10, cmd__debug=True)
+    trainer = AtomsTrainer(settings)
+    trainer.load()
+    trainer.net.initialize()
+    before = mae_energy_score(trainer.net, trainer.train_dataset)
+    calls = []
+    trainer.model.register_forward_hook(lambda *args: calls.append(1))
+    trainer.train()
+    assert trainer.net.history[-1]["train_energy_mae"] == pytest.approx(before, rel=1e-9)
+    assert len(calls) == 1
+
+
+def test_skorch_can_use_the_scores(frames, tmp_path):
+    settings = config(frames, tmp_path, optim__epochs=1, dataset__val_split=0.3)
+    trainer = AtomsTrainer(settings)
+    trainer.load()
+    scoring = EpochScoring(mae_forces_score, use_caching=False, name="again")
+    trainer.net.callbacks.append(("again", scoring))
+    trainer.train()
+    row = trainer.net.history[-1]
+    assert row["again"] == pytest.approx(row["val_forces_mae"], rel=1e-9)
+
+
+def test_best_goes_with_lower_is_better():
+    class Net:
+        target_scaler = type("Scaler", (), {"target_std": 2.0})
+
+        class history:
+            rows = {}
+
+            @classmethod
+            def record(cls, name, value):
+                cls.rows[name] = value
+
+    higher = MemEffEpochScoring(mae_energy_score, lower_is_better=False, name="x").initialize()
+    found = []
+    for predicted in (1.0, 3.0, 2.0):
+        higher.on_epoch_begin(Net)
+        prediction = (torch.tensor([predicted]), torch.empty(0, 3))
+        higher.on_batch_end(Net, (None, [torch.zeros(1)]), training=False, y_pred=prediction)
+        higher.on_epoch_end(Net)
+        found.append((Net.history.rows["x"], Net.history.rows["x_best"]))
+    assert found == [(2.0, True), (6.0, True), (4.0, False)]
+
+
+@pytest.mark.parametrize(
+    ("val_split", "forces", "names"),
+    [
+        (0, False, ["train_energy_mse"]),
+        (0, True, ["train_energy_mse", "train_forces_mse"]),
+        (
+            0.1,
+            True,
+            ["train_energy_mse", "train_forces_mse", "val_energy_mse", "val_forces_mse"],
+        ),
+    ],
+)
+def test_evaluator(val_split, forces, names):
+    assert [name for name, _ in evaluator(val_split, "mse", forces)] == names
+
+
+def test_to_cpu_detaches():
+    x = torch.ones(2, requires_grad=True)
+    moved = to_cpu((x, [x * 2]))
+    assert not moved[0].requires_grad
+    assert not moved[1][0].requires_grad
+    assert moved[1][0].tolist() == [2, 2]
