@@ -138,7 +138,10 @@ class BaseDescriptor(ABC):
             if calc_derivatives:
                 values, blocks = self.values_and_derivatives(part, threads=cores)
             elif store is not None:
-                values, blocks = self._stored(store, [images[k] for k in indices], part, cores), None
+                values, blocks = (
+                    self._stored(store, [images[k] for k in indices], part, cores),
+                    None,
+                )
             else:
                 values, blocks = self.values(part, threads=cores), None
             prepared.extend(self._as_dicts(part, values, blocks))

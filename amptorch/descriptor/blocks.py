@@ -68,9 +68,9 @@ class DerivativeBlocks:
         """
         start, stop = self.frame_offsets[frame], self.frame_offsets[frame + 1]
         n, n_elements = stop - start, len(self.block_features)
-        pairs = self.blocks.atom_start[stop * n_elements] - self.blocks.atom_start[
-            start * n_elements
-        ]
+        pairs = (
+            self.blocks.atom_start[stop * n_elements] - self.blocks.atom_start[start * n_elements]
+        )
         room = 3 * self.n_features * (pairs + n)
         row, col, val = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
         count = kernels.block_triplets(

@@ -17,3 +17,14 @@ def njit(function):
     )(function)
 
 
+def inlined(function):
+    """The same for a small function called in an innermost loop: LLVM inlines it, which spares the
+    call and the reference counting of array arguments."""
+    return numba.njit(
+        cache=True,
+        nogil=True,
+        fastmath=FASTMATH,
+        error_model="numpy",
+        boundscheck=False,
+        forceinline=True,
+    )(function)

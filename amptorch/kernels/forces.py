@@ -33,7 +33,16 @@ def scatter_pair_gradients(offsets, neighbors, pair_gradients, start, stop, grad
 
 @njit
 def contract_blocks(
-    blocks, feature_start, features, element, frame_offsets, frame_ids, out_offsets, first, last, g,
+    blocks,
+    feature_start,
+    features,
+    element,
+    frame_offsets,
+    frame_ids,
+    out_offsets,
+    first,
+    last,
+    g,
     out,
 ):
     """out = Jᵀg for frames `frame_ids[first:last]`.
@@ -90,7 +99,16 @@ def contract_blocks(
 
 @njit
 def apply_blocks(
-    blocks, feature_start, features, element, frame_offsets, frame_ids, out_offsets, first, last, v,
+    blocks,
+    feature_start,
+    features,
+    element,
+    frame_offsets,
+    frame_ids,
+    out_offsets,
+    first,
+    last,
+    v,
     out,
 ):
     """out = J v for frames `frame_ids[first:last]`; v (n, 3), out (n, S), zeros on entry."""

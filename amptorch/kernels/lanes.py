@@ -21,7 +21,7 @@ the whole expression into float64.
 
 import math
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inlined, njit
 from amptorch.kernels.cutoffs import cutoff_function
 
 WIDTH = 128
@@ -31,10 +31,12 @@ WIDTH = 128
 X, Y, Z, R2, RINV, U, VX, VY, VZ, DELTA_U, R_DOT_V = range(11)
 # Pairs (j, k): s, w, dw/ds, cosθ, and u_k times w, w/(r_j r_k), w cosθ/r_j², 2 dw/ds.
 S, W, DW, C, WU, WUR, WUC, WPU = range(11, 19)
-# b^(ζ−1) and squares of b on the way there; mixed b^ζ and its derivative; arguments.
-POWER, SQUARE, MIX, DMIX, ARG = range(19, 24)
-# Accumulators: five rows a function: value, α, β r_k.
-ACCUMULATOR = 24
+# b^(ζ−1) and squares of b on the way there; mixed b^ζ and its derivative.
+POWER, SQUARE, MIX, DMIX = range(19, 23)
+N_ROWS = 23
+
+# Sums over k are kept in an array of their own, five rows a function: value, α, β r_k. (A row of `t`
+# whose number is known only at run time would keep the loops scalar.)
 PER_FUNCTION = 5
 
 # Pairs nearer than 1e-4 Å are an atom with itself.
@@ -42,12 +44,24 @@ SAME_ATOM = 1e-8
 
 
 @njit
-def clear(t, first, n_rows):
-    for q in range(first * WIDTH, (first + n_rows) * WIDTH):
-        t[q] = t.dtype.type(0.0)
+def clear(array, n_rows, width):
+    """Zeros in the first `width` columns of the first rows."""
+    zero = array.dtype.type(0.0)
+    for row in range(n_rows):
+        for q in range(width):
+            array[row, q] = zero
 
 
-@njit
+@inlined
+def clear_mix(t, m):
+    """Zeros in MIX and DMIX."""
+    zero = t.dtype.type(0.0)
+    for j in range(min(m, WIDTH)):
+        t[MIX * WIDTH + j] = zero
+        t[DMIX * WIDTH + j] = zero
+
+
+@inlined
 def distances(t, m, xk, yk, zk, r2k, rinvk):
     """S = r_jk² and C = cosθ_ijk."""
     m = min(m, WIDTH)
@@ -57,7 +71,7 @@ def distances(t, m, xk, yk, zk, r2k, rinvk):
         t[C * WIDTH + j] = dot * (t[RINV * WIDTH + j] * rinvk)
 
 
-@njit
+@inlined
 def everywhere(t, m):
     """w = 1 for G5, 0 for an atom with itself."""
     m = min(m, WIDTH)
@@ -67,7 +81,7 @@ def everywhere(t, m):
         t[DW * WIDTH + j] = zero
 
 
-@njit
+@inlined
 def polynomial(t, m, cutoff2, coefficients, start, stop):
     """W = w(S) and DW = dw/ds by Horner's rule in x = 2s/Rc² − 1; zero outside the cutoff.
 
@@ -133,7 +147,7 @@ def polynomial(t, m, cutoff2, coefficients, start, stop):
         t[DW * WIDTH + j] = inside * scale * d
 
 
-@njit
+@inlined
 def products(t, m, rinvk, uk):
     """u_k times w, w/(r_j r_k), w c/r_j² and 2 dw/ds."""
     m = min(m, WIDTH)
@@ -147,7 +161,7 @@ def products(t, m, rinvk, uk):
         t[WPU * WIDTH + j] = dwu + dwu
 
 
-@njit
+@inlined
 def power(t, m, lam, exponent):
     """POWER = (1 + λc)^exponent, by multiplication where the exponent is an integer."""
     m = min(m, WIDTH)
@@ -158,6 +172,15 @@ def power(t, m, lam, exponent):
     elif exponent == 1.0:
         for j in range(m):
             t[POWER * WIDTH + j] = one + lam * t[C * WIDTH + j]
+    elif exponent == 2.0:
+        for j in range(m):
+            b = one + lam * t[C * WIDTH + j]
+            t[POWER * WIDTH + j] = b * b
+    elif exponent == 4.0:
+        for j in range(m):
+            b = one + lam * t[C * WIDTH + j]
+            b *= b
+            t[POWER * WIDTH + j] = b * b
     elif exponent == 3.0:
         for j in range(m):
             b = one + lam * t[C * WIDTH + j]
@@ -183,28 +206,27 @@ def power(t, m, lam, exponent):
             t[POWER * WIDTH + j] = b**exponent
 
 
-@njit
-def accumulate_gradient(t, m, row, lam, zeta, xk, yk, zk):
-    """Add pairs (j, k) to the five accumulators of one function that start at `row`."""
+@inlined
+def accumulate_gradient(t, m, sums, f, lam, zeta, xk, yk, zk):
+    """Add pairs (j, k) to the five sums of function f."""
     m = min(m, WIDTH)
     one = t.dtype.type(1.0)
     slope = zeta * lam
-    first = row * WIDTH
     for j in range(m):
         p1 = t[POWER * WIDTH + j]
         p = p1 * (one + lam * t[C * WIDTH + j])
         d = p1 * slope
         pw = p * t[WPU * WIDTH + j]
         beta = d * t[WUR * WIDTH + j] - pw
-        t[first + j] += p * t[WU * WIDTH + j]
-        t[first + WIDTH + j] += pw - d * t[WUC * WIDTH + j]
-        t[first + 2 * WIDTH + j] += beta * xk
-        t[first + 3 * WIDTH + j] += beta * yk
-        t[first + 4 * WIDTH + j] += beta * zk
+        sums[f, j] += p * t[WU * WIDTH + j]
+        sums[f, WIDTH + j] += pw - d * t[WUC * WIDTH + j]
+        sums[f, 2 * WIDTH + j] += beta * xk
+        sums[f, 3 * WIDTH + j] += beta * yk
+        sums[f, 4 * WIDTH + j] += beta * zk
 
 
-@njit
-def accumulate_mixed_gradient(t, m, xk, yk, zk):
+@inlined
+def accumulate_mixed_gradient(t, m, sums, xk, yk, zk):
     """The same for the weighted sum of all functions, MIX = Σ g b^ζ and DMIX = Σ g ζλ b^(ζ−1)."""
     m = min(m, WIDTH)
     for j in range(m):
@@ -212,36 +234,34 @@ def accumulate_mixed_gradient(t, m, xk, yk, zk):
         d = t[DMIX * WIDTH + j]
         pw = p * t[WPU * WIDTH + j]
         beta = d * t[WUR * WIDTH + j] - pw
-        t[ACCUMULATOR * WIDTH + j] += p * t[WU * WIDTH + j]
-        t[(ACCUMULATOR + 1) * WIDTH + j] += pw - d * t[WUC * WIDTH + j]
-        t[(ACCUMULATOR + 2) * WIDTH + j] += beta * xk
-        t[(ACCUMULATOR + 3) * WIDTH + j] += beta * yk
-        t[(ACCUMULATOR + 4) * WIDTH + j] += beta * zk
+        sums[0, j] += p * t[WU * WIDTH + j]
+        sums[0, WIDTH + j] += pw - d * t[WUC * WIDTH + j]
+        sums[0, 2 * WIDTH + j] += beta * xk
+        sums[0, 3 * WIDTH + j] += beta * yk
+        sums[0, 4 * WIDTH + j] += beta * zk
 
 
-@njit
-def mix(t, m, row, lam, zeta):
-    """Add one function, whose weight stands in `row`, to MIX and DMIX."""
+@inlined
+def mix(t, m, weights, f, lam, zeta):
+    """Add function f, with its weight in each lane, to MIX and DMIX."""
     m = min(m, WIDTH)
     one = t.dtype.type(1.0)
     slope = zeta * lam
-    weight = row * WIDTH
     for j in range(m):
-        gp = t[weight + j] * t[POWER * WIDTH + j]
+        gp = weights[f, j] * t[POWER * WIDTH + j]
         t[MIX * WIDTH + j] += gp * (one + lam * t[C * WIDTH + j])
         t[DMIX * WIDTH + j] += gp * slope
 
 
-@njit
-def accumulate_value(t, m, row):
-    """Add u_k w b^ζ of pairs (j, k) to the accumulator in `row`; POWER holds b^ζ."""
+@inlined
+def accumulate_value(t, m, sums, f):
+    """Add u_k w b^ζ of pairs (j, k) to the sum; POWER holds b^ζ."""
     m = min(m, WIDTH)
-    first = row * WIDTH
     for j in range(m):
-        t[first + j] += t[POWER * WIDTH + j] * t[WU * WIDTH + j]
+        sums[f, j] += t[POWER * WIDTH + j] * t[WU * WIDTH + j]
 
 
-@njit
+@inlined
 def directional_products(t, m, xk, yk, zk, rinvk, uk, vxk, vyk, vzk, delta_uk, r_dot_vk):
     """WU and WUC become the factors of b^ζ and b^(ζ−1) in the derivative of T along v.
 
@@ -272,18 +292,15 @@ def directional_products(t, m, xk, yk, zk, rinvk, uk, vxk, vyk, vzk, delta_uk, r
         t[WUC * WIDTH + j] = w * uj * uk * delta_c
 
 
-@njit
-def accumulate_directional(t, m, row, lam, zeta):
-    """Add δT of pairs (j, k) to the accumulator in `row`; POWER holds b^(ζ−1)."""
+@inlined
+def accumulate_directional(t, m, sums, f, lam, zeta):
+    """Add δT of pairs (j, k) to the sum; POWER holds b^(ζ−1)."""
     m = min(m, WIDTH)
     one = t.dtype.type(1.0)
     slope = zeta * lam
-    first = row * WIDTH
     for j in range(m):
         b = one + lam * t[C * WIDTH + j]
-        t[first + j] += t[POWER * WIDTH + j] * (
-            b * t[WU * WIDTH + j] + slope * t[WUC * WIDTH + j]
-        )
+        sums[f, j] += t[POWER * WIDTH + j] * (b * t[WU * WIDTH + j] + slope * t[WUC * WIDTH + j])
 
 
 @njit

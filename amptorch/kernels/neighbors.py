@@ -47,7 +47,11 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
         n = offsets[frame + 1] - start
         local = start - offsets[first]
         found, found_shifts = _search(
-            positions[start : start + n], bases[frame], inverses[frame], pbc[frame], cutoff,
+            positions[start : start + n],
+            bases[frame],
+            inverses[frame],
+            pbc[frame],
+            cutoff,
             counts[local : local + n],
         )
         starts = np.empty(n, dtype=np.int64)

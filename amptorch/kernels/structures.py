@@ -26,6 +26,7 @@ class Functions(NamedTuple):
     cutoff_gamma: float
     cutoff_start: np.ndarray
     cutoffs: np.ndarray
+    cutoff_element: np.ndarray  # central element of each cutoff
     radial_start: np.ndarray
     radial_kind: np.ndarray
     radial_eta: np.ndarray  # η of G2, κ of G3
@@ -66,12 +67,14 @@ class Work(NamedTuple):
     slot: np.ndarray  # its place in its block, -1 for an image of the central atom
     segment: np.ndarray  # (E+1,) gathered neighbours of each element
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
-    t: np.ndarray
+    t: np.ndarray  # lanes
+    sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
+    lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
 
 
 @njit
-def block_index(f, blocks, i, centre, e, feature, slot):
+def block_index(block_row, blocks, i, centre, e, feature, slot):
     """Place in `blocks.values` of ∂G_i,feature/∂r of the atom in `slot` of block (i, e)."""
-    b = i * f.block_row.shape[1] + e
+    b = i * block_row.shape[1] + e
     n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
-    return blocks.value_start[b] + 3 * (f.block_row[centre, e, feature] * n_atoms + slot)
+    return blocks.value_start[b] + 3 * (block_row[centre, e, feature] * n_atoms + slot)

@@ -2,12 +2,8 @@
 
 J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 
-One kernel serves four purposes, so that each formula stands once:
-
-VALUES          G (N, S)
-DERIVATIVES     G and blocks ∂G_i/∂r_a that are kept
-PAIR_GRADIENTS  Σ_s g_is ∂G_is/∂r_ij for every pair, from weights g = ∂E/∂G
-DIRECTIONAL     J v, the derivative of G along velocities v of the atoms
+Four kernels, one for each purpose: G; G and blocks ∂G_i/∂r_a that are kept; Σ_s g_is ∂G_is/∂r_ij
+of every pair, from weights g = ∂E/∂G; and J v, the derivative of G along velocities of the atoms.
 
 For a central atom the neighbours within one cutoff are gathered in a row, ordered by element;
 radial functions run along it, angular functions over its pairs (`lanes.py`), grouped by η, so that
@@ -18,13 +14,31 @@ import math
 
 import numpy as np
 
-from amptorch.kernels import angular
+from amptorch.kernels import angular, lanes
 from amptorch.kernels._jit import njit
 from amptorch.kernels.cutoffs import cutoff_function
 from amptorch.kernels.structures import (
-    DERIVATIVES, DFC, DIRECTIONAL, FC, N_FIELDS, PAIR_GRADIENTS, R, R2, RINV, VX, VY, VZ, X, Y, Z,
-    Work, block_index,
+    DERIVATIVES,
+    DFC,
+    DIRECTIONAL,
+    FC,
+    N_FIELDS,
+    PAIR_GRADIENTS,
+    R2,
+    RINV,
+    VALUES,
+    VX,
+    VY,
+    VZ,
+    Blocks,
+    R,
+    Work,
+    X,
+    Y,
+    Z,
+    block_index,
 )
+
 
 @njit
 def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, counts):
@@ -41,51 +55,102 @@ def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, 
 
 
 @njit
-def evaluate(
-    mode, f, reach, element, offsets, neighbors, vectors, start, stop, values, blocks, weights,
-    pair_gradients, velocities,
-):
-    """Evaluate the functions `f` of central atoms `start:stop`.
+def values(f, element, offsets, neighbors, vectors, start, stop, out):
+    """G of central atoms `start:stop` into out (N, S), zeros on entry.
 
-    Parameters
-    ----------
-    element : (N,) position of each atom's element in the order of the features
-    offsets, neighbors, vectors : neighbour list (CSR)
-    reach : (E,) largest cutoff of each central element
-    values : (N, S), zeros on entry; G, or J v in mode DIRECTIONAL
-    blocks : Blocks, zeros on entry (mode DERIVATIVES)
-    weights : (N, S) g (mode PAIR_GRADIENTS)
-    pair_gradients : (P, 3), zeros on entry (mode PAIR_GRADIENTS)
-    velocities : (N, 3) v (mode DIRECTIONAL)
+    Here and below: element (N,) is the position of each atom's element in the order of the
+    features; offsets, neighbors, vectors are the neighbour list; f the Functions.
     """
-    n_elements = reach.shape[0]
+    work = _workspace(f, offsets, vectors, start, stop)
+    blocks, none = _nothing(vectors)
+    for i in range(start, stop):
+        centre = element[i]
+        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
+            _gather(VALUES, i, f, q, element, offsets, neighbors, vectors, none, work)
+            _radial(VALUES, i, f, q, work, out, blocks, none, none)
+            for h in range(f.group_start[q], f.group_start[q + 1]):
+                angular.envelope(f, q, h, work)
+                angular.values(i, f, q, h, work, out)
+
+
+@njit
+def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out, blocks):
+    """G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
+
+    reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
+    """
+    work = _workspace(f, offsets, vectors, start, stop)
+    _, none = _nothing(vectors)
+    for i in range(start, stop):
+        centre = element[i]
+        _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
+        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
+            _gather(DERIVATIVES, i, f, q, element, offsets, neighbors, vectors, none, work)
+            _radial(DERIVATIVES, i, f, q, work, out, blocks, none, none)
+            for h in range(f.group_start[q], f.group_start[q + 1]):
+                angular.envelope(f, q, h, work)
+                angular.derivatives(i, f, q, h, work, out, blocks)
+
+
+@njit
+def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, weights, out):
+    """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S)."""
+    work = _workspace(f, offsets, vectors, start, stop)
+    blocks, none = _nothing(vectors)
+    for i in range(start, stop):
+        centre = element[i]
+        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
+            _gather(PAIR_GRADIENTS, i, f, q, element, offsets, neighbors, vectors, none, work)
+            _radial(PAIR_GRADIENTS, i, f, q, work, none, blocks, weights, out)
+            for h in range(f.group_start[q], f.group_start[q + 1]):
+                angular.envelope(f, q, h, work)
+                angular.pair_gradients(i, f, q, h, work, weights, out)
+
+
+@njit
+def directional(f, element, offsets, neighbors, vectors, start, stop, velocities, out):
+    """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry."""
+    work = _workspace(f, offsets, vectors, start, stop)
+    blocks, none = _nothing(vectors)
+    for i in range(start, stop):
+        centre = element[i]
+        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
+            _gather(DIRECTIONAL, i, f, q, element, offsets, neighbors, vectors, velocities, work)
+            _radial(DIRECTIONAL, i, f, q, work, out, blocks, none, none)
+            for h in range(f.group_start[q], f.group_start[q + 1]):
+                angular.envelope(f, q, h, work)
+                angular.directional(i, f, q, h, work, out)
+
+
+@njit
+def _workspace(f, offsets, vectors, start, stop):
+    """Scratch for central atoms `start:stop`."""
+    n_elements = f.block_row.shape[0]
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
-    n_shapes = 0
+    n_shapes = 1
     for h in range(f.shape_start.shape[0] - 1):
         n_shapes = max(n_shapes, f.shape_start[h + 1] - f.shape_start[h])
     dtype = vectors.dtype
-    work = Work(
+    return Work(
         np.empty((N_FIELDS, capacity), dtype),
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
-        np.zeros(angular.scratch_size(n_shapes), dtype),
+        np.zeros(lanes.N_ROWS * lanes.WIDTH, dtype),
+        np.empty((n_shapes, lanes.PER_FUNCTION * lanes.WIDTH), dtype),
+        np.empty((n_shapes, lanes.WIDTH), dtype),
     )
-    for i in range(start, stop):
-        centre = element[i]
-        if mode == DERIVATIVES:
-            _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
-        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, work)
-            for e in range(n_elements):
-                _radial(mode, i, centre, f, q, e, work, values, blocks, weights, pair_gradients)
-            for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.group(
-                    mode, i, centre, f, q, h, work, values, blocks, weights, pair_gradients
-                )
+
+
+@njit
+def _nothing(vectors):
+    """Empty blocks and an empty array, for what a purpose does not use."""
+    integers = np.empty(0, np.int64)
+    blocks = Blocks(integers, np.empty(0, np.int32), integers, np.empty(0, vectors.dtype))
+    return blocks, np.empty((0, 0), vectors.dtype)
 
 
 @njit
@@ -153,46 +218,48 @@ def _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, wor
 
 
 @njit
-def _radial(mode, i, centre, f, q, e, work, values, blocks, weights, pair_gradients):
-    """G1, G2 and G3 of atom i with its neighbours of element e."""
+def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
+    """G1, G2 and G3 of atom i within cutoff q; `mode` says what is written, and where."""
     row = work.row
     n_elements = work.segment.shape[0] - 1
-    first, last = f.radial_start[q * n_elements + e], f.radial_start[q * n_elements + e + 1]
-    if first == last:
-        return
-    for j in range(work.segment[e], work.segment[e + 1]):
-        r, fc, dfc = row[R, j], row[FC, j], row[DFC, j]
-        x, y, z = row[X, j], row[Y, j], row[Z, j]
-        total = row.dtype.type(0.0)
-        for k in range(first, last):
-            eta, feature = f.radial_eta[k], f.radial_feature[k]
-            if f.radial_kind[k] == 2:
-                d = r - f.radial_shift[k]
-                gaussian = math.exp(-eta * d * d)
-                value = gaussian * fc
-                slope = gaussian * (dfc - (eta + eta) * d * fc)
-            elif f.radial_kind[k] == 1:
-                value, slope = fc, dfc
-            else:
-                cosine = math.cos(eta * r)
-                value = cosine * fc
-                slope = cosine * dfc - eta * math.sin(eta * r) * fc
-            if mode == DIRECTIONAL:
-                along = row[VX, j] * x + row[VY, j] * y + row[VZ, j] * z
-                values[i, feature] += slope * row[RINV, j] * along
-            elif mode == PAIR_GRADIENTS:
-                total += weights[i, feature] * slope
-            else:
-                values[i, feature] += value
-                if mode == DERIVATIVES and work.slot[j] >= 0:
-                    factor = slope * row[RINV, j]
-                    at = block_index(f, blocks, i, centre, e, feature, work.slot[j])
-                    blocks.values[at] += factor * x
-                    blocks.values[at + 1] += factor * y
-                    blocks.values[at + 2] += factor * z
-        if mode == PAIR_GRADIENTS:
-            p = work.pair[j]
-            total *= row[RINV, j]
-            pair_gradients[p, 0] += total * x
-            pair_gradients[p, 1] += total * y
-            pair_gradients[p, 2] += total * z
+    centre = f.cutoff_element[q]
+    for e in range(n_elements):
+        first, last = f.radial_start[q * n_elements + e], f.radial_start[q * n_elements + e + 1]
+        if first == last:
+            continue
+        for j in range(work.segment[e], work.segment[e + 1]):
+            r, fc, dfc = row[R, j], row[FC, j], row[DFC, j]
+            x, y, z = row[X, j], row[Y, j], row[Z, j]
+            total = row.dtype.type(0.0)
+            for k in range(first, last):
+                eta, feature = f.radial_eta[k], f.radial_feature[k]
+                if f.radial_kind[k] == 2:
+                    d = r - f.radial_shift[k]
+                    gaussian = math.exp(-eta * d * d)
+                    value = gaussian * fc
+                    slope = gaussian * (dfc - (eta + eta) * d * fc)
+                elif f.radial_kind[k] == 1:
+                    value, slope = fc, dfc
+                else:
+                    cosine = math.cos(eta * r)
+                    value = cosine * fc
+                    slope = cosine * dfc - eta * math.sin(eta * r) * fc
+                if mode == DIRECTIONAL:
+                    along = row[VX, j] * x + row[VY, j] * y + row[VZ, j] * z
+                    values[i, feature] += slope * row[RINV, j] * along
+                elif mode == PAIR_GRADIENTS:
+                    total += weights[i, feature] * slope
+                else:
+                    values[i, feature] += value
+                    if mode == DERIVATIVES and work.slot[j] >= 0:
+                        factor = slope * row[RINV, j]
+                        at = block_index(f.block_row, blocks, i, centre, e, feature, work.slot[j])
+                        blocks.values[at] += factor * x
+                        blocks.values[at + 1] += factor * y
+                        blocks.values[at + 2] += factor * z
+            if mode == PAIR_GRADIENTS:
+                p = work.pair[j]
+                total *= row[RINV, j]
+                pair_gradients[p, 0] += total * x
+                pair_gradients[p, 1] += total * y
+                pair_gradients[p, 2] += total * z

@@ -9,8 +9,10 @@ from amptorch.kernels.structures import Functions
 CUTOFFS = {"cosine": cutoffs.COSINE, "polynomial": cutoffs.POLYNOMIAL}
 # Lengths that `lanes.polynomial` takes; more terms cost more than the formula itself.
 POLYNOMIAL_LENGTHS = (12, 16, 20, 24)
-# Largest error of the polynomial, relative to w(0) = 1; its derivative's, to the largest slope.
-POLYNOMIAL_ERROR = 4e-15
+# Largest errors of the polynomial, relative to w(0) = 1, and of its derivative, relative to the
+# largest slope (rounding of the coefficients of x^n comes out n² times as large at the ends).
+POLYNOMIAL_ERROR = 5e-15
+SLOPE_ERROR = 3e-13
 
 
 def compile_functions(tables, elements, cutoff, dtype):
@@ -22,7 +24,7 @@ def compile_functions(tables, elements, cutoff, dtype):
     name, gamma = cutoff
     index = {number: e for e, number in enumerate(elements)}
     n_elements = len(elements)
-    cutoff_start, all_cutoffs = [0], []
+    cutoff_start, all_cutoffs, cutoff_element = [0], [], []
     radial_start, radial = [0], []
     group_start, groups, polynomials = [0], [], []
     coefficients = []
@@ -37,6 +39,7 @@ def compile_functions(tables, elements, cutoff, dtype):
                 block_row[centre, index[number], feature] = 0
         for radius in np.unique(table[:, 3]):
             all_cutoffs.append(radius)
+            cutoff_element.append(centre)
             here = table[:, 3] == radius
             for number in elements:
                 chosen = np.flatnonzero(here & (kinds <= 3) & (table[:, 1] == number))
@@ -76,6 +79,7 @@ def compile_functions(tables, elements, cutoff, dtype):
         cutoff_gamma=float(gamma),
         cutoff_start=integers(cutoff_start),
         cutoffs=np.array(all_cutoffs, dtype=dtype),
+        cutoff_element=integers(cutoff_element),
         radial_start=integers(radial_start),
         radial_kind=column(radial, 0, np.int64),
         radial_eta=column(radial, 1),
@@ -106,8 +110,7 @@ def damped_cutoff_series(name, eta, cutoff):
     """
     if name != "cosine":
         return []
-    nodes = chebyshev.chebpts1(64)
-    fitted = chebyshev.chebfit(nodes, _damped_cosine(nodes, eta, cutoff)[0], 40)
+    fitted = chebyshev.chebinterpolate(lambda x: _damped_cosine(x, eta, cutoff)[0], 63)
     check = np.linspace(-1.0, 1.0, 501)
     exact, slope = _damped_cosine(check, eta, cutoff)
     for length in POLYNOMIAL_LENGTHS:
@@ -117,7 +120,7 @@ def damped_cutoff_series(name, eta, cutoff):
             check, np.polynomial.polynomial.polyder(series)
         )
         slope_error = np.abs(derivative - slope).max() / np.abs(slope).max()
-        if error < POLYNOMIAL_ERROR and slope_error < 10 * POLYNOMIAL_ERROR:
+        if error < POLYNOMIAL_ERROR and slope_error < SLOPE_ERROR:
             return list(series[::-1])
     return []
 

@@ -9,7 +9,6 @@ from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.Gaussian.functions import compile_functions
 from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
 from amptorch.frames import Frames, symbol_numbers
-from amptorch.kernels import structures as modes
 from amptorch.kernels import symmetry_functions as kernels
 from amptorch.kernels.structures import Blocks
 from amptorch.threads import run_chunks
@@ -63,17 +62,21 @@ class Gaussian(BaseDescriptor):
 
     def values(self, frames: Frames, neighbors=None, threads=None):
         """Fingerprints G (N, S)."""
+        neighbors, elements, vectors = self._inputs(frames, neighbors)
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._evaluate(modes.VALUES, frames, neighbors, threads, values=values)
+        self._run(kernels.values, neighbors, threads, elements, vectors, values)
         return values
 
     def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
         """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
-        neighbors = self.neighbors(frames, neighbors)
-        elements = self._elements(frames)
-        blocks = self._empty_blocks(elements, neighbors, threads)
+        neighbors, elements, vectors = self._inputs(frames, neighbors)
+        blocks = self._empty_blocks(elements, neighbors, vectors, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._evaluate(modes.DERIVATIVES, frames, neighbors, threads, values=values, blocks=blocks)
+
+        def derivatives(functions, *arguments):
+            kernels.derivatives(functions, self._reach, *arguments)
+
+        self._run(derivatives, neighbors, threads, elements, vectors, values, blocks)
         derivatives = DerivativeBlocks(
             blocks, elements, self._block_features, self.n_features, frames.offsets
         )
@@ -81,64 +84,45 @@ class Gaussian(BaseDescriptor):
 
     def pair_gradients(self, frames, g, neighbors=None, threads=None):
         """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S)."""
-        neighbors = self.neighbors(frames, neighbors)
+        neighbors, elements, vectors = self._inputs(frames, neighbors)
         g = self._checked(g, (frames.n_atoms, self.n_features))
         pairs = self._zeros(neighbors.n_pairs, 3)
-        self._evaluate(
-            modes.PAIR_GRADIENTS, frames, neighbors, threads, weights=g, pair_gradients=pairs
-        )
+        self._run(kernels.pair_gradients, neighbors, threads, elements, vectors, g, pairs)
         return pairs
 
     def jvp(self, frames, v, neighbors=None, threads=None):
         """J v (N, S) for v (N, 3)."""
+        neighbors, elements, vectors = self._inputs(frames, neighbors)
         v = self._checked(v, (frames.n_atoms, 3))
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._evaluate(modes.DIRECTIONAL, frames, neighbors, threads, values=values, velocities=v)
+        self._run(kernels.directional, neighbors, threads, elements, vectors, v, values)
         return values
 
-    def _evaluate(
-        self,
-        mode,
-        frames,
-        neighbors,
-        threads,
-        values=None,
-        blocks=None,
-        weights=None,
-        pair_gradients=None,
-        velocities=None,
-    ):
+    def _inputs(self, frames, neighbors):
         neighbors = self.neighbors(frames, neighbors)
-        elements = self._elements(frames)
         vectors = np.ascontiguousarray(neighbors.vectors, dtype=self.dtype)
-        none = self._zeros(0, 0)
-        given = [none if a is None else a for a in (weights, pair_gradients, velocities)]
-        if blocks is None:
-            blocks = self._no_blocks
+        return neighbors, self._elements(frames), vectors
 
-        def evaluate(start, stop):
-            kernels.evaluate(
-                mode,
+    def _run(self, kernel, neighbors, threads, elements, vectors, *arrays):
+        """Run a kernel over all central atoms; pairs of neighbours are what takes the time."""
+
+        def run(start, stop):
+            kernel(
                 self._functions,
-                self._reach,
                 elements,
                 neighbors.offsets,
                 neighbors.neighbors,
                 vectors,
                 start,
                 stop,
-                none if values is None else values,
-                blocks,
-                *given,
+                *arrays,
             )
 
-        # Pairs of neighbours are what takes the time.
-        run_chunks(evaluate, neighbors.counts.astype(np.float64) ** 2 + 1, threads)
+        run_chunks(run, neighbors.counts.astype(np.float64) ** 2 + 1, threads)
 
-    def _empty_blocks(self, elements, neighbors, threads):
+    def _empty_blocks(self, elements, neighbors, vectors, threads):
         n, n_elements = len(elements), len(self.elements)
         counts = np.zeros((n, n_elements), dtype=np.int64)
-        vectors = np.ascontiguousarray(neighbors.vectors, dtype=self.dtype)
 
         def count(start, stop):
             kernels.count_block_atoms(
@@ -162,11 +146,6 @@ class Gaussian(BaseDescriptor):
             value_start=value_start.astype(np.int64),
             values=self._zeros(value_start[-1]),
         )
-
-    @cached_property
-    def _no_blocks(self):
-        empty = np.zeros(0, dtype=np.int64)
-        return Blocks(empty, np.zeros(0, dtype=np.int32), empty, self._zeros(0))
 
     @cached_property
     def _block_features(self):
