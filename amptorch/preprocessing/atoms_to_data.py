@@ -2,13 +2,9 @@
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from amptorch.frames import Frames, read_images
 from amptorch.preprocessing.data import Data
-
-# Frames given to the descriptor at once: enough to occupy every core, few enough to hold.
-CHUNK = 64
 
 
 class AtomsToData:
@@ -42,17 +38,10 @@ class AtomsToData:
 
         Raises ValueError that names the frame that cannot be used.
         """
-        images = read_images(atoms_collection)
-        data_list = []
-        with tqdm(
-            total=len(images), desc="Computing fingerprints", disable=disable_tqdm, unit=" frames"
-        ) as bar:
-            for start in range(0, len(images), CHUNK):
-                data_list += self._convert(images[start : start + CHUNK], start)
-                bar.update(len(data_list) - bar.n)
-        return data_list
+        return self._convert(read_images(atoms_collection), 0, verbose=not disable_tqdm)
 
-    def _convert(self, images, first_index):
+    def _convert(self, images, first_index, verbose=False):
+        # Everything that can be wrong with a frame is found before the first is described.
         frames = Frames.from_atoms(
             images,
             elements=self.descriptor.elements,
@@ -64,7 +53,7 @@ class AtomsToData:
             images,
             calc_derivatives=self.fprimes,
             save_fps=self.save_fps,
-            verbose=False,
+            verbose=verbose,
             cores=self.cores,
             log=None,
         )
