@@ -23,9 +23,9 @@ from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.potential import Potential
 from amptorch.trainer.callbacks import (
     BestCheckpoint,
+    WandbRun,
     best_column,
     optional_callbacks,
-    wandb_callback,
 )
 from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
 from amptorch.trainer.net import PotentialNet
@@ -77,6 +77,7 @@ class AtomsTrainer:
         if load_dataset:
             self._start_run()
         try:
+            self.load_logger()
             if load_dataset:
                 self.load_dataset()
             self._load_network()
@@ -89,7 +90,6 @@ class AtomsTrainer:
         self.load_model()
         self.load_criterion()
         self.load_optimizer()
-        self.load_logger()
         self.load_extras()
         self.load_skorch()
 
@@ -120,8 +120,8 @@ class AtomsTrainer:
         if raw_data is None and options.lmdb_path is not None:
             raise ValueError("dataset.lmdb_path: LMDB files cannot be read yet; use raw_data")
         images = read_images(raw_data)
-        validation_size(len(images), options.val_split)
         found = self.get_unique_elements(images)
+        validation_size(len(images), options.val_split)
         if self.pretrained and not set(found) <= set(self.elements):
             raise ValueError(
                 f"the checkpoint was trained on the elements {self.elements}, "
@@ -178,7 +178,7 @@ class AtomsTrainer:
         """The callback of Weights and Biases, where `cmd.logger` asks for it."""
         self.logger = None
         if self.settings.cmd.logger:
-            self.logger = wandb_callback(self.identifier, self.settings.to_dict())
+            self.logger = WandbRun(lambda: self.identifier, self.settings.to_dict())
 
     def load_extras(self):
         """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
@@ -272,6 +272,7 @@ class AtomsTrainer:
         self.config = self.config or checkpoint.config
         self._apply(settings_for(self.config, checkpoint), gpu2cpu)
         self.load_rng_seed()
+        self.load_logger()
         self.pretrained, self.train_dataset = True, None
         self.elements = checkpoint.elements
         self.feature_scaler = checkpoint.feature_scaler

@@ -3,7 +3,7 @@
 import copy
 import warnings
 
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler, WandbLogger
 
 
 class BestCheckpoint(Callback):
@@ -63,18 +63,26 @@ def optional_callbacks(config):
     return callbacks
 
 
-def wandb_callback(name, config):
-    """Callback that logs the history to Weights and Biases as run `name`.
+class WandbRun(WandbLogger):
+    """Logs the history to a run of Weights and Biases, which starts when training does.
 
-    Raises ValueError where the package wandb is not installed.
+    name: called for the name of the run. config: dictionary shown with it. Raises ValueError where
+    the package wandb is not installed.
     """
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError(
-            "cmd.logger is True, but the package wandb is not installed; "
-            "`pip install wandb`, or set cmd.logger to False"
-        ) from error
-    from skorch.callbacks import WandbLogger
 
-    return WandbLogger(wandb.init(name=name, config=config), save_model=False)
+    def __init__(self, name, config):
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError(
+                "cmd.logger is True, but the package wandb is not installed; "
+                "`pip install wandb`, or set cmd.logger to False"
+            ) from error
+        super().__init__(None, save_model=False)
+        self.name = name
+        self.config = config
+        self.init_ = wandb.init
+
+    def on_train_begin(self, net, **kwargs):
+        self.wandb_run = self.init_(name=self.name(), config=self.config)
+        super().on_train_begin(net, **kwargs)
