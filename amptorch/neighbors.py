@@ -73,7 +73,8 @@ def neighbor_list(frames, cutoff, threads=None):
     All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
     atoms outside the cell. Linear in the number of atoms; frames are spread over `threads`.
 
-    Raises ValueError where `cutoff` is not positive, or where two atoms of a frame are in one place.
+    Raises ValueError where `cutoff` is not positive, or where two atoms of a frame are in one
+    place.
     """
     if not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")

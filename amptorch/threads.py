@@ -1,5 +1,6 @@
 """Running a kernel over chunks of atoms on all cores."""
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -44,7 +45,7 @@ def run_chunks(kernel, costs, threads=None, chunks_per_thread=4):
     bounds = np.unique(np.concatenate(([0], np.searchsorted(cumulative, targets), [n])))
     futures = [
         _pool(threads, os.getpid()).submit(kernel, int(start), int(stop))
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, stop in itertools.pairwise(bounds)
     ]
     for future in futures:
         future.result()

@@ -35,8 +35,8 @@ S, W, DW, C, WU, WUR, WUC, WPU = range(11, 19)
 POWER, SQUARE, MIX, DMIX = range(19, 23)
 N_ROWS = 23
 
-# Sums over k are kept in an array of their own, five rows a function: value, α, β r_k. (A row of `t`
-# whose number is known only at run time would keep the loops scalar.)
+# Sums over k stand in an array of their own, a row a function with five times WIDTH columns: value,
+# α, β r_k. (A row of `t` whose number is known only at run time would keep the loops scalar.)
 PER_FUNCTION = 5
 
 # Pairs nearer than 1e-4 Å are an atom with itself.

@@ -113,9 +113,9 @@ def _search(positions, basis, inverse, pbc, cutoff, counts):
     for i in range(n):
         xi, yi, zi = wrapped[i, 0], wrapped[i, 1], wrapped[i, 2]
         for axis in range(3):
-            lower[axis] = max(0, int(math.floor((wrapped[i, axis] - cutoff - low[axis]) / width)))
+            lower[axis] = max(0, math.floor((wrapped[i, axis] - cutoff - low[axis]) / width))
             upper[axis] = min(
-                shape[axis] - 1, int(math.floor((wrapped[i, axis] + cutoff - low[axis]) / width))
+                shape[axis] - 1, math.floor((wrapped[i, axis] + cutoff - low[axis]) / width)
             )
         before = n_pairs
         for bz in range(lower[2], upper[2] + 1):
@@ -189,8 +189,8 @@ def _ghosts(positions, basis, inverse, pbc, cutoff):
         images = 1
         for axis in range(3):
             if pbc[axis]:
-                lowest[i, axis] = int(math.ceil(low[axis] - fractional[i, axis]))
-                highest[i, axis] = int(math.floor(high[axis] - fractional[i, axis]))
+                lowest[i, axis] = math.ceil(low[axis] - fractional[i, axis])
+                highest[i, axis] = math.floor(high[axis] - fractional[i, axis])
                 images *= highest[i, axis] - lowest[i, axis] + 1
         n_ghosts += images
     ghosts = np.empty((n_ghosts, 3))
@@ -233,7 +233,7 @@ def _bins(ghosts, cutoff):
             break
         width *= 1.5
     for axis in range(3):
-        shape[axis] = int(math.floor((high[axis] - low[axis]) / width)) + 1
+        shape[axis] = math.floor((high[axis] - low[axis]) / width) + 1
     bin_of = np.empty(n, dtype=np.int64)
     bin_start = np.zeros(shape[0] * shape[1] * shape[2] + 1, dtype=np.int64)
     cursor = np.zeros(bin_start.shape[0], dtype=np.int64)
