@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -172,7 +173,9 @@ def demo(
         },
         "cmd": {"run_dir": str(out), "seed": seed},
     }
-    _train_and_report(settings, sets, stages)
+    # Small networks gain nothing from torch's threads, and lose much to them on a busy machine.
+    with _torch_threads(1):
+        _train_and_report(settings, sets, stages)
 
 
 # From the length of a bond to the whole neighbourhood; etas are in units of 1/cutoff².
@@ -191,6 +194,18 @@ def _load(checkpoint):
     trainer = AtomsTrainer()
     trainer.load_pretrained(str(checkpoint))
     return trainer
+
+
+@contextmanager
+def _torch_threads(number):
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _with_labels(name, images, elements, forces):
