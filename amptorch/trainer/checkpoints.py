@@ -15,8 +15,6 @@ read through `preprocessing.unpickle`. `load_checkpoint(folder).feature_scaler` 
 import io
 import json
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import torch
 
 from amptorch.config import to_json
 from amptorch.preprocessing import FeatureScaler, TargetScaler
-from amptorch.preprocessing.unpickle import load_torch_file
+from amptorch.preprocessing.unpickle import FAILURES, load_torch_file
 from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
 
 
@@ -74,7 +72,7 @@ class Checkpoint:
         """Copy the parameters into `model`; ValueError where they are not those of such a model."""
         try:
             model.load_state_dict(self.params)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"{self.folder / 'params.pt'} does not fit the configured model: {error}"
             ) from error
@@ -158,9 +156,10 @@ def _scalers_from_state(content):
 def _load_tensors(path):
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    content = io.BytesIO(path.read_bytes())
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except (*FAILURES, OSError) as error:
         raise ValueError(f"{path} is damaged or holds more than tensors: {error}") from error
 
 
