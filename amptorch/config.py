@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-import numpy as np
-
 from amptorch.checks import (
     activation_class,
     anything,
@@ -214,22 +212,25 @@ class Config:
 
 
 def to_json(value):
-    """`value` in JSON types: arrays become lists, classes and dtypes their names."""
+    """`value` in JSON types: arrays become lists, classes and dtypes their names.
+
+    What has no such form becomes its `repr`, which a reader refuses by name where it matters.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [to_json(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
+    if hasattr(value, "tolist"):
         return to_json(value.tolist())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if type(value).__module__ == "torch":
+    if type(value).__name__ == "dtype":
         return str(value).removeprefix("torch.")
     if callable(value) and hasattr(value, "__qualname__"):
         return _class_name(value)
-    raise TypeError(f"{value!r} cannot be written into a configuration file")
+    return repr(value)
 
 
 def _class_name(value):

@@ -1,6 +1,7 @@
 """The configuration: defaults, checks, messages, and the way to JSON and back."""
 
 import copy
+import functools
 import json
 import subprocess
 import sys
@@ -130,7 +131,10 @@ def test_classes_by_name_as_yaml_has_them():
         ({"dataset": {"fp_scheme": "gausian"}}, "dataset.fp_scheme must be 'gaussian'"),
         ({"dataset": {"scaling": {"typ": "normalize"}}}, "'typ', did you mean 'type'"),
         ({"dataset": {"scaling": {"range": (1, 0)}}}, "dataset.scaling.range must rise"),
-        ({"dataset": {"val_split": 1}}, "dataset.val_split must be a number at least 0 and below 1, got 1"),
+        (
+            {"dataset": {"val_split": 1}},
+            "dataset.val_split must be a number at least 0 and below 1, got 1",
+        ),
         ({"dataset": {"elements": ["Xx"]}}, "'Xx' is not a chemical symbol"),
         ({"dataset": {"elements": ["Cu", "Cu"]}}, "names an element twice"),
         ({"model": {"activation": "Tahn"}}, "no class 'Tahn' is known, did you mean 'tanh'"),
@@ -239,3 +243,11 @@ def test_what_a_data_set_needs_is_named():
 def test_importing_it_imports_no_torch():
     code = "import sys, amptorch.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_has_no_json_form_is_refused_by_name_on_reading():
+    factory = functools.partial(torch.nn.LeakyReLU, 0.2)
+    written = Config.from_dict({"model": {"activation": factory}}).to_dict()
+    json.dumps(written)
+    with pytest.raises(ValueError, match=r"model\.activation: no class 'functools\.partial"):
+        Config.from_dict(written)

@@ -15,10 +15,7 @@ V1_KEYS = ("raw_data", "descriptor", "fp_length", "cutoff_func")
 
 
 def config_to_json(config):
-    """A `Config` as JSON types, without `raw_data`.
-
-    TypeError where a value cannot be written.
-    """
+    """A `Config` as JSON types, without `raw_data`."""
     params = config.dataset.fp_params
     if not isinstance(params, GaussianDescriptorSet):
         return config.to_dict()

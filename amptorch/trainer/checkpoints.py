@@ -95,8 +95,8 @@ def save_checkpoint(
     params, optimizer, criterion : state dicts
     history : skorch's history, or a list of a dictionary for each epoch
 
-    Raises ValueError where `config` has no elements, TypeError where it holds what cannot be
-    written, and OSError that names the file which cannot be written.
+    Raises ValueError where `config` has no elements, and OSError that names the file which cannot
+    be written.
     """
     if not config.dataset.elements:
         raise ValueError("a checkpoint needs dataset.elements: they number its networks")
