@@ -1,9 +1,12 @@
 """Scores in eV and eV/Å, and the callbacks that record them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import EpochScoring
+from skorch.history import History
 
 from amptorch.metrics import (
     MemEffEpochScoring,
@@ -91,25 +94,17 @@ def test_skorch_can_use_the_scores(frames, tmp_path):
 
 
 def test_best_goes_with_lower_is_better():
-    class Net:
-        target_scaler = type("Scaler", (), {"target_std": 2.0})
-
-        class history:
-            rows = {}
-
-            @classmethod
-            def record(cls, name, value):
-                cls.rows[name] = value
-
+    history = History()
+    net = SimpleNamespace(target_scaler=SimpleNamespace(target_std=2.0), history=history)
     higher = MemEffEpochScoring(mae_energy_score, lower_is_better=False, name="x").initialize()
-    found = []
     for predicted in (1.0, 3.0, 2.0):
-        higher.on_epoch_begin(Net)
+        history.new_epoch()
+        higher.on_epoch_begin(net)
         prediction = (torch.tensor([predicted]), torch.empty(0, 3))
-        higher.on_batch_end(Net, (None, [torch.zeros(1)]), training=False, y_pred=prediction)
-        higher.on_epoch_end(Net)
-        found.append((Net.history.rows["x"], Net.history.rows["x_best"]))
-    assert found == [(2.0, True), (6.0, True), (4.0, False)]
+        higher.on_batch_end(net, (None, [torch.zeros(1)]), training=False, y_pred=prediction)
+        higher.on_epoch_end(net)
+    assert history[:, "x"] == [2.0, 6.0, 4.0]
+    assert history[:, "x_best"] == [True, True, False]
 
 
 @pytest.mark.parametrize(

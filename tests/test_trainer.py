@@ -190,7 +190,7 @@ def test_unwritable_run_dir_is_found_before_any_work(frames, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     trainer = AtomsTrainer(config(frames, tmp_path))
     trainer.load_dataset = lambda: pytest.fail("the data set was made first")
-    with pytest.raises(ValueError, match="cmd.run_dir"):
+    with pytest.raises(ValueError, match=r"cmd\.run_dir"):
         trainer.train()
     assert (tmp_path / "checkpoints").read_text() == "a file"
 
@@ -327,7 +327,7 @@ def test_bad_configuration(frames, tmp_path, monkeypatch, changes, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.traj"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.traj"):
         trained(str(tmp_path / "nothing.traj"), tmp_path)
 
 

@@ -16,7 +16,7 @@ def target_extractor(y):
 
 
 def save_normalizers(normalizers, path):
-    """Write {"target": TargetScaler, "feature": FeatureScaler} as JSON, as a checkpoint holds them."""
+    """Write {"target": TargetScaler, "feature": FeatureScaler} as JSON, as checkpoints do."""
     states = {name: scaler.state() for name, scaler in normalizers.items()}
     Path(path).write_text(json.dumps(states, indent=1), encoding="utf8")
 

@@ -1,0 +1,157 @@
+"""The ASE calculator: forces are derivatives, neighbour lists are reused, dynamics works."""
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.units import fs, kB
+
+from amptorch import AmpTorch, AtomsTrainer
+from amptorch.ase_utils import AmpTorch as FromV1Path
+from tests.small_frames import config, mixed_frames
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return mixed_frames(12)
+
+
+@pytest.fixture(scope="module")
+def trainers(frames, tmp_path_factory):
+    """One trained model of each kind, with smooth activation functions."""
+    run_dir = tmp_path_factory.mktemp("run")
+    trainers = {}
+    for name in ("BPNN", "SingleNN"):
+        settings = config(
+            frames, run_dir, model__name=name, optim__epochs=15, optim__force_coefficient=0.3
+        )
+        trainers[name] = AtomsTrainer(settings)
+        trainers[name].train()
+    return trainers
+
+
+def central_differences(atoms, step=1e-4):
+    """Minus the slope of the calculator's energy, with the error of order step² taken out."""
+    forces = np.empty((len(atoms), 3))
+    for index in np.ndindex(forces.shape):
+        slopes = []
+        for h in (step, 2 * step):
+            energies = []
+            for sign in (1, -1):
+                moved = atoms.copy()
+                moved.positions[index] += sign * h
+                moved.calc = atoms.calc
+                energies.append(moved.get_potential_energy())
+            slopes.append((energies[0] - energies[1]) / (2 * h))
+        forces[index] = -(4 * slopes[0] - slopes[1]) / 3
+    return forces
+
+
+@pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_forces_are_the_slope_of_the_energy(trainers, frames, name, which):
+    atoms = frames[which].copy()
+    atoms.calc = trainers[name].get_calc()
+    forces = atoms.get_forces()
+    assert np.abs(forces).max() > 1e-2
+    numeric = central_differences(atoms)
+    np.testing.assert_allclose(forces, numeric, rtol=1e-7, atol=1e-7 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
+def test_same_as_predict_and_as_the_training_set(trainers, frames, name):
+    trainer = trainers[name]
+    prediction = trainer.predict(frames)
+    dataset = trainer.train_dataset
+    with torch.no_grad():
+        energy, forces = trainer.net.module(dataset.__getitems__(range(len(frames))))
+    scaler = trainer.target_scaler
+    np.testing.assert_allclose(prediction["energy"], scaler.denorm(energy), rtol=1e-10, atol=1e-10)
+    stored = scaler.denorm(forces, pred="forces")
+    np.testing.assert_allclose(np.concatenate(prediction["forces"]), stored, rtol=1e-8, atol=1e-10)
+    for k in (0, 3):
+        atoms = frames[k].copy()
+        atoms.calc = AmpTorch(trainer)
+        assert atoms.get_potential_energy() == pytest.approx(prediction["energy"][k], rel=1e-12)
+        np.testing.assert_allclose(atoms.get_forces(), prediction["forces"][k], atol=1e-12)
+
+
+def test_neighbour_list_is_reused_and_right(trainers, frames):
+    calc = AmpTorch(trainers["BPNN"], skin=0.4)
+    atoms = frames[1].copy()
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+        atoms.calc = calc
+        fresh = atoms.copy()
+        fresh.calc = AmpTorch(trainers["BPNN"], skin=0)
+        np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(), rtol=0, atol=1e-12)
+    assert 1 <= calc.neighbors.builds < 12
+
+
+def test_one_calculator_for_frames_of_any_size(trainers, frames):
+    calc = trainers["BPNN"].get_calc()
+    expected = trainers["BPNN"].predict(frames)["energy"]
+    found = []
+    for atoms in frames:
+        atoms = atoms.copy()
+        atoms.calc = calc
+        found.append(atoms.get_potential_energy())
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_free_energy_is_the_energy(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.calc = trainers["BPNN"].get_calc()
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_optimiser_lowers_the_energy(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.calc = trainers["BPNN"].get_calc()
+    before = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.02, steps=10)
+    assert atoms.get_potential_energy() < before
+
+
+def test_dynamics_conserves_energy(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.calc = trainers["BPNN"].get_calc()
+    thermal = np.sqrt(300 * kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(thermal * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    before = atoms.get_total_energy()
+    kinetic = []
+    dynamics = VelocityVerlet(atoms, timestep=0.5 * fs)
+    dynamics.attach(lambda: kinetic.append(atoms.get_kinetic_energy()))
+    dynamics.run(40)
+    assert np.ptp(kinetic) > 1e-3
+    assert abs(atoms.get_total_energy() - before) < 1e-2 * np.ptp(kinetic)
+
+
+def test_unknown_element_is_named(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.symbols[2] = "Au"
+    atoms.calc = trainers["BPNN"].get_calc()
+    with pytest.raises(ValueError, match=r"atom 2 \(Au\)"):
+        atoms.get_potential_energy()
+
+
+def test_no_forces_where_none_are_predicted(frames, tmp_path):
+    trainer = AtomsTrainer(config(frames, tmp_path, model__get_forces=False, optim__epochs=1))
+    trainer.train()
+    atoms = frames[0].copy()
+    atoms.calc = trainer.get_calc()
+    assert np.isfinite(atoms.get_potential_energy())
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_forces()
+
+
+def test_a_trainer_without_a_model():
+    with pytest.raises(ValueError, match="train"):
+        AtomsTrainer().get_calc()
+
+
+def test_v1_path():
+    assert FromV1Path is AmpTorch
