@@ -52,7 +52,9 @@ def number(minimum=None, maximum=None, above=None, below=None, integer=False):
             or (below is not None and result >= below)
         ):
             raise ValueError(f"{key} must be {wanted}, got {value!r}")
-        return int(result) if integer else result
+        if isinstance(value, numbers.Integral):
+            result = int(value)  # exact, where a float would round a large seed
+        return int(result) if integer else float(result)
 
     return check
 

@@ -99,6 +99,10 @@ def test_what_v1_scripts_give_is_taken():
     assert config.cmd.early_stopping_patience == 7
 
 
+def test_a_large_seed_is_not_rounded():
+    assert Config.from_dict({"cmd": {"seed": 2**60 + 1}}).cmd.seed == 2**60 + 1
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

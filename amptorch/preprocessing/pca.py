@@ -33,9 +33,10 @@ class PCAReducer:
 
     def _fit(self, rows):
         mean = rows.mean(dim=0)
-        # The full basis, so that an element with few atoms has as many components as the others.
-        basis = torch.linalg.svd(rows - mean, full_matrices=True).Vh
-        return mean, basis[: self.num_pc].T
+        centred = rows - mean
+        # Eigenvectors by rising variance, as many as features, however few the atoms.
+        basis = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+        return mean, basis[:, : self.num_pc]
 
     def _of_atom(self, number):
         return self.components[int(number) if self.elementwise else None]
