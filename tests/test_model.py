@@ -209,7 +209,7 @@ def test_forces_are_the_negative_gradient(model):
         move = np.zeros((len(forces), 3))
         move[atom, axis] = step
         rise = model(displaced(batch, move))[0].sum() - model(displaced(batch, -move))[0].sum()
-        assert float(forces[atom, axis]) == pytest.approx(-float(rise) / (2 * step), rel=1e-7)
+        assert forces[atom, axis].item() == pytest.approx(-rise.item() / (2 * step), rel=1e-7)
 
 
 def test_gradcheck_of_the_contraction():
@@ -277,7 +277,7 @@ def test_gradcheck_with_stored_derivatives(described):
     )
     # Frame 3 is a molecule of two atoms.
     assert torch.autograd.gradcheck(lambda x: Forces.apply(x, blocks, np.array([3])), g)
-    assert float(Forces.apply(g, blocks, np.array([3])).abs().max()) > 0
+    assert bool(Forces.apply(g, blocks, np.array([3])).abs().max() > 0)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -295,7 +295,7 @@ def test_forces_of_real_frames_are_the_negative_gradient(kind, described):
             object.__setattr__(moved, "positions", positions)
             energies.append(model(real_batch(moved, descriptor, scaler, blocks))[0].sum().item())
         expected = -(energies[0] - energies[1]) / (2 * step)
-        assert float(forces[atom, 1]) == pytest.approx(expected, rel=1e-6, abs=1e-8)
+        assert forces[atom, 1].item() == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("kind", MODELS)
