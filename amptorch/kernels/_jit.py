@@ -28,6 +28,12 @@ def inlined(function):
     return _sharing_stamp(numba.njit(forceinline=True, **FLAGS)(function))
 
 
+def spliced(function):
+    """The same for a function that only chooses between others: numba itself puts its body in the
+    caller's, so that array arguments are not counted twice."""
+    return _sharing_stamp(numba.njit(inline="always", **FLAGS)(function))
+
+
 def _sharing_stamp(dispatcher):
     """Make the cached machine code of a kernel depend on the sources of all kernels.
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from amptorch.kernels import lanes
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import njit, spliced
 from amptorch.kernels.lanes import PER_FUNCTION, WIDTH
 from amptorch.kernels.structures import (
     DU,
@@ -55,29 +55,29 @@ def envelope(f, q, h, work):
         m = min(WIDTH, n - first)
         for j in range(m):
             t[lanes.S * WIDTH + j] = row[R2, first + j]
-        _radial_factor(t, m, factor, coefficients)
+        _radial_factor(t, lanes.groups_of(m), factor, coefficients)
         for j in range(m):
             row[U, first + j] = t[lanes.W * WIDTH + j]
             row[DU, first + j] = t[lanes.DW * WIDTH + j]
 
 
-@inlined
-def _radial_factor(t, m, factor, coefficients):
+@spliced
+def _radial_factor(t, groups, factor, coefficients):
     """W = exp(−ηS) fc(√S) and DW = dW/dS."""
     if factor.stop > factor.start:
         cutoff2 = factor.cutoff * factor.cutoff
-        lanes.polynomial(t, m, cutoff2, coefficients, factor.start, factor.stop)
+        lanes.polynomial(t, groups, cutoff2, coefficients, factor.start, factor.stop)
     else:
-        lanes.exact(t, m, factor.cutoff_kind, factor.cutoff_gamma, factor.eta, factor.cutoff)
+        lanes.exact(t, groups, factor.cutoff_kind, factor.cutoff_gamma, factor.eta, factor.cutoff)
 
 
-@inlined
-def _pair_factor(t, m, factor, coefficients):
+@spliced
+def _pair_factor(t, groups, factor, coefficients):
     """w and dw/ds of pairs, from S: 1 and 0 for G5."""
     if factor.kind == 4:
-        _radial_factor(t, m, factor, coefficients)
+        _radial_factor(t, groups, factor, coefficients)
     else:
-        lanes.everywhere(t, m)
+        lanes.everywhere(t, groups)
 
 
 @njit
@@ -107,12 +107,14 @@ def values(i, f, q, h, work, out):
             lanes.clear(sums, end - shapes, WIDTH)
             for k in range(max(segment[b], first + 1), segment[b + 1]):
                 m = min(WIDTH, k - first)
-                lanes.distances(t, m, row[X, k], row[Y, k], row[Z, k], row[R2, k], row[RINV, k])
-                _pair_factor(t, m, factor, coefficients)
-                lanes.products(t, m, row[RINV, k], row[U, k])
+                groups = lanes.groups_of(m)
+                lanes.distances(t, groups, row[X, k], row[Y, k], row[Z, k], row[R2, k], row[RINV, k])
+                _pair_factor(t, groups, factor, coefficients)
+                lanes.products(t, groups, row[RINV, k], row[U, k])
+                lanes.drop(t, lanes.WU, m)
                 for s in range(shapes, end):
-                    lanes.power(t, m, lambdas[s], zetas[s])
-                    lanes.accumulate_value(t, m, sums, s - shapes)
+                    lanes.power(t, groups, lambdas[s], zetas[s])
+                    lanes.accumulate_value(t, groups, sums, s - shapes)
             # Lanes are ordered by element, so pairs j < k are those with element of j <= b.
             for a in range(b + 1):
                 low = max(segment[a], first) - first
@@ -139,6 +141,7 @@ def derivatives(i, f, q, h, work, out, blocks):
     coefficients, factor = f.coefficients, _factor(f, q, h)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
+        groups = lanes.groups_of(m)
         _load(row, t, first, m)
         for b in range(n_elements):
             if segment[b] == segment[b + 1]:
@@ -146,13 +149,13 @@ def derivatives(i, f, q, h, work, out, blocks):
             lanes.clear(sums, end - shapes, PER_FUNCTION * WIDTH)
             for k in range(segment[b], segment[b + 1]):
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
-                lanes.distances(t, m, xk, yk, zk, row[R2, k], row[RINV, k])
-                _pair_factor(t, m, factor, coefficients)
-                lanes.products(t, m, row[RINV, k], row[U, k])
+                lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
+                _pair_factor(t, groups, factor, coefficients)
+                lanes.products(t, groups, row[RINV, k], row[U, k])
                 for s in range(shapes, end):
                     lam, zeta = lambdas[s], zetas[s]
-                    lanes.power(t, m, lam, zeta - t.dtype.type(1.0))
-                    lanes.accumulate_gradient(t, m, sums, s - shapes, lam, zeta, xk, yk, zk)
+                    lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
+                    lanes.accumulate_gradient(t, groups, sums, s - shapes, lam, zeta, xk, yk, zk)
             for s in range(shapes, end):
                 _finish_gradient(row, t, first, m, sums, s - shapes, scales[s])
                 for a in range(n_elements):
@@ -205,6 +208,7 @@ def pair_gradients(i, f, q, h, work, weights, out):
     weights_of = work.lane_weights
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
+        groups = lanes.groups_of(m)
         _load(row, t, first, m)
         lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
         for b in range(n_elements):
@@ -221,15 +225,15 @@ def pair_gradients(i, f, q, h, work, weights, out):
                         weights_of[s - shapes, j] = weight
             for k in range(segment[b], segment[b + 1]):
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
-                lanes.distances(t, m, xk, yk, zk, row[R2, k], row[RINV, k])
-                _pair_factor(t, m, factor, coefficients)
-                lanes.products(t, m, row[RINV, k], row[U, k])
-                lanes.clear_mix(t, m)
+                lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
+                _pair_factor(t, groups, factor, coefficients)
+                lanes.products(t, groups, row[RINV, k], row[U, k])
+                lanes.clear_mix(t, groups)
                 for s in range(shapes, end):
                     lam, zeta = lambdas[s], zetas[s]
-                    lanes.power(t, m, lam, zeta - t.dtype.type(1.0))
-                    lanes.mix(t, m, weights_of, s - shapes, lam, zeta)
-                lanes.accumulate_mixed_gradient(t, m, sums, xk, yk, zk)
+                    lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
+                    lanes.mix(t, groups, weights_of, s - shapes, lam, zeta)
+                lanes.accumulate_mixed_gradient(t, groups, sums, xk, yk, zk)
         _finish_gradient(row, t, first, m, sums, 0, t.dtype.type(1.0))
         for j in range(m):
             p = work.pair[first + j]
@@ -249,6 +253,7 @@ def directional(i, f, q, h, work, out):
     coefficients, factor = f.coefficients, _factor(f, q, h)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
+        groups = lanes.groups_of(m)
         _load(row, t, first, m)
         for j in range(m):
             vx, vy, vz = row[VX, first + j], row[VY, first + j], row[VZ, first + j]
@@ -263,19 +268,22 @@ def directional(i, f, q, h, work, out):
             lanes.clear(sums, end - shapes, WIDTH)
             for k in range(max(segment[b], first + 1), segment[b + 1]):
                 m = min(WIDTH, k - first)
+                groups = lanes.groups_of(m)
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
                 vxk, vyk, vzk = row[VX, k], row[VY, k], row[VZ, k]
                 r_dot_vk = xk * vxk + yk * vyk + zk * vzk
                 delta_uk = (row[DU, k] + row[DU, k]) * r_dot_vk
-                lanes.distances(t, m, xk, yk, zk, row[R2, k], row[RINV, k])
-                _pair_factor(t, m, factor, coefficients)
+                lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
+                _pair_factor(t, groups, factor, coefficients)
                 lanes.directional_products(
-                    t, m, xk, yk, zk, row[RINV, k], row[U, k], vxk, vyk, vzk, delta_uk, r_dot_vk
+                    t, groups, xk, yk, zk, row[RINV, k], row[U, k], vxk, vyk, vzk, delta_uk, r_dot_vk
                 )
+                lanes.drop(t, lanes.WU, m)
+                lanes.drop(t, lanes.WUC, m)
                 for s in range(shapes, end):
                     lam, zeta = lambdas[s], zetas[s]
-                    lanes.power(t, m, lam, zeta - t.dtype.type(1.0))
-                    lanes.accumulate_directional(t, m, sums, s - shapes, lam, zeta)
+                    lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
+                    lanes.accumulate_directional(t, groups, sums, s - shapes, lam, zeta)
             for a in range(b + 1):
                 low = max(segment[a], first) - first
                 high = min(segment[a + 1] - first, WIDTH)

@@ -140,8 +140,8 @@ def _workspace(f, offsets, vectors, start, stop):
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
         np.zeros(lanes.N_ROWS * lanes.WIDTH, dtype),
-        np.empty((n_shapes, lanes.PER_FUNCTION * lanes.WIDTH), dtype),
-        np.empty((n_shapes, lanes.WIDTH), dtype),
+        np.zeros((n_shapes, lanes.PER_FUNCTION * lanes.WIDTH), dtype),
+        np.zeros((n_shapes, lanes.WIDTH), dtype),
     )
 
 
