@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from amptorch.kernels import lanes
+from amptorch.kernels import lanes, moments
 from amptorch.kernels._jit import njit, spliced
 from amptorch.kernels.lanes import PER_FUNCTION, WIDTH
 from amptorch.kernels.structures import (
@@ -44,6 +44,17 @@ def _factor(f, q, h):
         f.group_polynomial[h, 0],
         f.group_polynomial[h, 1],
     )
+
+
+@njit
+def _moments_first(f, h, work):
+    """Shapes of the group before this one are served by moments, which are collected here."""
+    n_elements = work.segment.shape[0] - 1
+    n = work.segment[n_elements]
+    if f.group_moments[h] == 0 or not moments.pay_off(f.group_degree[h], n_elements, n):
+        return f.shape_start[h]
+    moments.collect(f.group_degree[h], work)
+    return f.shape_start[h] + f.group_moments[h]
 
 
 @njit
@@ -98,7 +109,11 @@ def values(i, f, q, h, work, out):
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
-    shapes, end = f.shape_start[h], f.shape_start[h + 1]
+    shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
+    if shapes > f.shape_start[h]:
+        moments.values(i, f, h, shapes, work, out)
+    if shapes == end:
+        return
     zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
     coefficients, factor = f.coefficients, _factor(f, q, h)
     for first in range(0, n, WIDTH):
@@ -108,7 +123,8 @@ def values(i, f, q, h, work, out):
             for k in range(max(segment[b], first + 1), segment[b + 1]):
                 m = min(WIDTH, k - first)
                 groups = lanes.groups_of(m)
-                lanes.distances(t, groups, row[X, k], row[Y, k], row[Z, k], row[R2, k], row[RINV, k])
+                xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
+                lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
                 _pair_factor(t, groups, factor, coefficients)
                 lanes.products(t, groups, row[RINV, k], row[U, k])
                 lanes.drop(t, lanes.WU, m)
@@ -136,7 +152,12 @@ def derivatives(i, f, q, h, work, out, blocks):
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     half = t.dtype.type(0.5)
-    shapes, end = f.shape_start[h], f.shape_start[h + 1]
+    shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
+    if shapes > f.shape_start[h]:
+        moments.values(i, f, h, shapes, work, out)
+        moments.derivatives(i, f, q, h, shapes, work, blocks)
+    if shapes == end:
+        return
     zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
     coefficients, factor = f.coefficients, _factor(f, q, h)
     for first in range(0, n, WIDTH):
@@ -202,7 +223,11 @@ def pair_gradients(i, f, q, h, work, weights, out):
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
-    shapes, end = f.shape_start[h], f.shape_start[h + 1]
+    shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
+    if shapes > f.shape_start[h]:
+        moments.pair_gradients(i, f, h, shapes, work, weights, out)
+    if shapes == end:
+        return
     zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
     coefficients, factor = f.coefficients, _factor(f, q, h)
     weights_of = work.lane_weights
@@ -248,7 +273,11 @@ def directional(i, f, q, h, work, out):
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
-    shapes, end = f.shape_start[h], f.shape_start[h + 1]
+    shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
+    if shapes > f.shape_start[h]:
+        moments.directional(i, f, h, shapes, work, out)
+    if shapes == end:
+        return
     zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
     coefficients, factor = f.coefficients, _factor(f, q, h)
     for first in range(0, n, WIDTH):
@@ -270,13 +299,13 @@ def directional(i, f, q, h, work, out):
                 m = min(WIDTH, k - first)
                 groups = lanes.groups_of(m)
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
-                vxk, vyk, vzk = row[VX, k], row[VY, k], row[VZ, k]
+                uk, vxk, vyk, vzk = row[U, k], row[VX, k], row[VY, k], row[VZ, k]
                 r_dot_vk = xk * vxk + yk * vyk + zk * vzk
                 delta_uk = (row[DU, k] + row[DU, k]) * r_dot_vk
                 lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
                 _pair_factor(t, groups, factor, coefficients)
                 lanes.directional_products(
-                    t, groups, xk, yk, zk, row[RINV, k], row[U, k], vxk, vyk, vzk, delta_uk, r_dot_vk
+                    t, groups, xk, yk, zk, row[RINV, k], uk, vxk, vyk, vzk, delta_uk, r_dot_vk
                 )
                 lanes.drop(t, lanes.WU, m)
                 lanes.drop(t, lanes.WUC, m)

@@ -25,8 +25,8 @@ from amptorch.kernels._jit import inlined, njit
 from amptorch.kernels.cutoffs import cutoff_function
 
 WIDTH = 128
-# Loops run over whole groups of 8 lanes, so that no scalar remainder is left (a third of the time of
-# rows of 95 lanes); lanes beyond the last neighbour hold old finite numbers that nobody reads.
+# Loops run over whole groups of 8 lanes, so that no scalar remainder is left (a third of the time
+# with 95 neighbours); lanes beyond the last neighbour hold old finite numbers that nobody reads.
 LANES = 8
 
 # Neighbours j: vector from i, r², 1/r, u_j; for directional derivatives also the relative

@@ -35,6 +35,8 @@ class Functions(NamedTuple):
     group_start: np.ndarray
     group_kind: np.ndarray  # 4 or 5
     group_eta: np.ndarray
+    group_degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
+    group_moments: np.ndarray  # how many these are; they come first
     group_polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
     coefficients: np.ndarray
     shape_start: np.ndarray
@@ -70,6 +72,9 @@ class Work(NamedTuple):
     t: np.ndarray  # lanes
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
     lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
+    mono: np.ndarray  # (monomials, WIDTH), see moments.py
+    moment: np.ndarray  # (E, monomials)
+    poly: np.ndarray  # (1, monomials)
 
 
 @njit

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels import angular, lanes
+from amptorch.kernels import angular, lanes, moments
 from amptorch.kernels._jit import njit
 from amptorch.kernels.cutoffs import cutoff_function
 from amptorch.kernels.structures import (
@@ -142,6 +142,9 @@ def _workspace(f, offsets, vectors, start, stop):
         np.zeros(lanes.N_ROWS * lanes.WIDTH, dtype),
         np.zeros((n_shapes, lanes.PER_FUNCTION * lanes.WIDTH), dtype),
         np.zeros((n_shapes, lanes.WIDTH), dtype),
+        np.zeros((moments.N_MONOMIALS, lanes.WIDTH), dtype),
+        np.empty((n_elements, moments.N_MONOMIALS), dtype),
+        np.empty((1, moments.N_MONOMIALS), dtype),
     )
 
 

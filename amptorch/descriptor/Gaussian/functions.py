@@ -4,6 +4,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from amptorch.kernels import cutoffs
+from amptorch.kernels.moments import MAX_ZETA
 from amptorch.kernels.structures import Functions
 
 CUTOFFS = {"cosine": cutoffs.COSINE, "polynomial": cutoffs.POLYNOMIAL}
@@ -26,7 +27,7 @@ def compile_functions(tables, elements, cutoff, dtype):
     n_elements = len(elements)
     cutoff_start, all_cutoffs, cutoff_element = [0], [], []
     radial_start, radial = [0], []
-    group_start, groups, polynomials = [0], [], []
+    group_start, groups, polynomials, degrees = [0], [], [], []
     coefficients = []
     shape_start, shapes = [0], []
     n_features = max(len(table) for table in tables.values())
@@ -55,7 +56,13 @@ def compile_functions(tables, elements, cutoff, dtype):
                 by_shape = {}
                 for k in chosen:
                     by_shape.setdefault((table[k, 5], table[k, 6]), []).append(k)
-                for (zeta, lam), features in sorted(by_shape.items()):
+                by_moments = [
+                    zeta for zeta, _ in by_shape if kind == 5 and zeta in range(1, MAX_ZETA + 1)
+                ]
+                degrees.append((int(max(by_moments, default=0)), len(by_moments)))
+                order = sorted(by_shape, key=lambda shape: (shape[0] not in by_moments, shape))
+                for zeta, lam in order:
+                    features = by_shape[zeta, lam]
                     columns = np.full((n_elements, n_elements), -1, dtype=np.int64)
                     for k in features:
                         a, b = index[int(table[k, 1])], index[int(table[k, 2])]
@@ -88,6 +95,8 @@ def compile_functions(tables, elements, cutoff, dtype):
         group_start=integers(group_start),
         group_kind=column(groups, 0, np.int64),
         group_eta=column(groups, 1),
+        group_degree=column(degrees, 0, np.int64),
+        group_moments=column(degrees, 1, np.int64),
         group_polynomial=integers(polynomials).reshape(-1, 2),
         coefficients=np.array(coefficients, dtype=dtype),
         shape_start=integers(shape_start),

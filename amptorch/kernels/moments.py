@@ -1,0 +1,279 @@
+"""G5 with integer ζ in linear cost, from moments of the neighbour density.
+
+G5 has no factor of r_jk, and (1 + λ r̂_j·r̂_k)^ζ is a polynomial in the components of r̂_j and r̂_k:
+
+    (1 + λ r̂_j·r̂_k)^ζ
+        = Σ_m C(ζ, m) λ^m Σ_{a+b+c=m} m!/(a! b! c!) (x_j^a y_j^b z_j^c) (x_k^a y_k^b z_k^c)
+
+so the sum over k is a moment M = Σ_k u_k x_k^a y_k^b z_k^c of each neighbour element, and what is
+left is a polynomial h(r̂_j) a lane. Its gradient, with ∇ that of h as a polynomial and t = r̂·∇h, is
+
+    ∂[u h]/∂r_j = 2 du/d(r²) h r_j + (u/r) (∇h − t r̂_j).
+
+The sum contains j = k, where the polynomial is (1 + λ)^ζ; that is taken off.
+"""
+
+import math
+
+import numpy as np
+
+from amptorch.kernels import lanes
+from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels.lanes import PER_FUNCTION, WIDTH
+from amptorch.kernels.structures import DU, RINV, VX, VY, VZ, U, X, Y, Z, block_index
+
+MAX_ZETA = 6
+
+
+def _monomial_tables():
+    """Exponents of x^a y^b z^c by degree; each as a product of an earlier one and a component; the
+    place of its derivatives; m!/(a! b! c!)."""
+    exponents = [
+        (a, b, m - a - b)
+        for m in range(MAX_ZETA + 1)
+        for a in range(m, -1, -1)
+        for b in range(m - a, -1, -1)
+    ]
+    place = {e: k for k, e in enumerate(exponents)}
+    factor = np.zeros((len(exponents), 2), dtype=np.int64)
+    lower = np.zeros((len(exponents), 3), dtype=np.int64)
+    weights = np.zeros(len(exponents))
+    for k, e in enumerate(exponents):
+        for axis in range(3):
+            if e[axis] > 0:
+                lower[k, axis] = place[tuple(n - (d == axis) for d, n in enumerate(e))]
+                factor[k] = lower[k, axis], axis
+        weights[k] = math.factorial(sum(e)) / math.prod(math.factorial(n) for n in e)
+    return np.array(exponents), factor, lower, weights
+
+
+EXPONENTS, FACTOR, LOWER, WEIGHTS = _monomial_tables()
+DEGREE = EXPONENTS.sum(axis=1)
+N_MONOMIALS = len(EXPONENTS)
+
+
+@njit
+def monomials_up_to(degree):
+    """Number of monomials of at most this degree."""
+    return (degree + 1) * (degree + 2) * (degree + 3) // 6
+
+
+@njit
+def pay_off(degree, n_elements, n):
+    """Whether moments are cheaper than pairs for n neighbours (measured: about equal at 3 n)."""
+    return n_elements * monomials_up_to(degree) < 3 * n
+
+
+@njit
+def collect(degree, work):
+    """Moments of every element, up to `degree`."""
+    row, mono, moment, segment = work.row, work.mono, work.moment, work.segment
+    n_elements = segment.shape[0] - 1
+    n = segment[n_elements]
+    count = monomials_up_to(degree)
+    lanes.clear(moment, n_elements, N_MONOMIALS)
+    for first in range(0, n, WIDTH):
+        m = min(WIDTH, n - first)
+        _monomials(row, mono, first, m, count)
+        for e in range(n_elements):
+            low, high = max(segment[e], first) - first, min(segment[e + 1] - first, WIDTH)
+            for k in range(count):
+                total = moment.dtype.type(0.0)
+                for j in range(low, high):
+                    total += mono[k, j] * row[U, first + j]
+                moment[e, k] += total
+
+
+@njit
+def values(i, f, h, split, work, out):
+    """Functions `shape_start[h]:split` from the moments alone."""
+    moment, poly, segment, row = work.moment, work.poly, work.segment, work.row
+    n_elements = segment.shape[0] - 1
+    half = moment.dtype.type(0.5)
+    for b in range(n_elements):
+        for s in range(f.shape_start[h], split):
+            lanes.clear(poly, 1, N_MONOMIALS)
+            scale = f.shape_scale[s]
+            count = _add_polynomial(poly, moment, b, f.shape_zeta[s], f.shape_lambda[s], scale)
+            for a in range(b + 1):
+                feature = f.shape_feature[s, a, b]
+                if feature < 0:
+                    continue
+                total = moment.dtype.type(0.0)
+                for k in range(count):
+                    total += poly[0, k] * moment[a, k]
+                if a == b:
+                    squares = moment.dtype.type(0.0)
+                    for j in range(segment[a], segment[a + 1]):
+                        squares += row[U, j] * row[U, j]
+                    total -= scale * _same(f.shape_zeta[s], f.shape_lambda[s]) * squares
+                    total *= half
+                out[i, feature] += total
+
+
+@njit
+def derivatives(i, f, q, h, split, work, blocks):
+    """Blocks of functions `shape_start[h]:split`."""
+    t, segment = work.t, work.segment
+    n_elements = segment.shape[0] - 1
+    n = segment[n_elements]
+    for first in range(0, n, WIDTH):
+        m = min(WIDTH, n - first)
+        _monomials(work.row, work.mono, first, m, monomials_up_to(f.group_degree[h]))
+        for b in range(n_elements):
+            for s in range(f.shape_start[h], split):
+                zeta, lam, scale = f.shape_zeta[s], f.shape_lambda[s], f.shape_scale[s]
+                lanes.clear(work.poly, 1, N_MONOMIALS)
+                count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
+                _evaluate(work.mono, work.poly, work.sums, m, count)
+                for a in range(n_elements):
+                    feature = f.shape_feature[s, a, b]
+                    if feature < 0:
+                        continue
+                    low = max(segment[a], first) - first
+                    high = min(segment[a + 1] - first, WIDTH)
+                    same = scale * _same(zeta, lam) if a == b else zeta - zeta
+                    _gradient(work, first, low, high, same)
+                    base = block_index(f.block_row, blocks, i, f.cutoff_element[q], a, feature, 0)
+                    for j in range(low, high):
+                        slot = work.slot[first + j]
+                        if slot >= 0:
+                            blocks.values[base + 3 * slot] += t[lanes.S * WIDTH + j]
+                            blocks.values[base + 3 * slot + 1] += t[lanes.W * WIDTH + j]
+                            blocks.values[base + 3 * slot + 2] += t[lanes.DW * WIDTH + j]
+
+
+@njit
+def pair_gradients(i, f, h, split, work, weights, out):
+    """Functions `shape_start[h]:split`, weighted and summed into one polynomial an element."""
+    t, segment = work.t, work.segment
+    n_elements = segment.shape[0] - 1
+    n = segment[n_elements]
+    count = monomials_up_to(f.group_degree[h])
+    for first in range(0, n, WIDTH):
+        m = min(WIDTH, n - first)
+        _monomials(work.row, work.mono, first, m, count)
+        for a in range(n_elements):
+            low, high = max(segment[a], first) - first, min(segment[a + 1] - first, WIDTH)
+            if low >= high:
+                continue
+            lanes.clear(work.poly, 1, N_MONOMIALS)
+            same = t.dtype.type(0.0)
+            for b in range(n_elements):
+                for s in range(f.shape_start[h], split):
+                    feature = f.shape_feature[s, a, b]
+                    if feature < 0:
+                        continue
+                    zeta, lam = f.shape_zeta[s], f.shape_lambda[s]
+                    weight = f.shape_scale[s] * weights[i, feature]
+                    _add_polynomial(work.poly, work.moment, b, zeta, lam, weight)
+                    if a == b:
+                        same += weight * _same(zeta, lam)
+            _evaluate(work.mono, work.poly, work.sums, m, count)
+            _gradient(work, first, low, high, same)
+            for j in range(low, high):
+                p = work.pair[first + j]
+                out[p, 0] += t[lanes.S * WIDTH + j]
+                out[p, 1] += t[lanes.W * WIDTH + j]
+                out[p, 2] += t[lanes.DW * WIDTH + j]
+
+
+@njit
+def directional(i, f, h, split, work, out):
+    """J v of functions `shape_start[h]:split`."""
+    row, t, segment = work.row, work.t, work.segment
+    n_elements = segment.shape[0] - 1
+    n = segment[n_elements]
+    for first in range(0, n, WIDTH):
+        m = min(WIDTH, n - first)
+        _monomials(row, work.mono, first, m, monomials_up_to(f.group_degree[h]))
+        for b in range(n_elements):
+            for s in range(f.shape_start[h], split):
+                zeta, lam, scale = f.shape_zeta[s], f.shape_lambda[s], f.shape_scale[s]
+                lanes.clear(work.poly, 1, N_MONOMIALS)
+                count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
+                _evaluate(work.mono, work.poly, work.sums, m, count)
+                for a in range(n_elements):
+                    feature = f.shape_feature[s, a, b]
+                    if feature < 0:
+                        continue
+                    low = max(segment[a], first) - first
+                    high = min(segment[a + 1] - first, WIDTH)
+                    same = scale * _same(zeta, lam) if a == b else zeta - zeta
+                    _gradient(work, first, low, high, same)
+                    total = t.dtype.type(0.0)
+                    for j in range(low, high):
+                        total += (
+                            t[lanes.S * WIDTH + j] * row[VX, first + j]
+                            + t[lanes.W * WIDTH + j] * row[VY, first + j]
+                            + t[lanes.DW * WIDTH + j] * row[VZ, first + j]
+                        )
+                    out[i, feature] += total
+
+
+@njit
+def _monomials(row, mono, first, m, count):
+    """mono[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
+    one = row.dtype.type(1.0)
+    for j in range(m):
+        mono[0, j] = one
+    for k in range(1, count):
+        before, axis = FACTOR[k, 0], FACTOR[k, 1]
+        for j in range(m):
+            mono[k, j] = mono[before, j] * (row[X + axis, first + j] * row[RINV, first + j])
+
+
+@njit
+def _add_polynomial(poly, moment, e, zeta, lam, weight):
+    """Add weight Σ_k u_k (1 + λ r̂·r̂_k)^ζ over the neighbours of element e, as a polynomial in r̂."""
+    degree = int(zeta)
+    binomial = poly.dtype.type(1.0)
+    k = 0
+    for m in range(degree + 1):
+        for _ in range((m + 1) * (m + 2) // 2):
+            poly[0, k] += weight * binomial * poly.dtype.type(WEIGHTS[k]) * moment[e, k]
+            k += 1
+        binomial *= lam * poly.dtype.type(degree - m) / poly.dtype.type(m + 1)
+    return k
+
+
+@inlined
+def _same(zeta, lam):
+    """The polynomial at r̂_j = r̂_k."""
+    return (1 + lam) ** int(zeta)
+
+
+@njit
+def _evaluate(mono, poly, sums, m, count):
+    """h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function 0."""
+    lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
+    zero = poly.dtype.type(0.0)
+    for k in range(count):
+        c = poly[0, k]
+        if c == zero:
+            continue
+        cm = c * poly.dtype.type(DEGREE[k])
+        cx = c * poly.dtype.type(EXPONENTS[k, 0])
+        cy = c * poly.dtype.type(EXPONENTS[k, 1])
+        cz = c * poly.dtype.type(EXPONENTS[k, 2])
+        kx, ky, kz = LOWER[k, 0], LOWER[k, 1], LOWER[k, 2]
+        for j in range(m):
+            sums[0, j] += c * mono[k, j]
+            sums[0, WIDTH + j] += cm * mono[k, j]
+            sums[0, 2 * WIDTH + j] += cx * mono[kx, j]
+            sums[0, 3 * WIDTH + j] += cy * mono[ky, j]
+            sums[0, 4 * WIDTH + j] += cz * mono[kz, j]
+
+
+@njit
+def _gradient(work, first, low, high, same):
+    """Gradients of lanes low:high in rows S, W, DW; `same` is what j = k contributes."""
+    row, t, sums = work.row, work.t, work.sums
+    for j in range(low, high):
+        u, rinv = row[U, first + j], row[RINV, first + j]
+        du = row[DU, first + j] + row[DU, first + j]
+        along = du * (sums[0, j] - same * u) - u * rinv * rinv * sums[0, WIDTH + j]
+        u *= rinv
+        t[lanes.S * WIDTH + j] = along * row[X, first + j] + u * sums[0, 2 * WIDTH + j]
+        t[lanes.W * WIDTH + j] = along * row[Y, first + j] + u * sums[0, 3 * WIDTH + j]
+        t[lanes.DW * WIDTH + j] = along * row[Z, first + j] + u * sums[0, 4 * WIDTH + j]
