@@ -1,5 +1,7 @@
 """The ASE calculator."""
 
+from typing import ClassVar
+
 from ase.calculators.calculator import Calculator, all_changes
 
 from amptorch.frames import Frames
@@ -15,14 +17,14 @@ class AmpTorch(Calculator):
     `calculate` raises ValueError, before any work, where an element is not one of the model's.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces")
+    implemented_properties: ClassVar[list] = ["energy", "free_energy", "forces"]
 
     def __init__(self, trainer, skin=0.3, **kwargs):
         super().__init__(**kwargs)
         self.trainer = trainer
         self.neighbors = VerletList(trainer.potential.descriptor.cutoff, skin)
         if not trainer.forcetraining:
-            self.implemented_properties = ("energy", "free_energy")
+            self.implemented_properties = ["energy", "free_energy"]
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)

@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch.utils.data import DataLoader, Subset
 
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.dataset.describe import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
@@ -158,6 +159,25 @@ def test_single_precision(frames):
     )
     assert np.isfinite(loss)
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
+
+
+def test_result_does_not_depend_on_the_number_of_threads(frames, dataset):
+    other = AtomsDataset(frames, SETUP, cores=2, verbose=False)
+    alone = AtomsDataset(frames, SETUP, cores=1, verbose=False)
+    assert torch.equal(other.fingerprint, alone.fingerprint)
+    assert torch.equal(other[1].fprimes.to_dense(), alone[1].fprimes.to_dense())
+
+
+def test_chunks_do_not_show(frames, dataset, monkeypatch):
+    monkeypatch.setattr(chunks_of_frames, "__defaults__", (10,))
+    model = make_model(BPNN)
+    for kind in ("stored", "recompute"):
+        other = AtomsDataset(frames, SETUP, derivatives=kind, verbose=False)
+        torch.testing.assert_close(other.fingerprint, dataset.fingerprint, rtol=1e-13, atol=1e-14)
+        indices = [6, 0, 7]
+        expected = model(dataset.__getitems__(indices))
+        for one, two in zip(model(other.__getitems__(indices)), expected, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
 def test_energies_only_keeps_no_derivatives(frames):

@@ -179,6 +179,12 @@ def test_no_run_writes_over_another(tmp_path):
     assert all(folder.is_dir() and "-name" in folder.name for folder in folders)
 
 
+def test_no_epochs(frames, tmp_path):
+    trainer = trained(frames, tmp_path, optim__epochs=0)
+    assert len(trainer.net.history) == 0
+    assert np.isfinite(trainer.predict(frames)["energy"]).all()
+
+
 def test_identifier(frames, tmp_path):
     trainer = trained(frames, tmp_path, cmd__identifier="copper", optim__epochs=1)
     assert trainer.identifier == trainer.cp_dir.name

@@ -181,6 +181,16 @@ def test_frames_with_other_elements_are_refused(trainer, golden_images, tmp_path
         trainer.predict(golden_images)
 
 
+def test_a_run_that_cannot_go_on_leaves_no_folder(trainer, golden_images, tmp_path):
+    settings = {"cmd": {"run_dir": str(tmp_path), "verbose": False}}
+    other = loaded(trainer.cp_dir, settings)
+    with pytest.raises(ValueError, match="raw_data"):
+        other.train()
+    with pytest.raises(ValueError, match="trained on"):
+        other.train(raw_data=golden_images)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "name", ["config.json", "normalizers.json", "params.pt", "optimizer.pt", "history.json"]
 )

@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,16 +75,11 @@ class AtomsTrainer:
         `dataset.elements` is given, up to the point where parameters can be loaded."""
         self.load_config()
         self.load_rng_seed()
-        if load_dataset:
-            self._start_run()
-        try:
+        with self._new_run() if load_dataset else nullcontext():
             self.load_logger()
             if load_dataset:
                 self.load_dataset()
             self._load_network()
-        except BaseException:
-            remove_if_empty(self.cp_dir)
-            raise
         self._loaded = load_dataset
 
     def _load_network(self):
@@ -229,9 +225,9 @@ class AtomsTrainer:
         if raw_data is not None:
             self._raw_data = raw_data
         if self.pretrained:
-            self._start_run()
-            if raw_data is not None or self.train_dataset is None:
-                self.load_dataset()
+            with self._new_run():
+                if raw_data is not None or self.train_dataset is None:
+                    self.load_dataset()
         elif raw_data is not None or not self._loaded:
             self.load()
         self._loaded = False
@@ -242,13 +238,22 @@ class AtomsTrainer:
             self.net.partial_fit(self.train_dataset, None)
         logger.info("training took %.1f s", time.perf_counter() - start)
 
-    def _start_run(self):
-        """Make the folder of this run, which also finds out whether it can be written to."""
+    @contextmanager
+    def _new_run(self):
+        """Make the folder of a run, to find out at once whether it can be written to; it goes
+        again where the block fails."""
+        remove_if_empty(self.cp_dir)
         self.cp_dir = None
         if not self.debug:
             cmd = self.settings.cmd
             self.cp_dir = new_run_folder(cmd.run_dir, cmd.identifier)
             self.identifier = self.cp_dir.name
+        try:
+            yield
+        except BaseException:
+            remove_if_empty(self.cp_dir)
+            self.cp_dir = None
+            raise
 
     def load_pretrained(self, checkpoint_path=None, gpu2cpu=False):
         """Take parameters, scalers, optimizer and history from a checkpoint folder.
