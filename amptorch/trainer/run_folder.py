@@ -35,5 +35,5 @@ def new_run_folder(run_dir, identifier=None):
 
 def remove_if_empty(folder):
     """Remove the folder of a run that ended before it wrote anything."""
-    if folder is not None and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    if folder is not None and Path(folder).is_dir() and not any(Path(folder).iterdir()):
+        Path(folder).rmdir()
