@@ -31,7 +31,7 @@ def main(arguments=None):
     except (ValueError, TypeError, OSError, ImportError) as error:
         if logger.isEnabledFor(logging.DEBUG):
             raise
-        typer.echo(f"error: {error}\n(amptorch --debug shows where it came from)", err=True)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 
