@@ -1,0 +1,189 @@
+"""The numbers that this project is held to, measured on this machine.
+
+    python benchmarks/standard.py                        # generated frames of 164 atoms
+    python benchmarks/standard.py --data train.traj      # the first 8 frames of a file
+    python benchmarks/standard.py --json numbers.json    # with every sample
+
+Standard set-up: 164 atoms of Fe, O and H; for every element cosine cutoff 6.5 Å, 4 G2 with every
+element and 4 G4 with every pair of elements, 36 functions an atom; float64. One-core rows run in a
+process of their own, pinned to one core, with one thread. A busy machine makes the wall times
+longer, and the CPU times a little; the load is printed with the rest.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+MEASUREMENTS = Path(__file__).with_name("measurements.py")
+ONE_THREAD = dict.fromkeys(
+    ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+)
+PACKAGES = ("amptorch", "numpy", "numba", "torch", "ase", "skorch", "vesin", "matscipy", "dscribe")
+ONE_CORE_GROUPS = (
+    "fingerprints",
+    "molecular_dynamics",
+    "training",
+    "neighbors",
+    "other_fingerprints",
+)
+
+# What AMPTorch v1.0 and n2p2 2.3 (C++, -O3 -march=native) took on a machine of this class, what
+# this project must reach there, and what it aims at.
+ROWS = {
+    "values and derivatives": ("ms a frame", "750", "62", "20", "10"),
+    "values": ("ms a frame", "740", "47", "8", "4"),
+    "values, DScribe": ("ms a frame", "", "", "", ""),
+    "energy and forces of a moved frame": ("ms", "740", "", "22", "11"),
+    "energy and forces, every list anew": ("ms", "", "", "", ""),
+    "one epoch of training, derivatives float64": ("ms a frame", "63", "", "4", "2.5"),
+    "one epoch of training, derivatives float64, by skorch's clock": ("ms a frame", "", "", "", ""),
+    "one epoch of training, derivatives float32": ("ms a frame", "", "", "4", "2.5"),
+    "one epoch of training, derivatives float32, by skorch's clock": ("ms a frame", "", "", "", ""),
+    "kept derivatives, float64": ("MB a frame", "8.5", "", "3", ""),
+    "kept derivatives, float32": ("MB a frame", "", "", "3", "1.5"),
+    "two cores against one": ("times", "1", "", "1.8", "1.95"),
+    "neighbour search": ("ms a frame", "", "", "", ""),
+    "neighbour search, vesin": ("ms a frame", "", "", "", ""),
+    "neighbour search, matscipy": ("ms a frame", "", "", "", ""),
+    "neighbour search, ASE": ("ms a frame", "", "", "", ""),
+    "import amptorch": ("s", "", "", "0.5", ""),
+    "first fingerprint, cold cache": ("s", "", "", "25", ""),
+    "first fingerprint, warm cache": ("s", "", "", "1", ""),
+}
+HEADER = ("", "unit", "median", "10-90 %", "CPU", "v1.0", "n2p2", "must", "aim")
+
+
+def run_group(group, options, core=None, environment=None):
+    """Results of a group of `measurements.py`, run in a process of its own."""
+    command = [sys.executable, str(MEASUREMENTS), group, "--repeats", str(options.repeats)]
+    command += ["--data", options.data] if options.data else []
+    command += ["--core", str(core)] if core is not None else []
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def start_up(options):
+    """Import, and the first fingerprint before and after the kernels are compiled."""
+    program = (
+        "import time; t = time.perf_counter(); import amptorch; print(time.perf_counter() - t)"
+    )
+    imports = [
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+        )
+        for _ in range(5)
+    ]
+    results = [{"row": "import amptorch", "wall": imports, "cpu": []}]
+    with tempfile.TemporaryDirectory() as folder:
+        for cache, runs in (("cold", 1), ("warm", 3)):
+            environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
+            seconds = [
+                run_group("first_fingerprint", options, environment=environment)[0]["value"]
+                for _ in range(runs)
+            ]
+            row = f"first fingerprint, {cache} cache"
+            results.append({"row": row, "wall": seconds, "cpu": []})
+    return results
+
+
+def machine():
+    """What the numbers depend on, besides the code."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "CPU": f"{cpu}, {len(cores())} cores",
+        "system": platform.platform(),
+        "load average at the start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "Python": platform.python_version(),
+        **{name: found for name in PACKAGES if (found := package_version(name))},
+    }
+
+
+def package_version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cores():
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count()))
+
+
+def cells(result):
+    """The measured cells of a row: median, range of most samples, CPU time."""
+    scale = 1000 if ROWS[result["row"]][0].startswith("ms") else 1
+    if "value" in result:
+        return [f"{result['value']:.2f}", "", ""]
+    wall = sorted(scale * seconds for seconds in result["wall"])
+    cpu = [scale * seconds for seconds in result["cpu"]]
+    low, high = (wall[round(share * (len(wall) - 1))] for share in (0.1, 0.9))
+    return [
+        f"{statistics.median(wall):.2f}",
+        f"{low:.2f}-{high:.2f}" if len(wall) > 1 else "",
+        f"{statistics.median(cpu):.2f}" if cpu else "",
+    ]
+
+
+def markdown(results):
+    """The table, rows in the order of ROWS; those that were not measured are left out."""
+    found = {result["row"]: result for result in results}
+    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1)]
+    for row, (unit, *known) in ROWS.items():
+        if row in found:
+            lines.append([row, unit, *cells(found[row]), *known])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="file that ASE reads, with energies and forces")
+    parser.add_argument("--repeats", type=int, default=15, help="of each measurement")
+    parser.add_argument("--json", type=Path, help="where to write all samples")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
+    described = machine()
+    # Linux only: elsewhere a thread cannot be tied to a core, and one thread has to do.
+    core = cores()[-1] if hasattr(os, "sched_setaffinity") else None
+    results = []
+    for group in ONE_CORE_GROUPS:
+        print(f"measuring: {group}", file=sys.stderr)
+        results += run_group(group, options, core, ONE_THREAD)
+    if len(cores()) > 1:
+        print("measuring: two_cores", file=sys.stderr)
+        results += run_group("two_cores", options)
+    print("measuring: start_up", file=sys.stderr)
+    results += start_up(options)
+    described["load average at the end"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
+    print(markdown(results) + "\n")
+    print("\n".join(f"- {name}: {value}" for name, value in described.items()))
+    if options.json:
+        options.json.write_text(json.dumps({"machine": described, "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
