@@ -21,28 +21,24 @@ class DerivativeBlocks:
     Parameters
     ----------
     blocks : kernels.structures.Blocks
-    elements : (N,) position of each atom's element in the descriptor's order
-    block_features : list of lists of int arrays
-        Features that stand in the block of a central element and a neighbour's element.
     n_features : int
     frame_offsets : (F+1,) first atom of each frame
     """
 
-    def __init__(self, blocks, elements, block_features, n_features, frame_offsets):
+    def __init__(self, blocks, n_features, frame_offsets):
         self.blocks = blocks
-        self.elements = elements
-        self.block_features = block_features
         self.n_features = n_features
         self.frame_offsets = np.asarray(frame_offsets, dtype=np.int64)
-        sizes = np.array([[len(f) for f in row] for row in block_features])
-        self._feature_start = np.zeros((len(sizes), len(sizes) + 1), dtype=np.int64)
-        self._feature_start[:, 1:] = np.cumsum(sizes, axis=1)
-        self._feature_start += np.concatenate(([0], np.cumsum(sizes.sum(axis=1))[:-1]))[:, None]
-        self._features = np.concatenate([f for row in block_features for f in row]).astype(np.int64)
+        # Features of each kind and neighbour element, one after the other.
+        stands = blocks.feature_row >= 0
+        ends = np.cumsum(stands.sum(axis=2).ravel()).reshape(stands.shape[:2])
+        firsts = ends - stands.sum(axis=2)
+        self._feature_start = np.column_stack((firsts[:, 0], ends)).astype(np.int64)
+        self._features = np.nonzero(stands)[2].astype(np.int64)
 
     @property
     def n_atoms(self):
-        return len(self.elements)
+        return len(self.blocks.kind)
 
     @property
     def dtype(self):
@@ -51,7 +47,7 @@ class DerivativeBlocks:
     @property
     def nbytes(self):
         """Bytes of all arrays whose size grows with the number of atoms."""
-        return sum(array.nbytes for array in self.blocks) + self.elements.nbytes
+        return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
     def vjp(self, frame_ids, g, threads=None):
         """Jᵀg (n, 3) for g (n, S)."""
@@ -67,7 +63,7 @@ class DerivativeBlocks:
         row = atom · n_features + feature, col = 3 · atom' + axis, as in AMPTorch v1.0.
         """
         start, stop = self.frame_offsets[frame], self.frame_offsets[frame + 1]
-        n, n_elements = stop - start, len(self.block_features)
+        n, n_elements = stop - start, self.blocks.feature_row.shape[1]
         pairs = (
             self.blocks.atom_start[stop * n_elements] - self.blocks.atom_start[start * n_elements]
         )
@@ -77,7 +73,6 @@ class DerivativeBlocks:
             self.blocks,
             self._feature_start,
             self._features,
-            self.elements,
             self.n_features,
             start,
             stop,
@@ -91,9 +86,7 @@ class DerivativeBlocks:
     def astype(self, dtype):
         """The same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
-        return DerivativeBlocks(
-            blocks, self.elements, self.block_features, self.n_features, self.frame_offsets
-        )
+        return DerivativeBlocks(blocks, self.n_features, self.frame_offsets)
 
     @classmethod
     def concatenate(cls, parts):
@@ -104,6 +97,14 @@ class DerivativeBlocks:
         atoms = _starts([part.n_atoms for part in parts])
         entries = _starts([len(part.blocks.atoms) for part in parts])
         values = _starts([len(part.blocks.values) for part in parts])
+        kinds = _starts([len(part.blocks.feature_row) for part in parts])
+        # Kinds that stand in several parts become one.
+        feature_row, same_kind = np.unique(
+            np.concatenate([part.blocks.feature_row for part in parts]),
+            axis=0,
+            return_inverse=True,
+        )
+        same_kind = same_kind.reshape(-1)
         blocks = Blocks(
             atom_start=_join([p.blocks.atom_start for p in parts], entries),
             atoms=np.concatenate(
@@ -113,14 +114,14 @@ class DerivativeBlocks:
             ),
             value_start=_join([p.blocks.value_start for p in parts], values),
             values=np.concatenate([p.blocks.values for p in parts]),
+            kind=same_kind[
+                np.concatenate(
+                    [p.blocks.kind + first for p, first in zip(parts, kinds, strict=False)]
+                )
+            ],
+            feature_row=feature_row,
         )
-        return cls(
-            blocks,
-            np.concatenate([p.elements for p in parts]),
-            parts[0].block_features,
-            parts[0].n_features,
-            _join([p.frame_offsets for p in parts], atoms),
-        )
+        return cls(blocks, parts[0].n_features, _join([p.frame_offsets for p in parts], atoms))
 
     def _run(self, kernel, frame_ids, given, width, out_width, threads):
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
@@ -139,7 +140,6 @@ class DerivativeBlocks:
                 self.blocks,
                 self._feature_start,
                 self._features,
-                self.elements,
                 self.frame_offsets,
                 frame_ids,
                 rows,

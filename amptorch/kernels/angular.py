@@ -155,7 +155,7 @@ def derivatives(i, f, q, h, work, out, blocks):
     shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
     if shapes > f.shape_start[h]:
         moments.values(i, f, h, shapes, work, out)
-        moments.derivatives(i, f, q, h, shapes, work, blocks)
+        moments.derivatives(i, f, h, shapes, work, blocks)
     if shapes == end:
         return
     zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
@@ -190,7 +190,7 @@ def derivatives(i, f, q, h, work, out, blocks):
                         total += sums[s - shapes, j] * t[lanes.U * WIDTH + j]
                     # Every pair was met from both of its ends.
                     out[i, feature] += half * scales[s] * total
-                    base = block_index(f.block_row, blocks, i, f.cutoff_element[q], a, feature, 0)
+                    base = block_index(blocks, i, a, feature, 0)
                     _add_to_block(work, t, first, low, high, blocks, base)
 
 

@@ -36,7 +36,6 @@ def contract_blocks(
     blocks,
     feature_start,
     features,
-    element,
     frame_offsets,
     frame_ids,
     out_offsets,
@@ -48,7 +47,7 @@ def contract_blocks(
     """out = Jᵀg for frames `frame_ids[first:last]`.
 
     Row `out_offsets[k]` of g (n, S) and out (n, 3), zeros on entry, is the first atom of
-    `frame_ids[k]`. Features of block (c, e) are `features[feature_start[c, e] : …[c, e + 1]]`.
+    `frame_ids[k]`. Features of block (c, e) are `features[feature_start[kind, e] : …[c, e + 1]]`.
     """
     n_elements = feature_start.shape[1] - 1
     total = np.zeros(3 * _largest_block(blocks, n_elements, frame_offsets, frame_ids, first, last))
@@ -56,14 +55,14 @@ def contract_blocks(
         atom0 = frame_offsets[frame_ids[k]]
         shift = out_offsets[k] - atom0
         for i in range(atom0, frame_offsets[frame_ids[k] + 1]):
-            c = element[i]
+            kind = blocks.kind[i]
             row = i + shift
             for e in range(n_elements):
                 b = i * n_elements + e
                 low, n_atoms = blocks.atom_start[b], blocks.atom_start[b + 1] - blocks.atom_start[b]
                 if n_atoms == 0:
                     continue
-                start, stop = feature_start[c, e], feature_start[c, e + 1]
+                start, stop = feature_start[kind, e], feature_start[kind, e + 1]
                 width = 3 * n_atoms
                 at = blocks.value_start[b]
                 for q in range(width):
@@ -102,7 +101,6 @@ def apply_blocks(
     blocks,
     feature_start,
     features,
-    element,
     frame_offsets,
     frame_ids,
     out_offsets,
@@ -118,7 +116,7 @@ def apply_blocks(
         atom0 = frame_offsets[frame_ids[k]]
         shift = out_offsets[k] - atom0
         for i in range(atom0, frame_offsets[frame_ids[k] + 1]):
-            c = element[i]
+            kind = blocks.kind[i]
             row = i + shift
             for e in range(n_elements):
                 b = i * n_elements + e
@@ -129,7 +127,7 @@ def apply_blocks(
                     for axis in range(3):
                         along[3 * a + axis] = v[other, axis] - v[row, axis]
                 at = blocks.value_start[b]
-                for f in range(feature_start[c, e], feature_start[c, e + 1]):
+                for f in range(feature_start[kind, e], feature_start[kind, e + 1]):
                     part = blocks.values[at : at + width]
                     s = 0.0
                     for q in range(width):
@@ -140,7 +138,7 @@ def apply_blocks(
 
 @njit
 def block_triplets(
-    blocks, feature_start, features, element, n_features, atom0, atom1, rows, columns, values
+    blocks, feature_start, features, n_features, atom0, atom1, rows, columns, values
 ):
     """J of one frame (atoms `atom0:atom1`) as triplets ordered by row, then column.
 
@@ -150,7 +148,7 @@ def block_triplets(
     n_elements = feature_start.shape[1] - 1
     count = 0
     for i in range(atom0, atom1):
-        c = element[i]
+        kind = blocks.kind[i]
         first = blocks.atom_start[i * n_elements]
         others = blocks.atoms[first : blocks.atom_start[(i + 1) * n_elements]]
         n = others.shape[0]
@@ -165,7 +163,7 @@ def block_triplets(
             low = blocks.atom_start[b] - first
             n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
             at = blocks.value_start[b]
-            for q in range(feature_start[c, e], feature_start[c, e + 1]):
+            for q in range(feature_start[kind, e], feature_start[kind, e + 1]):
                 for a in range(n_atoms):
                     for axis in range(3):
                         dense[features[q], low + a, axis] = blocks.values[at]

@@ -112,7 +112,7 @@ def values(i, f, h, split, work, out):
 
 
 @njit
-def derivatives(i, f, q, h, split, work, blocks):
+def derivatives(i, f, h, split, work, blocks):
     """Blocks of functions `shape_start[h]:split`."""
     t, segment = work.t, work.segment
     n_elements = segment.shape[0] - 1
@@ -134,7 +134,7 @@ def derivatives(i, f, q, h, split, work, blocks):
                     high = min(segment[a + 1] - first, WIDTH)
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
-                    base = block_index(f.block_row, blocks, i, f.cutoff_element[q], a, feature, 0)
+                    base = block_index(blocks, i, a, feature, 0)
                     for j in range(low, high):
                         slot = work.slot[first + j]
                         if slot >= 0:

@@ -22,11 +22,11 @@ class Functions(NamedTuple):
     `shape_start[h]:shape_start[h+1]`.
     """
 
+    n_elements: int
     cutoff_kind: int
     cutoff_gamma: float
     cutoff_start: np.ndarray
     cutoffs: np.ndarray
-    cutoff_element: np.ndarray  # central element of each cutoff
     radial_start: np.ndarray
     radial_kind: np.ndarray
     radial_eta: np.ndarray  # η of G2, κ of G3
@@ -44,7 +44,6 @@ class Functions(NamedTuple):
     shape_lambda: np.ndarray
     shape_scale: np.ndarray  # 2^(1−ζ)
     shape_feature: np.ndarray  # (shapes, E, E) column of the pair of elements, -1 where none
-    block_row: np.ndarray  # (E, E, S) row of a feature in the block of (centre, neighbour), or -1
 
 
 class Blocks(NamedTuple):
@@ -52,13 +51,17 @@ class Blocks(NamedTuple):
 
     Block b = i·E + e is that of central atom i and its neighbours of element e: atoms
     `atoms[atom_start[b]:atom_start[b+1]]`, and an array (features, atoms, 3) that starts at
-    `values[value_start[b]]`.
+    `values[value_start[b]]`. Which features stand in it depends on the kind of atom i, its element
+    and the elements around it: feature s is row `feature_row[kind[i], e, s]`, -1 where it is not
+    there because it does not depend on e or needs an element that is absent.
     """
 
     atom_start: np.ndarray
     atoms: np.ndarray
     value_start: np.ndarray
     values: np.ndarray
+    kind: np.ndarray
+    feature_row: np.ndarray
 
 
 class Work(NamedTuple):
@@ -78,8 +81,9 @@ class Work(NamedTuple):
 
 
 @njit
-def block_index(block_row, blocks, i, centre, e, feature, slot):
+def block_index(blocks, i, e, feature, slot):
     """Place in `blocks.values` of ∂G_i,feature/∂r of the atom in `slot` of block (i, e)."""
-    b = i * block_row.shape[1] + e
+    b = i * blocks.feature_row.shape[1] + e
     n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
-    return blocks.value_start[b] + 3 * (block_row[centre, e, feature] * n_atoms + slot)
+    row = blocks.feature_row[blocks.kind[i], e, feature]
+    return blocks.value_start[b] + 3 * (row * n_atoms + slot)

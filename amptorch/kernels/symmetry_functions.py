@@ -41,17 +41,23 @@ from amptorch.kernels.structures import (
 
 
 @njit
-def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, counts):
-    """counts[i, e]: distinct atoms of element e, other than i, within `reach[element of i]`."""
+def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, counts, present):
+    """What stands within `reach[element of i]` of atoms i = `start:stop`.
+
+    counts[i, e]: distinct atoms of element e other than i; present[i, e]: whether there are any,
+    images of i included. Both zeros on entry.
+    """
     for i in range(start, stop):
         last = i
         reach2 = reach[element[i]] ** 2
         for p in range(offsets[i], offsets[i + 1]):
             a = neighbors[p]
             r2 = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
-            if a != i and a != last and r2 < reach2:
-                counts[i, element[a]] += 1
-                last = a
+            if r2 < reach2:
+                present[i, element[a]] = 1
+                if a != i and a != last:
+                    counts[i, element[a]] += 1
+                    last = a
 
 
 @njit
@@ -125,7 +131,7 @@ def directional(f, element, offsets, neighbors, vectors, start, stop, velocities
 @njit
 def _workspace(f, offsets, vectors, start, stop):
     """Scratch for central atoms `start:stop`."""
-    n_elements = f.block_row.shape[0]
+    n_elements = f.n_elements
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
@@ -152,7 +158,14 @@ def _workspace(f, offsets, vectors, start, stop):
 def _nothing(vectors):
     """Empty blocks and an empty array, for what a purpose does not use."""
     integers = np.empty(0, np.int64)
-    blocks = Blocks(integers, np.empty(0, np.int32), integers, np.empty(0, vectors.dtype))
+    blocks = Blocks(
+        integers,
+        np.empty(0, np.int32),
+        integers,
+        np.empty(0, vectors.dtype),
+        integers,
+        np.empty((0, 0, 0), np.int64),
+    )
     return blocks, np.empty((0, 0), vectors.dtype)
 
 
@@ -225,7 +238,6 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
     """G1, G2 and G3 of atom i within cutoff q; `mode` says what is written, and where."""
     row = work.row
     n_elements = work.segment.shape[0] - 1
-    centre = f.cutoff_element[q]
     for e in range(n_elements):
         first, last = f.radial_start[q * n_elements + e], f.radial_start[q * n_elements + e + 1]
         if first == last:
@@ -256,7 +268,7 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
                     values[i, feature] += value
                     if mode == DERIVATIVES and work.slot[j] >= 0:
                         factor = slope * row[RINV, j]
-                        at = block_index(f.block_row, blocks, i, centre, e, feature, work.slot[j])
+                        at = block_index(blocks, i, e, feature, work.slot[j])
                         blocks.values[at] += factor * x
                         blocks.values[at + 1] += factor * y
                         blocks.values[at + 2] += factor * z

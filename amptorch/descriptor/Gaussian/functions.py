@@ -25,22 +25,16 @@ def compile_functions(tables, elements, cutoff, dtype):
     name, gamma = cutoff
     index = {number: e for e, number in enumerate(elements)}
     n_elements = len(elements)
-    cutoff_start, all_cutoffs, cutoff_element = [0], [], []
+    cutoff_start, all_cutoffs = [0], []
     radial_start, radial = [0], []
     group_start, groups, polynomials, degrees = [0], [], [], []
     coefficients = []
     shape_start, shapes = [0], []
-    n_features = max(len(table) for table in tables.values())
-    block_row = np.full((n_elements, n_elements, n_features), -1, dtype=np.int64)
-    for centre, table in enumerate(tables.values()):
+    for table in tables.values():
         table = np.asarray(table, dtype=np.float64)
         kinds = table[:, 0].astype(int)
-        for feature, row in enumerate(table):
-            for number in {int(row[1]), int(row[2])} - {0}:
-                block_row[centre, index[number], feature] = 0
         for radius in np.unique(table[:, 3]):
             all_cutoffs.append(radius)
-            cutoff_element.append(centre)
             here = table[:, 3] == radius
             for number in elements:
                 chosen = np.flatnonzero(here & (kinds <= 3) & (table[:, 1] == number))
@@ -71,8 +65,6 @@ def compile_functions(tables, elements, cutoff, dtype):
                 shape_start.append(len(shapes))
             group_start.append(len(groups))
         cutoff_start.append(len(all_cutoffs))
-    # Rows of a block follow the order of the features.
-    block_row[block_row == 0] = (np.cumsum(block_row == 0, axis=2) - 1)[block_row == 0]
 
     def column(rows, k, dtype=dtype):
         return np.array([row[k] for row in rows], dtype=dtype)
@@ -82,11 +74,11 @@ def compile_functions(tables, elements, cutoff, dtype):
 
     zetas = column(shapes, 0)
     return Functions(
+        n_elements=n_elements,
         cutoff_kind=CUTOFFS[name],
         cutoff_gamma=float(gamma),
         cutoff_start=integers(cutoff_start),
         cutoffs=np.array(all_cutoffs, dtype=dtype),
-        cutoff_element=integers(cutoff_element),
         radial_start=integers(radial_start),
         radial_kind=column(radial, 0, np.int64),
         radial_eta=column(radial, 1),
@@ -106,8 +98,17 @@ def compile_functions(tables, elements, cutoff, dtype):
         shape_feature=np.array([s[2] for s in shapes], dtype=np.int64).reshape(
             -1, n_elements, n_elements
         ),
-        block_row=block_row,
     )
+
+
+def elements_of_features(tables, elements):
+    """(E, S, E) bool: whether a feature of a central element depends on a neighbour element."""
+    n_features = max(len(table) for table in tables.values())
+    depends = np.zeros((len(elements), n_features, len(elements)), dtype=bool)
+    for centre, table in enumerate(tables.values()):
+        for e, number in enumerate(elements):
+            depends[centre, : len(table), e] = (table[:, 1:3] == number).any(axis=1)
+    return depends
 
 
 def damped_cutoff_series(name, eta, cutoff):

@@ -1,12 +1,10 @@
 """The descriptor of Behler-Parrinello symmetry functions."""
 
-from functools import cached_property
-
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks
-from amptorch.descriptor.Gaussian.functions import compile_functions
+from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
 from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels import symmetry_functions as kernels
@@ -39,8 +37,8 @@ class Gaussian(BaseDescriptor):
     """
 
     def __init__(self, Gs, elements, cutoff_params=None, dtype=np.float64):
-        if hasattr(Gs, "cutoff_params") and cutoff_params is None:
-            cutoff_params = Gs.cutoff_params
+        # A descriptor set has its own cutoff function, which was hashed with its functions.
+        cutoff_params = getattr(Gs, "cutoff_params", None) or cutoff_params
         self.descriptor_type = "Gaussian"
         self.Gs = Gs
         self.elements = list(elements)
@@ -56,6 +54,7 @@ class Gaussian(BaseDescriptor):
         self._functions = compile_functions(
             self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
         )
+        self._depends = elements_of_features(self.descriptor_setup, numbers)
         self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
         self._element_of_number = np.full(max(numbers) + 1, -1, dtype=np.int64)
         self._element_of_number[numbers] = np.arange(len(numbers))
@@ -77,9 +76,7 @@ class Gaussian(BaseDescriptor):
             kernels.derivatives(functions, self._reach, *arguments)
 
         self._run(derivatives, neighbors, threads, elements, vectors, values, blocks)
-        derivatives = DerivativeBlocks(
-            blocks, elements, self._block_features, self.n_features, frames.offsets
-        )
+        derivatives = DerivativeBlocks(blocks, self.n_features, frames.offsets)
         return values, derivatives.astype(dtype)
 
     def pair_gradients(self, frames, g, neighbors=None, threads=None):
@@ -123,6 +120,7 @@ class Gaussian(BaseDescriptor):
     def _empty_blocks(self, elements, neighbors, vectors, threads):
         n, n_elements = len(elements), len(self.elements)
         counts = np.zeros((n, n_elements), dtype=np.int64)
+        present = np.zeros((n, n_elements), dtype=np.int8)
 
         def count(start, stop):
             kernels.count_block_atoms(
@@ -134,23 +132,29 @@ class Gaussian(BaseDescriptor):
                 start,
                 stop,
                 counts,
+                present,
             )
 
         run_chunks(count, neighbors.counts + 1, threads)
-        sizes = np.array([[len(f) for f in row] for row in self._block_features])
+        around = np.column_stack((elements.astype(np.int8), present))
+        kinds, kind = np.unique(around, axis=0, return_inverse=True)
+        # A feature is there where all elements that it depends on are.
+        depends = self._depends[kinds[:, 0]]
+        absent = kinds[:, None, 1:] == 0
+        stands = (depends & ~(depends & absent).any(axis=2, keepdims=True)).transpose(0, 2, 1)
+        feature_row = np.where(stands, np.cumsum(stands, axis=2) - 1, -1)
+        kind = kind.reshape(n)
         atom_start = np.concatenate(([0], np.cumsum(counts.ravel())))
-        value_start = np.concatenate(([0], np.cumsum((3 * counts * sizes[elements]).ravel())))
+        sizes = 3 * counts * stands.sum(axis=2)[kind]
+        value_start = np.concatenate(([0], np.cumsum(sizes.ravel())))
         return Blocks(
             atom_start=atom_start.astype(np.int64),
             atoms=np.empty(atom_start[-1], dtype=np.int32),
             value_start=value_start.astype(np.int64),
             values=self._zeros(value_start[-1]),
+            kind=kind.astype(np.int64),
+            feature_row=np.ascontiguousarray(feature_row, dtype=np.int64),
         )
-
-    @cached_property
-    def _block_features(self):
-        rows = self._functions.block_row
-        return [[np.flatnonzero(row >= 0) for row in centre] for centre in rows]
 
     def _elements(self, frames):
         """(N,) position of each atom's element in `elements`; ValueError where it is not there."""
