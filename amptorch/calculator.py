@@ -6,6 +6,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from amptorch.frames import Frames
 from amptorch.neighbors import VerletList
+from amptorch.threads import use_threads
 
 
 class AmpTorch(Calculator):
@@ -30,8 +31,9 @@ class AmpTorch(Calculator):
         super().calculate(atoms, properties, system_changes)
         potential = self.trainer.potential
         frames = Frames.from_atoms([self.atoms], potential.elements)
-        batch = potential.batch(frames, self.neighbors.update(frames))
-        energies, forces = potential.evaluate(batch)
+        with use_threads(self.trainer.settings.cmd.threads):
+            batch = potential.batch(frames, self.neighbors.update(frames))
+            energies, forces = potential.evaluate(batch)
         self.results = {"energy": float(energies[0]), "free_energy": float(energies[0])}
         if self.trainer.forcetraining:
             self.results["forces"] = forces

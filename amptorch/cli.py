@@ -238,7 +238,6 @@ def _train_and_report(settings, sets, stages, resume=None):
             trainer.load()
         else:
             trainer.load_pretrained(str(resume))
-            trainer.load_dataset()
     with stages("training"):
         trainer.train()
     results = {}

@@ -5,7 +5,6 @@ import torch
 from ase.data import atomic_numbers
 
 from amptorch.dataset.collate import Batcher
-from amptorch.dataset.describe import fingerprints
 from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.neighbors import neighbor_list
 
@@ -30,10 +29,14 @@ class Potential:
 
     def batch(self, frames, neighbors=None, images=None, store=None):
         """The batch of `frames`. neighbors: their list, if there is one; it may go beyond the
-        cutoff. images, store: where fingerprints may be kept, see `dataset.describe`."""
+        cutoff. images, store: where fingerprints may be kept, see `stored_values` of the descriptor.
+        """
         if neighbors is None:
             neighbors = neighbor_list(frames, self.descriptor.cutoff)
-        values = fingerprints(self.descriptor, frames, neighbors, images, store)
+        if store is None:
+            values = self.descriptor.values(frames, neighbors)
+        else:
+            values = self.descriptor.stored_values(store, frames, images, neighbors)
         scaled = self.feature_scaler.transform_rows(values, frames.numbers)
         return self.batcher(
             torch.as_tensor(scaled, dtype=self.dtype),

@@ -3,17 +3,35 @@
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import numpy as np
+
+_IN_USE = ContextVar("amptorch_threads", default=None)
+
+
+@contextmanager
+def use_threads(threads):
+    """Within this context, kernels use `threads` threads where they are told nothing else; None
+    changes nothing."""
+    token = _IN_USE.set(_IN_USE.get() if threads is None else num_threads(threads))
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
 
 
 def num_threads(threads=None):
     """Number of threads to use.
 
-    `threads` where given, else the environment variable AMPTORCH_NUM_THREADS, else the number of
-    cores this process may run on. Raises ValueError where it is not a positive integer.
+    `threads` where given, else that of `use_threads`, else the environment variable
+    AMPTORCH_NUM_THREADS, else the number of cores this process may run on. Raises ValueError where
+    it is not a positive integer.
     """
+    if threads is None:
+        threads = _IN_USE.get()
     if threads is None:
         threads = os.environ.get("AMPTORCH_NUM_THREADS")
     if threads is None:

@@ -4,7 +4,6 @@ import numpy as np
 from tqdm import tqdm
 
 from amptorch.descriptor.blocks import DerivativeBlocks, RecomputedDerivatives
-from amptorch.descriptor.util import get_hash
 from amptorch.frames import COINCIDENT
 from amptorch.neighbors import neighbor_list
 
@@ -31,25 +30,6 @@ def check_distances(frames, threads=None):
     neighbor_list(frames, 2 * COINCIDENT, threads)
 
 
-def fingerprints(descriptor, frames, neighbors=None, images=None, store=None, threads=None):
-    """Fingerprints (N, S), not scaled. With a `store`, those of `images` (the frames as ase.Atoms)
-    that are known there are taken from it, and the others are added."""
-    if store is None:
-        return descriptor.values(frames, neighbors, threads)
-    setup = descriptor.descriptor_setup_hash
-    hashes = [get_hash(atoms) for atoms in images]
-    known = store.get_many(setup, hashes)
-    missing = np.flatnonzero([name not in known for name in hashes])
-    if len(missing):
-        part = frames.select(missing)
-        listed = None if neighbors is None else neighbors.select(frames, missing)
-        rows = np.split(descriptor.values(part, listed, threads), part.offsets[1:-1])
-        found = dict(zip((hashes[frame] for frame in missing), rows, strict=True))
-        store.put_many(setup, found)
-        known.update(found)
-    return np.concatenate([known[name] for name in hashes])
-
-
 def describe(
     descriptor,
     frames,
@@ -63,8 +43,8 @@ def describe(
     """Fingerprints (N, S), not scaled, and the back end of their derivatives.
 
     derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
-    for no back end. images, store: see `fingerprints`; the store is of no use to "stored". threads:
-    of the kernels, None for all cores.
+    for no back end. images, store: see `BaseDescriptor.stored_values`; the store is of no use to
+    "stored". threads: of the kernels, None for all cores.
     """
     check_distances(frames, threads)
     # The lists of all frames are needed later where derivatives are recomputed; otherwise each
@@ -80,8 +60,11 @@ def describe(
                 blocks.append(block)
             else:
                 listed = neighbors.select(frames, chunk) if keep else None
-                atoms = None if store is None else [images[frame] for frame in chunk]
-                value = fingerprints(descriptor, part, listed, atoms, store, threads)
+                if store is None:
+                    value = descriptor.values(part, listed, threads)
+                else:
+                    atoms = [images[frame] for frame in chunk]
+                    value = descriptor.stored_values(store, part, atoms, listed, threads)
             values.append(value)
             bar.update(len(chunk))
     backend = None

@@ -83,6 +83,21 @@ class BaseDescriptor(ABC):
         run_chunks(scatter, frames.counts, threads)
         return gradient
 
+    def stored_values(self, store, frames, images, neighbors=None, threads=None):
+        """Fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those that are known
+        to `store` (a FingerprintStore) are taken from it, the others are added."""
+        hashes = [get_hash(image) for image in images]
+        known = store.get_many(self.descriptor_setup_hash, hashes)
+        missing = [k for k, name in enumerate(hashes) if name not in known]
+        if missing:
+            part = frames.select(missing)
+            listed = None if neighbors is None else neighbors.select(frames, missing)
+            values = np.split(self.values(part, listed, threads), part.offsets[1:-1])
+            new = dict(zip((hashes[k] for k in missing), values, strict=True))
+            store.put_many(self.descriptor_setup_hash, new)
+            known.update(new)
+        return np.concatenate([known[name] for name in hashes])
+
     def neighbors(self, frames, neighbors=None):
         """`neighbors`, checked, or a new neighbour list of `frames`.
 
@@ -147,19 +162,6 @@ class BaseDescriptor(ABC):
             prepared.extend(self._as_dicts(part, values, blocks))
         (log or logger).info("described %d images", len(frames))
         return prepared
-
-    def _stored(self, store, images, frames, cores):
-        """Values of the frames, taken from the store where it has them, else put there."""
-        hashes = [get_hash(image) for image in images]
-        known = store.get_many(self.descriptor_setup_hash, hashes)
-        missing = [k for k, name in enumerate(hashes) if name not in known]
-        if missing:
-            part = frames.select(missing)
-            values = np.split(self.values(part, threads=cores), part.offsets[1:-1])
-            new = dict(zip([hashes[k] for k in missing], values, strict=True))
-            store.put_many(self.descriptor_setup_hash, new)
-            known.update(new)
-        return np.concatenate([known[name] for name in hashes])
 
     def _as_dicts(self, frames, values, blocks):
         for frame in range(len(frames)):

@@ -22,6 +22,7 @@ from amptorch.frames import Frames, read_images
 from amptorch.metrics import evaluator
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.potential import Potential
+from amptorch.threads import use_threads
 from amptorch.trainer.callbacks import (
     BestCheckpoint,
     WandbRun,
@@ -222,6 +223,10 @@ class AtomsTrainer:
         checkpoint goes on from its parameters; otherwise each call starts afresh. An interruption
         from the keyboard ends the training as if that had been the last epoch.
         """
+        with use_threads(self.settings.cmd.threads):
+            self._train(raw_data)
+
+    def _train(self, raw_data):
         if raw_data is not None:
             self._raw_data = raw_data
         if self.pretrained:
@@ -320,15 +325,16 @@ class AtomsTrainer:
 
         Raises ValueError that names the frame which cannot be used.
         """
-        return predict(
-            self.potential,
-            images,
-            forces=self.forcetraining,
-            layer=get_latent,
-            descriptors=get_descriptor,
-            store=self._store() if save_fps else None,
-            quiet=disable_tqdm,
-        )
+        with use_threads(self.settings.cmd.threads):
+            return predict(
+                self.potential,
+                images,
+                forces=self.forcetraining,
+                layer=get_latent,
+                descriptors=get_descriptor,
+                store=self._store() if save_fps else None,
+                quiet=disable_tqdm,
+            )
 
     def get_calc(self):
         """The ASE calculator of this trainer."""
