@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from amptorch.frames import Frames, check_coincident
+from amptorch.frames import COINCIDENT, Frames, check_coincident
 from amptorch.kernels import neighbors as kernels
 from amptorch.threads import run_chunks
 
@@ -47,7 +47,22 @@ class NeighborList:
 
     def moved(self, frames):
         """The same pairs with the vectors of atoms that have moved (same cells or not)."""
-        vectors = _vectors(frames, self.offsets, self.neighbors, self.shifts)
+        vectors = np.empty_like(self.vectors)
+
+        def fill(start, stop):
+            kernels.pair_vectors(
+                frames.positions,
+                frames.cells,
+                frames.frame_of_atom,
+                self.offsets,
+                self.neighbors,
+                self.shifts,
+                start,
+                stop,
+                vectors,
+            )
+
+        run_chunks(fill, self.counts + 1)
         return replace(self, vectors=vectors)
 
     def select(self, frames, indices):
@@ -96,15 +111,13 @@ def neighbor_list(frames, cutoff, threads=None):
         )
 
     run_chunks(search, np.diff(frames.offsets), threads)
-    counts, neighbors, shifts = (
-        np.concatenate([parts[first][k] for first in sorted(parts)]) for k in range(3)
+    counts, neighbors, shifts, vectors = (
+        np.concatenate([parts[first][k] for first in sorted(parts)]) for k in range(4)
     )
-    offsets = _offsets(counts)
-    shifts = shifts.reshape(-1, 3)
-    vectors = _vectors(frames, offsets, neighbors, shifts, threads)
-    distances = np.sqrt(np.einsum("pk,pk->p", vectors, vectors))
-    check_coincident(frames, offsets, neighbors, distances)
-    return NeighborList(float(cutoff), offsets, neighbors, shifts, vectors)
+    offsets, vectors = _offsets(counts), vectors.reshape(-1, 3)
+    if min(part[4] for part in parts.values()) < COINCIDENT**2:
+        check_coincident(frames, offsets, neighbors, np.linalg.norm(vectors, axis=1))
+    return NeighborList(float(cutoff), offsets, neighbors, shifts.reshape(-1, 3), vectors)
 
 
 class VerletList:
@@ -146,26 +159,6 @@ class VerletList:
             return True
         displacement2 = ((frames.positions - last.positions) ** 2).sum(axis=1).max()
         return displacement2 >= (0.5 * self.skin) ** 2
-
-
-def _vectors(frames, offsets, neighbors, shifts, threads=None):
-    vectors = np.empty((len(neighbors), 3))
-
-    def fill(start, stop):
-        kernels.pair_vectors(
-            frames.positions,
-            frames.cells,
-            frames.frame_of_atom,
-            offsets,
-            neighbors,
-            shifts,
-            start,
-            stop,
-            vectors,
-        )
-
-    run_chunks(fill, np.diff(offsets), threads)
-    return vectors
 
 
 def _bases(frames: Frames):

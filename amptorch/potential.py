@@ -29,8 +29,8 @@ class Potential:
 
     def batch(self, frames, neighbors=None, images=None, store=None):
         """The batch of `frames`. neighbors: their list, if there is one; it may go beyond the
-        cutoff. images, store: where fingerprints may be kept, see `stored_values` of the descriptor.
-        """
+        cutoff. images, store: where fingerprints may be kept, see the descriptor's
+        `stored_values`."""
         if neighbors is None:
             neighbors = neighbor_list(frames, self.descriptor.cutoff)
         if store is None:

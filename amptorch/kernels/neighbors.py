@@ -16,6 +16,8 @@ from amptorch.kernels._jit import njit
 
 # More bins than this per ghost atom only cost memory (atoms far apart in a large empty box).
 _BINS_PER_GHOST = 4
+# Neighbours an atom that arrays have room for before they are made longer.
+_ROOM = 128
 
 
 @njit
@@ -35,20 +37,24 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
 
     Returns
     -------
-    counts (n_atoms of the range,), neighbors (P,) indices into the N atoms, shifts (3 P,).
+    counts (n_atoms of the range,), neighbors (P,) indices into the N atoms, shifts (3 P,), vectors
+    (3 P,), and the smallest distance squared.
     """
     n_atoms = offsets[last] - offsets[first]
     counts = np.zeros(n_atoms, dtype=np.int64)
-    neighbors = np.empty(64 * n_atoms + 64, dtype=np.int32)
+    neighbors = np.empty(_ROOM * (n_atoms + 1), dtype=np.int32)
     shifts = np.empty(3 * neighbors.shape[0], dtype=np.int32)
+    vectors = np.empty(3 * neighbors.shape[0])
+    nearest = np.inf
     n_pairs = 0
     for frame in range(first, last):
         start = offsets[frame]
         n = offsets[frame + 1] - start
         local = start - offsets[first]
+        basis = bases[frame]
         found, found_shifts = _search(
             positions[start : start + n],
-            bases[frame],
+            basis,
             inverses[frame],
             pbc[frame],
             cutoff,
@@ -64,19 +70,31 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
         while n_pairs + total > neighbors.shape[0]:
             neighbors = _longer(neighbors)
             shifts = _longer(shifts)
+            vectors = _longer(vectors)
         # Each pair is found from both ends, so writing down the reverse of every pair gives the
         # same list; doing so in the wanted order of the centres sorts every list on the way.
         for k in range(start, start + n):
-            centre = order[k] - start
-            for pair in range(starts[centre], starts[centre] + counts[local + centre]):
-                other = found[pair]
-                slot = cursor[other]
-                cursor[other] = slot + 1
-                neighbors[slot] = start + centre
+            j = order[k] - start
+            for pair in range(starts[j], starts[j] + counts[local + j]):
+                i = found[pair]
+                slot = cursor[i]
+                cursor[i] = slot + 1
+                neighbors[slot] = start + j
+                a = -found_shifts[3 * pair]
+                b = -found_shifts[3 * pair + 1]
+                c = -found_shifts[3 * pair + 2]
+                shifts[3 * slot] = a
+                shifts[3 * slot + 1] = b
+                shifts[3 * slot + 2] = c
+                r2 = 0.0
                 for axis in range(3):
-                    shifts[3 * slot + axis] = -found_shifts[3 * pair + axis]
+                    d = positions[start + j, axis] - positions[start + i, axis]
+                    d += a * basis[0, axis] + b * basis[1, axis] + c * basis[2, axis]
+                    vectors[3 * slot + axis] = d
+                    r2 += d * d
+                nearest = min(nearest, r2)
         n_pairs += total
-    return counts, neighbors[:n_pairs], shifts[: 3 * n_pairs]
+    return counts, neighbors[:n_pairs], shifts[: 3 * n_pairs], vectors[: 3 * n_pairs], nearest
 
 
 @njit
@@ -104,7 +122,7 @@ def _search(positions, basis, inverse, pbc, cutoff, counts):
         positions, basis, inverse, pbc, cutoff
     )
     low, width, shape, bin_start, x, y, z, ghost_order = _bins(ghosts, cutoff)
-    neighbors = np.empty(64 * n + 64, dtype=np.int32)
+    neighbors = np.empty(_ROOM * (n + 1), dtype=np.int32)
     shifts = np.empty(3 * neighbors.shape[0], dtype=np.int32)
     cutoff2 = cutoff * cutoff
     n_pairs = 0
@@ -260,7 +278,7 @@ def _bins(ghosts, cutoff):
 @njit
 def _longer(array):
     """A copy with twice the room."""
-    bigger = np.empty(2 * array.shape[0], dtype=np.int32)
+    bigger = np.empty(2 * array.shape[0], dtype=array.dtype)
     for i in range(array.shape[0]):
         bigger[i] = array[i]
     return bigger
