@@ -160,7 +160,8 @@ def _load_tensors(path):
     try:
         return torch.load(content, map_location="cpu", weights_only=True)
     except (*FAILURES, OSError) as error:
-        raise ValueError(f"{path} is damaged or holds more than tensors: {error}") from error
+        # The message of torch advises to unpickle whatever the file holds; it stays in the chain.
+        raise ValueError(f"{path} is damaged, or holds more than tensors") from error
 
 
 def _load_json(path):
