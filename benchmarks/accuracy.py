@@ -97,7 +97,10 @@ def parse_arguments():
     parser.add_argument("--epochs", type=int, default=10_000, help="at most")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--force-coefficient", type=float, default=50.0)
+    parser.add_argument("--force-coefficient", type=float, default=500.0)
+    parser.add_argument(
+        "--output-scale", type=float, default=0.005, help="factor on v1.0's first output weights"
+    )
     parser.add_argument("--loss", choices=("mse", "mae"), default="mse")
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--single", action="store_true", help="networks in single precision")
@@ -141,6 +144,17 @@ def make_trainer(options, images):
     )
 
 
+def shrink_output(model, factor):
+    """Multiply the weights of the output layers by `factor`.
+
+    As v1.0 draws them, the untrained energies of 164 atoms are wrong by many times the spread of
+    the targets, and training has to undo that first.
+    """
+    with torch.no_grad():
+        for network in model.elementwise_models:
+            network.model_net[-1].weight.mul_(factor)
+
+
 def main():
     options = parse_arguments()
     torch.set_num_threads(1)
@@ -154,6 +168,7 @@ def main():
     trainer = make_trainer(options, train)
     start = time.perf_counter()
     trainer.load()
+    shrink_output(trainer.model, options.output_scale)
     loaded = time.perf_counter()
     trainer.net.callbacks.append(("budget", CosineToTheEnd(options.epochs, options.minutes)))
     trainer.train()

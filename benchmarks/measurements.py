@@ -238,7 +238,7 @@ def two_cores(images, repeats):
 
 
 def first_fingerprint(images, repeats):
-    """The first fingerprint with derivatives in this process, which has imported no kernel yet."""
+    """The first fingerprint with derivatives in this process, kernels' import included."""
     start = time.perf_counter()
     descriptor, frames = described(images[:1])
     descriptor.values_and_derivatives(frames)

@@ -21,11 +21,11 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 MEASUREMENTS = Path(__file__).with_name("measurements.py")
-ONE_THREAD = dict.fromkeys(
-    ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
-)
+THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREADS, "1")
 PACKAGES = ("amptorch", "numpy", "numba", "torch", "ase", "skorch", "vesin", "matscipy", "dscribe")
 ONE_CORE_GROUPS = (
     "fingerprints",
@@ -35,28 +35,41 @@ ONE_CORE_GROUPS = (
     "other_fingerprints",
 )
 
-# What AMPTorch v1.0 and n2p2 2.3 (C++, -O3 -march=native) took on a machine of this class, what
-# this project must reach there, and what it aims at.
+
+class Row(NamedTuple):
+    """A row's unit, what AMPTorch v1.0 and n2p2 2.3 (C++, -O3 -march=native) took on a machine of
+    this class, what this project must reach there, and what it aims at."""
+
+    unit: str
+    v1: str = ""
+    n2p2: str = ""
+    must: str = ""
+    aim: str = ""
+
+
 ROWS = {
-    "values and derivatives": ("ms a frame", "750", "62", "20", "10"),
-    "values": ("ms a frame", "740", "47", "8", "4"),
-    "values, DScribe": ("ms a frame", "", "", "", ""),
-    "energy and forces of a moved frame": ("ms", "740", "", "22", "11"),
-    "energy and forces, every list anew": ("ms", "", "", "", ""),
-    "one epoch of training, derivatives float64": ("ms a frame", "63", "", "4", "2.5"),
-    "one epoch of training, derivatives float64, by skorch's clock": ("ms a frame", "", "", "", ""),
-    "one epoch of training, derivatives float32": ("ms a frame", "", "", "4", "2.5"),
-    "one epoch of training, derivatives float32, by skorch's clock": ("ms a frame", "", "", "", ""),
-    "kept derivatives, float64": ("MB a frame", "8.5", "", "3", ""),
-    "kept derivatives, float32": ("MB a frame", "", "", "3", "1.5"),
-    "two cores against one": ("times", "1", "", "1.8", "1.95"),
-    "neighbour search": ("ms a frame", "", "", "", ""),
-    "neighbour search, vesin": ("ms a frame", "", "", "", ""),
-    "neighbour search, matscipy": ("ms a frame", "", "", "", ""),
-    "neighbour search, ASE": ("ms a frame", "", "", "", ""),
-    "import amptorch": ("s", "", "", "0.5", ""),
-    "first fingerprint, cold cache": ("s", "", "", "25", ""),
-    "first fingerprint, warm cache": ("s", "", "", "1", ""),
+    "values and derivatives": Row("ms a frame", "750", "62", "20", "10"),
+    "values": Row("ms a frame", "740", "47", "8", "4"),
+    "values, DScribe": Row("ms a frame"),
+    "energy and forces of a moved frame": Row("ms", "740", must="22", aim="11"),
+    "energy and forces, every list anew": Row("ms"),
+    "one epoch of training, derivatives float64": Row("ms a frame", "63", must="4", aim="2.5"),
+    "one epoch of training, derivatives float64, by skorch's clock": Row("ms a frame"),
+    "one epoch of training, derivatives float32": Row("ms a frame", must="4", aim="2.5"),
+    "one epoch of training, derivatives float32, by skorch's clock": Row("ms a frame"),
+    "kept derivatives, float64": Row("MB a frame", "8.5", must="3"),
+    "kept derivatives, float32": Row("MB a frame", must="3", aim="1.5"),
+    "two cores against one": Row("times", "1", must="1.8", aim="1.95"),
+    "neighbour search": Row("ms a frame"),
+    "neighbour search, vesin": Row("ms a frame"),
+    "neighbour search, matscipy": Row("ms a frame"),
+    "neighbour search, ASE": Row("ms a frame"),
+    "import amptorch": Row("s", must="0.5"),
+    "import AtomsTrainer": Row("s"),
+    "first fingerprint, cold cache": Row("s", must="25"),
+    "first fingerprint, cold cache, whole process": Row("s"),
+    "first fingerprint, warm cache": Row("s", must="1"),
+    "first fingerprint, warm cache, whole process": Row("s"),
 }
 HEADER = ("", "unit", "median", "10-90 %", "CPU", "v1.0", "n2p2", "must", "aim")
 
@@ -76,27 +89,34 @@ def run_group(group, options, core=None, environment=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def timed_import(statement):
+    """Seconds that an import takes in a fresh process."""
+    program = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
 def start_up(options):
-    """Import, and the first fingerprint before and after the kernels are compiled."""
-    program = (
-        "import time; t = time.perf_counter(); import amptorch; print(time.perf_counter() - t)"
-    )
-    imports = [
-        float(
-            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
-        )
-        for _ in range(5)
+    """Imports, and the first fingerprint before and after the kernels are compiled."""
+    statements = {
+        "import amptorch": "import amptorch",
+        "import AtomsTrainer": "from amptorch import AtomsTrainer",
+    }
+    results = [
+        {"row": row, "wall": [timed_import(statement) for _ in range(5)], "cpu": []}
+        for row, statement in statements.items()
     ]
-    results = [{"row": "import amptorch", "wall": imports, "cpu": []}]
     with tempfile.TemporaryDirectory() as folder:
-        for cache, runs in (("cold", 1), ("warm", 3)):
-            environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
-            seconds = [
-                run_group("first_fingerprint", options, environment=environment)[0]["value"]
-                for _ in range(runs)
-            ]
+        environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
+        for cache, runs in (("cold", 1), ("warm", 5)):
+            inside, whole = [], []
+            for _ in range(runs):
+                start = time.perf_counter()
+                inside += run_group("first_fingerprint", options, environment=environment)
+                whole.append(time.perf_counter() - start)
             row = f"first fingerprint, {cache} cache"
-            results.append({"row": row, "wall": seconds, "cpu": []})
+            results.append({"row": row, "wall": [r["value"] for r in inside], "cpu": []})
+            results.append({"row": f"{row}, whole process", "wall": whole, "cpu": []})
     return results
 
 
@@ -131,7 +151,7 @@ def cores():
 
 def cells(result):
     """The measured cells of a row: median, range of most samples, CPU time."""
-    scale = 1000 if ROWS[result["row"]][0].startswith("ms") else 1
+    scale = 1000 if ROWS[result["row"]].unit.startswith("ms") else 1
     if "value" in result:
         return [f"{result['value']:.2f}", "", ""]
     wall = sorted(scale * seconds for seconds in result["wall"])
