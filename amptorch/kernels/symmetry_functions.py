@@ -145,13 +145,22 @@ def _workspace(f, offsets, vectors, start, stop):
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
-        np.zeros(lanes.N_ROWS * lanes.WIDTH, dtype),
-        np.zeros((n_shapes, lanes.PER_FUNCTION * lanes.WIDTH), dtype),
-        np.zeros((n_shapes, lanes.WIDTH), dtype),
-        np.zeros((moments.N_MONOMIALS, lanes.WIDTH), dtype),
+        _aligned(1, lanes.N_ROWS * lanes.WIDTH, vectors)[0],
+        _aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH, vectors),
+        _aligned(n_shapes, lanes.WIDTH, vectors),
+        _aligned(moments.N_MONOMIALS, lanes.WIDTH, vectors),
         np.empty((n_elements, moments.N_MONOMIALS), dtype),
         np.empty((1, moments.N_MONOMIALS), dtype),
     )
+
+
+@njit
+def _aligned(n_rows, n_columns, like):
+    """Zeros of the type of `like`, from the start of a cache line on."""
+    size = n_rows * n_columns
+    room = np.zeros(size + 64 // like.itemsize, like.dtype)
+    first = (64 - int(room.ctypes.data) % 64) // like.itemsize
+    return room[first : first + size].reshape((n_rows, n_columns))
 
 
 @njit
