@@ -58,7 +58,7 @@ def standard_functions(elements, cutoff):
     }
 
 
-def shell_functions(elements, cutoff, shells=8, angular_etas=(0.1, 2.0), zetas=(1.0, 4.0)):
+def shell_functions(elements, cutoff, shells=8, angular_etas=(1.0, 6.0), zetas=(1.0, 4.0)):
     """Shells of G2 from 0.9 Å to the cutoff, whose width grows with the distance, and short- and
     long-sighted angles."""
     centres = np.geomspace(0.9, 0.8 * cutoff, shells)
@@ -95,7 +95,7 @@ def parse_arguments():
     parser.add_argument("--activation", default="Tanh", help="class in torch.nn")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, at most")
     parser.add_argument("--epochs", type=int, default=10_000, help="at most")
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--force-coefficient", type=float, default=500.0)
     parser.add_argument(
