@@ -136,14 +136,18 @@ class Gaussian(BaseDescriptor):
             )
 
         run_chunks(count, neighbors.counts + 1, threads)
-        around = np.column_stack((elements.astype(np.int8), present))
-        kinds, kind = np.unique(around, axis=0, return_inverse=True)
+        # Atoms of one element with the same elements around them are of one kind. One element after
+        # the other keeps the numbers small, and is many times faster than comparing rows.
+        kind = elements
+        for e in range(n_elements):
+            _, some_atom, kind = np.unique(
+                2 * kind + present[:, e], return_index=True, return_inverse=True
+            )
         # A feature is there where all elements that it depends on are.
-        depends = self._depends[kinds[:, 0]]
-        absent = kinds[:, None, 1:] == 0
+        depends = self._depends[elements[some_atom]]
+        absent = present[some_atom][:, None, :] == 0
         stands = (depends & ~(depends & absent).any(axis=2, keepdims=True)).transpose(0, 2, 1)
         feature_row = np.where(stands, np.cumsum(stands, axis=2) - 1, -1)
-        kind = kind.reshape(n)
         atom_start = np.concatenate(([0], np.cumsum(counts.ravel())))
         sizes = 3 * counts * stands.sum(axis=2)[kind]
         value_start = np.concatenate(([0], np.cumsum(sizes.ravel())))
