@@ -2,7 +2,8 @@
 
 Both answer for the frames `frame_ids` of the data set they were built for: `vjp(frame_ids, g)` is
 Jᵀg, `jvp(frame_ids, v)` is J v, where J = ∂G/∂r and the rows of g (n, S) and v (n, 3) are the atoms
-of those frames in that order. Forces are −vjp with g = ∂E/∂G.
+of those frames in that order. `rows`, sorted positions among these atoms, leaves out the others.
+Forces are −vjp with g = ∂E/∂G.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from amptorch.threads import run_chunks
 
 
 class DerivativeBlocks:
-    """Derivatives that are kept: for each atom and element, an array (features, neighbours, 3).
+    """Derivatives that are kept: for each atom and element, an array (neighbours, 3, features).
 
     Only features that involve the neighbour's element, only other atoms (images of one atom folded
     together); what a central atom's own displacement does is minus the sum of the rest.
@@ -49,13 +50,21 @@ class DerivativeBlocks:
         """Bytes of all arrays whose size grows with the number of atoms."""
         return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
-    def vjp(self, frame_ids, g, threads=None):
-        """Jᵀg (n, 3) for g (n, S)."""
-        return self._run(kernels.contract_blocks, frame_ids, g, self.n_features, 3, threads)
+    def vjp(self, frame_ids, g, rows=None, threads=None):
+        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        frame_ids, offsets, place, n_rows = self._places(frame_ids, rows)
+        g = _checked(g, (offsets[-1], self.n_features))
+        out = np.zeros((n_rows, 3))
+        self._run(kernels.contract_blocks, frame_ids, offsets, place, g, out, threads)
+        return out
 
-    def jvp(self, frame_ids, v, threads=None):
-        """J v (n, S) for v (n, 3)."""
-        return self._run(kernels.apply_blocks, frame_ids, v, 3, self.n_features, threads)
+    def jvp(self, frame_ids, v, rows=None, threads=None):
+        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        frame_ids, offsets, place, n_rows = self._places(frame_ids, rows)
+        v = _checked(v, (n_rows, 3))
+        out = np.zeros((offsets[-1], self.n_features))
+        self._run(kernels.apply_blocks, frame_ids, offsets, place, v, out, threads)
+        return out
 
     def to_coo(self, frame):
         """J of one frame as `(row, col, val, size)`, ordered, zeros left out.
@@ -123,18 +132,17 @@ class DerivativeBlocks:
         )
         return cls(blocks, parts[0].n_features, _join([p.frame_offsets for p in parts], atoms))
 
-    def _run(self, kernel, frame_ids, given, width, out_width, threads):
+    def _places(self, frame_ids, rows):
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
-        rows = _starts(counts)
-        given = np.ascontiguousarray(given, dtype=np.float64)
-        if given.shape != (rows[-1], width):
-            raise ValueError(
-                f"expected an array of shape ({rows[-1]}, {width}) for these frames, "
-                f"got {given.shape}"
-            )
-        out = np.zeros((rows[-1], out_width))
+        offsets = _starts(counts)
+        if rows is None:
+            return frame_ids, offsets, np.arange(offsets[-1]), offsets[-1]
+        place = np.full(offsets[-1], -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        return frame_ids, offsets, place, len(rows)
 
+    def _run(self, kernel, frame_ids, offsets, place, given, out, threads):
         def run(first, last):
             kernel(
                 self.blocks,
@@ -142,15 +150,15 @@ class DerivativeBlocks:
                 self._features,
                 self.frame_offsets,
                 frame_ids,
-                rows,
+                offsets,
                 first,
                 last,
+                place,
                 given,
                 out,
             )
 
-        run_chunks(run, counts, threads)
-        return out
+        run_chunks(run, np.diff(offsets), threads)
 
 
 class RecomputedDerivatives:
@@ -178,20 +186,31 @@ class RecomputedDerivatives:
         kept = self.neighbors
         return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
 
-    def vjp(self, frame_ids, g):
-        """Jᵀg (n, 3) for g (n, S)."""
+    def vjp(self, frame_ids, g, rows=None):
+        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         frames, neighbors = self._select(frame_ids)
-        return self.descriptor.vjp(frames, g, neighbors)
+        gradient = self.descriptor.vjp(frames, g, neighbors)
+        return gradient if rows is None else gradient[rows]
 
-    def jvp(self, frame_ids, v):
-        """J v (n, S) for v (n, 3)."""
+    def jvp(self, frame_ids, v, rows=None):
+        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         frames, neighbors = self._select(frame_ids)
+        if rows is not None:
+            moving, v = v, np.zeros((frames.n_atoms, 3))
+            v[rows] = moving
         return self.descriptor.jvp(frames, v, neighbors)
 
     def _select(self, frame_ids):
         if np.array_equal(frame_ids, np.arange(len(self.frames))):
             return self.frames, self.neighbors
         return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
+
+
+def _checked(array, shape):
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"expected an array of shape {shape} for these frames, got {array.shape}")
+    return array
 
 
 def _starts(lengths):

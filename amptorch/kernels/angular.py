@@ -16,7 +16,7 @@ from amptorch.kernels.structures import (
     X,
     Y,
     Z,
-    block_index,
+    block_place,
 )
 
 
@@ -190,8 +190,8 @@ def derivatives(i, f, q, h, work, out, blocks):
                         total += sums[s - shapes, j] * t[lanes.U * WIDTH + j]
                     # Every pair was met from both of its ends.
                     out[i, feature] += half * scales[s] * total
-                    base = block_index(blocks, i, a, feature, 0)
-                    _add_to_block(work, t, first, low, high, blocks, base)
+                    base, step = block_place(blocks, i, a, feature)
+                    moments.lanes_to_block(work, first, low, high, blocks, base, step)
 
 
 @njit
@@ -205,16 +205,6 @@ def _finish_gradient(row, t, first, m, sums, f, scale):
         t[lanes.S * WIDTH + j] = along * t[lanes.X * WIDTH + j] + u * sums[f, 2 * WIDTH + j]
         t[lanes.W * WIDTH + j] = along * t[lanes.Y * WIDTH + j] + u * sums[f, 3 * WIDTH + j]
         t[lanes.DW * WIDTH + j] = along * t[lanes.Z * WIDTH + j] + u * sums[f, 4 * WIDTH + j]
-
-
-@njit
-def _add_to_block(work, t, first, low, high, blocks, base):
-    for j in range(low, high):
-        slot = work.slot[first + j]
-        if slot >= 0:
-            blocks.values[base + 3 * slot] += t[lanes.S * WIDTH + j]
-            blocks.values[base + 3 * slot + 1] += t[lanes.W * WIDTH + j]
-            blocks.values[base + 3 * slot + 2] += t[lanes.DW * WIDTH + j]
 
 
 @njit

@@ -1,6 +1,6 @@
 """Contractions with derivatives: Jᵀg and J v, from blocks that are kept or from pair gradients.
 
-J = ∂G/∂r is kept as blocks (features, atoms, 3) of a central atom and its neighbours of one element
+J = ∂G/∂r is kept as blocks (atoms, 3, features) of a central atom and its neighbours of one element
 (`structures.Blocks`). Derivatives with respect to the central atom are minus the sum of the others
 (moving all atoms together changes nothing), so they are never stored.
 """
@@ -38,62 +38,56 @@ def contract_blocks(
     features,
     frame_offsets,
     frame_ids,
-    out_offsets,
+    offsets,
     first,
     last,
+    place,
     g,
     out,
 ):
-    """out = Jᵀg for frames `frame_ids[first:last]`.
+    """out = Jᵀg for frames `frame_ids[first:last]`, for all atoms or for some.
 
-    Row `out_offsets[k]` of g (n, S) and out (n, 3), zeros on entry, is the first atom of
-    `frame_ids[k]`. Features of block (c, e) are `features[feature_start[kind, e] : …[c, e + 1]]`.
+    Row `offsets[k]` of g (n, S) and place (n,) is the first atom of `frame_ids[k]`. place: row of
+    out, zeros on entry, for each atom, -1 for those that are not asked for. Features of block
+    (i, e) are `features[feature_start[kind, e] : feature_start[kind, e + 1]]`.
     """
     n_elements = feature_start.shape[1] - 1
-    total = np.zeros(3 * _largest_block(blocks, n_elements, frame_offsets, frame_ids, first, last))
+    w = np.empty(g.shape[1])
     for k in range(first, last):
         atom0 = frame_offsets[frame_ids[k]]
-        shift = out_offsets[k] - atom0
+        shift = offsets[k] - atom0
         for i in range(atom0, frame_offsets[frame_ids[k] + 1]):
             kind = blocks.kind[i]
-            row = i + shift
+            mine = place[i + shift]
+            sx = sy = sz = 0.0
             for e in range(n_elements):
                 b = i * n_elements + e
-                low, n_atoms = blocks.atom_start[b], blocks.atom_start[b + 1] - blocks.atom_start[b]
-                if n_atoms == 0:
-                    continue
-                start, stop = feature_start[kind, e], feature_start[kind, e + 1]
-                width = 3 * n_atoms
+                start = feature_start[kind, e]
+                n = feature_start[kind, e + 1] - start
+                for f in range(n):
+                    w[f] = g[i + shift, features[start + f]]
                 at = blocks.value_start[b]
-                for q in range(width):
-                    total[q] = 0.0
-                # Four features a pass: the sums are read and written a quarter as often.
-                f = start
-                while f + 4 <= stop:
-                    w0, w1 = g[row, features[f]], g[row, features[f + 1]]
-                    w2, w3 = g[row, features[f + 2]], g[row, features[f + 3]]
-                    part = blocks.values[at : at + 4 * width]
-                    for q in range(width):
-                        total[q] += (
-                            w0 * part[q]
-                            + w1 * part[width + q]
-                            + w2 * part[2 * width + q]
-                            + w3 * part[3 * width + q]
-                        )
-                    at += 4 * width
-                    f += 4
-                while f < stop:
-                    w0 = g[row, features[f]]
-                    part = blocks.values[at : at + width]
-                    for q in range(width):
-                        total[q] += w0 * part[q]
-                    at += width
-                    f += 1
-                for a in range(n_atoms):
-                    other = blocks.atoms[low + a] + shift
-                    for axis in range(3):
-                        out[other, axis] += total[3 * a + axis]
-                        out[row, axis] -= total[3 * a + axis]
+                for a in range(blocks.atom_start[b], blocks.atom_start[b + 1]):
+                    other = place[blocks.atoms[a] + shift]
+                    if mine >= 0 or other >= 0:
+                        part = blocks.values[at : at + 3 * n]
+                        x = y = z = 0.0
+                        for f in range(n):
+                            x += w[f] * part[f]
+                            y += w[f] * part[n + f]
+                            z += w[f] * part[2 * n + f]
+                        sx += x
+                        sy += y
+                        sz += z
+                        if other >= 0:
+                            out[other, 0] += x
+                            out[other, 1] += y
+                            out[other, 2] += z
+                    at += 3 * n
+            if mine >= 0:
+                out[mine, 0] -= sx
+                out[mine, 1] -= sy
+                out[mine, 2] -= sz
 
 
 @njit
@@ -103,37 +97,49 @@ def apply_blocks(
     features,
     frame_offsets,
     frame_ids,
-    out_offsets,
+    offsets,
     first,
     last,
+    place,
     v,
     out,
 ):
-    """out = J v for frames `frame_ids[first:last]`; v (n, 3), out (n, S), zeros on entry."""
+    """out = J v for frames `frame_ids[first:last]`; out (n, S), zeros on entry.
+
+    place: row of v for each atom, -1 for those that do not move.
+    """
     n_elements = feature_start.shape[1] - 1
-    along = np.zeros(3 * _largest_block(blocks, n_elements, frame_offsets, frame_ids, first, last))
+    total = np.empty(out.shape[1])
     for k in range(first, last):
         atom0 = frame_offsets[frame_ids[k]]
-        shift = out_offsets[k] - atom0
+        shift = offsets[k] - atom0
         for i in range(atom0, frame_offsets[frame_ids[k] + 1]):
             kind = blocks.kind[i]
-            row = i + shift
+            mine = place[i + shift]
+            vx = vy = vz = 0.0
+            if mine >= 0:
+                vx, vy, vz = v[mine, 0], v[mine, 1], v[mine, 2]
             for e in range(n_elements):
                 b = i * n_elements + e
-                low, n_atoms = blocks.atom_start[b], blocks.atom_start[b + 1] - blocks.atom_start[b]
-                width = 3 * n_atoms
-                for a in range(n_atoms):
-                    other = blocks.atoms[low + a] + shift
-                    for axis in range(3):
-                        along[3 * a + axis] = v[other, axis] - v[row, axis]
+                start = feature_start[kind, e]
+                n = feature_start[kind, e + 1] - start
+                for f in range(n):
+                    total[f] = 0.0
                 at = blocks.value_start[b]
-                for f in range(feature_start[kind, e], feature_start[kind, e + 1]):
-                    part = blocks.values[at : at + width]
-                    s = 0.0
-                    for q in range(width):
-                        s += part[q] * along[q]
-                    out[row, features[f]] += s
-                    at += width
+                for a in range(blocks.atom_start[b], blocks.atom_start[b + 1]):
+                    other = place[blocks.atoms[a] + shift]
+                    if mine >= 0 or other >= 0:
+                        x, y, z = -vx, -vy, -vz
+                        if other >= 0:
+                            x += v[other, 0]
+                            y += v[other, 1]
+                            z += v[other, 2]
+                        part = blocks.values[at : at + 3 * n]
+                        for f in range(n):
+                            total[f] += x * part[f] + y * part[n + f] + z * part[2 * n + f]
+                    at += 3 * n
+                for f in range(n):
+                    out[i + shift, features[start + f]] += total[f]
 
 
 @njit
@@ -163,9 +169,9 @@ def block_triplets(
             low = blocks.atom_start[b] - first
             n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
             at = blocks.value_start[b]
-            for q in range(feature_start[kind, e], feature_start[kind, e + 1]):
-                for a in range(n_atoms):
-                    for axis in range(3):
+            for a in range(n_atoms):
+                for axis in range(3):
+                    for q in range(feature_start[kind, e], feature_start[kind, e + 1]):
                         dense[features[q], low + a, axis] = blocks.values[at]
                         dense[features[q], n, axis] -= blocks.values[at]
                         at += 1
@@ -178,13 +184,3 @@ def block_triplets(
                         values[count] = dense[f, k, axis]
                         count += 1
     return count
-
-
-@njit
-def _largest_block(blocks, n_elements, frame_offsets, frame_ids, first, last):
-    largest = 0
-    for k in range(first, last):
-        start, stop = frame_offsets[frame_ids[k]], frame_offsets[frame_ids[k] + 1]
-        for b in range(start * n_elements, stop * n_elements):
-            largest = max(largest, blocks.atom_start[b + 1] - blocks.atom_start[b])
-    return largest

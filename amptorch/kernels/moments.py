@@ -20,7 +20,7 @@ import numpy as np
 from amptorch.kernels import lanes
 from amptorch.kernels._jit import inlined, njit
 from amptorch.kernels.lanes import PER_FUNCTION, WIDTH
-from amptorch.kernels.structures import DU, RINV, VX, VY, VZ, U, X, Y, Z, block_index
+from amptorch.kernels.structures import DU, RINV, VX, VY, VZ, U, X, Y, Z, block_place
 
 MAX_ZETA = 6
 
@@ -114,7 +114,7 @@ def values(i, f, h, split, work, out):
 @njit
 def derivatives(i, f, h, split, work, blocks):
     """Blocks of functions `shape_start[h]:split`."""
-    t, segment = work.t, work.segment
+    segment = work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     for first in range(0, n, WIDTH):
@@ -134,13 +134,8 @@ def derivatives(i, f, h, split, work, blocks):
                     high = min(segment[a + 1] - first, WIDTH)
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
-                    base = block_index(blocks, i, a, feature, 0)
-                    for j in range(low, high):
-                        slot = work.slot[first + j]
-                        if slot >= 0:
-                            blocks.values[base + 3 * slot] += t[lanes.S * WIDTH + j]
-                            blocks.values[base + 3 * slot + 1] += t[lanes.W * WIDTH + j]
-                            blocks.values[base + 3 * slot + 2] += t[lanes.DW * WIDTH + j]
+                    base, step = block_place(blocks, i, a, feature)
+                    lanes_to_block(work, first, low, high, blocks, base, step)
 
 
 @njit
@@ -263,6 +258,19 @@ def _evaluate(mono, poly, sums, m, count):
             sums[0, 2 * WIDTH + j] += cx * mono[kx, j]
             sums[0, 3 * WIDTH + j] += cy * mono[ky, j]
             sums[0, 4 * WIDTH + j] += cz * mono[kz, j]
+
+
+@njit
+def lanes_to_block(work, first, low, high, blocks, base, step):
+    """Add the gradients in rows S, W, DW of lanes low:high to a block; see `block_place`."""
+    t = work.t
+    for j in range(low, high):
+        slot = work.slot[first + j]
+        if slot >= 0:
+            at = base + 3 * slot * step
+            blocks.values[at] += t[lanes.S * WIDTH + j]
+            blocks.values[at + step] += t[lanes.W * WIDTH + j]
+            blocks.values[at + 2 * step] += t[lanes.DW * WIDTH + j]
 
 
 @njit

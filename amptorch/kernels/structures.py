@@ -50,10 +50,11 @@ class Blocks(NamedTuple):
     """Derivatives with respect to other atoms, images of one atom folded together.
 
     Block b = i·E + e is that of central atom i and its neighbours of element e: atoms
-    `atoms[atom_start[b]:atom_start[b+1]]`, and an array (features, atoms, 3) that starts at
-    `values[value_start[b]]`. Which features stand in it depends on the kind of atom i, its element
-    and the elements around it: feature s is row `feature_row[kind[i], e, s]`, -1 where it is not
-    there because it does not depend on e or needs an element that is absent.
+    `atoms[atom_start[b]:atom_start[b+1]]`, and an array (atoms, 3, features) that starts at
+    `values[value_start[b]]`: what belongs to one atom is one piece, so that a contraction for some
+    of the atoms passes over the rest. Which features stand in it depends on the kind of atom i, its
+    element and the elements around it: feature s is row `feature_row[kind[i], e, s]`, -1 where it
+    is not there because it does not depend on e or needs an element that is absent.
     """
 
     atom_start: np.ndarray
@@ -81,9 +82,10 @@ class Work(NamedTuple):
 
 
 @njit
-def block_index(blocks, i, e, feature, slot):
-    """Place in `blocks.values` of ∂G_i,feature/∂r of the atom in `slot` of block (i, e)."""
+def block_place(blocks, i, e, feature):
+    """(first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
+    `first + (3 * slot + axis) * step` in `blocks.values`."""
     b = i * blocks.feature_row.shape[1] + e
     n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]
-    row = blocks.feature_row[blocks.kind[i], e, feature]
-    return blocks.value_start[b] + 3 * (row * n_atoms + slot)
+    step = (blocks.value_start[b + 1] - blocks.value_start[b]) // max(3 * n_atoms, 1)
+    return blocks.value_start[b] + blocks.feature_row[blocks.kind[i], e, feature], step

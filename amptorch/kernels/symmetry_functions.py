@@ -36,7 +36,7 @@ from amptorch.kernels.structures import (
     X,
     Y,
     Z,
-    block_index,
+    block_place,
 )
 
 
@@ -277,10 +277,11 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
                     values[i, feature] += value
                     if mode == DERIVATIVES and work.slot[j] >= 0:
                         factor = slope * row[RINV, j]
-                        at = block_index(blocks, i, e, feature, work.slot[j])
+                        at, step = block_place(blocks, i, e, feature)
+                        at += 3 * work.slot[j] * step
                         blocks.values[at] += factor * x
-                        blocks.values[at + 1] += factor * y
-                        blocks.values[at + 2] += factor * z
+                        blocks.values[at + step] += factor * y
+                        blocks.values[at + 2 * step] += factor * z
             if mode == PAIR_GRADIENTS:
                 p = work.pair[j]
                 total *= row[RINV, j]
