@@ -109,6 +109,11 @@ class OptimConfig(_Section):
     loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
     cp_metric: str = option("energy", choice("energy", "forces"), "picks the best checkpoint")
+    force_fraction: float = option(
+        1.0,
+        number(above=0, maximum=1),
+        "share of the atoms whose forces are trained on, drawn anew",
+    )
     scheduler: dict | None = option(None, scheduler, "{'policy': name or class, 'params': {}}")
 
 
@@ -129,19 +134,23 @@ class DatasetConfig(_Section):
     cutoff_params: dict = option({"cutoff_func": "Cosine"}, mapping, "cutoff function")
     save_fps: bool = option(True, boolean, "keep computed fingerprints on disk")
     scaling: dict = option({}, scaling, "type, range, elementwise, threshold")
-    derivatives: str = option("stored", choice("stored", "recompute"), "dG/dr kept, or contracted")
+    store: str | None = option(None, path, "folder of a packed store; raw_data is put there")
+    derivatives: str = option(
+        "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
+    )
+    memory_budget: float = option(2.0, number(above=0), "GB that kept derivatives may take, auto")
     derivative_dtype: str = option(
         "float64", choice("float64", "float32"), "precision of stored derivatives"
     )
 
     def require_data(self):
         """ValueError that names what a training set still needs."""
-        if self.raw_data is None and self.lmdb_path is None:
+        if self.raw_data is None and self.lmdb_path is None and self.store is None:
             raise ValueError(
-                "config needs dataset.raw_data (a file of frames or a list of Atoms) "
-                "or dataset.lmdb_path"
+                "config needs dataset.raw_data (a file of frames or a list of Atoms), "
+                "dataset.store or dataset.lmdb_path"
             )
-        if self.raw_data is not None and self.fp_params is None:
+        if (self.raw_data is not None or self.store is not None) and self.fp_params is None:
             raise ValueError(f"config needs dataset.fp_params for fp_scheme {self.fp_scheme!r}")
 
 

@@ -40,6 +40,7 @@ DEFAULTS = {
         "metric": "mae",
         "cp_metric": "energy",
         "scheduler": None,
+        "force_fraction": 1,
     },
     "dataset": {
         "raw_data": None,
@@ -53,7 +54,9 @@ DEFAULTS = {
         "cutoff_params": {"cutoff_func": "Cosine"},
         "save_fps": True,
         "scaling": {"type": "normalize", "range": (0, 1), "elementwise": True, "threshold": 1e-6},
-        "derivatives": "stored",
+        "store": None,
+        "memory_budget": 2,
+        "derivatives": "auto",
         "derivative_dtype": "float64",
     },
     "cmd": {

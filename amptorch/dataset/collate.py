@@ -19,7 +19,8 @@ class Batch:
     slope (n, S): d scaled fingerprint / d fingerprint, or None where `derivatives` are those of the
     scaled fingerprint. derivatives: back end with `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or
     None where no forces are asked for. frame_ids: int64 array, what the frames are called there.
-    energy (num_images,) and forces (n, 3): scaled targets, or None.
+    energy (num_images,) and forces (n, 3): scaled targets, or None. force_rows: sorted int64 array
+    of the atoms whose forces are computed and compared, one row of `forces` each; None for all.
     """
 
     fingerprint: torch.Tensor
@@ -32,6 +33,7 @@ class Batch:
     frame_ids: np.ndarray | None = None
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
+    force_rows: np.ndarray | None = None
 
     def __len__(self):
         return self.num_images

@@ -37,6 +37,7 @@ class AtomsDataset(torch.utils.data.Dataset):
     fingerprint : (N, S) tensor, scaled
     energy, forces : (F,) and (N, 3) tensors, scaled; forces None without `forcetraining`
     derivatives : the back end, `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or None
+    counts : (F,) atoms of each frame
     elements, descriptor, feature_scaler, target_scaler, input_dim, data_list : as in v1.0
 
     Raises ValueError that names the frame that cannot be used, before any long work.
@@ -109,6 +110,13 @@ class AtomsDataset(torch.utils.data.Dataset):
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
         return self.data_list
+
+    # All frames are as near as any other: see `BlockSampler`.
+    shards = None
+
+    @property
+    def counts(self):
+        return self.frames.counts
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)

@@ -35,8 +35,9 @@ class AtomicModel(nn.Module):
     def forward(self, batch):
         """Energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
 
-        F = −Jᵀ (∂E/∂G), with ∂E/∂G = slope · ∂E/∂(scaled G). Forces are (0, 3) where `get_forces`
-        is False or the batch has no derivatives.
+        F = −Jᵀ (∂E/∂G), with ∂E/∂G = slope · ∂E/∂(scaled G). Forces are those of the atoms
+        `batch.force_rows` alone where it is there, and (0, 3) where `get_forces` is False or the
+        batch has no derivatives.
         """
         x = batch.fingerprint
         if not self.get_forces or batch.derivatives is None:
@@ -49,7 +50,7 @@ class AtomicModel(nn.Module):
             (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=keep_graph)
             if batch.slope is not None:
                 gradient = gradient * batch.slope
-            forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids)
+            forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids, batch.force_rows)
         return (energies, forces) if keep_graph else (energies.detach(), forces.detach())
 
     def _energies(self, batch, x):

@@ -2,7 +2,8 @@
 
 A back end holds (or recomputes) J = ∂G/∂r of the frames of a data set and offers the contraction
 `vjp(frame_ids, g) -> Jᵀg` and its adjoint `jvp(frame_ids, v) -> J v`. Nothing else of J is needed:
-forces are F = −Jᵀ ∂E/∂G, and the gradient of a loss with respect to ∂E/∂G is −J ∂L/∂F.
+forces are F = −Jᵀ ∂E/∂G, and the gradient of a loss with respect to ∂E/∂G is −J ∂L/∂F. With
+`rows=`, sorted positions among the atoms, both leave out the forces of all others.
 """
 
 import numpy as np
@@ -11,22 +12,26 @@ from torch.autograd.function import once_differentiable
 
 
 class Forces(torch.autograd.Function):
-    """`Forces.apply(g, derivatives, frame_ids)`: forces (n, 3) = −Jᵀg for g = ∂E/∂G (n, S).
+    """`Forces.apply(g, derivatives, frame_ids, rows)`: forces (n, 3) = −Jᵀg for g = ∂E/∂G (n, S),
+    or (len(rows), 3) of those atoms alone; rows None for all.
 
     The result has g's dtype and device, and units of energy/Å. Differentiable once, which is what
     training on forces needs.
     """
 
     @staticmethod
-    def forward(ctx, g, derivatives, frame_ids):
+    def forward(ctx, g, derivatives, frame_ids, rows=None):
         ctx.derivatives = derivatives
         ctx.frame_ids = frame_ids
-        return _as_tensor(derivatives.vjp(frame_ids, _as_array(g)), g)
+        # Only where there are some: not every back end can leave atoms out.
+        ctx.some = {} if rows is None else {"rows": rows}
+        return _as_tensor(derivatives.vjp(frame_ids, _as_array(g), **ctx.some), g)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return _as_tensor(ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad)), grad), None, None
+        gradient = ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad), **ctx.some)
+        return _as_tensor(gradient, grad), None, None, None
 
 
 def _as_array(tensor):

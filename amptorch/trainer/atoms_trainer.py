@@ -16,6 +16,8 @@ from skorch.history import History
 from amptorch.calculator import AmpTorch
 from amptorch.config import Config
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.dataset.plan import GB, make_plan, sample_of
+from amptorch.dataset.prefetch import BatchLoader
 from amptorch.descriptor.base import STORE
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.frames import Frames, read_images
@@ -63,7 +65,7 @@ class AtomsTrainer:
         self.config = {} if config is None else config
         self.pretrained = False
         self.net = self.model = self.train_dataset = self.descriptor = self.elements = None
-        self.feature_scaler = self.target_scaler = None
+        self.feature_scaler = self.target_scaler = self.plan = None
         self.cp_dir = self.identifier = None
         self._raw_data = None
         self._loaded = False
@@ -126,14 +128,15 @@ class AtomsTrainer:
             )
         if not self.pretrained:
             self.elements = options.elements or found
-        store = options.save_fps and not (self.forcetraining and options.derivatives == "stored")
+        derivatives = self._planned(images) if self.forcetraining else None
+        store = options.save_fps and derivatives != "stored"
         self.train_dataset = AtomsDataset(
             images,
             self._descriptor_setup(),
             forcetraining=self.forcetraining,
             scaling=options.scaling,
             cores=self.settings.cmd.threads,
-            derivatives=options.derivatives,
+            derivatives=derivatives or "stored",
             derivative_dtype=options.derivative_dtype,
             dtype=self.dtype,
             feature_scaler=self.feature_scaler if self.pretrained else None,
@@ -144,6 +147,24 @@ class AtomsTrainer:
         self.descriptor = self.train_dataset.descriptor
         self.feature_scaler = self.train_dataset.feature_scaler
         self.target_scaler = self.train_dataset.target_scaler
+
+    def _planned(self, images):
+        """Whether derivatives of these frames, kept in memory, are "stored" or "recompute"."""
+        options = self.settings.dataset
+        if options.derivatives != "auto":
+            return options.derivatives
+        chosen = sample_of([len(atoms) for atoms in images])
+        sample = Frames.from_atoms([images[index] for index in chosen], self.elements)
+        self.plan = make_plan(
+            construct_descriptor(self._descriptor_setup()),
+            replace(sample, indices=chosen),
+            len(images),
+            options.derivative_dtype,
+            GB * options.memory_budget,
+            threads=self.settings.cmd.threads,
+        )
+        logger.info("%s", self.plan.table())
+        return self.plan.derivatives
 
     def get_unique_elements(self, images):
         """Symbols of the elements in a list of ase.Atoms, sorted."""
@@ -193,7 +214,6 @@ class AtomsTrainer:
     def load_skorch(self):
         """The skorch net."""
         optim = self.settings.optim
-        collate = DataCollater(train=True, forcetraining=self.forcetraining)
         self.net = PotentialNet(
             module=self.model,
             criterion=self.criterion,
@@ -201,18 +221,35 @@ class AtomsTrainer:
             lr=optim.lr,
             batch_size=optim.batch_size,
             max_epochs=optim.epochs,
-            iterator_train__collate_fn=collate,
-            iterator_train__shuffle=True,
-            iterator_valid__collate_fn=collate,
-            iterator_valid__shuffle=False,
             train_split=self.split,
             callbacks=self.callbacks,
             device=self.device,
             verbose=int(self.settings.cmd.verbose),
             target_scaler=self.target_scaler,
+            **self._iterators(),
             **_criterion_args(self.criterion, optim),
             **_optimizer_args(optim.optimizer_args),
         )
+
+    def _iterators(self):
+        """skorch's arguments about where batches come from."""
+        collate = DataCollater(train=True, forcetraining=self.forcetraining)
+        arguments = {
+            "iterator_train__collate_fn": collate,
+            "iterator_train__shuffle": True,
+            "iterator_valid__collate_fn": collate,
+            "iterator_valid__shuffle": False,
+        }
+        fraction = self.settings.optim.force_fraction
+        if fraction < 1:
+            arguments |= {
+                "iterator_train": BatchLoader,
+                "iterator_train__seed": self.settings.cmd.seed,
+                "iterator_train__epoch": lambda: len(self.net.history),
+                "iterator_train__force_fraction": fraction,
+                "iterator_train__by_size": False,
+            }
+        return arguments
 
     # --- training ---
 

@@ -1,0 +1,138 @@
+"""Whether derivatives are kept or computed anew: what either takes, from a sample of the frames."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from amptorch.neighbors import neighbor_list
+
+# Frames that are measured, and atoms in them: a second of work, and means good to a few percent.
+SAMPLE_FRAMES = 32
+SAMPLE_ATOMS = 4096
+GB = 1e9
+
+
+def sample_of(counts):
+    """Frames that stand for all those with `counts` (F,) atoms: evenly spaced in order of size."""
+    counts = np.asarray(counts)
+    n = min(len(counts), SAMPLE_FRAMES, max(2, int(SAMPLE_ATOMS / counts.mean())))
+    order = np.argsort(counts, kind="stable")
+    return np.sort(order[((np.arange(n) + 0.5) * len(counts) / n).astype(np.int64)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What derivatives cost, and what is done about them.
+
+    n_frames; atoms: mean number in a frame; dtype: of kept derivatives; stored_bytes: of those of
+    all frames; seconds to make them once (`making`), and in each epoch to contract what is kept
+    (`reading`; from a disk it takes longer) or to contract anew (`recomputing`); budget: bytes;
+    derivatives: "stored" or "recompute"; reason: of that choice.
+    """
+
+    n_frames: int
+    atoms: float
+    dtype: str
+    stored_bytes: float
+    making: float
+    reading: float
+    recomputing: float
+    budget: float
+    derivatives: str
+    reason: str
+
+    def table(self):
+        """The plan as a table for people."""
+        rows = [
+            ("derivatives", "kept", "made once", "each epoch"),
+            (
+                f"stored, {self.dtype}",
+                _size(self.stored_bytes),
+                _time(self.making),
+                _time(self.reading),
+            ),
+            ("recompute", "nothing", "", _time(self.recomputing)),
+        ]
+        lines = ["{:18} {:>10} {:>10} {:>10}".format(*row).rstrip() for row in rows]
+        return "\n".join(
+            [
+                f"memory plan for {self.n_frames} frames of {self.atoms:.0f} atoms, "
+                "times besides the network's",
+                *lines,
+                f"chosen: {self.derivatives} ({self.reason})",
+            ]
+        )
+
+
+def make_plan(
+    descriptor,
+    sample,
+    n_frames,
+    dtype="float64",
+    budget=2 * GB,
+    wanted="auto",
+    there=False,
+    threads=None,
+):
+    """Plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
+
+    wanted: "auto", "stored" or "recompute", as the configuration says; there: whether the
+    derivatives have been stored already, which "auto" takes as they are. threads: of the kernels.
+
+    "auto" stores where that fits into `budget` bytes, and recomputes otherwise.
+    """
+    measured = _measure(descriptor, sample, np.dtype(dtype), threads)
+    stored, making, reading, recomputing = measured * (n_frames / len(sample))
+    if wanted != "auto":
+        chosen, reason = wanted, "as dataset.derivatives says"
+    elif there:
+        chosen, reason = "stored", "they are in the store already"
+    elif stored <= budget:
+        chosen, reason = "stored", f"within dataset.memory_budget of {budget / GB:g} GB"
+    else:
+        chosen, reason = "recompute", f"more than dataset.memory_budget of {budget / GB:g} GB"
+    return Plan(
+        n_frames=n_frames,
+        atoms=sample.n_atoms / len(sample),
+        dtype=str(np.dtype(dtype)),
+        stored_bytes=stored,
+        making=making,
+        reading=reading,
+        recomputing=recomputing,
+        budget=budget,
+        derivatives=chosen,
+        reason=reason,
+    )
+
+
+def _measure(descriptor, sample, dtype, threads):
+    """Bytes and seconds of making, contracting and recomputing the derivatives of `sample`."""
+    one = sample[0]
+    # Kernels are compiled, or read from numba's cache, before the clock starts.
+    _times(descriptor, one, neighbor_list(one, descriptor.cutoff, threads), dtype, threads)
+    neighbors = neighbor_list(sample, descriptor.cutoff, threads)
+    runs = [_times(descriptor, sample, neighbors, dtype, threads) for _ in range(2)]
+    return np.min(runs, axis=0)
+
+
+def _times(descriptor, frames, neighbors, dtype, threads):
+    ids = np.arange(len(frames))
+    clock = [time.perf_counter()]
+    values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype, threads)
+    clock.append(time.perf_counter())
+    forces = blocks.vjp(ids, values, threads=threads)
+    blocks.jvp(ids, forces, threads=threads)
+    clock.append(time.perf_counter())
+    descriptor.vjp(frames, values, neighbors, threads=threads)
+    descriptor.jvp(frames, forces, neighbors, threads=threads)
+    clock.append(time.perf_counter())
+    return [blocks.nbytes, *np.diff(clock)]
+
+
+def _size(n_bytes):
+    return f"{n_bytes / GB:.2f} GB" if n_bytes >= 0.1 * GB else f"{n_bytes / 1e6:.2f} MB"
+
+
+def _time(seconds):
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
