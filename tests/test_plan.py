@@ -60,7 +60,7 @@ def test_sample_is_spread_over_sizes():
 
 
 @pytest.mark.parametrize(
-    "counts, expected", [([7], 1), ([1, 1, 1], 3), ([SAMPLE_ATOMS] * 9, 2), ([164] * 99, 24)]
+    ("counts", "expected"), [([7], 1), ([1, 1, 1], 3), ([SAMPLE_ATOMS] * 9, 2), ([164] * 99, 24)]
 )
 def test_sample_is_small_for_large_frames_and_all_of_a_few(counts, expected):
     chosen = sample_of(counts)

@@ -14,8 +14,11 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
+from amptorch.preprocessing.statistics import Statistics
 
 TRANSFORMS = ("normalize", "standardize")
+# In place of an element, where all atoms are scaled alike.
+ALL = 0
 
 
 class FeatureScaler:
@@ -33,38 +36,51 @@ class FeatureScaler:
     def __init__(self, data_list, forcetraining, scaling=None):
         fingerprints = torch.cat([data.fingerprint for data in data_list])
         numbers = torch.cat([torch.as_tensor(data.atomic_numbers) for data in data_list])
-        self._fit(fingerprints, numbers, forcetraining, scaling)
+        self._fit([(fingerprints, numbers)], forcetraining, scaling)
 
     @classmethod
     def from_arrays(cls, fingerprints, numbers, scaling=None, forcetraining=True):
         """Fitted to fingerprints (n_atoms, n_features) and atomic numbers (n_atoms,)."""
+        return cls.from_chunks([(fingerprints, numbers)], scaling, forcetraining)
+
+    @classmethod
+    def from_chunks(cls, chunks, scaling=None, forcetraining=True):
+        """Fitted in one pass to an iterable of (fingerprints, numbers), as to all of them at once;
+        only one chunk is held at a time."""
         scaler = cls.__new__(cls)
-        scaler._fit(torch.as_tensor(fingerprints), torch.as_tensor(numbers), forcetraining, scaling)
+        scaler._fit(chunks, forcetraining, scaling)
         return scaler
 
-    def _fit(self, fingerprints, numbers, forcetraining, scaling):
+    def _fit(self, chunks, forcetraining, scaling):
         options = checked_scaling("scaling", scaling)
         self.transform = options["type"]
         self.forcetraining = forcetraining
         self.elementwise = options["elementwise"]
         self.threshold = options["threshold"]
-        if not self.elementwise:
-            self.scale = self._fit_rows(fingerprints, options["range"])
-            return
-        self.unique = [int(number) for number in torch.unique(numbers.long())]
-        self.scales = {
-            number: self._fit_rows(fingerprints[numbers == number], options["range"])
-            for number in self.unique
-        }
+        found = {}
+        for fingerprints, numbers in chunks:
+            for kind, rows in self._kinds(torch.as_tensor(fingerprints), torch.as_tensor(numbers)):
+                here = Statistics.of(rows)
+                found[kind] = found[kind].merged(here) if kind in found else here
+        scales = {kind: self._scale(found[kind], options["range"]) for kind in sorted(found)}
+        if self.elementwise:
+            self.unique, self.scales = list(scales), scales
+        else:
+            self.scale = scales[ALL]
 
-    def _fit_rows(self, rows, limits):
-        rows = rows.double()
+    def _kinds(self, fingerprints, numbers):
+        """The rows that are scaled alike, with the number of their element."""
+        if not self.elementwise:
+            return [(ALL, fingerprints)]
+        kinds = torch.unique(numbers.long()).tolist()
+        return [(number, fingerprints[numbers == number]) for number in kinds]
+
+    def _scale(self, statistics, limits):
         if self.transform == "standardize":
-            offset, width = rows.mean(dim=0), rows.std(dim=0, unbiased=False)
-            return {"offset": offset, "scale": self._widened(width)}
-        lowest, highest = rows.amin(dim=0), rows.amax(dim=0)
-        scale = (limits[1] - limits[0]) / self._widened(highest - lowest)
-        return {"offset": limits[0] - lowest * scale, "scale": scale}
+            return {"offset": statistics.mean, "scale": self._widened(statistics.deviation)}
+        width = self._widened(statistics.highest - statistics.lowest)
+        scale = (limits[1] - limits[0]) / width
+        return {"offset": limits[0] - statistics.lowest * scale, "scale": scale}
 
     def _widened(self, width):
         return torch.where(width < self.threshold, torch.ones_like(width), width)
