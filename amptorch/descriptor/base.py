@@ -66,7 +66,7 @@ class BaseDescriptor(ABC):
 
     def vjp(self, frames, g, neighbors=None, threads=None):
         """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative."""
-        neighbors = self.neighbors(frames, neighbors)
+        neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads)
         gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
 
@@ -98,14 +98,14 @@ class BaseDescriptor(ABC):
             known.update(new)
         return np.concatenate([known[name] for name in hashes])
 
-    def neighbors(self, frames, neighbors=None):
+    def neighbors(self, frames, neighbors=None, threads=None):
         """`neighbors`, checked, or a new neighbour list of `frames`.
 
         Raises ValueError where its cutoff is shorter than the descriptor's, or it is not a list of
         these frames.
         """
         if neighbors is None:
-            return neighbor_list(frames, self.cutoff)
+            return neighbor_list(frames, self.cutoff, threads)
         if neighbors.cutoff < self.cutoff:
             raise ValueError(
                 f"the neighbour list reaches {neighbors.cutoff} Å, the descriptor {self.cutoff} Å"

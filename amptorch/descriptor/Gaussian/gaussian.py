@@ -61,14 +61,14 @@ class Gaussian(BaseDescriptor):
 
     def values(self, frames: Frames, neighbors=None, threads=None):
         """Fingerprints G (N, S)."""
-        neighbors, elements, vectors = self._inputs(frames, neighbors)
+        neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(kernels.values, neighbors, threads, elements, vectors, values)
         return values
 
     def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
         """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
-        neighbors, elements, vectors = self._inputs(frames, neighbors)
+        neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         blocks = self._empty_blocks(elements, neighbors, vectors, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
 
@@ -81,7 +81,7 @@ class Gaussian(BaseDescriptor):
 
     def pair_gradients(self, frames, g, neighbors=None, threads=None):
         """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S)."""
-        neighbors, elements, vectors = self._inputs(frames, neighbors)
+        neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         g = self._checked(g, (frames.n_atoms, self.n_features))
         pairs = self._zeros(neighbors.n_pairs, 3)
         self._run(kernels.pair_gradients, neighbors, threads, elements, vectors, g, pairs)
@@ -89,14 +89,14 @@ class Gaussian(BaseDescriptor):
 
     def jvp(self, frames, v, neighbors=None, threads=None):
         """J v (N, S) for v (N, 3)."""
-        neighbors, elements, vectors = self._inputs(frames, neighbors)
+        neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         v = self._checked(v, (frames.n_atoms, 3))
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(kernels.directional, neighbors, threads, elements, vectors, v, values)
         return values
 
-    def _inputs(self, frames, neighbors):
-        neighbors = self.neighbors(frames, neighbors)
+    def _inputs(self, frames, neighbors, threads):
+        neighbors = self.neighbors(frames, neighbors, threads)
         vectors = np.ascontiguousarray(neighbors.vectors, dtype=self.dtype)
         return neighbors, self._elements(frames), vectors
 
