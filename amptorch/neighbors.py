@@ -111,11 +111,11 @@ def neighbor_list(frames, cutoff, threads=None):
         )
 
     run_chunks(search, np.diff(frames.offsets), threads)
-    counts, neighbors, shifts, vectors = (
-        np.concatenate([parts[first][k] for first in sorted(parts)]) for k in range(4)
-    )
-    offsets, vectors = _offsets(counts), vectors.reshape(-1, 3)
-    if min(part[4] for part in parts.values()) < COINCIDENT**2:
+    parts = [parts[first] for first in sorted(parts)]
+    offsets = _offsets(np.concatenate([part[0] for part in parts]))
+    neighbors, shifts, vectors = _joined([part[1:4] for part in parts], threads)
+    vectors = vectors.reshape(-1, 3)
+    if min(part[4] for part in parts) < COINCIDENT**2:
         check_coincident(frames, offsets, neighbors, np.linalg.norm(vectors, axis=1))
     return NeighborList(float(cutoff), offsets, neighbors, shifts.reshape(-1, 3), vectors)
 
@@ -174,6 +174,24 @@ def _bases(frames: Frames):
         vh = np.linalg.svd(frames.cells[frame][periodic], full_matrices=True)[2]
         bases[frame][~periodic] = vh[periodic.sum() :]
     return bases, np.linalg.inv(bases)
+
+
+def _joined(parts, threads):
+    """Arrays of several parts one after the other; copying a gigabyte is worth several threads."""
+    lengths = np.array([[len(array) for array in part] for part in parts])
+    starts = np.cumsum(lengths, axis=0) - lengths
+    joined = [
+        np.empty(total, array.dtype)
+        for total, array in zip(lengths.sum(axis=0), parts[0], strict=True)
+    ]
+
+    def copy(first, last):
+        for k in range(first, last):
+            for array, start, whole in zip(parts[k], starts[k], joined, strict=True):
+                whole[start : start + len(array)] = array
+
+    run_chunks(copy, lengths.sum(axis=1), threads)
+    return joined
 
 
 def _offsets(counts):
