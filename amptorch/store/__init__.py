@@ -1,0 +1,6 @@
+"""Data sets of any size on disk: structures, targets, neighbour lists, fingerprints."""
+
+from amptorch.store.preprocess import preprocess
+from amptorch.store.store import FrameStore
+
+__all__ = ["FrameStore", "preprocess"]

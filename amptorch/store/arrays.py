@@ -1,0 +1,183 @@
+"""Arrays on disk: plain .npy files with checksums, complete or not there.
+
+What is being written has a name with UNFINISHED in it and gets its own when it is complete, so that
+a program killed at any moment leaves nothing that looks complete and is not.
+"""
+
+import errno
+import json
+import os
+import shutil
+import uuid
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+UNFINISHED = ".unfinished-"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_array(path, array):
+    """Write `path`; returns its entry {"dtype", "shape", "crc32"}."""
+    array = np.asarray(array)
+    with ArrayWriter(path, array.dtype, array.shape[1:]) as writer:
+        writer.append(array)
+    return writer.entry
+
+
+class ArrayWriter:
+    """A .npy file that grows along its first axis; `entry` describes it once it is closed."""
+
+    def __init__(self, path, dtype, row_shape=()):
+        self.dtype = np.dtype(dtype)
+        self.row_shape = tuple(row_shape)
+        self.length = 0
+        self.crc32 = 0
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self):
+        self._write_header()
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        try:
+            if kind is None:
+                # numpy leaves room in the header for the first axis to grow.
+                self._file.seek(0)
+                self._write_header()
+        finally:
+            self._file.close()
+
+    @property
+    def entry(self):
+        shape = [self.length, *self.row_shape]
+        return {"dtype": self.dtype.str, "shape": shape, "crc32": self.crc32}
+
+    def append(self, array):
+        """Add rows (n, *row_shape)."""
+        array = np.ascontiguousarray(array, dtype=self.dtype)
+        if array.size:
+            data = memoryview(array).cast("B")
+            self.crc32 = zlib.crc32(data, self.crc32)
+            write_bytes(self._file, data)
+        self.length += len(array)
+
+    def _write_header(self):
+        header = {
+            "descr": npy.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.length, *self.row_shape),
+        }
+        npy.write_array_header_1_0(self._file, header)
+
+
+def write_bytes(file, data):
+    """Where every byte of an array goes through."""
+    file.write(data)
+
+
+def open_array(path, entry, check=True):
+    """The array in `path`, memory-mapped, after `check` of its data against its `entry`.
+
+    Raises ValueError that names the file where it is missing, damaged or cut short.
+    """
+    path = Path(path)
+    try:
+        # A private, writable mapping shares its pages with everyone as long as nobody writes, and
+        # numba has its kernels compiled for writable arrays already.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error})") from error
+    array = np.asarray(array)
+    found = [array.dtype.str, list(array.shape)]
+    if found != [entry["dtype"], entry["shape"]]:
+        wanted = [entry["dtype"], entry["shape"]]
+        raise ValueError(f"{path} is damaged: it holds {found}, expected {wanted}")
+    data = memoryview(array).cast("B") if array.size else b""
+    if check and zlib.crc32(data) != entry["crc32"]:
+        raise ValueError(f"{path} is damaged: its data do not match their checksum")
+    return array
+
+
+def write_json(path, content):
+    """Replace `path` by `content`, with a checksum, as a whole."""
+    path = Path(path)
+    unfinished = unfinished_name(path)
+    content = {**content, "checksum": _json_checksum(content)}
+    try:
+        with open(unfinished, "w", encoding="utf8") as file:
+            file.write(json.dumps(content, indent=1))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_json(path):
+    """What `write_json` wrote; ValueError that names the file where it is missing or damaged."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except ValueError as error:  # no JSON, no UTF-8
+        raise ValueError(f"{path} is damaged ({error})") from error
+    if not isinstance(content, dict) or "checksum" not in content:
+        raise ValueError(f"{path} is damaged: it holds no checksum")
+    if content.pop("checksum") != _json_checksum(content):
+        raise ValueError(f"{path} is damaged: its content does not match its checksum")
+    return content
+
+
+def _json_checksum(content):
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def unfinished_name(path):
+    return path.with_name(f"{path.name}{UNFINISHED}{uuid.uuid4().hex[:8]}")
+
+
+@contextmanager
+def folder_when_complete(path):
+    """A new folder to write to, which becomes `path` at the end, or is removed on an error.
+
+    Where `path` is there by then (another worker was given the same task), that one stays.
+    """
+    unfinished = unfinished_name(path)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if not path.exists():
+            os.rename(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_unfinished(folder, patterns):
+    """Remove what a program that was killed left behind."""
+    for pattern in patterns:
+        for path in Path(folder).glob(pattern + UNFINISHED + "*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@contextmanager
+def disk_errors(folder):
+    """Say of a full disk where it is full and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(folder).free / 1e6
+        raise OSError(
+            error.errno,
+            f"no space left for {folder} ({free:.0f} MB free); what is complete stays there: make "
+            "room and run the same again",
+        ) from error

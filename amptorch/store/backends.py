@@ -1,0 +1,135 @@
+"""Derivative back ends over a store, with the interface of `amptorch.descriptor.blocks`."""
+
+from collections import OrderedDict
+from threading import Lock
+
+import numpy as np
+
+from amptorch.descriptor.blocks import RecomputedDerivatives
+
+# Batches whose structures are kept: the one in use and those that are made ahead.
+KEPT_BATCHES = 4
+
+
+class StoredDerivatives:
+    """Derivatives that lie in a store, contracted over the memory maps; nothing is copied.
+
+    See `DerivativeBlocks` for `vjp` and `jvp`.
+    """
+
+    def __init__(self, store, setup_hash, dtype):
+        self.store = store
+        self.setup_hash = setup_hash
+        self.dtype = np.dtype(dtype)
+        entry = store.reader(0).fingerprint_entry(setup_hash)
+        self.n_features = entry["shape"][1]
+
+    @property
+    def n_atoms(self):
+        return self.store.n_atoms
+
+    @property
+    def nbytes(self):
+        """Bytes on disk."""
+        return sum(
+            self.store.reader(number).derivative_bytes(self.setup_hash, self.dtype.name)
+            for number in range(self.store.n_shards)
+        )
+
+    def prepare(self, frame_ids):
+        """Open and check what `vjp` and `jvp` of these frames will need."""
+        for number in np.unique(self.store.locate(frame_ids)[0]):
+            self._blocks(number)
+
+    def vjp(self, frame_ids, g, rows=None, threads=None):
+        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        parts = list(self._parts(frame_ids, rows))
+        if len(parts) == 1:
+            blocks, local, _, _, rows = parts[0]
+            return blocks.vjp(local, g, rows, threads)
+        out = np.empty((len(g) if rows is None else len(rows), 3))
+        for blocks, local, atoms, chosen, part_rows in parts:
+            out[chosen] = blocks.vjp(local, g[atoms], part_rows, threads)
+        return out
+
+    def jvp(self, frame_ids, v, rows=None, threads=None):
+        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        parts = list(self._parts(frame_ids, rows))
+        if len(parts) == 1:
+            blocks, local, _, _, rows = parts[0]
+            return blocks.jvp(local, v, rows, threads)
+        out = np.empty((sum(len(part[2]) for part in parts), self.n_features))
+        for blocks, local, atoms, chosen, part_rows in parts:
+            out[atoms] = blocks.jvp(local, v[chosen], part_rows, threads)
+        return out
+
+    def _parts(self, frame_ids, rows):
+        """For each shard: its blocks, the frames within it, their atoms among those of the batch,
+        places in `rows` of those among them that are asked for, and these as `rows` of the part."""
+        shards, local = self.store.locate(frame_ids)
+        numbers = np.unique(shards)
+        if len(numbers) == 1:
+            yield self._blocks(numbers[0]), local, None, None, rows
+            return
+        counts = self.store.counts[np.asarray(frame_ids)]
+        shard_of_atom = np.repeat(shards, counts)
+        for number in numbers:
+            atoms = np.flatnonzero(shard_of_atom == number)
+            chosen, part_rows = atoms, None
+            if rows is not None:
+                chosen = np.flatnonzero(shard_of_atom[rows] == number)
+                part_rows = np.searchsorted(atoms, rows[chosen])
+            yield self._blocks(number), local[shards == number], atoms, chosen, part_rows
+
+    def _blocks(self, number):
+        reader = self.store.reader(int(number))
+        return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features)
+
+
+class RecomputedFromStore:
+    """Derivatives contracted on the fly from the structures and neighbour lists of a store.
+
+    Only those of the frames that are asked for are read; `prepare` may do so ahead, in a thread of
+    its own. See `RecomputedDerivatives` for `vjp` and `jvp`.
+    """
+
+    def __init__(self, store, descriptor):
+        if descriptor.cutoff > store.cutoff:
+            raise ValueError(
+                f"the descriptor reaches {descriptor.cutoff} Å, the neighbour lists of the store "
+                f"{store.path} {store.cutoff} Å; make a store with this descriptor"
+            )
+        self.store = store
+        self.descriptor = descriptor
+        self._batches = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def n_atoms(self):
+        return self.store.n_atoms
+
+    @property
+    def n_features(self):
+        return self.descriptor.n_features
+
+    def prepare(self, frame_ids):
+        """RecomputedDerivatives of these frames alone, kept for the calls that will follow."""
+        frame_ids = np.asarray(frame_ids, dtype=np.int64)
+        key = frame_ids.tobytes()
+        with self._lock:
+            batch = self._batches.get(key)
+        if batch is None:
+            batch = RecomputedDerivatives(self.descriptor, *self.store.structures(frame_ids))
+            with self._lock:
+                self._batches[key] = batch
+                if len(self._batches) > KEPT_BATCHES:
+                    self._batches.popitem(last=False)
+        return batch
+
+    def vjp(self, frame_ids, g, rows=None):
+        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        return self.prepare(frame_ids).vjp(np.arange(len(frame_ids)), g, rows)
+
+    def jvp(self, frame_ids, v, rows=None):
+        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        return self.prepare(frame_ids).jvp(np.arange(len(frame_ids)), v, rows)

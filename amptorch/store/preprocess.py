@@ -1,0 +1,310 @@
+"""From trajectories to a store: in parallel, in bounded memory, going on where it was stopped."""
+
+import itertools
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Lock
+
+import numpy as np
+from ase.data import chemical_symbols
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from amptorch.store import layout
+from amptorch.store.arrays import disk_errors, remove_unfinished, write_json
+from amptorch.store.reader import ShardReader
+from amptorch.store.shard import Settings, make_shard, missing_descriptions
+from amptorch.store.sources import open_sources
+from amptorch.store.store import FrameStore, read_store
+from amptorch.threads import num_threads
+
+# Shards made at one time: while one is read and written, the other has the cores.
+AT_ONCE = 2
+# Shards that a Dask cluster is given for each of its threads, so that none waits for the next.
+AHEAD = 2
+
+logger = logging.getLogger(__name__)
+
+
+def preprocess(
+    paths_or_images,
+    descriptor,
+    out,
+    derivatives=None,
+    derivative_dtype="float32",
+    frames_per_shard=512,
+    forces=True,
+    skip_bad=False,
+    threads=None,
+    verbose=True,
+    dask=None,
+):
+    """Make the store in the folder `out`, or what is missing of it, and return its FrameStore.
+
+    Frames are read a few at a time. What was made by an earlier call for the same frames is used:
+    a call that was stopped, even killed, is gone on with, and other symmetry functions reuse the
+    structures and neighbour lists as far as these reach.
+
+    Parameters
+    ----------
+    paths_or_images : path or list of paths of files that ASE reads, or images in memory
+    descriptor : BaseDescriptor
+    derivatives : "stored" keeps the derivatives of the fingerprints, too
+    derivative_dtype : "float32" or "float64"
+    frames_per_shard : frames of a new store's shards; an old one keeps its own
+    forces : whether frames have forces that are kept
+    skip_bad : leave out frames that cannot be used, and list them in the end
+    threads : of the kernels, all cores where None
+    verbose : show a progress bar
+    dask : address of a Dask scheduler ("tcp://…") or a distributed.Client; its workers see the
+        files and `out` under the same paths. This machine does the work where None.
+
+    Raises FileNotFoundError where there is no such file; ValueError that names the file and index
+    of an unusable frame, or says why an old store does not fit; OSError that names the folder where
+    it cannot be written, is full, or is being written by another process.
+    """
+    settings = Settings(
+        store=Path(out).absolute(),
+        descriptor=descriptor,
+        cutoff=descriptor.cutoff,
+        forces=bool(forces),
+        derivatives=_derivative_dtype(derivatives, derivative_dtype),
+        skip_bad=skip_bad,
+        threads=threads,
+    )
+    if np.dtype(getattr(descriptor, "dtype", np.float64)) != np.float64:
+        raise ValueError("a store keeps fingerprints in float64; make the descriptor with that")
+    sources = open_sources(paths_or_images)
+    with _locked(settings.store), disk_errors(settings.store):
+        return _fill(settings, sources, frames_per_shard, verbose, dask)
+
+
+def _derivative_dtype(derivatives, dtype):
+    if derivatives is None:
+        return None
+    if derivatives != "stored":
+        raise ValueError(f"derivatives must be 'stored' or None, got {derivatives!r}")
+    if str(dtype) not in layout.DERIVATIVE_DTYPES:
+        raise ValueError(f"derivative_dtype must be 'float32' or 'float64', got {dtype!r}")
+    return str(dtype)
+
+
+@contextmanager
+def _locked(folder):
+    """Make the folder, and keep other processes out of it."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is a file; a store is a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = {path.name for path in folder.iterdir() if not path.name.startswith(layout.STORE)}
+        if others - {layout.LOCK} and not (folder / layout.STORE).exists():
+            raise FileExistsError(
+                f"{str(folder)!r} has other files in it and is no store; give a new folder"
+            )
+        lock = FileLock(folder / layout.LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another process is writing to the store {str(folder)!r}; wait until it is done"
+        ) from error
+    except PermissionError as error:
+        raise PermissionError(f"cannot write a store to {str(folder)!r} ({error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fill(settings, sources, frames_per_shard, verbose, dask):
+    root = settings.store
+    remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
+    remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
+    about = _begin(settings, sources, frames_per_shard)
+    settings = replace(settings, cutoff=about["cutoff"])
+    _write_setup(root, settings.descriptor)
+    missing = _missing_shards(settings, about)
+    n_frames = sum(n for _, n in missing)
+    with tqdm(total=n_frames, desc="preprocessing", unit="frame", disable=not verbose) as bar:
+        tasks = ((number, _parts(about, sources, number)) for number, _ in missing)
+        if dask is None:
+            _run_here(settings, tasks, bar)
+        else:
+            _run_on_dask(dask, settings, tasks, dict(missing), bar)
+    about = _completed(root, about)
+    write_json(root / layout.STORE, about)
+    store = FrameStore(root)
+    if store.skipped:
+        logger.warning("left out %d frames that cannot be used", len(store.skipped))
+    return store
+
+
+def _begin(settings, sources, frames_per_shard):
+    """What store.json says; it is written where there is none yet, else it must fit."""
+    inputs = [{**source.record(), "frames": len(source)} for source in sources]
+    file = settings.store / layout.STORE
+    if file.exists():
+        about = read_store(settings.store)
+        _check_fit(settings, about, inputs)
+        return about
+    if int(frames_per_shard) != frames_per_shard or frames_per_shard < 1:
+        raise ValueError(f"frames_per_shard must be a positive integer, got {frames_per_shard!r}")
+    about = {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "cutoff": settings.cutoff,
+        "forces": settings.forces,
+        "frames_per_shard": int(frames_per_shard),
+        "inputs": inputs,
+        "complete": False,
+    }
+    write_json(file, about)
+    return about
+
+
+def _check_fit(settings, about, inputs):
+    """ValueError that says why the store that is there is not one for these frames."""
+    refused = f"the store {str(settings.store)!r} is not used, because"
+    advice = "give another folder, or delete this one"
+    if len(inputs) != len(about["inputs"]):
+        raise ValueError(
+            f"{refused} it was made from {len(about['inputs'])} inputs, not {len(inputs)}; {advice}"
+        )
+    for given, kept in zip(inputs, about["inputs"], strict=True):
+        if given["sha256"] != kept["sha256"]:
+            raise ValueError(
+                f"{refused} {given['path'] or 'the list of images'} is not what it was made from, "
+                f"{kept['path'] or 'a list of images'} with {kept['frames']} frames and SHA-256 "
+                f"{kept['sha256'][:12]}…; {advice}"
+            )
+    if settings.cutoff > about["cutoff"]:
+        raise ValueError(
+            f"{refused} its neighbour lists end at {about['cutoff']} Å and the symmetry functions "
+            f"reach {settings.cutoff} Å; {advice}"
+        )
+    if settings.forces and not about["forces"]:
+        raise ValueError(f"{refused} it was made without forces; {advice}")
+
+
+def _write_setup(root, descriptor):
+    """Say what a set-up's hash stands for."""
+    setup = getattr(descriptor, "descriptor_setup", {})
+    path = root / "setups" / f"{descriptor.descriptor_setup_hash}.json"
+    path.parent.mkdir(exist_ok=True)
+    content = {
+        "elements": descriptor.elements,
+        "cutoff": descriptor.cutoff,
+        "n_features": descriptor.n_features,
+        "num_descriptors": descriptor.num_descriptors,
+        "descriptor_setup": {symbol: np.asarray(rows).tolist() for symbol, rows in setup.items()},
+    }
+    if not path.exists():
+        write_json(path, content)
+
+
+def _ranges(about, number):
+    """[(source, first, stop)]: the frames that shard `number` is made from."""
+    size = about["frames_per_shard"]
+    low, high = number * size, (number + 1) * size
+    ranges, start = [], 0
+    for source, entry in enumerate(about["inputs"]):
+        first, stop = max(low - start, 0), min(high - start, entry["frames"])
+        if first < stop:
+            ranges.append((source, first, stop))
+        start += entry["frames"]
+    return ranges
+
+
+def _parts(about, sources, number):
+    return [(k, sources[k].part(first, stop)) for k, first, stop in _ranges(about, number)]
+
+
+def _n_shards(about):
+    return -(-sum(entry["frames"] for entry in about["inputs"]) // about["frames_per_shard"])
+
+
+def _missing_shards(settings, about):
+    """[(number, frames read)] of the shards that are not there or lack something."""
+    missing = []
+    for number in range(_n_shards(about)):
+        folder = layout.shard_folder(settings.store, number)
+        if not folder.is_dir() or missing_descriptions(folder, settings):
+            size = sum(stop - first for _, first, stop in _ranges(about, number))
+            missing.append((number, size))
+    return missing
+
+
+def _completed(root, about):
+    """store.json of a store of which every shard is there."""
+    shards, skipped, numbers = [], [], set()
+    for number in range(_n_shards(about)):
+        shard = ShardReader(layout.shard_folder(root, number)).about
+        shards.append([shard[name] for name in ("n_frames", "n_atoms", "n_pairs")])
+        skipped += shard["skipped"]
+        numbers.update(shard["numbers"])
+    if not numbers:
+        raise ValueError(f"none of the {len(skipped)} frames can be used; {skipped[0][2]}")
+    return {
+        **about,
+        "complete": True,
+        "elements": sorted(chemical_symbols[number] for number in numbers),
+        "shards": shards,
+        "skipped": skipped,
+    }
+
+
+def _run_here(settings, tasks, bar):
+    stop, lock = Event(), Lock()
+    settings = replace(settings, threads=num_threads(settings.threads))
+
+    def progress(n_frames):
+        with lock:
+            bar.update(n_frames)
+
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="amptorch-shard")
+    pending = deque()
+    try:
+        for number, parts in tasks:
+            pending.append(pool.submit(make_shard, settings, number, parts, progress, stop.is_set))
+            if len(pending) > AT_ONCE:
+                pending.popleft().result()
+        while pending:
+            pending.popleft().result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_on_dask(cluster, settings, tasks, sizes, bar):
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise ImportError(
+            "dask= needs the package distributed: pip install amptorch[dask]"
+        ) from error
+    client = Client(cluster) if isinstance(cluster, str) else cluster
+    tasks, number_of = iter(tasks), {}
+
+    def submit(task):
+        number, parts = task
+        future = client.submit(make_shard, settings, number, parts, pure=False)
+        number_of[future.key] = number
+        return future
+
+    futures = as_completed()
+    try:
+        ahead = AHEAD * max(1, sum(client.nthreads().values()))
+        for task in itertools.islice(tasks, ahead):
+            futures.add(submit(task))
+        for future in futures:
+            future.result()
+            bar.update(sizes[number_of[future.key]])
+            for task in itertools.islice(tasks, 1):
+                futures.add(submit(task))
+    finally:
+        client.cancel(list(futures.futures))
+        if client is not cluster:
+            client.close()

@@ -1,0 +1,184 @@
+"""Reading one shard of a store."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.frames import Frames
+from amptorch.kernels.structures import Blocks
+from amptorch.neighbors import NeighborList
+from amptorch.store import layout
+from amptorch.store.arrays import open_array, read_json
+
+AGAIN = "and run `amptorch preprocess` again, which makes what is missing"
+
+
+class ShardReader:
+    """The arrays of a shard, memory-mapped when they are first asked for.
+
+    `frames` are everywhere numbers of frames within the shard. Each array is compared with its
+    checksum before its first use, unless its path is in `checked`, a set that may outlive this
+    object. Raises ValueError that names the file that is missing or damaged, and what to do.
+    """
+
+    def __init__(self, folder, checked=None):
+        self.folder = Path(folder)
+        self._checked = set() if checked is None else checked
+        self._arrays = {}
+        self._entries = {}
+        self._blocks = {}
+
+    @property
+    def about(self):
+        """What shard.json says."""
+        return self._entry(self.folder / layout.SHARD, self.folder)
+
+    def array(self, name):
+        """One of the arrays of structures and neighbour lists, such as "positions"."""
+        return self._array(self.folder / f"{name}.npy", self.about["arrays"][name], self.folder)
+
+    @property
+    def counts(self):
+        """(F,) number of atoms of each frame."""
+        return np.diff(self.array("offsets"))
+
+    def frames(self, frames):
+        """Those frames, with energies and with forces where the store has them."""
+        first, last = self._atoms(frames)
+        return Frames(
+            numbers=_rows(self.array("numbers"), first, last).astype(np.int64),
+            positions=_rows(self.array("positions"), first, last),
+            cells=self.array("cells")[frames],
+            pbc=self.array("pbc")[frames],
+            offsets=_starts(last - first),
+            energies=self.array("energies")[frames],
+            forces=(
+                _rows(self.array("forces"), first, last)
+                if "forces" in self.about["arrays"]
+                else None
+            ),
+            indices=self.array("indices")[frames],
+        )
+
+    def neighbors(self, frames, structures, cutoff, threads=None):
+        """The neighbour list, up to `cutoff`, of the frames, whose Frames are `structures`."""
+        first, last = self._atoms(frames)
+        offsets = self.array("neighbors/offsets")
+        counts = _rows(np.diff(offsets), first, last)
+        pairs = offsets[first], offsets[last]
+        neighbors = _rows(self.array("neighbors/neighbors"), *pairs).astype(np.int32)
+        # Within their frames they are counted from 0.
+        neighbors += np.repeat(structures.offsets[:-1].astype(np.int32), pairs[1] - pairs[0])
+        listed = NeighborList(
+            cutoff=cutoff,
+            offsets=_starts(counts),
+            neighbors=neighbors,
+            shifts=_rows(self.array("neighbors/shifts"), *pairs).astype(np.int32),
+            vectors=np.empty((len(neighbors), 3)),
+        )
+        return listed.moved(structures)
+
+    def fingerprint_entry(self, setup_hash):
+        """{"dtype", "shape", "crc32"} of the fingerprints."""
+        path = layout.fingerprint_entry(self.folder, setup_hash)
+        return self._entry(path, path)["array"]
+
+    def fingerprints(self, setup_hash, frames):
+        """(n, S), not scaled."""
+        entry = self.fingerprint_entry(setup_hash)
+        path = layout.fingerprint_file(self.folder, setup_hash)
+        delete = layout.fingerprint_entry(self.folder, setup_hash)
+        return _rows(self._array(path, entry, delete), *self._atoms(frames))
+
+    def derivatives(self, setup_hash, dtype, n_features):
+        """DerivativeBlocks over the memory maps."""
+        folder = layout.derivative_folder(self.folder, setup_hash, dtype)
+        if folder not in self._blocks:
+            entries = self._entry(folder / layout.DERIVATIVES, folder)["arrays"]
+            arrays = {
+                name: self._array(folder / f"{name}.npy", entries[name], folder)
+                for name in Blocks._fields
+            }
+            blocks = DerivativeBlocks(Blocks(**arrays), n_features, self.array("offsets"))
+            self._blocks[folder] = blocks
+        return self._blocks[folder]
+
+    def derivative_bytes(self, setup_hash, dtype):
+        """Bytes of the derivatives on disk."""
+        folder = layout.derivative_folder(self.folder, setup_hash, dtype)
+        return sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+    def _atoms(self, frames):
+        """First atom of each frame, and the one behind its last."""
+        frames = np.asarray(frames, dtype=np.int64)
+        offsets = self.array("offsets")
+        return offsets[frames], offsets[frames + 1]
+
+    def _entry(self, path, delete):
+        if path not in self._entries:
+            with _advice(delete):
+                self._entries[path] = read_json(path)
+        return self._entries[path]
+
+    def _array(self, path, entry, delete):
+        if path not in self._arrays:
+            with _advice(delete):
+                self._arrays[path] = open_array(path, entry, check=path not in self._checked)
+            self._checked.add(path)
+        return self._arrays[path]
+
+
+@contextmanager
+def _advice(delete):
+    """Add to a ValueError what to delete."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}; delete {delete} {AGAIN}") from error
+
+
+def join_frames(parts):
+    """Several Frames, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = ("numbers", "positions", "cells", "pbc", "energies", "forces", "indices")
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in names
+        if getattr(parts[0], name) is not None
+    }
+    return Frames(offsets=_starts(np.concatenate([part.counts for part in parts])), **arrays)
+
+
+def join_neighbors(parts):
+    """The neighbour lists of several Frames, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    firsts = np.cumsum([0, *(len(part.counts) for part in parts)])
+    return NeighborList(
+        cutoff=parts[0].cutoff,
+        offsets=_starts(np.concatenate([part.counts for part in parts])),
+        neighbors=np.concatenate(
+            [part.neighbors + np.int32(first) for part, first in zip(parts, firsts, strict=False)]
+        ),
+        shifts=np.concatenate([part.shifts for part in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]),
+    )
+
+
+def _rows(array, firsts, lasts):
+    """The rows first:last of each pair, one after the other; neighbouring ranges are one."""
+    if len(firsts) == 0:
+        return array[:0]
+    breaks = np.flatnonzero(firsts[1:] != lasts[:-1]) + 1
+    starts = firsts[np.concatenate(([0], breaks))]
+    stops = lasts[np.concatenate((breaks - 1, [len(lasts) - 1]))]
+    return np.concatenate([array[a:b] for a, b in zip(starts, stops, strict=True)])
+
+
+def _starts(counts):
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts

@@ -1,0 +1,158 @@
+"""Making one shard of a store, or adding to it: the task that is run in parallel."""
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.frames import COINCIDENT, Frames
+from amptorch.neighbors import neighbor_list
+from amptorch.store import layout
+from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
+from amptorch.store.reader import ShardReader, join_frames
+from amptorch.store.writers import FingerprintWriter, StructureWriter, derivative_writer
+
+# Atoms described in one go: enough work for every core, little memory beside the result.
+CHUNK_ATOMS = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all shards of a store are made with; `derivatives` is their dtype, None for none."""
+
+    store: Path
+    descriptor: BaseDescriptor
+    cutoff: float
+    forces: bool
+    derivatives: str | None
+    skip_bad: bool
+    threads: int | None = None
+
+
+class StoppedError(Exception):
+    """The work was called off because other work failed."""
+
+
+def make_shard(settings, number, parts, progress=None, stopped=None):
+    """Make shard `number`, or add the fingerprints and derivatives that it has not got.
+
+    parts: [(number of the source, part of it)]; progress(frames read) is called now and then;
+    stopped() tells whether to give up. Raises ValueError that names an unusable frame.
+    """
+
+    def proceed(n_frames):
+        if progress is not None:
+            progress(n_frames)
+        if stopped is not None and stopped():
+            raise StoppedError
+
+    folder = layout.shard_folder(settings.store, number)
+    with disk_errors(settings.store):
+        if folder.is_dir():
+            _add_descriptions(folder, settings, proceed)
+        else:
+            with folder_when_complete(folder) as unfinished:
+                _write_shard(unfinished, settings, parts, proceed)
+
+
+def missing_descriptions(folder, settings):
+    """Which of "fingerprints" and "derivatives" a shard should have and has not."""
+    name, dtype = settings.descriptor.descriptor_setup_hash, settings.derivatives
+    missing = set()
+    if not layout.fingerprint_entry(folder, name).is_file():
+        missing.add("fingerprints")
+    if dtype is not None and not layout.derivative_folder(folder, name, dtype).is_dir():
+        missing.add("derivatives")
+    return missing
+
+
+def _write_shard(folder, settings, parts, proceed):
+    structures = StructureWriter(settings.forces)
+    skipped = []
+    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as describe:
+        for source, part in parts:
+            for n_read, frames in _checked_chunks(source, part, settings, skipped):
+                if frames is not None:
+                    neighbors = neighbor_list(frames, settings.cutoff, settings.threads)
+                    describe(frames, neighbors)
+                    structures.add(frames, neighbors)
+                proceed(n_read)
+    inputs = [[source, part.first, part.stop] for source, part in parts]
+    about = structures.write(folder)
+    write_json(folder / layout.SHARD, {**about, "inputs": inputs, "skipped": skipped})
+
+
+def _add_descriptions(folder, settings, proceed):
+    shard = ShardReader(folder)
+    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as describe:
+        for chunk in _chunks(shard.counts):
+            frames = shard.frames(chunk)
+            describe(frames, shard.neighbors(chunk, frames, settings.cutoff, settings.threads))
+            proceed(len(chunk))
+
+
+@contextmanager
+def _descriptions(folder, settings, missing):
+    """A function of (frames, neighbors) that describes them; what is missing is written to the
+    shard in `folder` at the end."""
+    descriptor, dtype = settings.descriptor, settings.derivatives
+    name = descriptor.descriptor_setup_hash
+    fingerprints = FingerprintWriter(folder, name, descriptor.n_features)
+    wanted = "derivatives" in missing
+    with derivative_writer(folder, name, dtype) if wanted else nullcontext() as derivatives:
+
+        def describe(frames, neighbors):
+            if derivatives is None:
+                values = descriptor.values(frames, neighbors, settings.threads)
+            else:
+                values, blocks = descriptor.values_and_derivatives(
+                    frames, neighbors, np.dtype(dtype), settings.threads
+                )
+                derivatives.add(blocks)
+            fingerprints.add(values)
+
+        yield describe
+    if "fingerprints" in missing:
+        fingerprints.write()
+
+
+def _checked_chunks(source, part, settings, skipped):
+    """(frames read, Frames or None) of about CHUNK_ATOMS atoms each.
+
+    An unusable frame is a ValueError that names it, or with `skip_bad` is listed in `skipped`.
+    """
+    pieces, n_read = [], 0
+    for index, get in part.read():
+        n_read += 1
+        try:
+            pieces.append(_checked(get(), part.name, index, settings))
+        except ValueError as error:
+            if not settings.skip_bad:
+                raise
+            skipped.append([source, index, str(error)])
+        if sum(piece.n_atoms for piece in pieces) >= CHUNK_ATOMS:
+            yield n_read, join_frames(pieces)
+            pieces, n_read = [], 0
+    yield n_read, join_frames(pieces) if pieces else None
+
+
+def _checked(atoms, name, index, settings):
+    try:
+        frame = Frames.from_atoms(
+            [atoms], settings.descriptor.elements, True, settings.forces, index
+        )
+        # What the neighbour list would find too, but here it is one frame that is to blame.
+        neighbor_list(frame, 2 * COINCIDENT, threads=1)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    return frame
+
+
+def _chunks(counts):
+    """Ranges of consecutive frames of about CHUNK_ATOMS atoms each."""
+    if len(counts) == 0:
+        return []
+    number = (np.cumsum(counts) - counts) // CHUNK_ATOMS
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(number)) + 1)

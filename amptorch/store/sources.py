@@ -1,0 +1,265 @@
+"""Where frames come from: files, of which a part is read at a time, or images in memory.
+
+A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}) and `part(first, stop)`: a
+small object with `name`, `first` and `stop` that reads those frames, on another machine too. Its `read()` yields `(index, get)` for
+each frame, where `get()` is the Atoms, or a ValueError that names the source and the frame.
+"""
+
+import hashlib
+import io
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+
+import numpy as np
+from ase import Atoms
+from ase.io import Trajectory, iread
+from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
+
+from amptorch.frames import read_images
+
+READ_SIZE = 1 << 20
+
+
+class _File:
+    """A file; `name` is what the user called it."""
+
+    def __init__(self, name, path):
+        self.name = name
+        self.path = path
+
+    def record(self):
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            while block := file.read(READ_SIZE):
+                digest.update(block)
+        size = self.path.stat().st_size
+        return {"path": self.name, "size": size, "sha256": digest.hexdigest()}
+
+
+class TrajectoryFile(_File):
+    """ASE's own format, which gives any frame at once."""
+
+    def __len__(self):
+        with _open_trajectory(self.name, self.path) as trajectory:
+            return len(trajectory)
+
+    def part(self, first, stop):
+        return _TrajectoryPart(self.name, self.path, first, stop)
+
+
+@dataclass(frozen=True)
+class _TrajectoryPart:
+    name: str
+    path: Path
+    first: int
+    stop: int
+
+    def read(self):
+        with _open_trajectory(self.name, self.path) as trajectory:
+            for index in range(self.first, self.stop):
+                where = f"frame {index} cannot be read"
+                yield (
+                    index,
+                    lambda k=index, w=where: _reading(self.name, w, trajectory.__getitem__, k),
+                )
+
+
+def _open_trajectory(name, path):
+    return _reading(name, "cannot be read", Trajectory, path)
+
+
+class XYZFile(_File):
+    """Text in the (extended) XYZ format, each frame found by the place where it starts."""
+
+    def __len__(self):
+        return len(self._starts) - 1
+
+    def part(self, first, stop):
+        return _XYZPart(self.name, self.path, first, self._starts[first : stop + 1])
+
+    @cached_property
+    def _starts(self):
+        """(F+1,) offset of each frame and of the end, from the numbers of atoms alone."""
+        starts = [0]
+        with open(self.path, "rb") as file:
+            line = file.readline()
+            while line.strip():
+                try:
+                    n_atoms = int(line)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{self.name}: frame {len(starts) - 1} begins with {line[:40]!r}, "
+                        "expected a number of atoms"
+                    ) from error
+                # The comment, the atoms, and cell vectors in lines of their own, as ASE reads them.
+                for _ in itertools.islice(file, n_atoms + 1):
+                    pass
+                end = file.tell()
+                line = file.readline()
+                while line.lstrip().startswith(b"VEC"):
+                    end = file.tell()
+                    line = file.readline()
+                starts.append(end)
+        return np.array(starts)
+
+
+@dataclass(frozen=True)
+class _XYZPart:
+    name: str
+    path: Path
+    first: int
+    starts: np.ndarray
+
+    @property
+    def stop(self):
+        return self.first + len(self.starts) - 1
+
+    def read(self):
+        with open(self.path, "rb") as file:
+            file.seek(self.starts[0])
+            for index, size in enumerate(np.diff(self.starts), self.first):
+                text = file.read(size)
+                yield index, lambda k=index, t=text: self._frame(k, t)
+
+    def _frame(self, index, text):
+        def parse():
+            (atoms,) = iread(io.StringIO(text.decode()), ":", format="extxyz")
+            return atoms
+
+        return _reading(self.name, f"frame {index} cannot be read", parse)
+
+
+class OtherFile(_File):
+    """Any other file that ASE reads, from its beginning on; `index` selects some of its frames."""
+
+    def __init__(self, name, path, form, index=None):
+        super().__init__(name, path)
+        self.form = form
+        self.index = ":" if index is None else index
+        self._images = None
+        self._position = 0
+
+    def __len__(self):
+        return self._length
+
+    @cached_property
+    def _length(self):
+        return _reading(self.name, "cannot be read", lambda: sum(1 for _ in self._iterate()))
+
+    def part(self, first, stop):
+        if self._images is None or self._position > first:
+            self._images, self._position = self._iterate(), 0
+        images = itertools.islice(self._images, first - self._position, stop - self._position)
+        self._position = stop
+        where = f"frames {first} to {stop - 1} cannot be read"
+        return _ImagesPart(self.name, first, _reading(self.name, where, list, images))
+
+    def _iterate(self):
+        return iread(self.path, self.index, format=self.form, do_not_split_by_at_sign=True)
+
+
+class Images:
+    """Frames in memory: anything with a length that gives ase.Atoms by number."""
+
+    name = "images"
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def part(self, first, stop):
+        return _ImagesPart(self.name, first, [self.images[k] for k in range(first, stop)])
+
+    def record(self):
+        """Of structures, and of the energies and forces that their calculators hold."""
+        digest = hashlib.sha256()
+        for atoms in self.images:
+            if isinstance(atoms, Atoms):
+                results = getattr(atoms.calc, "results", {})
+                targets = [results.get("energy"), results.get("forces")]
+                structure = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
+                for array in (*structure, *targets):
+                    if array is not None:
+                        digest.update(np.ascontiguousarray(array).tobytes())
+        return {"path": None, "size": len(self), "sha256": digest.hexdigest()}
+
+
+@dataclass(frozen=True)
+class _ImagesPart:
+    name: str
+    first: int
+    images: list
+
+    @property
+    def stop(self):
+        return self.first + len(self.images)
+
+    def read(self):
+        for index, atoms in enumerate(self.images, self.first):
+            yield index, lambda found=atoms: found
+
+
+def open_sources(data):
+    """The sources in `data`: a path (ASE's `path@slice` too), a list of paths, or what
+    `frames.read_images` takes.
+
+    Raises FileNotFoundError where a file does not exist, ValueError where ASE does not know its
+    kind, it cannot be read, or it holds no frames.
+    """
+    if isinstance(data, (str, PurePath)):
+        data = [data]
+    if isinstance(data, (list, tuple)) and data and isinstance(data[0], (str, PurePath)):
+        sources = [_open_file(str(name)) for name in data]
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Atoms):
+        sources = [Images(data)]
+    else:
+        sources = [Images(read_images(data))]
+    for source in sources:
+        if len(source) == 0:
+            raise ValueError(f"{source.name}: there are no frames in it")
+    return sources
+
+
+def find_elements(data, skip_bad=False):
+    """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once."""
+    found = set()
+    for source in open_sources(data):
+        for first in range(0, len(source), 512):
+            for _, get in source.part(first, min(first + 512, len(source))).read():
+                try:
+                    found.update(get().symbols)
+                except ValueError:
+                    if not skip_bad:
+                        raise
+    return sorted(found)
+
+
+def _open_file(name):
+    path, index = (name, None) if Path(name).exists() else parse_filename(name)
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    try:
+        form = filetype(str(path))
+    except UnknownFileTypeError as error:
+        raise ValueError(f"{name}: ASE does not know this kind of file ({error})") from error
+    if index is None and form == "traj":
+        return TrajectoryFile(name, path)
+    if index is None and form == "extxyz" and path.suffix in (".xyz", ".extxyz"):
+        return XYZFile(name, path)
+    return OtherFile(name, path, form, index)
+
+
+def _reading(name, what, read, *arguments):
+    try:
+        return read(*arguments)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # ASE has a hundred readers; each fails in a way of its own
+        raise ValueError(
+            f"{name}: {what}, damaged or cut short ({type(error).__name__}: {error})"
+        ) from error

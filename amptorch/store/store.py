@@ -1,0 +1,197 @@
+"""A store of frames as training sees it: frames by number, whatever shard they are in."""
+
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from amptorch.store import layout
+from amptorch.store.arrays import read_json
+from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
+from amptorch.store.reader import AGAIN, ShardReader, join_frames, join_neighbors
+
+# Shards that are kept open at one time; each has up to fifteen files.
+OPEN_SHARDS = 32
+
+
+class FrameStore:
+    """A complete store in the folder `path`, made by `amptorch.store.preprocess`.
+
+    Nothing of the size of the data set is read but the sizes and energies of the frames; everything
+    else is memory-mapped, shard by shard, and each array is compared with its checksum before its
+    first use. May be used by several threads, and be pickled.
+
+    Attributes
+    ----------
+    n_frames, n_atoms, n_pairs : int
+    cutoff : float, of the neighbour lists, Å
+    has_forces : bool
+    elements : chemical symbols that occur, sorted
+    shard_starts : (K+1,) int64, shard k holds frames shard_starts[k]:shard_starts[k+1]
+    skipped : [(name of the source, index in it, reason)] of the frames that were left out
+
+    Raises FileNotFoundError where there is no store, ValueError where it is not complete, of
+    another format version, or damaged: the message names the file and says what to do.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        about = read_store(self.path)
+        if not about["complete"]:
+            raise ValueError(
+                f"the store {self.path} is not complete; run `amptorch preprocess` on it"
+            )
+        self.about = about
+        self.cutoff = about["cutoff"]
+        self.has_forces = about["forces"]
+        self.elements = about["elements"]
+        sizes = np.array(about["shards"], dtype=np.int64).reshape(-1, 3)
+        self.n_frames, self.n_atoms, self.n_pairs = (int(n) for n in sizes.sum(axis=0))
+        self.shard_starts = np.concatenate(([0], np.cumsum(sizes[:, 0])))
+        for number in range(len(sizes)):
+            folder = layout.shard_folder(self.path, number)
+            if not folder.is_dir():
+                raise ValueError(
+                    f"{folder} is missing from the store; {AGAIN.removeprefix('and ')}"
+                )
+        self.skipped = [
+            (about["inputs"][source]["path"] or "images", index, reason)
+            for source, index, reason in about["skipped"]
+        ]
+        self._checked = set()
+        self._readers = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self):
+        return FrameStore, (self.path,)
+
+    def __len__(self):
+        return self.n_frames
+
+    @property
+    def n_shards(self):
+        return len(self.shard_starts) - 1
+
+    @cached_property
+    def counts(self):
+        """(F,) number of atoms of each frame."""
+        return np.concatenate([self.reader(k).counts for k in range(self.n_shards)])
+
+    @cached_property
+    def energies(self):
+        """(F,) eV."""
+        return np.concatenate([self.reader(k).array("energies") for k in range(self.n_shards)])
+
+    @cached_property
+    def shard_of_frame(self):
+        """(F,) the shard that each frame is in."""
+        return np.repeat(np.arange(self.n_shards), np.diff(self.shard_starts))
+
+    def frames(self, frame_ids):
+        """Frames of `frame_ids`, in that order; their `indices` are places in their sources."""
+        return join_frames([reader.frames(local) for reader, local in self._runs(frame_ids)])
+
+    def neighbors(self, frame_ids, threads=None):
+        """NeighborList of `frame_ids`, as long as the store's cutoff."""
+        return self.structures(frame_ids, threads)[1]
+
+    def structures(self, frame_ids, threads=None):
+        """(Frames, NeighborList) of `frame_ids`."""
+        parts = []
+        for reader, local in self._runs(frame_ids):
+            frames = reader.frames(local)
+            parts.append((frames, reader.neighbors(local, frames, self.cutoff, threads)))
+        frames, neighbors = zip(*parts, strict=True)
+        return join_frames(frames), join_neighbors(neighbors)
+
+    def has_fingerprints(self, setup_hash):
+        """Whether every shard has the fingerprints of this set-up."""
+        return all(
+            layout.fingerprint_entry(self._folder(k), setup_hash).is_file()
+            for k in range(self.n_shards)
+        )
+
+    def fingerprints(self, setup_hash, frame_ids):
+        """(n, S), not scaled; ValueError where the store has none of this set-up."""
+        runs = self._runs(frame_ids)
+        for reader, _ in runs:
+            if not layout.fingerprint_entry(reader.folder, setup_hash).is_file():
+                raise ValueError(
+                    f"the store {self.path} has no fingerprints of the set-up {setup_hash}; run "
+                    "`amptorch preprocess` on it with these symmetry functions"
+                )
+        return np.concatenate([reader.fingerprints(setup_hash, local) for reader, local in runs])
+
+    def has_derivatives(self, setup_hash, dtype):
+        """Whether every shard has the derivatives of this set-up; dtype "float32" or "float64"."""
+        dtype = np.dtype(dtype).name
+        return all(
+            layout.derivative_folder(self._folder(k), setup_hash, dtype).is_dir()
+            for k in range(self.n_shards)
+        )
+
+    def derivatives(self, setup_hash, dtype):
+        """The back end of the stored derivatives; ValueError where they are not there."""
+        dtype = np.dtype(dtype).name
+        if not self.has_derivatives(setup_hash, dtype):
+            raise ValueError(
+                f"the store {self.path} has no {dtype} derivatives of the set-up {setup_hash}; run "
+                "`amptorch preprocess --derivatives stored` on it with these symmetry functions"
+            )
+        return StoredDerivatives(self, setup_hash, dtype)
+
+    def recompute(self, descriptor):
+        """The back end that contracts derivatives of `descriptor` (a BaseDescriptor) on the fly.
+
+        Raises ValueError where its cutoff is longer than that of the neighbour lists.
+        """
+        return RecomputedFromStore(self, descriptor)
+
+    def locate(self, frame_ids):
+        """(shards, frames within them) of `frame_ids`; IndexError where one is not there."""
+        frame_ids = np.asarray(frame_ids, dtype=np.int64)
+        if len(frame_ids) and not 0 <= frame_ids.min() <= frame_ids.max() < self.n_frames:
+            raise IndexError(f"frames {frame_ids.min()} to {frame_ids.max()} of {self.n_frames}")
+        shards = np.searchsorted(self.shard_starts, frame_ids, side="right") - 1
+        return shards, frame_ids - self.shard_starts[shards]
+
+    def reader(self, number):
+        """The ShardReader of a shard; those not used for long are closed."""
+        with self._lock:
+            if number not in self._readers:
+                self._readers[number] = ShardReader(self._folder(number), self._checked)
+            self._readers.move_to_end(number)
+            if len(self._readers) > OPEN_SHARDS:
+                self._readers.popitem(last=False)
+            return self._readers[number]
+
+    def _folder(self, number):
+        return layout.shard_folder(self.path, number)
+
+    def _runs(self, frame_ids):
+        """[(reader, frames within its shard)]: runs of frames that are in one shard."""
+        shards, local = self.locate(frame_ids)
+        if len(shards) == 0:
+            raise ValueError("the list of frames that are asked for is empty")
+        breaks = np.flatnonzero(np.diff(shards)) + 1
+        starts = np.concatenate(([0], breaks))
+        return [
+            (self.reader(int(shards[start])), run)
+            for start, run in zip(starts, np.split(local, breaks), strict=True)
+        ]
+
+
+def read_store(path):
+    """What store.json in `path` says; errors as those of FrameStore, but for incomplete ones."""
+    file = Path(path) / layout.STORE
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no store in {str(path)!r}: it has no {layout.STORE}")
+    about = read_json(file)
+    if about.get("format") != layout.FORMAT or about.get("version") != layout.VERSION:
+        raise ValueError(
+            f"{file} says {about.get('format')!r}, version {about.get('version')!r}; this release "
+            f"reads {layout.FORMAT!r}, version {layout.VERSION}: make the store anew"
+        )
+    return about

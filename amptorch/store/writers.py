@@ -1,0 +1,161 @@
+"""Arrays of a shard, collected frame by frame and written when they are complete."""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from amptorch.store import layout
+from amptorch.store.arrays import (
+    ArrayWriter,
+    folder_when_complete,
+    unfinished_name,
+    write_array,
+    write_json,
+)
+
+
+class StructureWriter:
+    """Structures, targets and neighbour lists; `forces`: whether these are among the targets."""
+
+    def __init__(self, forces):
+        # The first, empty piece gives each array its type where no frame is usable.
+        self._pieces = {
+            "numbers": [np.empty(0, np.uint8)],
+            "positions": [np.empty((0, 3))],
+            "cells": [np.empty((0, 3, 3))],
+            "pbc": [np.empty((0, 3), bool)],
+            "counts": [np.empty(0, np.int64)],
+            "indices": [np.empty(0, np.int64)],
+            "energies": [np.empty(0)],
+            "pair_counts": [np.empty(0, np.int64)],
+            "neighbors": [np.empty(0, np.uint8)],
+            "shifts": [np.empty((0, 3), np.int8)],
+        }
+        if forces:
+            self._pieces["forces"] = [np.empty((0, 3))]
+
+    def add(self, frames, neighbors):
+        """Neighbours are kept as numbers within their frame, all integers in as few bytes as do."""
+        first_atoms = np.repeat(frames.offsets[:-1], frames.counts)
+        pieces = {
+            "numbers": frames.numbers.astype(np.uint8),
+            "positions": frames.positions,
+            "cells": frames.cells,
+            "pbc": frames.pbc,
+            "counts": frames.counts,
+            "indices": frames.indices,
+            "energies": frames.energies,
+            "pair_counts": neighbors.counts,
+            "neighbors": _smallest(
+                neighbors.neighbors - np.repeat(first_atoms, neighbors.counts),
+                (np.uint8, np.uint16),
+            ),
+            "shifts": _smallest(neighbors.shifts, (np.int8, np.int16)),
+        }
+        if "forces" in self._pieces:
+            pieces["forces"] = frames.forces
+        for name, piece in pieces.items():
+            self._pieces[name].append(piece)
+
+    def write(self, folder):
+        """Write all arrays; returns what the shard's JSON says of them."""
+        arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
+        self._pieces.clear()
+        arrays["offsets"] = _starts(arrays.pop("counts"))
+        arrays["neighbors/offsets"] = _starts(arrays.pop("pair_counts"))
+        arrays["neighbors/neighbors"] = arrays.pop("neighbors")
+        arrays["neighbors/shifts"] = arrays.pop("shifts")
+        (folder / "neighbors").mkdir()
+        return {
+            "n_frames": len(arrays["energies"]),
+            "n_atoms": len(arrays["numbers"]),
+            "n_pairs": len(arrays["neighbors/neighbors"]),
+            "numbers": np.unique(arrays["numbers"]).tolist(),
+            "arrays": {
+                name: write_array(folder / f"{name}.npy", array) for name, array in arrays.items()
+            },
+        }
+
+
+class FingerprintWriter:
+    """Fingerprints (N, S) of a set-up."""
+
+    def __init__(self, shard, setup_hash, n_features):
+        self._shard = shard
+        self._setup_hash = setup_hash
+        self._values = [np.empty((0, n_features))]
+
+    def add(self, values):
+        self._values.append(values)
+
+    def write(self):
+        path = layout.fingerprint_file(self._shard, self._setup_hash)
+        path.parent.mkdir(exist_ok=True)
+        unfinished = unfinished_name(path)
+        try:
+            entry = write_array(unfinished, np.concatenate(self._values))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        # The entry comes last: where it is, the array is complete.
+        write_json(layout.fingerprint_entry(self._shard, self._setup_hash), {"array": entry})
+
+
+@contextmanager
+def derivative_writer(shard, setup_hash, dtype):
+    """Takes the DerivativeBlocks of one chunk of frames after the other with `add`.
+
+    Their values, by far the most, go to disk as they come; the folder has its name at the end.
+    """
+    with folder_when_complete(layout.derivative_folder(shard, setup_hash, dtype)) as folder:
+        with ArrayWriter(folder / "values.npy", dtype) as values:
+            writer = _DerivativeWriter(values)
+            yield writer
+        writer.write(folder)
+
+
+class _DerivativeWriter:
+    def __init__(self, values):
+        self._values = values
+        self._n_kinds = 0
+        self._pieces = {
+            "atom_start": [np.zeros(1, np.int64)],
+            "atoms": [np.empty(0, np.int32)],
+            "value_start": [np.zeros(1, np.int64)],
+            "kind": [np.empty(0, np.int64)],
+            "feature_row": [],
+        }
+        self._n_atoms = 0
+
+    def add(self, derivatives):
+        blocks, pieces = derivatives.blocks, self._pieces
+        pieces["atoms"].append(blocks.atoms + np.int32(self._n_atoms))
+        pieces["kind"].append(blocks.kind + self._n_kinds)
+        pieces["feature_row"].append(blocks.feature_row)
+        for name in ("atom_start", "value_start"):
+            pieces[name].append(getattr(blocks, name)[1:] + pieces[name][-1][-1])
+        self._values.append(blocks.values)
+        self._n_atoms += len(blocks.kind)
+        self._n_kinds += len(blocks.feature_row)
+
+    def write(self, folder):
+        entries = {"values": self._values.entry}
+        for name, pieces in self._pieces.items():
+            array = np.concatenate(pieces) if pieces else np.empty((0, 1, 1), np.int64)
+            entries[name] = write_array(folder / f"{name}.npy", array)
+        write_json(folder / layout.DERIVATIVES, {"arrays": entries})
+
+
+def _smallest(array, dtypes):
+    """The array as the first of the integer types that holds it, else as int32."""
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    for dtype in dtypes:
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    return array.astype(np.int32)
+
+
+def _starts(counts):
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
