@@ -37,7 +37,7 @@ class AtomsDataset(torch.utils.data.Dataset):
     fingerprint : (N, S) tensor, scaled
     energy, forces : (F,) and (N, 3) tensors, scaled; forces None without `forcetraining`
     derivatives : the back end, `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or None
-    counts : (F,) atoms of each frame
+    counts, energies : (F,) atoms, and energy in eV, of each frame
     elements, descriptor, feature_scaler, target_scaler, input_dim, data_list : as in v1.0
 
     Raises ValueError that names the frame that cannot be used, before any long work.
@@ -117,6 +117,10 @@ class AtomsDataset(torch.utils.data.Dataset):
     @property
     def counts(self):
         return self.frames.counts
+
+    @property
+    def energies(self):
+        return self.frames.energies
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)

@@ -1,15 +1,12 @@
 """Training of a potential from a configuration, as AMPTorch v1.0 does it."""
 
-import inspect
 import logging
 import time
-import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase.data import chemical_symbols
 from skorch.history import History
 
@@ -32,10 +29,12 @@ from amptorch.trainer.callbacks import (
     optional_callbacks,
 )
 from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
-from amptorch.trainer.net import PotentialNet
+from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
 from amptorch.trainer.pretrained import resume_optimizer, settings_for
 from amptorch.trainer.random_state import RandomState
+from amptorch.trainer.ranks import Ranks
+from amptorch.trainer.restart import EpochCheckpoint, newest_state, run_to_resume
 from amptorch.trainer.run_folder import new_run_folder, remove_if_empty
 from amptorch.trainer.splits import make_split, validation_size
 
@@ -69,6 +68,7 @@ class AtomsTrainer:
         self.cp_dir = self.identifier = None
         self._raw_data = None
         self._loaded = False
+        self.ranks = Ranks()
         self.load_config()
 
     # --- set-up, in the order of `load` ---
@@ -101,7 +101,7 @@ class AtomsTrainer:
         self.debug = settings.cmd.debug
         self.dtype = settings.cmd.dtype
         self.forcetraining = settings.model.get_forces
-        self.device = _device(0 if gpu2cpu else settings.optim.gpus)
+        self.device = self.ranks.use_device(0 if gpu2cpu else settings.optim.gpus)
 
     def load_rng_seed(self):
         """Start the trainer's stream of random numbers at `cmd.seed`."""
@@ -195,7 +195,7 @@ class AtomsTrainer:
     def load_logger(self):
         """The callback of Weights and Biases, where `cmd.logger` asks for it."""
         self.logger = None
-        if self.settings.cmd.logger:
+        if self.settings.cmd.logger and self.ranks.first:
             self.logger = WandbRun(lambda: self.identifier, self.settings.to_dict())
 
     def load_extras(self):
@@ -209,6 +209,9 @@ class AtomsTrainer:
         self.callbacks += optional_callbacks(options)
         if self.logger is not None:
             self.callbacks.append(("logger", self.logger))
+        if not self.debug:
+            written = EpochCheckpoint(self._save, self._folder_to_write, self.random_state)
+            self.callbacks.append(("epochs", written))
         self.split = make_split(fraction, options.dataset.val_split_mode, options.cmd.seed)
 
     def load_skorch(self):
@@ -224,11 +227,12 @@ class AtomsTrainer:
             train_split=self.split,
             callbacks=self.callbacks,
             device=self.device,
-            verbose=int(self.settings.cmd.verbose),
+            verbose=int(self.settings.cmd.verbose and self.ranks.first),
             target_scaler=self.target_scaler,
+            ranks=self.ranks,
             **self._iterators(),
-            **_criterion_args(self.criterion, optim),
-            **_optimizer_args(optim.optimizer_args),
+            **criterion_args(self.criterion, optim),
+            **optimizer_args(optim.optimizer_args),
         )
 
     def _iterators(self):
@@ -253,20 +257,39 @@ class AtomsTrainer:
 
     # --- training ---
 
-    def train(self, raw_data=None):
+    def train(self, raw_data=None, resume=False):
         """Train for `optim.epochs`, then load back the parameters of the best checkpoint.
 
         raw_data: frames to train on instead of `dataset.raw_data`. A trainer with a loaded
         checkpoint goes on from its parameters; otherwise each call starts afresh. An interruption
         from the keyboard ends the training as if that had been the last epoch.
-        """
-        with use_threads(self.settings.cmd.threads):
-            self._train(raw_data)
 
-    def _train(self, raw_data):
+        resume: folder of a run that was ended by whatever, or True for the newest one in
+        `cmd.run_dir` (a new one where there is none): it goes on from its last whole epoch, in its
+        folder, with the numbers that it would have had (bit for bit with one thread), until
+        `optim.epochs` are done. The settings and the frames must be those that it began with.
+
+        Under torchrun all processes train together, see `trainer.ranks`; the first one writes.
+
+        Raises ValueError that names the setting with which the run cannot go on, and OSError where
+        a checkpoint cannot be written; those of the epochs before are left as they are.
+        """
+        with use_threads(self.settings.cmd.threads or self.ranks.threads):
+            self._train(raw_data, resume)
+
+    def _train(self, raw_data, resume):
         if raw_data is not None:
             self._raw_data = raw_data
-        if self.pretrained:
+        if self.ranks.size > 1 and self.settings.model.batchnorm:
+            raise ValueError(
+                "model.batchnorm: each of several processes would see the mean of its own atoms; "
+                "set it to False, or train in one process"
+            )
+        state = None
+        run = self.ranks.tell(lambda: run_to_resume(resume, self.settings.cmd)) if resume else None
+        if run is not None:
+            state = self._load_run(run)
+        elif self.pretrained:
             with self._new_run():
                 if raw_data is not None or self.train_dataset is None:
                     self.load_dataset()
@@ -277,25 +300,55 @@ class AtomsTrainer:
         with self.random_state():
             if not self.net.initialized_:
                 self.net.initialize()
-            self.net.partial_fit(self.train_dataset, None)
+            epochs = (
+                self.net.max_epochs if state is None else state.epochs_left(self.net.max_epochs)
+            )
+            self.net.partial_fit(self.train_dataset, None, epochs=epochs)
         logger.info("training took %.1f s", time.perf_counter() - start)
+
+    def _load_run(self, run):
+        """`load` for a run that was begun; its last `TrainingState`, or None where it has none."""
+        state = newest_state(run)
+        if state is None:
+            self.pretrained = False
+            self.load_config()
+        else:
+            settings = settings_for(self.config or state.checkpoint.config, state.checkpoint)
+            state.check_settings(settings)
+            self._apply(settings)
+            self._adopt(state.checkpoint)
+        self.cp_dir, self.identifier = run, run.name
+        self.load_rng_seed()
+        self.load_logger()
+        self.load_dataset()
+        self._load_network()
+        if state is not None:
+            state.check_frames(self.train_dataset)
+            dict(self.callbacks)["epochs"].start = state
+            # Like the uninterrupted run: a further `train` starts where that would have.
+            self.pretrained = state.first_epoch > 0
+        return state
 
     @contextmanager
     def _new_run(self):
         """Make the folder of a run, to find out at once whether it can be written to; it goes
         again where the block fails."""
-        remove_if_empty(self.cp_dir)
+        remove_if_empty(self._folder_to_write())
         self.cp_dir = None
         if not self.debug:
             cmd = self.settings.cmd
-            self.cp_dir = new_run_folder(cmd.run_dir, cmd.identifier)
+            self.cp_dir = self.ranks.tell(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
             self.identifier = self.cp_dir.name
         try:
             yield
         except BaseException:
-            remove_if_empty(self.cp_dir)
+            remove_if_empty(self._folder_to_write())
             self.cp_dir = None
             raise
+
+    def _folder_to_write(self):
+        """The run's folder, in the process that writes."""
+        return self.cp_dir if self.ranks.first else None
 
     def load_pretrained(self, checkpoint_path=None, gpu2cpu=False):
         """Take parameters, scalers, optimizer and history from a checkpoint folder.
@@ -320,10 +373,7 @@ class AtomsTrainer:
         self._apply(settings_for(self.config, checkpoint), gpu2cpu)
         self.load_rng_seed()
         self.load_logger()
-        self.pretrained, self.train_dataset = True, None
-        self.elements = checkpoint.elements
-        self.feature_scaler = checkpoint.feature_scaler
-        self.target_scaler = checkpoint.target_scaler
+        self._adopt(checkpoint)
         self.descriptor = construct_descriptor(self._descriptor_setup())
         self._load_network()
         checkpoint.load_params(self.model)
@@ -332,6 +382,13 @@ class AtomsTrainer:
         self.net.history = History(history)
         if self.settings.dataset.raw_data is not None:
             self.load_dataset()
+
+    def _adopt(self, checkpoint):
+        """Take what a checkpoint's parameters mean nothing without."""
+        self.pretrained, self.train_dataset = True, None
+        self.elements = checkpoint.elements
+        self.feature_scaler = checkpoint.feature_scaler
+        self.target_scaler = checkpoint.target_scaler
 
     # --- prediction ---
 
@@ -377,11 +434,13 @@ class AtomsTrainer:
         """The ASE calculator of this trainer."""
         return AmpTorch(self)
 
-    def _save(self, net):
-        """Write the checkpoint of the net as it is now."""
+    def _save(self, net, folder=None):
+        """Write the checkpoint of the net as it is now, into the run's folder or another."""
+        if not self.ranks.first:
+            return
         dataset = replace(self.settings.dataset, elements=self.elements)
         save_checkpoint(
-            self.cp_dir,
+            folder or self.cp_dir,
             replace(self.settings, dataset=dataset),
             self.feature_scaler,
             self.target_scaler,
@@ -405,26 +464,3 @@ class AtomsTrainer:
     def _store(self):
         """Where fingerprints are kept."""
         return FingerprintStore(Path(self.settings.cmd.run_dir) / STORE)
-
-
-def _device(gpus):
-    if gpus == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError(f"optim.gpus is {gpus}, but torch finds no GPU here; set it to 0")
-    if gpus > 1:
-        warnings.warn(f"optim.gpus is {gpus}; only the first GPU is used", stacklevel=4)
-    return torch.device("cuda:0")
-
-
-def _criterion_args(criterion, optim):
-    """force_coefficient and loss, as far as the criterion takes them."""
-    given = {"force_coefficient": optim.force_coefficient, "loss": optim.loss}
-    taken = inspect.signature(criterion).parameters
-    return {f"criterion__{name}": value for name, value in given.items() if name in taken}
-
-
-def _optimizer_args(arguments):
-    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own."""
-    prefix = "optimizer__"
-    return {f"{prefix}{name.removeprefix(prefix)}": value for name, value in arguments.items()}

@@ -1,20 +1,26 @@
 """The skorch net that trains a potential."""
 
+import inspect
+
 import torch
 from skorch import NeuralNetRegressor
+from skorch.dataset import unpack_data
 
 from amptorch.dataset import Batch
+from amptorch.trainer.ranks import Ranks
 
 
 class PotentialNet(NeuralNetRegressor):
     """skorch's net for batches of frames and targets [energy, forces].
 
-    `target_scaler` turns errors of scaled targets into eV and eV/Å for the scores.
+    `target_scaler` turns errors of scaled targets into eV and eV/Å for the scores. `ranks`: the
+    `Ranks` that train together; losses and scores are those of whole batches in every process.
     """
 
-    def __init__(self, module, *args, target_scaler=None, **kwargs):
+    def __init__(self, module, *args, target_scaler=None, ranks=None, **kwargs):
         super().__init__(module, *args, **kwargs)
         self.target_scaler = target_scaler
+        self.ranks = ranks
 
     def infer(self, x, **fit_params):
         """(energy, forces) of a batch, scaled."""
@@ -23,6 +29,46 @@ class PotentialNet(NeuralNetRegressor):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Loss of a batch; y_true is [energy, forces], scaled."""
         return self.criterion_(y_pred, to_tensor(y_true, self.device))
+
+    def train_step_single(self, batch, **fit_params):
+        """skorch's, with the gradients of all ranks."""
+        self._set_training(True)
+        step = self._step(batch, True, fit_params)
+        step["loss"].backward()
+        self._ranks.sum_gradients(self.module_.parameters())
+        return step
+
+    def validation_step(self, batch, **fit_params):
+        """skorch's, of which each rank does its share."""
+        self._set_training(False)
+        with torch.no_grad():
+            return self._step(batch, False, fit_params)
+
+    def _step(self, batch, training, fit_params):
+        X, y = unpack_data(batch)
+        y_pred = self._ranks.evaluate(X, lambda part: self.infer(part, **fit_params))
+        return {"loss": self.get_loss(y_pred, y, X=X, training=training), "y_pred": y_pred}
+
+    def on_epoch_begin(self, net, **kwargs):
+        super().on_epoch_begin(net, **kwargs)
+        self._ranks.align(self.module_)
+
+    @property
+    def _ranks(self):
+        return Ranks() if self.ranks is None else self.ranks
+
+
+def criterion_args(criterion, optim):
+    """force_coefficient and loss of the section `optim`, as far as the criterion takes them."""
+    given = {"force_coefficient": optim.force_coefficient, "loss": optim.loss}
+    taken = inspect.signature(criterion).parameters
+    return {f"criterion__{name}": value for name, value in given.items() if name in taken}
+
+
+def optimizer_args(arguments):
+    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own."""
+    prefix = "optimizer__"
+    return {f"{prefix}{name.removeprefix(prefix)}": value for name, value in arguments.items()}
 
 
 def to_tensor(X, device, accept_sparse=False):

@@ -25,16 +25,22 @@ class RandomState:
             try:
                 yield
             finally:
-                self._state = (
-                    torch.get_rng_state(),
-                    [torch.cuda.get_rng_state(index) for index in self._cuda],
-                )
+                self._state = self.get()
+
+    def get(self):
+        """Within a block: where the stream is, as a list of tensors, that of the CPU first."""
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in self._cuda)]
+
+    def set(self, state):
+        """Within a block: go on from what `get` gave; on a GPU from a state of the CPU alone, the
+        GPU's numbers go on as they would have."""
+        torch.set_rng_state(state[0])
+        for index, of_gpu in zip(self._cuda, state[1:], strict=False):
+            torch.cuda.set_rng_state(of_gpu, index)
 
     def _enter(self):
         if self._state is not None:
-            torch.set_rng_state(self._state[0])
-            for index, state in zip(self._cuda, self._state[1], strict=True):
-                torch.cuda.set_rng_state(state, index)
+            self.set(self._state)
             return
         # torch.manual_seed would also seed devices that are not forked here.
         torch.default_generator.manual_seed(self.seed)

@@ -1,0 +1,188 @@
+"""Training by several processes, as `torchrun` starts them on one machine or many.
+
+Every process goes through the same batches in the same order. Of each batch it evaluates a share of
+the frames, about as many atoms as the others; energies and forces are then exchanged, so that every
+process has the loss and the scores of the whole batch, whatever the loss is, and the sum of the
+gradients that they find is that of one process.
+"""
+
+import atexit
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from amptorch.threads import num_threads
+
+# A process that ends takes the others with it; one that preprocesses may take long.
+PATIENCE = timedelta(days=1)
+
+
+class Ranks:
+    """The processes that train together, of which this is number `rank` of `size`.
+
+    Those that torchrun started, which meet when they first have something to tell each other; or
+    those of torch's process group where the program has made one; or this process alone.
+    """
+
+    def __init__(self):
+        self.rank, self.size, self._local = 0, 1, (0, 1)
+        if dist.is_available() and dist.is_torchelastic_launched():
+            self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            self._local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        elif dist.is_available() and dist.is_initialized():
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device("cpu")
+
+    @property
+    def first(self):
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def use_device(self, gpus):
+        """The device of this process where `optim.gpus` is `gpus`; ValueError without a GPU."""
+        self.device = torch.device("cpu")
+        if gpus == 0:
+            return self.device
+        if not torch.cuda.is_available():
+            raise ValueError(f"optim.gpus is {gpus}, but torch finds no GPU here; set it to 0")
+        if gpus > 1 and self.size == 1:
+            message = f"optim.gpus is {gpus}; only the first GPU is used; torchrun uses one each"
+            warnings.warn(message, stacklevel=5)
+        self.device = torch.device(f"cuda:{self._local[0]}")
+        return self.device
+
+    @property
+    def threads(self):
+        """Threads of this process: its part of those that one would use, or None for just those."""
+        return None if self._local[1] == 1 else max(1, num_threads() // self._local[1])
+
+    # --- a batch ---
+
+    def evaluate(self, batch, model):
+        """(energy, forces) of a batch by `model(batch)`, of which each process does its share; only
+        the rows of this one carry a graph."""
+        if self.size == 1:
+            return model(batch)
+        first, last = _bounds(batch, self.size)[self.rank : self.rank + 2]
+        # A process without frames still takes part, with none of the values of some frame.
+        start = min(first, len(batch) - 1)
+        energy, forces = model(part_of(batch, start, max(last, start + 1)))
+        if first == last:
+            energy, forces = energy[:0], forces[:0]
+        sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
+        sizes = [size.tolist() for size in self._all(sizes)]
+        own = torch.cat([energy, forces.flatten()])
+        padded = own.detach().new_zeros(max(e + 3 * f for e, f in sizes))
+        padded[: len(own)] = own.detach()
+        values = self._all(padded)
+        values[self.rank] = own
+        energies = [value[:e] for value, (e, f) in zip(values, sizes, strict=True)]
+        forces = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
+        return torch.cat(energies), torch.cat(forces).view(-1, 3)
+
+    def sum_gradients(self, parameters):
+        """Replace the gradients of all processes by their sum; one that none has stays None."""
+        if self.size == 1:
+            return
+        parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        found = [parameter.grad is not None for parameter in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        like = gradients[0]
+        total = torch.cat([*map(torch.flatten, gradients), like.new_tensor(found)])
+        self._meet()
+        dist.all_reduce(total)
+        total, found = total[: -len(found)], total[-len(found) :].tolist()
+        pieces = total.split([parameter.numel() for parameter in parameters])
+        for parameter, piece, number in zip(parameters, pieces, found, strict=True):
+            parameter.grad = piece.view_as(parameter) if number else None
+
+    def align(self, module):
+        """Give all processes the parameters and the random numbers of the first, so that rounding
+        and dropout, which differ between them, do not drive them apart."""
+        if self.size == 1:
+            return
+        self._meet()
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+        state = torch.get_rng_state().to(self.device)
+        dist.broadcast(state, 0)
+        torch.set_rng_state(state.cpu())
+
+    # --- in order ---
+
+    def tell(self, make):
+        """What `make()` gave in the first process, in all of them; the others do not call it."""
+        if self.size == 1:
+            return make()
+        self._meet()
+        values = [make() if self.first else None]
+        dist.broadcast_object_list(values, 0, device=self.device)
+        return values[0]
+
+    @contextmanager
+    def in_order(self):
+        """The first process goes through the block before the others begin with it."""
+        if self.size > 1 and not self.first:
+            self.tell(lambda: None)
+        yield
+        if self.size > 1 and self.first:
+            self.tell(lambda: None)
+
+    def _all(self, tensor):
+        """List of the tensors of all processes, which have one shape."""
+        self._meet()
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(tensors, tensor)
+        return tensors
+
+    def _meet(self):
+        if dist.is_initialized():
+            return
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        # Kept for the next training: a second group would find what the first has left behind.
+        atexit.register(_part)
+
+
+def _part():
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _bounds(batch, size):
+    """Places (size + 1) where the frames are cut into shares of about equally many atoms."""
+    counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
+    middles = np.cumsum(counts) - counts / 2
+    cuts = np.searchsorted(middles, counts.sum() * np.arange(1, size) / size)
+    return [0, *cuts.tolist(), len(batch)]
+
+
+def part_of(batch, first, last):
+    """The frames `first` to `last` of a batch, without their targets."""
+    counts = torch.bincount(batch.image_idx, minlength=len(batch))
+    start, stop = int(counts[:first].sum()), int(counts[:last].sum())
+
+    def inside(rows):
+        return None if rows is None else rows[(rows >= start) & (rows < stop)] - start
+
+    return replace(
+        batch,
+        fingerprint=batch.fingerprint[start:stop],
+        atomic_numbers=batch.atomic_numbers[start:stop],
+        image_idx=batch.image_idx[start:stop] - first,
+        num_images=last - first,
+        element_rows=None if batch.element_rows is None else [*map(inside, batch.element_rows)],
+        slope=None if batch.slope is None else batch.slope[start:stop],
+        frame_ids=None if batch.frame_ids is None else batch.frame_ids[first:last],
+        energy=None,
+        forces=None,
+        force_rows=inside(batch.force_rows),
+    )

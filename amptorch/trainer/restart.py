@@ -1,0 +1,312 @@
+"""Going on with an interrupted training as if nothing had happened.
+
+`epochs/<n>` in the folder of a run is a checkpoint of the parameters after n epochs (see
+`checkpoints`) with one more file, `training.pt`, for `torch.load(weights_only=True)`:
+
+| key | what it holds |
+|---|---|
+| `callbacks` | {name: {attribute: value}}: best scores, best parameters, scheduler, patience |
+| `random` | states of torch's random numbers |
+| `first_epoch` | epochs that the parameters had been trained for when the run began |
+| `frames` | number and CRC-32 of the energies, by which the data set is known again |
+
+Such a folder appears, complete, by being renamed; the last `KEPT` stay. A callback's state is, by
+scikit-learn's convention, its attributes that end in an underscore.
+"""
+
+import logging
+import os
+import re
+import shutil
+import warnings
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback, PrintLog
+from skorch.history import History
+
+from amptorch.trainer.checkpoint_config import config_to_json
+from amptorch.trainer.checkpoints import (
+    Checkpoint,
+    as_bytes,
+    load_checkpoint,
+    load_json,
+    load_tensors,
+    write_files,
+)
+
+logger = logging.getLogger(__name__)
+FOLDER, FILE = "epochs", "training.pt"
+KEPT = 2
+# What the numbers of a run do not depend on, or only as far as it is long.
+FREE = {
+    "model": (),
+    "optim": ("epochs", "gpus"),
+    "dataset": (
+        "elements",
+        "fp_params",
+        "lmdb_path",
+        "cache",
+        "save_fps",
+        "store",
+        "derivatives",
+        "memory_budget",
+    ),
+}
+
+
+@dataclass
+class TrainingState:
+    """A training after some epoch: `checkpoint`, its `config` as it was written, and what else is
+    needed to go on."""
+
+    checkpoint: Checkpoint
+    config: dict
+    optimizer: dict
+    criterion: dict
+    history: list
+    training: dict
+
+    @classmethod
+    def load(cls, folder):
+        """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
+        checkpoint = load_checkpoint(folder)
+        return cls(
+            checkpoint,
+            load_json(folder / "config.json"),
+            checkpoint.optimizer,
+            checkpoint.criterion,
+            checkpoint.history,
+            load_tensors(folder / FILE),
+        )
+
+    @property
+    def first_epoch(self):
+        """Epochs that the parameters had been trained for when the run began: 0, or those of the
+        checkpoint that it began with."""
+        return self.training["first_epoch"]
+
+    def epochs_left(self, epochs):
+        """Epochs to go where the run is to have `epochs`."""
+        return max(0, self.first_epoch + epochs - len(self.history))
+
+    def check_settings(self, settings):
+        """ValueError that names a key of `settings` (a `Config`) with which the run would not go on
+        with the same numbers."""
+        now = config_to_json(settings)
+        for section, values in self.config.items():
+            keys = ("seed", "dtype") if section == "cmd" else set(values) - set(FREE[section])
+            for key in sorted(keys):
+                if key in now[section] and now[section][key] != values[key]:
+                    raise ValueError(
+                        f"{section}.{key} is {now[section][key]!r}, but the run "
+                        f"{run_of(self.checkpoint.folder)} was started with {values[key]!r}; go on "
+                        "with that, or start a new run from its parameters with load_pretrained"
+                    )
+
+    def check_frames(self, dataset):
+        """ValueError where the data set is not that of the run."""
+        was, found = self.training["frames"], fingerprint_of(dataset)
+        if was != found:
+            raise ValueError(
+                f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
+                f"with energies of checksum {was['crc32']}, these are {found['number']} with "
+                f"{found['crc32']}; give it the same frames in the same order"
+            )
+
+    def restore(self, net, random_state):
+        """Put an initialized net, and the random numbers, in this state."""
+        self.checkpoint.load_params(net.module_)
+        net.criterion_.load_state_dict(self.criterion)
+        for name, callback in net.callbacks_:
+            for attribute, value in self.training["callbacks"].get(name, {}).items():
+                held = getattr(callback, attribute, None)
+                if hasattr(held, "load_state_dict"):
+                    held.load_state_dict({**held.state_dict(), **value})
+                else:
+                    setattr(callback, attribute, value)
+        # After the schedulers, which set the learning rate of the optimizer when they are made.
+        net.optimizer_.load_state_dict(self.optimizer)
+        net.history = History(self.history)
+        random_state.set(self.training["random"])
+
+
+class EpochCheckpoint(Callback):
+    """Writes the state of the training when it begins and after each epoch; begins with `start`, a
+    `TrainingState`, where there is one.
+
+    save(net, folder): writes a checkpoint. folder(): that of the run; None writes nothing.
+    random_state: the `RandomState` of the training. Comes after the other callbacks.
+    """
+
+    def __init__(self, save, folder, random_state, start=None):
+        self.save = save
+        self.folder = folder
+        self.random_state = random_state
+        self.start = start
+
+    def on_train_begin(self, net, X=None, **kwargs):
+        start, self.start = self.start, None
+        self.frames = fingerprint_of(X)
+        if start is None:
+            self.first_epoch = len(net.history)
+            self._write(net)
+        else:
+            self.first_epoch = start.first_epoch
+            start.restore(net, self.random_state)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._write(net)
+
+    def _write(self, net):
+        run = self.folder()
+        if run is None:
+            return
+        training = {
+            "callbacks": {
+                name: state_of(callback)
+                for name, callback in net.callbacks_
+                if not isinstance(callback, PrintLog)
+            },
+            "random": self.random_state.get(),
+            "first_epoch": self.first_epoch,
+            "frames": self.frames,
+        }
+
+        def write(folder):
+            self.save(net, folder)
+            write_files(folder, {FILE: as_bytes(training)})
+
+        write_epoch(run, len(net.history), write)
+
+
+def state_of(callback):
+    """What a callback has learnt, as far as `load_tensors` reads it."""
+    state = {}
+    for name, value in vars(callback).items():
+        if name.endswith("_") and not isinstance(value, type):
+            if hasattr(value, "state_dict"):
+                # What is left out, such as the Counter of MultiStepLR, comes with the settings.
+                value = {k: v for k, v in value.state_dict().items() if _is_plain(v)}
+            value = value.item() if isinstance(value, np.generic) else value
+            if _is_plain(value):
+                state[name] = value
+    return state
+
+
+def _is_plain(value):
+    if type(value) in (dict, OrderedDict):
+        return all(map(_is_plain, value.values()))
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
+
+
+def fingerprint_of(dataset):
+    """By what a data set of frames, with its `energies`, is known again."""
+    energies = np.ascontiguousarray(dataset.energies, dtype=np.float64)
+    return {"number": len(energies), "crc32": zlib.crc32(energies.tobytes())}
+
+
+def write_epoch(run, epoch, write):
+    """Let `write(folder)` fill a new folder that becomes `epochs/<epoch>` of the folder `run`, then
+    remove all but the last `KEPT`.
+
+    Raises OSError where it cannot be written; the epochs before are left as they are.
+    """
+    parent = Path(run) / FOLDER
+    folder, unfinished = parent / str(epoch), parent / f".{epoch}.{os.getpid()}"
+    try:
+        # One of a killed process that had this process's number.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        kept = epochs_of(run)
+        raise OSError(
+            error.errno,
+            f"cannot write the checkpoint of epoch {epoch} ({os.strerror(error.errno)}); "
+            + (f"resume goes on from epoch {kept[0]}" if kept else "there is none before it"),
+            str(folder),
+        ) from error
+    for old in epochs_of(run)[KEPT:]:
+        shutil.rmtree(parent / str(old), ignore_errors=True)
+
+
+def newest_state(run):
+    """The `TrainingState` of the last epoch of a run, or None where it was not even started.
+
+    A folder that is damaged is passed over with a warning. Raises FileNotFoundError where there is
+    no folder, and ValueError where it holds no epochs but other things, or no epoch that is whole.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(run)!r} of a run to go on with")
+    epochs = epochs_of(run)
+    for epoch in epochs:
+        try:
+            state = TrainingState.load(run / FOLDER / str(epoch))
+        except (FileNotFoundError, ValueError) as error:
+            warnings.warn(f"epoch {epoch} is passed over: {error}", stacklevel=2)
+        else:
+            remove_unfinished(run)
+            return state
+    if epochs:
+        raise ValueError(f"{run / FOLDER} has no epoch to go on from: all are damaged")
+    if (run / "params.pt").exists() or (run / "config.pt").exists():
+        raise ValueError(
+            f"{run} has no {FOLDER}/ to go on from; load_pretrained (--from) starts a new run from "
+            "its parameters"
+        )
+    return None
+
+
+def run_to_resume(resume, cmd):
+    """Folder of the run that `AtomsTrainer.train(resume=…)` goes on with, None for a new one; `cmd`
+    is that section of the settings."""
+    if cmd.debug:
+        raise ValueError("cmd.debug keeps no checkpoints, so that there is nothing to resume")
+    run = newest_run(cmd.run_dir, cmd.identifier) if resume is True else Path(resume)
+    logger.info("a new run" if run is None else f"going on with {run}")
+    return run
+
+
+def newest_run(run_dir, identifier=None):
+    """Folder of the newest run in `run_dir/checkpoints` that can go on, or None."""
+    name = r"(\d{4}(?:-\d\d){5})" + (re.escape(f"-{identifier}") if identifier else "")
+    parent = Path(run_dir) / "checkpoints"
+    runs = []
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        found = re.fullmatch(name + r"(?:-(\d+))?", folder.name)
+        if found and ((folder / FOLDER).is_dir() or not any(folder.iterdir())):
+            runs.append((found[1], int(found[2] or 1), folder))
+    return max(runs)[-1] if runs else None
+
+
+def epochs_of(run):
+    """Numbers of the epochs of which there is a folder, the last first."""
+    parent = Path(run) / FOLDER
+    names = (path.name for path in (parent.iterdir() if parent.is_dir() else ()))
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def remove_unfinished(run):
+    """Remove what a killed process had begun to write."""
+    for path in [*Path(run).glob(".*.*"), *(Path(run) / FOLDER).glob(".*.*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix[1:].isdigit():
+            path.unlink(missing_ok=True)
+
+
+def run_of(folder):
+    """The folder of the run that `epochs/<n>` belongs to."""
+    return Path(folder).parent.parent
