@@ -1,8 +1,9 @@
 """Where frames come from: files, of which a part is read at a time, or images in memory.
 
 A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}) and `part(first, stop)`: a
-small object with `name`, `first` and `stop` that reads those frames, on another machine too. Its `read()` yields `(index, get)` for
-each frame, where `get()` is the Atoms, or a ValueError that names the source and the frame.
+small object with `name`, `first` and `stop` that reads those frames, on another machine too. Its
+`read()` yields `(index, get)` for each frame, where `get()` gives the Atoms, or raises a ValueError
+that names the source and the frame.
 """
 
 import hashlib
@@ -59,11 +60,11 @@ class _TrajectoryPart:
     def read(self):
         with _open_trajectory(self.name, self.path) as trajectory:
             for index in range(self.first, self.stop):
-                where = f"frame {index} cannot be read"
-                yield (
-                    index,
-                    lambda k=index, w=where: _reading(self.name, w, trajectory.__getitem__, k),
-                )
+                yield index, lambda k=index: self._frame(trajectory, k)
+
+    def _frame(self, trajectory, index):
+        what = f"frame {index} cannot be read"
+        return _reading(self.name, what, trajectory.__getitem__, index)
 
 
 def _open_trajectory(name, path):
