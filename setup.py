@@ -9,7 +9,7 @@ VERSION = "2.0.0.dev0"
 
 TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6"]
 PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
-DOCS = ["mkdocs>=1.5", "mkdocstrings[python]>=0.24"]
+DOCS = ["pdoc>=14"]
 
 setup(
     name="amptorch",
@@ -40,7 +40,17 @@ setup(
         "test": TEST,
         "profiling": PROFILING,
         "docs": DOCS,
-        "dev": [*TEST, *PROFILING, "ruff>=0.6", "pre-commit>=3", "vesin", "matscipy", "dscribe"],
+        "dask": ["distributed>=2024.1"],
+        "dev": [
+            *TEST,
+            *PROFILING,
+            *DOCS,
+            "ruff>=0.6",
+            "pre-commit>=3",
+            "vesin",
+            "matscipy",
+            "dscribe",
+        ],
     },
     entry_points={"console_scripts": ["amptorch = amptorch.cli:main"]},
     classifiers=[
