@@ -89,6 +89,23 @@ def run_group(group, options, core=None, environment=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_processes(row, call, repeats):
+    """Wall time of calls that run another process, and the CPU time of that."""
+    walls, cpus = [], []
+    for _ in range(repeats):
+        wall, before = time.perf_counter(), os.times()
+        call()
+        after = os.times()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+    return {"row": row, "wall": walls, "cpu": cpus}
+
+
 def timed_import(statement):
     """Seconds that an import takes in a fresh process."""
     program = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
@@ -108,15 +125,15 @@ def start_up(options):
     ]
     with tempfile.TemporaryDirectory() as folder:
         environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
-        for cache, runs in (("cold", 1), ("warm", 5)):
-            inside, whole = [], []
-            for _ in range(runs):
-                start = time.perf_counter()
-                inside += run_group("first_fingerprint", options, environment=environment)
-                whole.append(time.perf_counter() - start)
-            row = f"first fingerprint, {cache} cache"
-            results.append({"row": row, "wall": [r["value"] for r in inside], "cpu": []})
-            results.append({"row": f"{row}, whole process", "wall": whole, "cpu": []})
+        for cache, repeats in (("cold", 1), ("warm", 5)):
+            row, inside = f"first fingerprint, {cache} cache", []
+
+            def first(inside=inside):
+                inside.extend(run_group("first_fingerprint", options, environment=environment))
+
+            results.append(in_processes(f"{row}, whole process", first, repeats))
+            samples = {clock: [r[clock][0] for r in inside] for clock in ("wall", "cpu")}
+            results.append({"row": row, **samples})
     return results
 
 
