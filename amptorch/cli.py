@@ -4,7 +4,7 @@ import logging
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -87,6 +87,57 @@ def train(
         if test is not None:
             sets["test"] = read_images(test)
     _train_and_report(settings, sets, stages, resume)
+
+
+@app.command()
+def preprocess(
+    data: Annotated[list[str], typer.Argument(help="Files of structures, as ase.io.read takes.")],
+    config: Annotated[Path, typer.Option(help="YAML or JSON file of AtomsTrainer's sections.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store; gone on with if it is there.")],
+    derivatives: Annotated[
+        Literal["float32", "float64"] | None, typer.Option(help="Keep derivatives in this type.")
+    ] = None,
+    frames_per_shard: Annotated[int, typer.Option(min=1, help="Of a new store.")] = 512,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unusable frames; list them in the end.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores.")] = None,
+    dask: Annotated[str | None, typer.Option(help="Scheduler to work on: tcp://host:port.")] = None,
+):
+    """Make a store of fingerprints and neighbour lists that training reads from disk.
+
+    Goes on where an earlier call for the same files was stopped.
+    """
+    from amptorch.config import Config
+    from amptorch.dataset.construct import construct_descriptor
+    from amptorch.files import read_config
+    from amptorch.store import find_elements
+    from amptorch.store import preprocess as make_store
+
+    settings = Config.from_dict(read_config(config))
+    dataset = settings.dataset
+    elements = dataset.elements or find_elements(data, skip_bad, verbose=True)
+    store = make_store(
+        data,
+        construct_descriptor(
+            (dataset.fp_scheme, dataset.fp_params, dataset.cutoff_params, elements)
+        ),
+        out,
+        derivatives=derivatives and "stored",
+        derivative_dtype=derivatives or "float32",
+        frames_per_shard=frames_per_shard,
+        forces=settings.model.get_forces,
+        skip_bad=skip_bad,
+        threads=threads,
+        dask=dask,
+    )
+    typer.echo(
+        f"store:  {out}\n{store.n_frames} frames, {store.n_atoms} atoms, "
+        f"{store.n_pairs} neighbours within {store.cutoff} Å"
+    )
+    if store.skipped:
+        reasons = "\n".join(f"  {reason}" for _, _, reason in store.skipped)
+        typer.echo(f"left out {len(store.skipped)} frames:\n{reasons}")
 
 
 @app.command()

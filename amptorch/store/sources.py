@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
+from tqdm import tqdm
 
 from amptorch.frames import read_images
 
@@ -225,17 +226,21 @@ def open_sources(data):
     return sources
 
 
-def find_elements(data, skip_bad=False):
+def find_elements(data, skip_bad=False, verbose=False):
     """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once."""
     found = set()
-    for source in open_sources(data):
-        for first in range(0, len(source), 512):
-            for _, get in source.part(first, min(first + 512, len(source))).read():
-                try:
-                    found.update(get().symbols)
-                except ValueError:
-                    if not skip_bad:
-                        raise
+    sources = open_sources(data)
+    total = sum(len(source) for source in sources)
+    with tqdm(total=total, desc="elements", unit="frame", disable=not verbose) as bar:
+        for source in sources:
+            for first in range(0, len(source), 512):
+                for _, get in source.part(first, min(first + 512, len(source))).read():
+                    bar.update()
+                    try:
+                        found.update(get().symbols)
+                    except ValueError:
+                        if not skip_bad:
+                            raise
     return sorted(found)
 
 

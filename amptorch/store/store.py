@@ -10,7 +10,7 @@ import numpy as np
 from amptorch.store import layout
 from amptorch.store.arrays import read_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
-from amptorch.store.reader import AGAIN, ShardReader, join_frames, join_neighbors
+from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 
 # Shards that are kept open at one time; each has up to fifteen files.
 OPEN_SHARDS = 32
@@ -41,7 +41,7 @@ class FrameStore:
         about = read_store(self.path)
         if not about["complete"]:
             raise ValueError(
-                f"the store {self.path} is not complete; run `amptorch preprocess` on it"
+                f"the store {self.path} is not complete; run `amptorch preprocess` again"
             )
         self.about = about
         self.cutoff = about["cutoff"]
@@ -54,7 +54,7 @@ class FrameStore:
             folder = layout.shard_folder(self.path, number)
             if not folder.is_dir():
                 raise ValueError(
-                    f"{folder} is missing from the store; {AGAIN.removeprefix('and ')}"
+                    f"{folder} is missing from the store; run `amptorch preprocess` again"
                 )
         self.skipped = [
             (about["inputs"][source]["path"] or "images", index, reason)
@@ -138,7 +138,7 @@ class FrameStore:
         if not self.has_derivatives(setup_hash, dtype):
             raise ValueError(
                 f"the store {self.path} has no {dtype} derivatives of the set-up {setup_hash}; run "
-                "`amptorch preprocess --derivatives stored` on it with these symmetry functions"
+                "`amptorch preprocess --derivatives {dtype}` on it with these symmetry functions"
             )
         return StoredDerivatives(self, setup_hash, dtype)
 
