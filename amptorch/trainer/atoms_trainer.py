@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 from skorch.history import History
+from tqdm import tqdm
 
 from amptorch.calculator import AmpTorch
 from amptorch.config import Config
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.dataset.fill import elements_of_store, fill_store
+from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.plan import GB, make_plan, sample_of
 from amptorch.dataset.prefetch import BatchLoader
 from amptorch.descriptor.base import STORE
@@ -118,19 +121,21 @@ class AtomsTrainer:
             options.require_data()
         if raw_data is None and options.lmdb_path is not None:
             raise ValueError("dataset.lmdb_path: LMDB files cannot be read yet; use raw_data")
+        make = self._dataset_in_memory if options.store is None else self._dataset_in_store
+        self.train_dataset = make(raw_data)
+        validation_size(len(self.train_dataset), options.val_split)
+        self.descriptor = self.train_dataset.descriptor
+        self.feature_scaler = self.train_dataset.feature_scaler
+        self.target_scaler = self.train_dataset.target_scaler
+
+    def _dataset_in_memory(self, raw_data):
+        options = self.settings.dataset
         images = read_images(raw_data)
-        found = self.get_unique_elements(images)
+        self._take_elements(self.get_unique_elements(images))
         validation_size(len(images), options.val_split)
-        if self.pretrained and not set(found) <= set(self.elements):
-            raise ValueError(
-                f"the checkpoint was trained on the elements {self.elements}, "
-                f"the frames hold {found}; train a new model, or leave those frames out"
-            )
-        if not self.pretrained:
-            self.elements = options.elements or found
         derivatives = self._planned(images) if self.forcetraining else None
         store = options.save_fps and derivatives != "stored"
-        self.train_dataset = AtomsDataset(
+        return AtomsDataset(
             images,
             self._descriptor_setup(),
             forcetraining=self.forcetraining,
@@ -144,9 +149,51 @@ class AtomsTrainer:
             store=self._store() if store else None,
             verbose=self.settings.cmd.verbose,
         )
-        self.descriptor = self.train_dataset.descriptor
-        self.feature_scaler = self.train_dataset.feature_scaler
-        self.target_scaler = self.train_dataset.target_scaler
+
+    def _dataset_in_store(self, raw_data):
+        options, cmd = self.settings.dataset, self.settings.cmd
+        # One process fills the store; the others find it full.
+        with self.ranks.in_order():
+            self._take_elements(elements_of_store(options.store, raw_data))
+            store, self.plan, derivative_dtype = fill_store(
+                options.store,
+                construct_descriptor(self._descriptor_setup()),
+                raw_data,
+                options,
+                forces=self.forcetraining,
+                threads=cmd.threads,
+                verbose=cmd.verbose,
+                show=self._show,
+            )
+        return StoreDataset(
+            store,
+            self._descriptor_setup(),
+            forcetraining=self.forcetraining,
+            scaling=options.scaling,
+            derivatives=self.plan.derivatives if self.forcetraining else None,
+            derivative_dtype=derivative_dtype,
+            dtype=self.dtype,
+            feature_scaler=self.feature_scaler if self.pretrained else None,
+            target_scaler=self.target_scaler if self.pretrained else None,
+        )
+
+    def _take_elements(self, found):
+        """Number the elements as the configuration says, else as they were found; those of a
+        checkpoint stay."""
+        if not self.pretrained:
+            self.elements = self.settings.dataset.elements or found
+        elif not set(found) <= set(self.elements):
+            raise ValueError(
+                f"the checkpoint was trained on the elements {self.elements}, "
+                f"the frames hold {found}; train a new model, or leave those frames out"
+            )
+
+    def _show(self, plan):
+        """Print the plan, or log it where nothing is to be printed."""
+        if self.settings.cmd.verbose and self.ranks.first:
+            tqdm.write(plan.table())
+        else:
+            logger.info("%s", plan.table())
 
     def _planned(self, images):
         """Whether derivatives of these frames, kept in memory, are "stored" or "recompute"."""
@@ -163,7 +210,7 @@ class AtomsTrainer:
             GB * options.memory_budget,
             threads=self.settings.cmd.threads,
         )
-        logger.info("%s", self.plan.table())
+        self._show(self.plan)
         return self.plan.derivatives
 
     def get_unique_elements(self, images):
@@ -244,14 +291,18 @@ class AtomsTrainer:
             "iterator_valid__collate_fn": collate,
             "iterator_valid__shuffle": False,
         }
-        fraction = self.settings.optim.force_fraction
-        if fraction < 1:
+        packed, fraction = (
+            self.settings.dataset.store is not None,
+            self.settings.optim.force_fraction,
+        )
+        if packed or fraction < 1:
             arguments |= {
                 "iterator_train": BatchLoader,
+                "iterator_valid": BatchLoader,
                 "iterator_train__seed": self.settings.cmd.seed,
                 "iterator_train__epoch": lambda: len(self.net.history),
                 "iterator_train__force_fraction": fraction,
-                "iterator_train__by_size": False,
+                "iterator_train__by_size": packed,
             }
         return arguments
 
@@ -285,8 +336,10 @@ class AtomsTrainer:
                 "model.batchnorm: each of several processes would see the mean of its own atoms; "
                 "set it to False, or train in one process"
             )
-        state = None
-        run = self.ranks.tell(lambda: run_to_resume(resume, self.settings.cmd)) if resume else None
+        run = state = None
+        if resume:
+            remove_if_empty(self._folder_to_write())
+            run = self.ranks.tell(lambda: run_to_resume(resume, self.settings.cmd))
         if run is not None:
             state = self._load_run(run)
         elif self.pretrained:
@@ -300,9 +353,9 @@ class AtomsTrainer:
         with self.random_state():
             if not self.net.initialized_:
                 self.net.initialize()
-            epochs = (
-                self.net.max_epochs if state is None else state.epochs_left(self.net.max_epochs)
-            )
+            epochs = self.net.max_epochs
+            if state is not None:
+                epochs = state.epochs_left(epochs)
             self.net.partial_fit(self.train_dataset, None, epochs=epochs)
         logger.info("training took %.1f s", time.perf_counter() - start)
 
@@ -380,7 +433,7 @@ class AtomsTrainer:
         self.net.initialize()
         resume_optimizer(self.net.optimizer_, optimizer, trained.optim, self.settings.optim)
         self.net.history = History(history)
-        if self.settings.dataset.raw_data is not None:
+        if self.settings.dataset.raw_data is not None or self.settings.dataset.store is not None:
             self.load_dataset()
 
     def _adopt(self, checkpoint):
