@@ -61,10 +61,17 @@ def train(
     data: Annotated[str | None, typer.Option(help="Frames; replaces dataset.raw_data.")] = None,
     test: Annotated[str | None, typer.Option(help="Frames kept out of the training.")] = None,
     out: Annotated[Path | None, typer.Option(help="Replaces cmd.run_dir.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Checkpoint folder to go on from.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Checkpoint whose parameters a new run starts with."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of an interrupted run, to go on with as it was.")
+    ] = None,
 ):
     """Train a potential on the frames of a file.
 
+    Under `torchrun --no-python --nproc-per-node N amptorch train ...` N processes train together.
     Ends with a table of errors, the times, a parity plot and the checkpoint.
     """
     from amptorch.files import read_config
@@ -79,6 +86,8 @@ def train(
         dataset["raw_data"] = data
     if not dataset.get("raw_data"):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
+    if start is not None and resume is not None:
+        raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
     stages = Stages()
     with stages("reading"):
         dataset["raw_data"] = read_images(dataset["raw_data"])
@@ -86,7 +95,7 @@ def train(
         sets = {trained_on: dataset["raw_data"]}
         if test is not None:
             sets["test"] = read_images(test)
-    _train_and_report(settings, sets, stages, resume)
+    _train_and_report(settings, sets, stages, start, resume)
 
 
 @app.command()
@@ -269,7 +278,7 @@ def _with_labels(name, images, elements, forces):
         raise ValueError(f"{name}: {error}") from error
 
 
-def _train_and_report(settings, sets, stages, resume=None):
+def _train_and_report(settings, sets, stages, start=None, resume=None):
     """Train, then print the errors on `sets` (name: images), the stages and the files written."""
     from amptorch.config import Config
     from amptorch.reports import error_table, parity_plot, prediction_errors
@@ -284,13 +293,16 @@ def _train_and_report(settings, sets, stages, resume=None):
         for name, images in sets.items()
     }
     trainer = AtomsTrainer(settings)
-    with stages("fingerprints"):
-        if resume is None:
-            trainer.load()
-        else:
-            trainer.load_pretrained(str(resume))
+    if resume is None:
+        with stages("fingerprints"):
+            if start is None:
+                trainer.load()
+            else:
+                trainer.load_pretrained(str(start))
     with stages("training"):
-        trainer.train()
+        trainer.train(resume=resume or False)
+    if not trainer.ranks.first:
+        return
     results = {}
     for name, images in sets.items():
         with stages("predicting"):

@@ -147,9 +147,24 @@ def test_train_evaluate_predict(config, data, tmp_path, capsys):
     )
     assert (tmp_path / "parity.png").exists()
 
-    resumed = ("train", config, "--data", data, "--out", tmp_path / "more", "--resume", checkpoint)
-    assert run(*resumed) == 0
+    more = ("train", config, "--data", data, "--out", tmp_path / "more")
+    assert run(*more, "--from", checkpoint) == 0
     assert len(list((tmp_path / "more" / "checkpoints").iterdir())) == 1
+
+
+def test_resume(config, data, tmp_path, capsys):
+    train = ("train", config, "--data", data, "--out", tmp_path)
+    assert run(*train) == 0
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    config.write_text(CONFIG.replace("epochs: 2", "epochs: 3"))
+    assert run(*train, "--resume", checkpoint) == 0
+    assert list((tmp_path / "checkpoints").iterdir()) == [checkpoint]
+    assert str(checkpoint) in capsys.readouterr().out
+    assert (checkpoint / "epochs" / "3").is_dir()
+    assert run(*train, "--resume", checkpoint, "--from", checkpoint) == 1
+    assert "not both" in capsys.readouterr().err
+    assert run(*train, "--resume", FORCES_CHECKPOINT) == 1
+    assert "--from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["out.traj", "out.xyz", "out.json"])

@@ -347,7 +347,7 @@ def test_settings_that_change_no_number_are_free(frames, run_copy, tmp_path):
 
 
 def test_other_frames_are_refused(frames, run, tmp_path):
-    with pytest.raises(ValueError, match="10 frames.*these are 9"):
+    with pytest.raises(ValueError, match=r"10 frames.*these are 9"):
         train(settings_of(frames[:9], tmp_path), resume=run)
     with pytest.raises(ValueError, match="same order"):
         train(settings_of(frames[::-1], tmp_path), resume=run)
