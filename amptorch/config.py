@@ -211,12 +211,14 @@ class Config:
         )
 
     def to_dict(self):
-        """The configuration as JSON types, without `raw_data`; classes become their names."""
+        """The configuration as JSON types, without `raw_data` and `store`; classes become their
+        names."""
         result = {
             name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
             for name, section in SECTIONS.items()
         }
-        del result["dataset"]["raw_data"]
+        # Where the data are is no business of who is given the model.
+        del result["dataset"]["raw_data"], result["dataset"]["store"]
         return to_json(result)
 
 

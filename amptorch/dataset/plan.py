@@ -72,15 +72,14 @@ def make_plan(
     dtype="float64",
     budget=2 * GB,
     wanted="auto",
-    there=False,
+    there=None,
     threads=None,
 ):
     """Plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
 
-    wanted: "auto", "stored" or "recompute", as the configuration says; there: whether the
-    derivatives have been stored already, which "auto" takes as they are. threads: of the kernels.
-
-    "auto" stores where that fits into `budget` bytes, and recomputes otherwise.
+    wanted: "auto", "stored" or "recompute", as the configuration says. there: whether derivatives
+    are stored already, which "auto" follows; None where they can be made, and then it stores what
+    fits into `budget` bytes, and recomputes otherwise. threads: of the kernels.
     """
     measured = _measure(descriptor, sample, np.dtype(dtype), threads)
     stored, making, reading, recomputing = measured * (n_frames / len(sample))
@@ -88,6 +87,8 @@ def make_plan(
         chosen, reason = wanted, "as dataset.derivatives says"
     elif there:
         chosen, reason = "stored", "they are in the store already"
+    elif there is not None:
+        chosen, reason = "recompute", "the store holds none"
     elif stored <= budget:
         chosen, reason = "stored", f"within dataset.memory_budget of {budget / GB:g} GB"
     else:

@@ -1,0 +1,140 @@
+"""The data set on disk: batches out of a packed store, of any size, in little memory."""
+
+import numpy as np
+import torch
+
+from amptorch.dataset.collate import Batcher
+from amptorch.dataset.construct import construct_descriptor
+from amptorch.preprocessing import FeatureScaler, TargetScaler
+from amptorch.store import FrameStore
+
+# Frames whose fingerprints are held while the feature scaler is fitted.
+CHUNK = 512
+
+
+class StoreDataset(torch.utils.data.Dataset):
+    """The frames of a packed store, ready for training: what `AtomsDataset` is to frames in memory.
+
+    Nothing of the size of the data set is held but a few numbers a frame: each batch is read from
+    the memory maps and scaled, with the same result.
+
+    Parameters
+    ----------
+    store : FrameStore, or its folder
+    descriptor_setup : (fp_scheme, fp_params, cutoff_params, elements)
+    forcetraining : whether forces are trained on
+    scaling : as of `AtomsDataset`
+    derivatives : "stored" contracts what `derivative_dtype` in the store holds, "recompute"
+        computes them anew from structures and neighbour lists
+    dtype : torch dtype of what the model sees
+    feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
+        one pass through the store
+
+    Raises ValueError where the store does not hold what is asked for, and that names the file where
+    one is damaged.
+    """
+
+    def __init__(
+        self,
+        store,
+        descriptor_setup,
+        forcetraining=True,
+        scaling=None,
+        derivatives="recompute",
+        derivative_dtype="float64",
+        dtype=torch.float64,
+        feature_scaler=None,
+        target_scaler=None,
+    ):
+        self.store = store if isinstance(store, FrameStore) else FrameStore(store)
+        self.descriptor_setup = descriptor_setup
+        self.descriptor = construct_descriptor(descriptor_setup)
+        self.elements = list(self.descriptor.elements)
+        self.input_dim = self.descriptor.n_features
+        self.forcetraining = forcetraining
+        self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
+        self.derivative_kind = derivatives if forcetraining else None
+        self.dtype = dtype
+        self._hash = self.descriptor.descriptor_setup_hash
+        self._check_targets()
+        self._backend = None
+        if self.derivative_kind == "stored":
+            self._backend = self.store.derivatives(self._hash, derivative_dtype)
+        elif self.derivative_kind == "recompute":
+            self._backend = self.store.recompute(self.descriptor)
+        self.feature_scaler = feature_scaler
+        if feature_scaler is None:
+            self.feature_scaler = FeatureScaler.from_chunks(
+                self._chunks(), self.scaling, forcetraining
+            )
+        self.target_scaler = target_scaler
+        if target_scaler is None:
+            self.target_scaler = TargetScaler.from_arrays(
+                self.store.energies, True if forcetraining else None
+            )
+        self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
+
+    def __len__(self):
+        return self.store.n_frames
+
+    @property
+    def counts(self):
+        """(F,) atoms of each frame."""
+        return self.store.counts
+
+    @property
+    def energies(self):
+        """(F,) eV."""
+        return self.store.energies
+
+    @property
+    def shards(self):
+        """(F,) the shard that each frame is in."""
+        return self.store.shard_of_frame
+
+    def __getitem__(self, index):
+        """The batch of one frame."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return self.__getitems__([index % len(self)])
+
+    def __getitems__(self, indices):
+        """The batch of the frames at `indices`."""
+        frame_ids = np.asarray(indices, dtype=np.int64)
+        values = self.store.fingerprints(self._hash, frame_ids)
+        derivatives, called = self._backend, frame_ids
+        # What the contractions need is read here, ahead of the network's work.
+        if self.derivative_kind == "recompute":
+            derivatives, called = self._backend.prepare(frame_ids), None
+            frames = derivatives.frames
+        else:
+            frames = self.store.frames(frame_ids)
+            if self.derivative_kind == "stored":
+                self._backend.prepare(frame_ids)
+        batch = self.batcher(
+            self._tensor(self.feature_scaler.transform_rows(values, frames.numbers)),
+            frames.numbers,
+            frames.counts,
+            derivatives,
+            called,
+        )
+        batch.energy = self._tensor(self.target_scaler.norm_energies(frames.energies))
+        if self.forcetraining:
+            batch.forces = self._tensor(self.target_scaler.norm_forces(frames.forces))
+        return batch
+
+    def _check_targets(self):
+        if self.forcetraining and not self.store.has_forces:
+            raise ValueError(
+                f"the store {self.store.path} holds no forces; set model.get_forces to False, or "
+                "make a store with forces"
+            )
+
+    def _tensor(self, array):
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
+
+    def _chunks(self):
+        for first in range(0, len(self), CHUNK):
+            frame_ids = np.arange(first, min(first + CHUNK, len(self)))
+            values = self.store.fingerprints(self._hash, frame_ids)
+            yield values, self.store.frames(frame_ids).numbers
