@@ -34,15 +34,15 @@ class _Factor(NamedTuple):
 
 
 @njit
-def _factor(f, q, h):
+def _factor(f, cutoff, h):
     return _Factor(
-        f.group_kind[h],
-        f.group_eta[h],
-        f.cutoffs[q],
+        f.kind[h],
+        f.eta[h],
+        cutoff,
         f.cutoff_kind,
         f.cutoff_gamma,
-        f.group_polynomial[h, 0],
-        f.group_polynomial[h, 1],
+        f.polynomial[h, 0],
+        f.polynomial[h, 1],
     )
 
 
@@ -51,16 +51,16 @@ def _moments_first(f, h, work):
     """Shapes of the group before this one are served by moments, which are collected here."""
     n_elements = work.segment.shape[0] - 1
     n = work.segment[n_elements]
-    if f.group_moments[h] == 0 or not moments.pay_off(f.group_degree[h], n_elements, n):
+    if f.moments[h] == 0 or not moments.pay_off(f.degree[h], n_elements, n):
         return f.shape_start[h]
-    moments.collect(f.group_degree[h], work)
-    return f.shape_start[h] + f.group_moments[h]
+    moments.collect(f.degree[h], work)
+    return f.shape_start[h] + f.moments[h]
 
 
 @njit
-def envelope(f, q, h, work):
+def envelope(f, cutoff, h, work):
     """u = exp(−ηr²) fc(r) and du/d(r²) of every gathered neighbour."""
-    row, t, coefficients, factor = work.row, work.t, f.coefficients, _factor(f, q, h)
+    row, t, coefficients, factor = work.row, work.t, f.coefficients, _factor(f, cutoff, h)
     n = work.segment[work.segment.shape[0] - 1]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
@@ -104,7 +104,7 @@ def _load(row, t, first, m):
 
 
 @njit
-def values(i, f, q, h, work, out):
+def values(i, f, cutoff, h, work, out):
     """Each unordered pair once: lanes j < k."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -114,8 +114,8 @@ def values(i, f, q, h, work, out):
         moments.values(i, f, h, shapes, work, out)
     if shapes == end:
         return
-    zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
-    coefficients, factor = f.coefficients, _factor(f, q, h)
+    zetas, lambdas, scales = f.zeta, f.lam, f.scale
+    coefficients, factor = f.coefficients, _factor(f, cutoff, h)
     for first in range(0, n, WIDTH):
         _load(row, t, first, min(WIDTH, n - first))
         for b in range(n_elements):
@@ -136,7 +136,7 @@ def values(i, f, q, h, work, out):
                 low = max(segment[a], first) - first
                 high = min(segment[a + 1] - first, WIDTH)
                 for s in range(shapes, end):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
                     total = t.dtype.type(0.0)
@@ -146,7 +146,7 @@ def values(i, f, q, h, work, out):
 
 
 @njit
-def derivatives(i, f, q, h, work, out, blocks):
+def derivatives(i, f, cutoff, h, work, out, blocks):
     """All ordered pairs: the gradient of a lane's atom is then a sum over k, without scattering."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -158,8 +158,8 @@ def derivatives(i, f, q, h, work, out, blocks):
         moments.derivatives(i, f, h, shapes, work, blocks)
     if shapes == end:
         return
-    zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
-    coefficients, factor = f.coefficients, _factor(f, q, h)
+    zetas, lambdas, scales = f.zeta, f.lam, f.scale
+    coefficients, factor = f.coefficients, _factor(f, cutoff, h)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         groups = lanes.groups_of(m)
@@ -180,7 +180,7 @@ def derivatives(i, f, q, h, work, out, blocks):
             for s in range(shapes, end):
                 _finish_gradient(row, t, first, m, sums, s - shapes, scales[s])
                 for a in range(n_elements):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
                     low = max(segment[a], first) - first
@@ -208,7 +208,7 @@ def _finish_gradient(row, t, first, m, sums, f, scale):
 
 
 @njit
-def pair_gradients(i, f, q, h, work, weights, out):
+def pair_gradients(i, f, cutoff, h, work, weights, out):
     """Functions are summed with their weights before anything else, so five sums serve them all."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -218,8 +218,8 @@ def pair_gradients(i, f, q, h, work, weights, out):
         moments.pair_gradients(i, f, h, shapes, work, weights, out)
     if shapes == end:
         return
-    zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
-    coefficients, factor = f.coefficients, _factor(f, q, h)
+    zetas, lambdas, scales = f.zeta, f.lam, f.scale
+    coefficients, factor = f.coefficients, _factor(f, cutoff, h)
     weights_of = work.lane_weights
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
@@ -231,7 +231,7 @@ def pair_gradients(i, f, q, h, work, weights, out):
                 continue
             for s in range(shapes, end):
                 for a in range(n_elements):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     weight = t.dtype.type(0.0)
                     if feature >= 0:
                         weight = weights[i, feature] * scales[s]
@@ -258,7 +258,7 @@ def pair_gradients(i, f, q, h, work, weights, out):
 
 
 @njit
-def directional(i, f, q, h, work, out):
+def directional(i, f, cutoff, h, work, out):
     """J v: each unordered pair once, as in `values`."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -268,8 +268,8 @@ def directional(i, f, q, h, work, out):
         moments.directional(i, f, h, shapes, work, out)
     if shapes == end:
         return
-    zetas, lambdas, scales = f.shape_zeta, f.shape_lambda, f.shape_scale
-    coefficients, factor = f.coefficients, _factor(f, q, h)
+    zetas, lambdas, scales = f.zeta, f.lam, f.scale
+    coefficients, factor = f.coefficients, _factor(f, cutoff, h)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         groups = lanes.groups_of(m)
@@ -307,7 +307,7 @@ def directional(i, f, q, h, work, out):
                 low = max(segment[a], first) - first
                 high = min(segment[a + 1] - first, WIDTH)
                 for s in range(shapes, end):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
                     total = t.dtype.type(0.0)

@@ -93,10 +93,10 @@ def values(i, f, h, split, work, out):
     for b in range(n_elements):
         for s in range(f.shape_start[h], split):
             lanes.clear(poly, 1, N_MONOMIALS)
-            scale = f.shape_scale[s]
-            count = _add_polynomial(poly, moment, b, f.shape_zeta[s], f.shape_lambda[s], scale)
+            scale = f.scale[s]
+            count = _add_polynomial(poly, moment, b, f.zeta[s], f.lam[s], scale)
             for a in range(b + 1):
-                feature = f.shape_feature[s, a, b]
+                feature = f.feature[s, a, b]
                 if feature < 0:
                     continue
                 total = moment.dtype.type(0.0)
@@ -106,7 +106,7 @@ def values(i, f, h, split, work, out):
                     squares = moment.dtype.type(0.0)
                     for j in range(segment[a], segment[a + 1]):
                         squares += row[U, j] * row[U, j]
-                    total -= scale * _same(f.shape_zeta[s], f.shape_lambda[s]) * squares
+                    total -= scale * _same(f.zeta[s], f.lam[s]) * squares
                     total *= half
                 out[i, feature] += total
 
@@ -119,15 +119,15 @@ def derivatives(i, f, h, split, work, blocks):
     n = segment[n_elements]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(work.row, work.mono, first, m, monomials_up_to(f.group_degree[h]))
+        _monomials(work.row, work.mono, first, m, monomials_up_to(f.degree[h]))
         for b in range(n_elements):
             for s in range(f.shape_start[h], split):
-                zeta, lam, scale = f.shape_zeta[s], f.shape_lambda[s], f.shape_scale[s]
+                zeta, lam, scale = f.zeta[s], f.lam[s], f.scale[s]
                 lanes.clear(work.poly, 1, N_MONOMIALS)
                 count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
                 _evaluate(work.mono, work.poly, work.sums, m, count)
                 for a in range(n_elements):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
                     low = max(segment[a], first) - first
@@ -144,7 +144,7 @@ def pair_gradients(i, f, h, split, work, weights, out):
     t, segment = work.t, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
-    count = monomials_up_to(f.group_degree[h])
+    count = monomials_up_to(f.degree[h])
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         _monomials(work.row, work.mono, first, m, count)
@@ -156,11 +156,11 @@ def pair_gradients(i, f, h, split, work, weights, out):
             same = t.dtype.type(0.0)
             for b in range(n_elements):
                 for s in range(f.shape_start[h], split):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
-                    zeta, lam = f.shape_zeta[s], f.shape_lambda[s]
-                    weight = f.shape_scale[s] * weights[i, feature]
+                    zeta, lam = f.zeta[s], f.lam[s]
+                    weight = f.scale[s] * weights[i, feature]
                     _add_polynomial(work.poly, work.moment, b, zeta, lam, weight)
                     if a == b:
                         same += weight * _same(zeta, lam)
@@ -181,15 +181,15 @@ def directional(i, f, h, split, work, out):
     n = segment[n_elements]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(row, work.mono, first, m, monomials_up_to(f.group_degree[h]))
+        _monomials(row, work.mono, first, m, monomials_up_to(f.degree[h]))
         for b in range(n_elements):
             for s in range(f.shape_start[h], split):
-                zeta, lam, scale = f.shape_zeta[s], f.shape_lambda[s], f.shape_scale[s]
+                zeta, lam, scale = f.zeta[s], f.lam[s], f.scale[s]
                 lanes.clear(work.poly, 1, N_MONOMIALS)
                 count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
                 _evaluate(work.mono, work.poly, work.sums, m, count)
                 for a in range(n_elements):
-                    feature = f.shape_feature[s, a, b]
+                    feature = f.feature[s, a, b]
                     if feature < 0:
                         continue
                     low = max(segment[a], first) - first

@@ -13,37 +13,49 @@ X, Y, Z, R, R2, RINV, FC, DFC, U, DU, VX, VY, VZ = range(13)
 N_FIELDS = 13
 
 
-class Functions(NamedTuple):
-    """The symmetry functions of all central elements, flattened.
+class Radial(NamedTuple):
+    """G1, G2, G3: those of cutoff q and neighbour element e are `start[q*E+e]:start[q*E+e+1]`."""
 
-    Cutoffs of central element c are `cutoff_start[c]:cutoff_start[c+1]`; radial functions of cutoff
-    q and neighbour element e `radial_start[q*E+e]:radial_start[q*E+e+1]`; angular groups (one kind,
-    one η) of cutoff q `group_start[q]:group_start[q+1]`; shapes (ζ, λ) of group h
-    `shape_start[h]:shape_start[h+1]`.
+    start: np.ndarray
+    kind: np.ndarray  # 1, 2 or 3
+    eta: np.ndarray  # η of G2, κ of G3
+    shift: np.ndarray  # Rs of G2
+    feature: np.ndarray
+
+
+class Angular(NamedTuple):
+    """G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
+    `shape_start[h]:shape_start[h+1]`."""
+
+    cutoff_kind: int
+    cutoff_gamma: float
+    kind: np.ndarray  # 4 or 5
+    eta: np.ndarray
+    degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
+    moments: np.ndarray  # how many these are; they come first
+    polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
+    coefficients: np.ndarray
+    shape_start: np.ndarray
+    zeta: np.ndarray
+    lam: np.ndarray
+    scale: np.ndarray  # 2^(1−ζ)
+    feature: np.ndarray  # (shapes, E, E) column of the pair of elements, -1 where none
+
+
+class Functions(NamedTuple):
+    """The symmetry functions of all central elements.
+
+    Cutoffs of central element c are `cutoff_start[c]:cutoff_start[c+1]`, angular groups of cutoff q
+    `group_start[q]:group_start[q+1]`. Functions are passed on in parts, because every array in an
+    argument costs time when compiling and when calling.
     """
 
     n_elements: int
-    cutoff_kind: int
-    cutoff_gamma: float
     cutoff_start: np.ndarray
     cutoffs: np.ndarray
-    radial_start: np.ndarray
-    radial_kind: np.ndarray
-    radial_eta: np.ndarray  # η of G2, κ of G3
-    radial_shift: np.ndarray  # Rs of G2
-    radial_feature: np.ndarray
     group_start: np.ndarray
-    group_kind: np.ndarray  # 4 or 5
-    group_eta: np.ndarray
-    group_degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
-    group_moments: np.ndarray  # how many these are; they come first
-    group_polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
-    coefficients: np.ndarray
-    shape_start: np.ndarray
-    shape_zeta: np.ndarray
-    shape_lambda: np.ndarray
-    shape_scale: np.ndarray  # 2^(1−ζ)
-    shape_feature: np.ndarray  # (shapes, E, E) column of the pair of elements, -1 where none
+    radial: Radial
+    angular: Angular
 
 
 class Blocks(NamedTuple):

@@ -68,15 +68,19 @@ def values(f, element, offsets, neighbors, vectors, start, stop, out):
     features; offsets, neighbors, vectors are the neighbour list; f the Functions.
     """
     work = _workspace(f, offsets, vectors, start, stop)
+    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
     blocks, none = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            _gather(VALUES, i, f, q, element, offsets, neighbors, vectors, none, work)
-            _radial(VALUES, i, f, q, work, out, blocks, none, none)
+            cutoff = f.cutoffs[q]
+            _gather(
+                VALUES, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, none, work
+            )
+            _radial(VALUES, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f, q, h, work)
-                angular.values(i, f, q, h, work, out)
+                angular.envelope(f.angular, cutoff, h, work)
+                angular.values(i, f.angular, cutoff, h, work, out)
 
 
 @njit
@@ -86,46 +90,88 @@ def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
     work = _workspace(f, offsets, vectors, start, stop)
+    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
     _, none = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            _gather(DERIVATIVES, i, f, q, element, offsets, neighbors, vectors, none, work)
-            _radial(DERIVATIVES, i, f, q, work, out, blocks, none, none)
+            cutoff = f.cutoffs[q]
+            _gather(
+                DERIVATIVES,
+                i,
+                cutoff,
+                kind,
+                gamma,
+                element,
+                offsets,
+                neighbors,
+                vectors,
+                none,
+                work,
+            )
+            _radial(DERIVATIVES, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f, q, h, work)
-                angular.derivatives(i, f, q, h, work, out, blocks)
+                angular.envelope(f.angular, cutoff, h, work)
+                angular.derivatives(i, f.angular, cutoff, h, work, out, blocks)
 
 
 @njit
 def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, weights, out):
     """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S)."""
     work = _workspace(f, offsets, vectors, start, stop)
+    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
     blocks, none = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            _gather(PAIR_GRADIENTS, i, f, q, element, offsets, neighbors, vectors, none, work)
-            _radial(PAIR_GRADIENTS, i, f, q, work, none, blocks, weights, out)
+            cutoff = f.cutoffs[q]
+            _gather(
+                PAIR_GRADIENTS,
+                i,
+                cutoff,
+                kind,
+                gamma,
+                element,
+                offsets,
+                neighbors,
+                vectors,
+                none,
+                work,
+            )
+            _radial(PAIR_GRADIENTS, i, f.radial, q, work, none, blocks, weights, out)
             for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f, q, h, work)
-                angular.pair_gradients(i, f, q, h, work, weights, out)
+                angular.envelope(f.angular, cutoff, h, work)
+                angular.pair_gradients(i, f.angular, cutoff, h, work, weights, out)
 
 
 @njit
 def directional(f, element, offsets, neighbors, vectors, start, stop, velocities, out):
     """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry."""
     work = _workspace(f, offsets, vectors, start, stop)
+    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
     blocks, none = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            _gather(DIRECTIONAL, i, f, q, element, offsets, neighbors, vectors, velocities, work)
-            _radial(DIRECTIONAL, i, f, q, work, out, blocks, none, none)
+            cutoff = f.cutoffs[q]
+            _gather(
+                DIRECTIONAL,
+                i,
+                cutoff,
+                kind,
+                gamma,
+                element,
+                offsets,
+                neighbors,
+                vectors,
+                velocities,
+                work,
+            )
+            _radial(DIRECTIONAL, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f, q, h, work)
-                angular.directional(i, f, q, h, work, out)
+                angular.envelope(f.angular, cutoff, h, work)
+                angular.directional(i, f.angular, cutoff, h, work, out)
 
 
 @njit
@@ -136,8 +182,9 @@ def _workspace(f, offsets, vectors, start, stop):
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
     n_shapes = 1
-    for h in range(f.shape_start.shape[0] - 1):
-        n_shapes = max(n_shapes, f.shape_start[h + 1] - f.shape_start[h])
+    shape_start = f.angular.shape_start
+    for h in range(shape_start.shape[0] - 1):
+        n_shapes = max(n_shapes, shape_start[h + 1] - shape_start[h])
     dtype = vectors.dtype
     return Work(
         np.empty((N_FIELDS, capacity), dtype),
@@ -201,10 +248,9 @@ def _assign_slots(i, reach, element, offsets, neighbors, vectors, work, blocks):
 
 
 @njit
-def _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, work):
-    """Neighbours of atom i within cutoff q, ordered by element."""
+def _gather(mode, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, velocities, work):
+    """Neighbours of atom i within the cutoff, ordered by element."""
     row, segment = work.row, work.segment
-    cutoff = f.cutoffs[q]
     cutoff2 = cutoff * cutoff
     n_elements = segment.shape[0] - 1
     for e in range(n_elements + 1):
@@ -230,7 +276,7 @@ def _gather(mode, i, f, q, element, offsets, neighbors, vectors, velocities, wor
             r = math.sqrt(r2)
             row[R, j] = r
             row[RINV, j] = row.dtype.type(1.0) / r
-            fc, slope = cutoff_function(f.cutoff_kind, f.cutoff_gamma, r, cutoff)
+            fc, slope = cutoff_function(kind, gamma, r, cutoff)
             row[FC, j], row[DFC, j] = fc, slope
             if mode == DIRECTIONAL:
                 a = neighbors[p]
@@ -248,7 +294,7 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
     row = work.row
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
-        first, last = f.radial_start[q * n_elements + e], f.radial_start[q * n_elements + e + 1]
+        first, last = f.start[q * n_elements + e], f.start[q * n_elements + e + 1]
         if first == last:
             continue
         for j in range(work.segment[e], work.segment[e + 1]):
@@ -256,13 +302,13 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
             x, y, z = row[X, j], row[Y, j], row[Z, j]
             total = row.dtype.type(0.0)
             for k in range(first, last):
-                eta, feature = f.radial_eta[k], f.radial_feature[k]
-                if f.radial_kind[k] == 2:
-                    d = r - f.radial_shift[k]
+                eta, feature = f.eta[k], f.feature[k]
+                if f.kind[k] == 2:
+                    d = r - f.shift[k]
                     gaussian = math.exp(-eta * d * d)
                     value = gaussian * fc
                     slope = gaussian * (dfc - (eta + eta) * d * fc)
-                elif f.radial_kind[k] == 1:
+                elif f.kind[k] == 1:
                     value, slope = fc, dfc
                 else:
                     cosine = math.cos(eta * r)

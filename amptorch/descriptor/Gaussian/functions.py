@@ -5,7 +5,7 @@ from numpy.polynomial import chebyshev
 
 from amptorch.kernels import cutoffs
 from amptorch.kernels.moments import MAX_ZETA
-from amptorch.kernels.structures import Functions
+from amptorch.kernels.structures import Angular, Functions, Radial
 
 CUTOFFS = {"cosine": cutoffs.COSINE, "polynomial": cutoffs.POLYNOMIAL}
 # Lengths that `lanes.polynomial` takes; more terms cost more than the formula itself.
@@ -75,28 +75,32 @@ def compile_functions(tables, elements, cutoff, dtype):
     zetas = column(shapes, 0)
     return Functions(
         n_elements=n_elements,
-        cutoff_kind=CUTOFFS[name],
-        cutoff_gamma=float(gamma),
         cutoff_start=integers(cutoff_start),
         cutoffs=np.array(all_cutoffs, dtype=dtype),
-        radial_start=integers(radial_start),
-        radial_kind=column(radial, 0, np.int64),
-        radial_eta=column(radial, 1),
-        radial_shift=column(radial, 2),
-        radial_feature=column(radial, 3, np.int64),
         group_start=integers(group_start),
-        group_kind=column(groups, 0, np.int64),
-        group_eta=column(groups, 1),
-        group_degree=column(degrees, 0, np.int64),
-        group_moments=column(degrees, 1, np.int64),
-        group_polynomial=integers(polynomials).reshape(-1, 2),
-        coefficients=np.array(coefficients, dtype=dtype),
-        shape_start=integers(shape_start),
-        shape_zeta=zetas,
-        shape_lambda=column(shapes, 1),
-        shape_scale=(2.0 ** (1.0 - zetas)).astype(dtype),
-        shape_feature=np.array([s[2] for s in shapes], dtype=np.int64).reshape(
-            -1, n_elements, n_elements
+        radial=Radial(
+            start=integers(radial_start),
+            kind=column(radial, 0, np.int64),
+            eta=column(radial, 1),
+            shift=column(radial, 2),
+            feature=column(radial, 3, np.int64),
+        ),
+        angular=Angular(
+            cutoff_kind=CUTOFFS[name],
+            cutoff_gamma=float(gamma),
+            kind=column(groups, 0, np.int64),
+            eta=column(groups, 1),
+            degree=column(degrees, 0, np.int64),
+            moments=column(degrees, 1, np.int64),
+            polynomial=integers(polynomials).reshape(-1, 2),
+            coefficients=np.array(coefficients, dtype=dtype),
+            shape_start=integers(shape_start),
+            zeta=zetas,
+            lam=column(shapes, 1),
+            scale=(2.0 ** (1.0 - zetas)).astype(dtype),
+            feature=np.array([s[2] for s in shapes], dtype=np.int64).reshape(
+                -1, n_elements, n_elements
+            ),
         ),
     )
 
