@@ -1,6 +1,6 @@
 """Data sets of any size on disk: structures, targets, neighbour lists, fingerprints."""
 
-from amptorch.store.preprocess import preprocess
+from amptorch.store.build import preprocess
 from amptorch.store.sources import find_elements
 from amptorch.store.store import FrameStore
 

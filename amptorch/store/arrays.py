@@ -11,7 +11,9 @@ import shutil
 import uuid
 import zlib
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
@@ -86,20 +88,28 @@ def open_array(path, entry, check=True):
     """
     path = Path(path)
     try:
-        # A private, writable mapping shares its pages with everyone as long as nobody writes, and
-        # numba has its kernels compiled for writable arrays already.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        with open(path, "rb") as file:
+            npy.read_magic(file)
+            shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+            start = file.tell()
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error})") from error
-    array = np.asarray(array)
-    found = [array.dtype.str, list(array.shape)]
-    if found != [entry["dtype"], entry["shape"]]:
-        wanted = [entry["dtype"], entry["shape"]]
-        raise ValueError(f"{path} is damaged: it holds {found}, expected {wanted}")
-    data = memoryview(array).cast("B") if array.size else b""
-    if check and zlib.crc32(data) != entry["crc32"]:
+    except (ValueError, TokenError) as error:
+        raise ValueError(f"{path} is damaged: its header cannot be read ({error})") from error
+    if [dtype.str, list(shape), fortran_order] != [entry["dtype"], entry["shape"], False]:
+        wanted = f"{entry['dtype']} of shape {entry['shape']}"
+        raise ValueError(f"{path} is damaged: it holds {dtype.str} of shape {shape}, not {wanted}")
+    size = path.stat().st_size - start
+    if size != dtype.itemsize * prod(shape):
+        raise ValueError(
+            f"{path} is cut short: {size} bytes, expected {dtype.itemsize * prod(shape)}"
+        )
+    if size == 0:
+        return np.empty(shape, dtype)
+    # A private, writable mapping shares its pages with everyone as long as nobody writes, and
+    # numba has its kernels compiled for writable arrays already.
+    array = np.asarray(np.memmap(path, dtype, mode="c", offset=start, shape=shape))
+    if check and zlib.crc32(memoryview(array).cast("B")) != entry["crc32"]:
         raise ValueError(f"{path} is damaged: its data do not match their checksum")
     return array
 
