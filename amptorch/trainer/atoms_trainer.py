@@ -9,18 +9,13 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 from skorch.history import History
-from tqdm import tqdm
 
 from amptorch.calculator import AmpTorch
 from amptorch.config import Config
-from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.fill import elements_of_store, fill_store
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.plan import GB, make_plan, sample_of
-from amptorch.dataset.prefetch import BatchLoader
+from amptorch.dataset import construct_descriptor
 from amptorch.descriptor.base import STORE
 from amptorch.descriptor.store import FingerprintStore
-from amptorch.frames import Frames, read_images
+from amptorch.frames import Frames
 from amptorch.metrics import evaluator
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.potential import Potential
@@ -32,6 +27,7 @@ from amptorch.trainer.callbacks import (
     optional_callbacks,
 )
 from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
+from amptorch.trainer.data import iterators, training_set
 from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
 from amptorch.trainer.pretrained import resume_optimizer, settings_for
@@ -121,97 +117,11 @@ class AtomsTrainer:
             options.require_data()
         if raw_data is None and options.lmdb_path is not None:
             raise ValueError("dataset.lmdb_path: LMDB files cannot be read yet; use raw_data")
-        make = self._dataset_in_memory if options.store is None else self._dataset_in_store
-        self.train_dataset = make(raw_data)
+        self.train_dataset = training_set(self, raw_data)
         validation_size(len(self.train_dataset), options.val_split)
         self.descriptor = self.train_dataset.descriptor
         self.feature_scaler = self.train_dataset.feature_scaler
         self.target_scaler = self.train_dataset.target_scaler
-
-    def _dataset_in_memory(self, raw_data):
-        options = self.settings.dataset
-        images = read_images(raw_data)
-        self._take_elements(self.get_unique_elements(images))
-        validation_size(len(images), options.val_split)
-        derivatives = self._planned(images) if self.forcetraining else None
-        store = options.save_fps and derivatives != "stored"
-        return AtomsDataset(
-            images,
-            self._descriptor_setup(),
-            forcetraining=self.forcetraining,
-            scaling=options.scaling,
-            cores=self.settings.cmd.threads,
-            derivatives=derivatives or "stored",
-            derivative_dtype=options.derivative_dtype,
-            dtype=self.dtype,
-            feature_scaler=self.feature_scaler if self.pretrained else None,
-            target_scaler=self.target_scaler if self.pretrained else None,
-            store=self._store() if store else None,
-            verbose=self.settings.cmd.verbose,
-        )
-
-    def _dataset_in_store(self, raw_data):
-        options, cmd = self.settings.dataset, self.settings.cmd
-        # One process fills the store; the others find it full.
-        with self.ranks.in_order():
-            self._take_elements(elements_of_store(options.store, raw_data))
-            store, self.plan, derivative_dtype = fill_store(
-                options.store,
-                construct_descriptor(self._descriptor_setup()),
-                raw_data,
-                options,
-                forces=self.forcetraining,
-                threads=cmd.threads,
-                verbose=cmd.verbose,
-                show=self._show,
-            )
-        return StoreDataset(
-            store,
-            self._descriptor_setup(),
-            forcetraining=self.forcetraining,
-            scaling=options.scaling,
-            derivatives=self.plan.derivatives if self.forcetraining else None,
-            derivative_dtype=derivative_dtype,
-            dtype=self.dtype,
-            feature_scaler=self.feature_scaler if self.pretrained else None,
-            target_scaler=self.target_scaler if self.pretrained else None,
-        )
-
-    def _take_elements(self, found):
-        """Number the elements as the configuration says, else as they were found; those of a
-        checkpoint stay."""
-        if not self.pretrained:
-            self.elements = self.settings.dataset.elements or found
-        elif not set(found) <= set(self.elements):
-            raise ValueError(
-                f"the checkpoint was trained on the elements {self.elements}, "
-                f"the frames hold {found}; train a new model, or leave those frames out"
-            )
-
-    def _show(self, plan):
-        """Print the plan, or log it where nothing is to be printed."""
-        if self.settings.cmd.verbose and self.ranks.first:
-            tqdm.write(plan.table())
-        else:
-            logger.info("%s", plan.table())
-
-    def _planned(self, images):
-        """Whether derivatives of these frames, kept in memory, are "stored" or "recompute"."""
-        options = self.settings.dataset
-        if options.derivatives != "auto":
-            return options.derivatives
-        chosen = sample_of([len(atoms) for atoms in images])
-        sample = Frames.from_atoms([images[index] for index in chosen], self.elements)
-        self.plan = make_plan(
-            construct_descriptor(self._descriptor_setup()),
-            replace(sample, indices=chosen),
-            len(images),
-            options.derivative_dtype,
-            GB * options.memory_budget,
-            threads=self.settings.cmd.threads,
-        )
-        self._show(self.plan)
-        return self.plan.derivatives
 
     def get_unique_elements(self, images):
         """Symbols of the elements in a list of ase.Atoms, sorted."""
@@ -277,34 +187,10 @@ class AtomsTrainer:
             verbose=int(self.settings.cmd.verbose and self.ranks.first),
             target_scaler=self.target_scaler,
             ranks=self.ranks,
-            **self._iterators(),
+            **iterators(self),
             **criterion_args(self.criterion, optim),
             **optimizer_args(optim.optimizer_args),
         )
-
-    def _iterators(self):
-        """skorch's arguments about where batches come from."""
-        collate = DataCollater(train=True, forcetraining=self.forcetraining)
-        arguments = {
-            "iterator_train__collate_fn": collate,
-            "iterator_train__shuffle": True,
-            "iterator_valid__collate_fn": collate,
-            "iterator_valid__shuffle": False,
-        }
-        packed, fraction = (
-            self.settings.dataset.store is not None,
-            self.settings.optim.force_fraction,
-        )
-        if packed or fraction < 1:
-            arguments |= {
-                "iterator_train": BatchLoader,
-                "iterator_valid": BatchLoader,
-                "iterator_train__seed": self.settings.cmd.seed,
-                "iterator_train__epoch": lambda: len(self.net.history),
-                "iterator_train__force_fraction": fraction,
-                "iterator_train__by_size": packed,
-            }
-        return arguments
 
     # --- training ---
 
@@ -427,7 +313,7 @@ class AtomsTrainer:
         self.load_rng_seed()
         self.load_logger()
         self._adopt(checkpoint)
-        self.descriptor = construct_descriptor(self._descriptor_setup())
+        self.descriptor = construct_descriptor(self.descriptor_setup())
         self._load_network()
         checkpoint.load_params(self.model)
         self.net.initialize()
@@ -479,7 +365,7 @@ class AtomsTrainer:
                 forces=self.forcetraining,
                 layer=get_latent,
                 descriptors=get_descriptor,
-                store=self._store() if save_fps else None,
+                store=self.fingerprint_store() if save_fps else None,
                 quiet=disable_tqdm,
             )
 
@@ -503,7 +389,8 @@ class AtomsTrainer:
             net.history,
         )
 
-    def _descriptor_setup(self):
+    def descriptor_setup(self):
+        """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
         options = self.settings.dataset
         return (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
 
@@ -512,8 +399,8 @@ class AtomsTrainer:
             self.elements = self.settings.dataset.elements
         if self.elements is None:
             raise ValueError("without a data set, the config needs dataset.elements")
-        self.descriptor = construct_descriptor(self._descriptor_setup())
+        self.descriptor = construct_descriptor(self.descriptor_setup())
 
-    def _store(self):
+    def fingerprint_store(self):
         """Where fingerprints are kept."""
         return FingerprintStore(Path(self.settings.cmd.run_dir) / STORE)

@@ -1,0 +1,141 @@
+"""The training set of a trainer, in memory or in a store, and how batches are taken from it."""
+
+import logging
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.dataset.fill import elements_of_store, fill_store
+from amptorch.dataset.packed import StoreDataset
+from amptorch.dataset.plan import GB, make_plan, sample_of
+from amptorch.dataset.prefetch import BatchLoader
+from amptorch.frames import Frames, read_images
+from amptorch.trainer.splits import validation_size
+
+logger = logging.getLogger(__name__)
+
+
+def training_set(trainer, raw_data):
+    """The data set of `raw_data` (or of what the store holds, where it is None); sets the trainer's
+    `elements`, unless they are a checkpoint's, and its `plan`."""
+    in_memory = trainer.settings.dataset.store is None
+    return _in_memory(trainer, raw_data) if in_memory else _in_store(trainer, raw_data)
+
+
+def iterators(trainer):
+    """skorch's arguments about how batches are taken from the data set.
+
+    From a store, and where not all forces are trained on, batches follow from `cmd.seed` and the
+    number of the epoch alone.
+    """
+    collate = DataCollater(train=True, forcetraining=trainer.forcetraining)
+    arguments = {
+        "iterator_train__collate_fn": collate,
+        "iterator_train__shuffle": True,
+        "iterator_valid__collate_fn": collate,
+        "iterator_valid__shuffle": False,
+    }
+    packed = trainer.settings.dataset.store is not None
+    fraction = trainer.settings.optim.force_fraction
+    if packed or fraction < 1:
+        arguments |= {
+            "iterator_train": BatchLoader,
+            "iterator_valid": BatchLoader,
+            "iterator_train__seed": trainer.settings.cmd.seed,
+            "iterator_train__epoch": lambda: len(trainer.net.history),
+            "iterator_train__force_fraction": fraction,
+            "iterator_train__by_size": packed,
+        }
+    return arguments
+
+
+def _in_memory(trainer, raw_data):
+    options, cmd = trainer.settings.dataset, trainer.settings.cmd
+    images = read_images(raw_data)
+    _take_elements(trainer, trainer.get_unique_elements(images))
+    validation_size(len(images), options.val_split)
+    derivatives = _planned(trainer, images) if trainer.forcetraining else None
+    keep = options.save_fps and derivatives != "stored"
+    return AtomsDataset(
+        images,
+        store=trainer.fingerprint_store() if keep else None,
+        cores=cmd.threads,
+        derivatives=derivatives or "stored",
+        derivative_dtype=options.derivative_dtype,
+        verbose=cmd.verbose,
+        **_common(trainer),
+    )
+
+
+def _planned(trainer, images):
+    """Whether derivatives of these frames, kept in memory, are "stored" or "recompute"."""
+    options = trainer.settings.dataset
+    if options.derivatives != "auto":
+        return options.derivatives
+    chosen = sample_of([len(atoms) for atoms in images])
+    sample = Frames.from_atoms([images[index] for index in chosen], trainer.elements)
+    trainer.plan = make_plan(
+        construct_descriptor(trainer.descriptor_setup()),
+        replace(sample, indices=chosen),
+        len(images),
+        options.derivative_dtype,
+        GB * options.memory_budget,
+        threads=trainer.settings.cmd.threads,
+    )
+    _show(trainer, trainer.plan)
+    return trainer.plan.derivatives
+
+
+def _in_store(trainer, raw_data):
+    options, cmd = trainer.settings.dataset, trainer.settings.cmd
+    # One process fills the store; the others find it full.
+    with trainer.ranks.in_order():
+        _take_elements(trainer, elements_of_store(options.store, raw_data))
+        store, trainer.plan, derivative_dtype = fill_store(
+            options.store,
+            construct_descriptor(trainer.descriptor_setup()),
+            raw_data,
+            options,
+            forces=trainer.forcetraining,
+            threads=cmd.threads,
+            verbose=cmd.verbose,
+            show=lambda plan: _show(trainer, plan),
+        )
+    return StoreDataset(
+        store,
+        derivatives=trainer.plan.derivatives if trainer.forcetraining else None,
+        derivative_dtype=derivative_dtype,
+        **_common(trainer),
+    )
+
+
+def _common(trainer):
+    """What both data sets are made with; the scalers of a checkpoint are kept."""
+    return {
+        "descriptor_setup": trainer.descriptor_setup(),
+        "forcetraining": trainer.forcetraining,
+        "scaling": trainer.settings.dataset.scaling,
+        "dtype": trainer.dtype,
+        "feature_scaler": trainer.feature_scaler if trainer.pretrained else None,
+        "target_scaler": trainer.target_scaler if trainer.pretrained else None,
+    }
+
+
+def _take_elements(trainer, found):
+    """Number the elements as the configuration says, else as they were found."""
+    if not trainer.pretrained:
+        trainer.elements = trainer.settings.dataset.elements or found
+    elif not set(found) <= set(trainer.elements):
+        raise ValueError(
+            f"the checkpoint was trained on the elements {trainer.elements}, "
+            f"the frames hold {found}; train a new model, or leave those frames out"
+        )
+
+
+def _show(trainer, plan):
+    """Print the plan, or log it where nothing is to be printed."""
+    if trainer.settings.cmd.verbose and trainer.ranks.first:
+        tqdm.write(plan.table())
+    else:
+        logger.info("%s", plan.table())
