@@ -59,8 +59,10 @@ class Ranks:
 
     @property
     def threads(self):
-        """Threads of this process: its part of those that one would use, or None for just those."""
-        return None if self._local[1] == 1 else max(1, num_threads() // self._local[1])
+        """Threads of this process, its part of the cores of the machine; None: as many as always."""
+        if self._local[1] == 1 or "AMPTORCH_NUM_THREADS" in os.environ:
+            return None
+        return max(1, num_threads() // self._local[1])
 
     # --- a batch ---
 
@@ -69,7 +71,7 @@ class Ranks:
         the rows of this one carry a graph."""
         if self.size == 1:
             return model(batch)
-        first, last = _bounds(batch, self.size)[self.rank : self.rank + 2]
+        first, last = bounds_of(batch, self.size)[self.rank : self.rank + 2]
         # A process without frames still takes part, with none of the values of some frame.
         start = min(first, len(batch) - 1)
         energy, forces = model(part_of(batch, start, max(last, start + 1)))
@@ -157,7 +159,7 @@ def _part():
         dist.destroy_process_group()
 
 
-def _bounds(batch, size):
+def bounds_of(batch, size):
     """Places (size + 1) where the frames are cut into shares of about equally many atoms."""
     counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
     middles = np.cumsum(counts) - counts / 2

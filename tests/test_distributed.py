@@ -1,0 +1,273 @@
+"""Several processes train as one does."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import spawn
+
+from amptorch.dataset import AtomsDataset
+from amptorch.dataset.samplers import draw_forces
+from amptorch.model import BPNN, CustomLoss
+from amptorch.trainer import AtomsTrainer
+from amptorch.trainer.ranks import Ranks, bounds_of, part_of
+from tests.small_frames import FP_PARAMS, config, mixed_frames
+
+ROOT = Path(__file__).parent.parent
+EPOCHS = 4
+
+
+def settings_of(frames, folder, **changes):
+    """Batches of 4, 2 and 1 frames, of 2 to 8 atoms: some processes have more, some have none."""
+    defaults = {"optim__epochs": EPOCHS, "dataset__val_split": 0.3, "optim__batch_size": 4}
+    return config(frames, folder, **{**defaults, **changes})
+
+
+def dataset_of(frames, **options):
+    setup = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
+    return AtomsDataset(frames, setup, verbose=False, **options)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return mixed_frames(10)
+
+
+@pytest.fixture(scope="module")
+def dataset(frames):
+    return dataset_of(frames)
+
+
+# --- shares of a batch ---
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.4])
+@pytest.mark.parametrize("cuts", [[0, 3, 5], [0, 1, 4, 5], [0, 5]])
+def test_shares_make_up_the_batch(dataset, fraction, cuts):
+    batch = dataset.__getitems__([3, 1, 4, 0, 9])
+    if fraction < 1:
+        batch = draw_forces(batch, fraction, np.random.default_rng(2))
+    torch.manual_seed(0)
+    model = BPNN(dataset.elements, dataset.input_dim, num_layers=1, num_nodes=4)
+    energies, forces = model(batch)
+    parts = [model(part_of(batch, *ends)) for ends in pairwise(cuts)]
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), energies, rtol=1e-12, atol=0)
+    together = torch.cat([part[1] for part in parts])
+    torch.testing.assert_close(together, forces, rtol=1e-12, atol=1e-12)
+
+
+def test_shares_are_balanced(dataset):
+    batch = dataset.__getitems__(range(10))
+    counts = dataset.counts
+    for size in (1, 2, 3, 7, 30):
+        bounds = bounds_of(batch, size)
+        assert len(bounds) == size + 1
+        assert bounds[0] == 0
+        assert bounds[-1] == 10
+        atoms = [counts[a:b].sum() for a, b in pairwise(bounds)]
+        assert sum(atoms) == counts.sum()
+        assert max(atoms) - counts.sum() / size <= counts.max()
+
+
+# --- gradients ---
+
+
+class Crooked(torch.nn.Module):
+    """A loss that is no mean over frames."""
+
+    def forward(self, prediction, target):
+        energy, forces = (p - t for p, t in zip(prediction, target, strict=True))
+        return energy.square().sum().sqrt() * forces.abs().max() + energy.std(correction=0)
+
+
+def gradients(dataset, loss, ranks, frame_ids, fraction=1.0):
+    """Loss, gradients of a fresh model's parameters and predictions."""
+    torch.manual_seed(1)
+    model = BPNN(dataset.elements, dataset.input_dim, num_layers=2, num_nodes=5)
+    batch = dataset.__getitems__(frame_ids)
+    if fraction < 1:
+        batch = draw_forces(batch, fraction, np.random.default_rng(2))
+    prediction = ranks.evaluate(batch, model)
+    value = loss(prediction, batch.targets)
+    value.backward()
+    ranks.sum_gradients(model.parameters())
+    return [value, *prediction, *(p.grad for p in model.parameters())]
+
+
+CASES = [
+    (CustomLoss(0.1), [0, 1, 2, 3, 4, 5, 9], 1.0),
+    (CustomLoss(0.1, "mae"), [7, 2, 4], 1.0),
+    (CustomLoss(0.1), [7, 2, 4, 0, 9], 0.3),
+    (Crooked(), [8, 1, 5, 3], 1.0),
+    # Fewer frames than processes; and none with oxygen, whose network then has no gradient.
+    (CustomLoss(0.1), [1], 1.0),
+    (CustomLoss(0.1), [0, 4], 1.0),
+]
+
+
+def compare(rank, size, port):
+    """In each process: gradients together are those alone."""
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
+    together, alone = Ranks(), Ranks()
+    alone.rank, alone.size = 0, 1
+    assert (together.rank, together.size) == (rank, size)
+    dataset = dataset_of(mixed_frames(10))
+    for loss, frame_ids, fraction in CASES:
+        found = gradients(dataset, loss, together, frame_ids, fraction)
+        expected = gradients(dataset, loss, alone, frame_ids, fraction)
+        for one, two in zip(found, expected, strict=True):
+            assert (one is None) == (two is None), (frame_ids, one, two)
+            if one is not None:
+                torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+    assert any(gradient is None for gradient in expected)
+    assert together.tell(lambda: Path(f"from {rank}")) == Path("from 0")
+    dist.destroy_process_group()
+
+
+def test_gradients_are_those_of_one_process(unused_port):
+    spawn(compare, (2, unused_port), nprocs=2)
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+# --- torchrun ---
+
+SCRIPT = """
+import json, sys
+from tests.small_frames import mixed_frames
+from tests.test_distributed import AtomsTrainer, history, settings_of
+
+folder, runs = sys.argv[1], json.loads(sys.argv[2])
+for changes, resume in runs:
+    trainer = AtomsTrainer(settings_of(mixed_frames(10), folder, **changes))
+    trainer.train(resume=resume)
+    result = {
+        "rank": trainer.ranks.rank,
+        "history": history(trainer),
+        "parameters": [p.tolist() for p in trainer.net.module_.parameters()],
+        "folder": str(trainer.cp_dir),
+    }
+    sys.stdout.write(json.dumps(result) + "\\n")
+    sys.stdout.flush()
+"""
+
+
+def history(trainer):
+    """Numbers of the epochs, but the times."""
+    rows = json.loads(json.dumps(trainer.net.history))
+    return [{name: value for name, value in row.items() if name != "dur"} for row in rows]
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_close(one, two):
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_close(one[key], two[key])
+    elif isinstance(one, list):
+        assert len(one) == len(two)
+        for first, second in zip(one, two, strict=True):
+            assert_close(first, second)
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, rel=1e-8, abs=1e-11)
+    else:
+        assert one == two
+
+
+SCHEDULER = {"optim__scheduler": {"policy": "ReduceLROnPlateau", "params": {"patience": 0}}}
+RUNS = [
+    [{**SCHEDULER, "optim__epochs": 2, "cmd__verbose": True}, False],
+    [{**SCHEDULER, "optim__epochs": 3}, True],
+    [{"model__dropout": True, "dataset__derivatives": "recompute"}, False],
+]
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory):
+    """What two processes that torchrun starts find in RUNS, what they print, and their folder."""
+    folder = tmp_path_factory.mktemp("distributed")
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    result = torchrun(script, folder, json.dumps(RUNS))
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    by_rank = [[run for run in found if run["rank"] == rank] for rank in (0, 1)]
+    assert [len(runs) for runs in by_rank] == [len(RUNS)] * 2
+    return by_rank, [line for line in lines if not line.startswith("{")], folder
+
+
+def test_processes_agree(distributed):
+    """In numbers, also where each process drops out others, and thus in decisions and folders."""
+    (one, two), _, _ = distributed
+    for first, second in zip(one, two, strict=True):
+        for name in ("history", "parameters", "folder"):
+            assert first[name] == second[name]
+
+
+def test_one_process_writes_and_reports(distributed):
+    (runs, _), printed, folder = distributed
+    assert sum("train_loss" in line for line in printed) == 1
+    assert runs[0]["folder"] == runs[1]["folder"]
+    assert {run["folder"] for run in runs} == {str(f) for f in (folder / "checkpoints").iterdir()}
+
+
+def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
+    """Scores, learning rates and parameters, of a run and of one that goes on."""
+    (runs, _), _, _ = distributed
+    for run, (changes, _) in zip(runs[:2], RUNS[:2], strict=True):
+        alone = AtomsTrainer(settings_of(frames, tmp_path, **{**changes, "cmd__verbose": False}))
+        alone.train()
+        assert_close(run["history"], history(alone))
+        assert_close(run["parameters"], [p.tolist() for p in alone.net.module.parameters()])
+
+
+def test_one_process_goes_on_with_what_two_began(distributed, frames, tmp_path):
+    (runs, _), _, _ = distributed
+    folder = shutil.copytree(runs[1]["folder"], tmp_path / "run")
+    resumed = AtomsTrainer(settings_of(frames, tmp_path, **SCHEDULER))
+    resumed.train(resume=folder)
+    alone = AtomsTrainer(settings_of(frames, tmp_path / "whole", **SCHEDULER))
+    alone.train()
+    assert_close(history(resumed), history(alone))
+
+
+def test_batch_norm_is_refused(frames, tmp_path, monkeypatch):
+    trainer = AtomsTrainer(settings_of(frames, tmp_path, model__batchnorm=True))
+    monkeypatch.setattr(trainer.ranks, "size", 2)
+    with pytest.raises(ValueError, match=r"model\.batchnorm"):
+        trainer.train()
+
+
+def test_one_process_makes_no_group(frames, tmp_path):
+    trainer = AtomsTrainer(settings_of(frames, tmp_path))
+    trainer.train()
+    assert not dist.is_initialized()
+    assert (trainer.ranks.rank, trainer.ranks.size) == (0, 1)
