@@ -217,7 +217,12 @@ def demo(
     kept = frames // 5
     sets = {"training": images[:-kept], "held out": images[-kept:]}
     settings = {
-        "model": {"get_forces": True, "num_layers": 3, "num_nodes": 20},
+        "model": {
+            "get_forces": True,
+            "num_layers": 3,
+            "num_nodes": 20,
+            "initialization": "small",
+        },
         "optim": {
             "force_coefficient": 300.0,
             "lr": 1e-2,
@@ -229,6 +234,7 @@ def demo(
             "raw_data": sets["training"],
             "fp_scheme": "gaussian",
             "fp_params": DEMO_SYMMETRY_FUNCTIONS,
+            "scaling": {"type": "standardize"},
             "save_fps": False,
         },
         "cmd": {"run_dir": str(out), "seed": seed},

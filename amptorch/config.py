@@ -91,7 +91,7 @@ class ModelConfig(_Section):
     batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
     dropout: bool = option(False, boolean, "dropout after each activation")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
-    initialization: str = option("xavier", choice("xavier", "zero"), "of the weights")
+    initialization: str = option("xavier", choice("xavier", "zero", "small"), "of the weights")
 
 
 @dataclass

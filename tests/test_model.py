@@ -95,8 +95,19 @@ def test_initialization():
     bound = (6 / (40 + 60)) ** 0.5
     assert 0.95 * bound < float(layer.weight.detach().abs().max()) <= bound
     assert not layer.bias.detach().any()
-    with pytest.raises(ValueError, match="'xavier' or 'zero', got 'ones'"):
+    with pytest.raises(ValueError, match=r"'xavier', 'zero', 'small'.*got 'ones'"):
         MLP(4, initialization="ones")
+
+
+def test_small_initialization_scales_the_output_layer_alone():
+    torch.manual_seed(0)
+    xavier = MLP(4, initialization="xavier").state_dict()
+    torch.manual_seed(0)
+    small = MLP(4, initialization="small").state_dict()
+    last = list(small)[-2]
+    for name, values in xavier.items():
+        expected = 0.01 * values if name == last else values
+        torch.testing.assert_close(small[name], expected)
 
 
 @pytest.mark.parametrize("kind", MODELS)
