@@ -89,16 +89,17 @@ def open_array(path, entry, check=True):
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            npy.read_magic(file)
+            version = npy.read_magic(file)
             shape, fortran_order, dtype = npy.read_array_header_1_0(file)
             start = file.tell()
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
     except (ValueError, TokenError) as error:
         raise ValueError(f"{path} is damaged: its header cannot be read ({error})") from error
-    if [dtype.str, list(shape), fortran_order] != [entry["dtype"], entry["shape"], False]:
-        wanted = f"{entry['dtype']} of shape {entry['shape']}"
-        raise ValueError(f"{path} is damaged: it holds {dtype.str} of shape {shape}, not {wanted}")
+    found = [version, fortran_order, dtype.str, list(shape)]
+    wanted = [(1, 0), False, entry["dtype"], entry["shape"]]
+    if found != wanted:
+        raise ValueError(f"{path} is damaged: its header says {found}, expected {wanted}")
     size = path.stat().st_size - start
     if size != dtype.itemsize * prod(shape):
         raise ValueError(

@@ -76,6 +76,8 @@ def _write_shard(folder, settings, parts, proceed):
             for n_read, frames in _checked_chunks(source, part, settings, skipped):
                 if frames is not None:
                     neighbors = neighbor_list(frames, settings.cutoff, settings.threads)
+                    # As they are read again later: then what is computed is the same to the bit.
+                    neighbors = neighbors.moved(frames)
                     describe(frames, neighbors)
                     structures.add(frames, neighbors)
                 proceed(n_read)
@@ -104,13 +106,14 @@ def _descriptions(folder, settings, missing):
     with derivative_writer(folder, name, dtype) if wanted else nullcontext() as derivatives:
 
         def describe(frames, neighbors):
-            if derivatives is None:
+            if dtype is None:
                 values = descriptor.values(frames, neighbors, settings.threads)
             else:
                 values, blocks = descriptor.values_and_derivatives(
                     frames, neighbors, np.dtype(dtype), settings.threads
                 )
-                derivatives.add(blocks)
+                if derivatives is not None:
+                    derivatives.add(blocks)
             fingerprints.add(values)
 
         yield describe
