@@ -29,6 +29,8 @@ EPOCHS = 4
 def settings_of(frames, folder, **changes):
     """Batches of 4, 2 and 1 frames, of 2 to 8 atoms: some processes have more, some have none."""
     defaults = {"optim__epochs": EPOCHS, "dataset__val_split": 0.3, "optim__batch_size": 4}
+    if "dataset__store" in changes:
+        changes["dataset__store"] = str(Path(folder) / changes["dataset__store"])
     return config(frames, folder, **{**defaults, **changes})
 
 
@@ -206,6 +208,7 @@ RUNS = [
     [{**SCHEDULER, "optim__epochs": 2, "cmd__verbose": True}, False],
     [{**SCHEDULER, "optim__epochs": 3}, True],
     [{"model__dropout": True, "dataset__derivatives": "recompute"}, False],
+    [{"dataset__store": "store", "optim__force_fraction": 0.5}, False],
 ]
 
 
@@ -240,9 +243,11 @@ def test_one_process_writes_and_reports(distributed):
 
 
 def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
-    """Scores, learning rates and parameters, of a run and of one that goes on."""
+    """Scores, learning rates and parameters: of a run, of one that goes on, and of one that reads a
+    store which one process has filled, and trains on half of the forces."""
     (runs, _), _, _ = distributed
-    for run, (changes, _) in zip(runs[:2], RUNS[:2], strict=True):
+    for which in (0, 1, 3):
+        run, changes = runs[which], RUNS[which][0]
         alone = AtomsTrainer(settings_of(frames, tmp_path, **{**changes, "cmd__verbose": False}))
         alone.train()
         assert_close(run["history"], history(alone))

@@ -48,6 +48,8 @@ def frames():
 
 
 def settings_of(frames, folder, **changes):
+    if "dataset__store" in changes:
+        changes["dataset__store"] = str(Path(folder) / changes["dataset__store"])
     return config(frames, folder, **{"optim__epochs": EPOCHS, "dataset__val_split": 0.3, **changes})
 
 
@@ -124,6 +126,8 @@ def scheduler(policy, **params):
         {"optim__optimizer": "LBFGS", "optim__batch_size": 10},
         {"cmd__dtype": "float32", "dataset__derivatives": "recompute", "model__name": "singlenn"},
         {"dataset__val_split": 0.0, "optim__force_fraction": 0.5},
+        {"dataset__store": "store", "dataset__derivatives": "stored"},
+        {"dataset__store": "store", "dataset__derivatives": "recompute", "model__dropout": True},
     ],
     ids=lambda changes: "-".join(
         str(value["policy"] if isinstance(value, dict) else value) for value in changes.values()
@@ -332,6 +336,7 @@ def run_copy(run, tmp_path):
         ({"cmd__seed": 9}, r"cmd\.seed is 9"),
         ({"dataset__val_split": 0.2}, r"dataset\.val_split"),
         ({"model__dropout": True}, r"model\.dropout"),
+        ({"dataset__store": "store"}, r"dataset\.store"),
         ({"dataset__elements": ["O", "Cu"]}, "order"),
         (scheduler("StepLR", step_size=2), r"optim\.scheduler"),
     ],

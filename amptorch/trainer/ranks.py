@@ -59,7 +59,7 @@ class Ranks:
 
     @property
     def threads(self):
-        """Threads of this process, its part of the cores of the machine; None: as many as always."""
+        """Threads of this process, its part of the machine's cores; None: as many as always."""
         if self._local[1] == 1 or "AMPTORCH_NUM_THREADS" in os.environ:
             return None
         return max(1, num_threads() // self._local[1])

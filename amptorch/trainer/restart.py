@@ -8,7 +8,7 @@
 | `callbacks` | {name: {attribute: value}}: best scores, best parameters, scheduler, patience |
 | `random` | states of torch's random numbers |
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
-| `frames` | number and CRC-32 of the energies, by which the data set is known again |
+| `frames` | number, CRC-32 of the energies, whether in a store: the data set is known again |
 
 Such a folder appears, complete, by being renamed; the last `KEPT` stay. A callback's state is, by
 scikit-learn's convention, its attributes that end in an underscore.
@@ -52,7 +52,6 @@ FREE = {
         "lmdb_path",
         "cache",
         "save_fps",
-        "store",
         "derivatives",
         "memory_budget",
     ),
@@ -99,18 +98,25 @@ class TrainingState:
         with the same numbers."""
         now = config_to_json(settings)
         for section, values in self.config.items():
-            keys = ("seed", "dtype") if section == "cmd" else set(values) - set(FREE[section])
-            for key in sorted(keys):
-                if key in now[section] and now[section][key] != values[key]:
+            keys = {"seed", "dtype"} if section == "cmd" else set(values) - set(FREE[section])
+            for key in sorted(keys & now[section].keys()):
+                before, after = values[key], now[section][key]
+                if before != after:
                     raise ValueError(
-                        f"{section}.{key} is {now[section][key]!r}, but the run "
-                        f"{run_of(self.checkpoint.folder)} was started with {values[key]!r}; go on "
+                        f"{section}.{key} is {after!r}, but the run "
+                        f"{run_of(self.checkpoint.folder)} was started with {before!r}; go on "
                         "with that, or start a new run from its parameters with load_pretrained"
                     )
 
     def check_frames(self, dataset):
         """ValueError where the data set is not that of the run."""
         was, found = self.training["frames"], fingerprint_of(dataset)
+        if was["packed"] != found["packed"]:
+            raise ValueError(
+                f"the run {run_of(self.checkpoint.folder)} was started "
+                f"{'with' if was['packed'] else 'without'} dataset.store, from which batches are "
+                "drawn in another way; go on with the same"
+            )
         if was != found:
             raise ValueError(
                 f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
@@ -207,9 +213,13 @@ def _is_plain(value):
 
 
 def fingerprint_of(dataset):
-    """By what a data set of frames, with its `energies`, is known again."""
+    """By what a data set is known again."""
     energies = np.ascontiguousarray(dataset.energies, dtype=np.float64)
-    return {"number": len(energies), "crc32": zlib.crc32(energies.tobytes())}
+    return {
+        "number": len(energies),
+        "crc32": zlib.crc32(energies.tobytes()),
+        "packed": dataset.shards is not None,
+    }
 
 
 def write_epoch(run, epoch, write):
