@@ -26,6 +26,7 @@ from amptorch.threads import num_threads
 AT_ONCE = 2
 # Shards that a Dask cluster is given for each of its threads, so that none waits for the next.
 AHEAD = 2
+CONNECT_TIMEOUT = 30  # s
 
 logger = logging.getLogger(__name__)
 
@@ -285,7 +286,9 @@ def _run_on_dask(cluster, settings, tasks, sizes, bar):
         raise ImportError(
             "dask= needs the package distributed: pip install amptorch[dask]"
         ) from error
-    client = Client(cluster) if isinstance(cluster, str) else cluster
+    client = cluster
+    if isinstance(cluster, str):
+        client = Client(cluster, timeout=CONNECT_TIMEOUT, set_as_default=False)
     tasks, number_of = iter(tasks), {}
 
     def submit(task):
@@ -294,7 +297,7 @@ def _run_on_dask(cluster, settings, tasks, sizes, bar):
         number_of[future.key] = number
         return future
 
-    futures = as_completed()
+    futures = as_completed(loop=client.loop)
     try:
         ahead = AHEAD * max(1, sum(client.nthreads().values()))
         for task in itertools.islice(tasks, ahead):
