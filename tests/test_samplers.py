@@ -43,10 +43,10 @@ def test_batches_follow_from_seed_and_epoch():
 
 def test_batches_hold_frames_of_one_size_and_differ_between_epochs():
     counts = sizes(2048)
-    sampler = BlockSampler(counts, 16)
+    sampler = BlockSampler(counts, 16, by_size=True)
     first, second = (list(sampler.batches(epoch)) for epoch in (0, 1))
     assert np.mean([np.ptp(counts[batch]) for batch in first]) < 3
-    mixed = BlockSampler(counts, 16, by_size=False).batches(0)
+    mixed = BlockSampler(counts, 16).batches(0)
     assert np.mean([np.ptp(counts[batch]) for batch in mixed]) > 50
     # Neither the frames of a batch nor the order of sizes are the same again.
     assert len({tuple(b) for b in first} & {tuple(b) for b in second}) < len(first) / 10

@@ -48,7 +48,7 @@ class BatchLoader:
         seed=0,
         epoch=lambda: 0,
         force_fraction=1.0,
-        by_size=True,
+        by_size=False,
     ):
         self.dataset, self._frame_ids = root_of(dataset)
         self.batch_size = batch_size

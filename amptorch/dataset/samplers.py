@@ -23,16 +23,24 @@ class BlockSampler:
     """Batches of frames, drawn from a few shards at a time.
 
     Shards are put in a random order and taken `shards_together` at a time; the frames of these are
-    dealt into batches, and the batches put in a random order. With `by_size` a batch holds frames
-    of about one size (of frames of one size, random ones). Every frame is in one batch; all batches
-    have `batch_size` frames but the last.
+    dealt into batches, and the batches put in a random order. Every frame is in one batch; all
+    batches have `batch_size` frames but the last. With `by_size` a batch holds frames of about one
+    size (of frames of one size, random ones). Batches are flat arrays without padding, so that
+    gains no time here; on 2,000 frames of 35 to 164 atoms the validation errors of energies were a
+    quarter larger after 25 epochs.
 
     counts : (F,) atoms of each frame
     shards : (F,) number of the shard of each frame, or None where all are in one
     """
 
     def __init__(
-        self, counts, batch_size, seed=0, shards=None, by_size=True, shards_together=SHARDS_TOGETHER
+        self,
+        counts,
+        batch_size,
+        seed=0,
+        shards=None,
+        by_size=False,
+        shards_together=SHARDS_TOGETHER,
     ):
         self.counts = np.asarray(counts)
         self.batch_size = batch_size

@@ -36,16 +36,14 @@ def iterators(trainer):
         "iterator_valid__collate_fn": collate,
         "iterator_valid__shuffle": False,
     }
-    packed = trainer.settings.dataset.store is not None
     fraction = trainer.settings.optim.force_fraction
-    if packed or fraction < 1:
+    if trainer.settings.dataset.store is not None or fraction < 1:
         arguments |= {
             "iterator_train": BatchLoader,
             "iterator_valid": BatchLoader,
             "iterator_train__seed": trainer.settings.cmd.seed,
             "iterator_train__epoch": lambda: len(trainer.net.history),
             "iterator_train__force_fraction": fraction,
-            "iterator_train__by_size": packed,
         }
     return arguments
 
