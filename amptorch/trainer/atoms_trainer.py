@@ -26,7 +26,7 @@ from amptorch.trainer.callbacks import (
     best_column,
     optional_callbacks,
 )
-from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
+from amptorch.trainer.checkpoints import HistoryText, load_checkpoint, save_checkpoint
 from amptorch.trainer.data import iterators, training_set
 from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
@@ -68,6 +68,7 @@ class AtomsTrainer:
         self._raw_data = None
         self._loaded = False
         self.ranks = Ranks()
+        self._history_text = HistoryText()
         self.load_config()
 
     # --- set-up, in the order of `load` ---
@@ -387,6 +388,7 @@ class AtomsTrainer:
             net.optimizer_.state_dict(),
             net.criterion_.state_dict(),
             net.history,
+            self._history_text,
         )
 
     def descriptor_setup(self):

@@ -87,6 +87,7 @@ def save_checkpoint(
     optimizer=None,
     criterion=None,
     history=None,
+    history_text=None,
 ):
     """Write a checkpoint. Everything is written before the first file is replaced, so that a full
     disk leaves what was there before.
@@ -95,6 +96,7 @@ def save_checkpoint(
     config : Config, with `dataset.elements` set
     params, optimizer, criterion : state dicts
     history : skorch's history, or a list of a dictionary for each epoch
+    history_text : the `HistoryText` of a training that saves often, or None
 
     Raises ValueError where `config` has no elements, and OSError that names the file which cannot
     be written.
@@ -109,7 +111,7 @@ def save_checkpoint(
         "params.pt": as_bytes(params),
         "optimizer.pt": as_bytes(optimizer or {}),
         "criterion.pt": as_bytes(criterion or {}),
-        "history.json": _history_as_json(history or []),
+        "history.json": (history_text or HistoryText())(history or []),
     }
     write_files(folder, contents)
 
@@ -180,10 +182,24 @@ def _as_json(value):
     return json.dumps(value, indent=1).encode("utf8")
 
 
-def _history_as_json(history):
-    # A line for each epoch: readable, and ten times faster than with indentation.
-    rows = [json.dumps(row, default=to_json) for row in history]
-    return "[\n{}\n]".format(",\n".join(rows)).encode("utf8")
+class HistoryText:
+    """Makes `history.json`, a line for each epoch, of a history that grows: epochs that are over
+    are not put into words again, which would take longer and longer."""
+
+    def __init__(self):
+        self._rows, self._lines = [], []
+
+    def __call__(self, history):
+        rows = list(history)
+        # The last epoch may not be over.
+        known = 0
+        for row, kept in zip(rows[:-1], self._rows, strict=False):
+            if row is not kept:
+                break
+            known += 1
+        lines = self._lines[:known] + [json.dumps(row, default=to_json) for row in rows[known:]]
+        self._rows, self._lines = rows[:-1], lines[: len(rows[:-1])]
+        return "[\n{}\n]".format(",\n".join(lines)).encode("utf8")
 
 
 def as_bytes(state):

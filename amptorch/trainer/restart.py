@@ -214,11 +214,12 @@ def _is_plain(value):
 
 def fingerprint_of(dataset):
     """By what a data set is known again."""
-    energies = np.ascontiguousarray(dataset.energies, dtype=np.float64)
+    # A program may hand the net a data set of its own.
+    energies = np.ascontiguousarray(getattr(dataset, "energies", ()), dtype=np.float64)
     return {
-        "number": len(energies),
+        "number": len(dataset),
         "crc32": zlib.crc32(energies.tobytes()),
-        "packed": dataset.shards is not None,
+        "packed": getattr(dataset, "shards", None) is not None,
     }
 
 
