@@ -9,13 +9,13 @@ SHARD = 5
 N_FRAMES = 13
 
 
-def descriptor(cutoff=4.0, eta=2.0):
+def descriptor(cutoff=4.0, eta=2.0, elements=ELEMENTS):
     functions = {
         "cutoff": cutoff,
         "G2": {"etas": [eta, 20.0], "rs_s": [0.0]},
         "G4": {"etas": [0.1], "zetas": [1.0], "gammas": [1.0, -1.0]},
     }
-    return Gaussian({"default": functions}, ELEMENTS)
+    return Gaussian({"default": functions}, elements)
 
 
 def images(n_frames=N_FRAMES, seed=0):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 from ase.io import Trajectory, write
 
 from amptorch.descriptor.blocks import RecomputedDerivatives
@@ -160,9 +161,7 @@ def mixed():
 
 
 def test_molecules_crystals_and_atoms_alone(tmp_path):
-    described = type(descriptor())(
-        {"default": {"cutoff": 4.0, "G2": {"etas": [2.0], "rs_s": [0.0]}}}, ["Cu", "O"]
-    )
+    described = descriptor(elements=["Cu", "O"])
     store = make(mixed(), tmp_path / "s", described, frames_per_shard=10)
     frames = Frames.from_atoms(mixed(), energies=True, forces=True)
     ids = [4, 3, 2, 1, 0]
@@ -246,6 +245,16 @@ def test_what_is_complete_is_not_made_again(tmp_path, monkeypatch):
     make(images(), tmp_path / "s")
     monkeypatch.setattr("amptorch.store.build.make_shard", lambda *_: pytest.fail("made"))
     assert make(images(), tmp_path / "s", frames_per_shard=99).n_frames == N_FRAMES
+
+
+def test_frames_whose_energies_are_computed(tmp_path):
+    data = [atoms.copy() for atoms in mixed()[:2]]
+    for atoms in data:
+        atoms.calc = EMT()
+    described = descriptor(elements=["Cu", "O"])
+    first = make(data, tmp_path / "s", described)
+    assert first.energies.tolist() == [atoms.get_potential_energy() for atoms in data]
+    assert make(data, tmp_path / "s", described).n_frames == 2
 
 
 def test_threads_and_progress_change_nothing(tmp_path, capsys):

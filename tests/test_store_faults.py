@@ -25,6 +25,13 @@ dataset:
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _several_chunks_a_shard():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amptorch.store.shard.CHUNK_ATOMS", 80)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A store that nothing happened to."""

@@ -154,8 +154,10 @@ def _checked(atoms, name, index, settings):
 
 
 def _chunks(counts):
-    """Ranges of consecutive frames of about CHUNK_ATOMS atoms each."""
-    if len(counts) == 0:
-        return []
-    number = (np.cumsum(counts) - counts) // CHUNK_ATOMS
-    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(number)) + 1)
+    """Ranges of consecutive frames: the chunks that `_checked_chunks` made of them."""
+    first, n_atoms = 0, 0
+    for frame, count in enumerate(counts):
+        n_atoms += count
+        if n_atoms >= CHUNK_ATOMS or frame == len(counts) - 1:
+            yield np.arange(first, frame + 1)
+            first, n_atoms = frame + 1, 0

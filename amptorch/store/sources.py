@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 from tqdm import tqdm
@@ -177,11 +178,12 @@ class Images:
         return _ImagesPart(self.name, first, [self.images[k] for k in range(first, stop)])
 
     def record(self):
-        """Of structures, and of the energies and forces that their calculators hold."""
+        """Of structures, and of energies and forces that are given, not to be computed."""
         digest = hashlib.sha256()
         for atoms in self.images:
             if isinstance(atoms, Atoms):
-                results = getattr(atoms.calc, "results", {})
+                given = isinstance(atoms.calc, SinglePointCalculator)
+                results = atoms.calc.results if given else {}
                 targets = [results.get("energy"), results.get("forces")]
                 structure = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
                 for array in (*structure, *targets):

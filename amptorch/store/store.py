@@ -12,8 +12,9 @@ from amptorch.store.arrays import read_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
 from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 
-# Shards that are kept open at one time; each has up to fifteen files.
-OPEN_SHARDS = 32
+# Shards that are kept open at one time: each takes about twenty of the files that a process may
+# have open, often 1024.
+OPEN_SHARDS = 16
 
 
 class FrameStore:
