@@ -15,6 +15,7 @@ import torch
 from skorch.callbacks import Callback
 
 from amptorch.trainer import AtomsTrainer
+from amptorch.trainer.checkpoints import HistoryText
 from amptorch.trainer.restart import KEPT, epochs_of, newest_run, newest_state
 from tests.small_frames import config, mixed_frames
 
@@ -271,6 +272,18 @@ def test_the_last_few_epochs_are_kept_and_are_checkpoints(frames, tmp_path):
     other = AtomsTrainer()
     other.load_pretrained(folder)
     assert len(other.net.history) == EPOCHS
+
+
+def test_history_text_follows_what_is_added():
+    text, rows = HistoryText(), []
+    for epoch in range(4):
+        rows.append({"epoch": epoch, "batches": []})
+        assert json.loads(text(rows)) == rows
+        rows[-1]["train_loss"] = 0.1 * epoch
+        assert json.loads(text(rows)) == rows
+    other = [{"epoch": 7}, {"epoch": 8}]
+    assert json.loads(text(other)) == other
+    assert json.loads(text([])) == []
 
 
 def test_debug_keeps_none(frames, tmp_path):
