@@ -84,15 +84,18 @@ def train(
         settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
     if data is not None:
         dataset["raw_data"] = data
-    if not dataset.get("raw_data"):
+    if not dataset.get("raw_data") and not dataset.get("store"):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
     if start is not None and resume is not None:
         raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
     stages = Stages()
     with stages("reading"):
-        dataset["raw_data"] = read_images(dataset["raw_data"])
-        trained_on = "training and validation" if dataset.get("val_split") else "training"
-        sets = {trained_on: dataset["raw_data"]}
+        sets = {}
+        # What a store is for is not read into memory.
+        if not dataset.get("store"):
+            dataset["raw_data"] = read_images(dataset["raw_data"])
+            trained_on = "training and validation" if dataset.get("val_split") else "training"
+            sets[trained_on] = dataset["raw_data"]
         if test is not None:
             sets["test"] = read_images(test)
     _train_and_report(settings, sets, stages, start, resume)
@@ -254,6 +257,10 @@ DEMO_SYMMETRY_FUNCTIONS = {
 }
 
 
+# Of a store, spread over it, whose errors are shown after training.
+REPORTED_FRAMES = 500
+
+
 def _load(checkpoint):
     from amptorch.trainer import AtomsTrainer
 
@@ -287,13 +294,16 @@ def _with_labels(name, images, elements, forces):
 def _train_and_report(settings, sets, stages, start=None, resume=None):
     """Train, then print the errors on `sets` (name: images), the stages and the files written."""
     from amptorch.config import Config
+    from amptorch.files import images_of
     from amptorch.reports import error_table, parity_plot, prediction_errors
     from amptorch.trainer import AtomsTrainer
 
     config = Config.from_dict(settings)
-    elements = config.dataset.elements or sorted(
-        {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
-    )
+    elements = config.dataset.elements
+    if elements is None and config.dataset.store is None:
+        elements = sorted(
+            {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
+        )
     frames = {
         name: _with_labels(name, images, elements, config.model.get_forces)
         for name, images in sets.items()
@@ -309,6 +319,10 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
         trainer.train(resume=resume or False)
     if not trainer.ranks.first:
         return
+    if config.dataset.store is not None:
+        sample = trainer.train_dataset.sample(REPORTED_FRAMES)
+        name = f"{len(sample)} of {len(trainer.train_dataset)} frames"
+        frames, sets = {name: sample, **frames}, {name: images_of(sample), **sets}
     results = {}
     for name, images in sets.items():
         with stages("predicting"):

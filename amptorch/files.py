@@ -5,6 +5,7 @@ import os
 import re
 
 import yaml
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
@@ -63,6 +64,14 @@ def output_format(path, n_images):
     if form.single and n_images > 1:
         raise ValueError(f"a {form.name!r} file holds one frame, not {n_images}; try .traj or .xyz")
     return form.name
+
+
+def images_of(frames):
+    """`Frames` as a list of ase.Atoms, without energies and forces."""
+    return [
+        Atoms(frame.numbers, frame.positions, cell=frame.cells[0], pbc=frame.pbc[0])
+        for frame in (frames[k] for k in range(len(frames)))
+    ]
 
 
 def labelled(images, prediction):

@@ -123,6 +123,11 @@ class StoreDataset(torch.utils.data.Dataset):
             batch.forces = self._tensor(self.target_scaler.norm_forces(frames.forces))
         return batch
 
+    def sample(self, n_frames):
+        """At most `n_frames` of the Frames, spread evenly over the store."""
+        places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
+        return self.store.frames(np.unique(places.astype(np.int64)))
+
     def _check_targets(self):
         if self.forcetraining and not self.store.has_forces:
             raise ValueError(

@@ -1,0 +1,65 @@
+"""Training from a packed store by the command line."""
+
+import numpy as np
+import pytest
+from ase.io import read, write
+
+from amptorch import AtomsTrainer
+from amptorch.cli import main
+from amptorch.datasets import iron_water
+from amptorch.files import images_of
+from amptorch.frames import Frames
+
+CONFIG = """
+model: {{get_forces: true, hidden_layers: [4]}}
+optim: {{force_coefficient: 1e-1, lr: 1e-2, batch_size: 2, epochs: 2, force_fraction: 0.3}}
+dataset:
+  store: {store}
+  memory_budget: 1e-9
+  fp_scheme: gaussian
+  fp_params:
+    default: {{cutoff: 4.0, G2: {{etas: [1.0, 20.0], rs_s: [0.0]}}}}
+cmd: {{verbose: false}}
+"""
+
+
+def test_a_store_is_made_and_trained_from_without_reading_the_data_again(
+    tmp_path, capsys, caplog, monkeypatch
+):
+    images = iron_water(7, max_water=2)
+    write(tmp_path / "train.traj", images[:5])
+    write(tmp_path / "test.traj", images[5:])
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(store=tmp_path / "store"))
+    monkeypatch.setattr("amptorch.cli.REPORTED_FRAMES", 3)
+    out = tmp_path / "runs"
+    assert train(config, "--data", tmp_path / "train.traj", "--out", out) == 0
+    assert "3 of 5 frames" in capsys.readouterr().out
+    (tmp_path / "train.traj").unlink()
+    assert train(config, "--test", tmp_path / "test.traj", "--out", out) == 0
+    assert "test" in capsys.readouterr().out
+    assert "recompute (more than dataset.memory_budget" in caplog.text
+    assert "recompute (the store holds none)" in caplog.text
+    runs = sorted(path.parent for path in out.rglob("parity.png"))
+    assert len(runs) == 2
+    # The same training both times: on the same frames, in the same order.
+    energies = []
+    for run in runs:
+        trainer = AtomsTrainer()
+        trainer.load_pretrained(run)
+        energies.append(trainer.predict(read(tmp_path / "test.traj", ":"))["energy"])
+    np.testing.assert_array_equal(*energies)
+
+
+def train(*arguments):
+    """Exit code of `amptorch train`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *map(str, arguments)])
+    return ended.value.code or 0
+
+
+def test_frames_there_and_back():
+    frames = Frames.from_atoms(iron_water(3))
+    again = Frames.from_atoms(images_of(frames))
+    for name in ("numbers", "positions", "cells", "pbc", "offsets"):
+        np.testing.assert_array_equal(getattr(frames, name), getattr(again, name))
