@@ -130,7 +130,7 @@ def _fill(settings, sources, frames_per_shard, verbose, dask):
     missing = _missing_shards(settings, about)
     n_frames = sum(n for _, n in missing)
     with tqdm(total=n_frames, desc="preprocessing", unit="frame", disable=not verbose) as bar:
-        tasks = ((number, _parts(about, sources, number)) for number, _ in missing)
+        tasks = ((number, _parts(root, about, sources, number)) for number, _ in missing)
         if dask is None:
             _run_here(settings, tasks, bar)
         else:
@@ -219,7 +219,10 @@ def _ranges(about, number):
     return ranges
 
 
-def _parts(about, sources, number):
+def _parts(root, about, sources, number):
+    """What shard `number` is made from; nothing where it is there and only lacks descriptions."""
+    if layout.shard_folder(root, number).is_dir():
+        return []
     return [(k, sources[k].part(first, stop)) for k, first, stop in _ranges(about, number)]
 
 
