@@ -30,17 +30,19 @@ class PowerCut(Exception):
 class Cut(Callback):
     """Ends the training after some batches of some epoch; batch None: after the epoch."""
 
+    exception = PowerCut
+
     def __init__(self, epoch, batch=None):
         self.epoch = epoch
         self.batch = batch
 
     def on_batch_end(self, net, **kwargs):
         if len(net.history) == self.epoch and len(net.history[-1]["batches"]) == self.batch:
-            raise PowerCut
+            raise self.exception
 
     def on_epoch_begin(self, net, **kwargs):
         if self.batch is None and len(net.history) == self.epoch + 1:
-            raise PowerCut
+            raise self.exception
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,28 @@ def test_whenever_it_ended(frames, tmp_path, moment):
     assert_same(train(settings, resume=folder), whole)
     # There is nothing left to do, and nothing changes.
     assert_same(train(settings, resume=folder), whole)
+
+
+def test_after_an_interruption_from_the_keyboard(frames, tmp_path, monkeypatch):
+    """Which is no failure, but loads back the best parameters."""
+    whole = train(settings_of(frames, tmp_path / "whole"))
+    settings = settings_of(frames, tmp_path / "cut")
+    trainer = AtomsTrainer(settings)
+    trainer.load()
+    trainer.net.callbacks.append(("cut", Cut(3, 1)))
+    monkeypatch.setattr(Cut, "exception", KeyboardInterrupt)
+    trainer.train()
+    assert_same(train(settings, resume=True), whole)
+
+
+def test_what_a_killed_process_left_is_removed(frames, run_copy, tmp_path):
+    (run_copy / ".params.pt.1234").write_bytes(b"half")
+    (run_copy / ".mine").write_text("to be left alone")
+    unfinished = run_copy / "epochs" / ".4.1234"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text("{")
+    train(settings_of(frames, tmp_path), resume=run_copy)
+    assert [path.name for path in run_copy.rglob(".*")] == [".mine"]
 
 
 def test_twice(frames, tmp_path):

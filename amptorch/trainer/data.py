@@ -61,7 +61,7 @@ def _in_memory(trainer, raw_data):
         cores=cmd.threads,
         derivatives=derivatives or "stored",
         derivative_dtype=options.derivative_dtype,
-        verbose=cmd.verbose,
+        verbose=cmd.verbose and trainer.ranks.first,
         **_common(trainer),
     )
 
@@ -97,7 +97,7 @@ def _in_store(trainer, raw_data):
             options,
             forces=trainer.forcetraining,
             threads=cmd.threads,
-            verbose=cmd.verbose,
+            verbose=cmd.verbose and trainer.ranks.first,
             show=lambda plan: _show(trainer, plan),
         )
     return StoreDataset(

@@ -311,11 +311,11 @@ def epochs_of(run):
 
 def remove_unfinished(run):
     """Remove what a killed process had begun to write."""
-    for path in [*Path(run).glob(".*.*"), *(Path(run) / FOLDER).glob(".*.*")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.suffix[1:].isdigit():
+    for path in Path(run).glob(".*.*"):
+        if path.suffix[1:].isdigit() and path.is_file():
             path.unlink(missing_ok=True)
+    for path in (Path(run) / FOLDER).glob(".*.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def run_of(folder):
