@@ -137,5 +137,5 @@ def _size(n_bytes):
 
 def _time(seconds):
     if seconds < 1:
-        return f"{1000 * seconds:.2g} ms"
+        return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
