@@ -302,3 +302,18 @@ def test_batches_do_not_hold_what_they_were_made_of(store):
     names = {field.name for field in dataclasses.fields(batch)}
     assert "force_rows" in names
     assert len(batch.derivatives.frames) == 1
+
+
+@pytest.mark.parametrize("name", ["values.npy", "forces.npy"])
+def test_a_flipped_bit_ends_the_training_and_names_the_file(name, images, tmp_path):
+    folder = tmp_path / "store"
+    preprocess(
+        images, construct_descriptor(SETUP), folder, "stored", frames_per_shard=5, verbose=False
+    )
+    damaged = sorted(folder.rglob(name))[2]
+    data = bytearray(damaged.read_bytes())
+    data[-9] ^= 4
+    damaged.write_bytes(data)
+    trainer = AtomsTrainer(packed_config(folder, tmp_path, dataset__derivatives="auto"))
+    with pytest.raises(ValueError, match=rf"{damaged} is damaged"):
+        trainer.train()
