@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = "2.0.0.dev0"
 
-TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6"]
+DASK = ["distributed>=2024.1"]
+TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6", *DASK]
 PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
 DOCS = ["pdoc>=14"]
 
@@ -35,12 +36,13 @@ setup(
         "matplotlib>=3.7",
         "typer>=0.12",
         "pyyaml>=6",
+        "filelock>=3",
     ],
     extras_require={
         "test": TEST,
         "profiling": PROFILING,
         "docs": DOCS,
-        "dask": ["distributed>=2024.1"],
+        "dask": DASK,
         "dev": [
             *TEST,
             *PROFILING,
