@@ -244,7 +244,8 @@ class AtomsTrainer:
             if state is not None:
                 epochs = state.epochs_left(epochs)
             self.net.partial_fit(self.train_dataset, None, epochs=epochs)
-        logger.info("training took %.1f s", time.perf_counter() - start)
+        if self.ranks.first:
+            logger.info("training took %.1f s", time.perf_counter() - start)
 
     def _load_run(self, run):
         """`load` for a run that was begun; its last `TrainingState`, or None where it has none."""

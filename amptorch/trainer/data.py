@@ -132,8 +132,10 @@ def _take_elements(trainer, found):
 
 
 def _show(trainer, plan):
-    """Print the plan, or log it where nothing is to be printed."""
-    if trainer.settings.cmd.verbose and trainer.ranks.first:
+    """Print the plan, or log it where nothing is to be printed; in one process of several."""
+    if not trainer.ranks.first:
+        return
+    if trainer.settings.cmd.verbose:
         tqdm.write(plan.table())
     else:
         logger.info("%s", plan.table())
