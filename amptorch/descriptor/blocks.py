@@ -66,6 +66,17 @@ class DerivativeBlocks:
         self._run(kernels.apply_blocks, frame_ids, offsets, place, v, out, threads)
         return out
 
+    def parts(self, frame_ids):
+        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
+        yield self, np.asarray(frame_ids, dtype=np.int64), None
+
+    def features_of_blocks(self, atoms):
+        """Features of each block of the atoms: a list of arrays, element after element."""
+        kinds = [
+            np.split(self._features[s[0] : s[-1]], s[1:-1] - s[0]) for s in self._feature_start
+        ]
+        return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
+
     def to_coo(self, frame):
         """J of one frame as `(row, col, val, size)`, ordered, zeros left out.
 

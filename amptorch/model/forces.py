@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from amptorch.model.device import DeviceDerivatives
+
 
 class Forces(torch.autograd.Function):
     """`Forces.apply(g, derivatives, frame_ids, rows)`: forces (n, 3) = −Jᵀg for g = ∂E/∂G (n, S),
@@ -21,6 +23,10 @@ class Forces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, g, derivatives, frame_ids, rows=None):
+        ctx.there = None
+        if _stays_on(g.device) and hasattr(derivatives, "parts"):
+            ctx.there = DeviceDerivatives(derivatives, frame_ids, g.device, rows)
+            return -ctx.there.vjp(g)
         ctx.derivatives = derivatives
         ctx.frame_ids = frame_ids
         # Only where there are some: not every back end can leave atoms out.
@@ -30,8 +36,15 @@ class Forces(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
+        if ctx.there is not None:
+            return -ctx.there.jvp(grad), None, None, None
         gradient = ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad), **ctx.some)
         return _as_tensor(gradient, grad), None, None, None
+
+
+def _stays_on(device):
+    """Whether stored derivatives are contracted on this device and not by the kernels."""
+    return device.type != "cpu"
 
 
 def _as_array(tensor):

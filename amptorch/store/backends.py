@@ -63,6 +63,11 @@ class StoredDerivatives:
             out[atoms] = blocks.jvp(local, v[chosen], part_rows, threads)
         return out
 
+    def parts(self, frame_ids):
+        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
+        for blocks, local, atoms, _, _ in self._parts(frame_ids, None):
+            yield blocks, local, atoms
+
     def _parts(self, frame_ids, rows):
         """For each shard: its blocks, the frames within it, their atoms among those of the batch,
         places in `rows` of those among them that are asked for, and these as `rows` of the part."""
