@@ -53,21 +53,26 @@ class BaseDescriptor(ABC):
         """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
 
     @abstractmethod
-    def pair_gradients(self, frames, g, neighbors=None, threads=None):
+    def pair_gradients(self, frames, g, neighbors=None, threads=None, rows=None):
         """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
+
+        With `rows` (numbers of atoms), for those pairs alone of which one atom at least is among
+        them: what their forces need. The others may be zero.
 
         With g = ∂E/∂G this is the gradient of the energy with respect to each pair vector: forces
         and the virial −Σ r_ij ⊗ g_ij follow from it, and nothing of the size of J is formed.
         """
 
     @abstractmethod
-    def jvp(self, frames, v, neighbors=None, threads=None):
-        """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms."""
+    def jvp(self, frames, v, neighbors=None, threads=None, rows=None):
+        """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms; with `rows`,
+        v (len(rows), 3) moves those atoms alone."""
 
-    def vjp(self, frames, g, neighbors=None, threads=None):
-        """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative."""
+    def vjp(self, frames, g, neighbors=None, threads=None, rows=None):
+        """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
+        (len(rows), 3) for those atoms alone."""
         neighbors = self.neighbors(frames, neighbors, threads)
-        pairs = self.pair_gradients(frames, g, neighbors, threads)
+        pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
         gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
 
         def scatter(first, last):
@@ -81,7 +86,7 @@ class BaseDescriptor(ABC):
             )
 
         run_chunks(scatter, frames.counts, threads)
-        return gradient
+        return gradient if rows is None else gradient[rows]
 
     def stored_values(self, store, frames, images, neighbors=None, threads=None):
         """Fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those that are known

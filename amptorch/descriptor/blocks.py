@@ -200,16 +200,12 @@ class RecomputedDerivatives:
     def vjp(self, frame_ids, g, rows=None):
         """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         frames, neighbors = self._select(frame_ids)
-        gradient = self.descriptor.vjp(frames, g, neighbors)
-        return gradient if rows is None else gradient[rows]
+        return self.descriptor.vjp(frames, g, neighbors, rows=rows)
 
     def jvp(self, frame_ids, v, rows=None):
         """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         frames, neighbors = self._select(frame_ids)
-        if rows is not None:
-            moving, v = v, np.zeros((frames.n_atoms, 3))
-            v[rows] = moving
-        return self.descriptor.jvp(frames, v, neighbors)
+        return self.descriptor.jvp(frames, v, neighbors, rows=rows)
 
     def _select(self, frame_ids):
         if np.array_equal(frame_ids, np.arange(len(self.frames))):

@@ -92,15 +92,16 @@ def _pair_factor(t, groups, factor, coefficients):
 
 
 @njit
-def _load(row, t, first, m):
-    """Neighbours `first:first+m` into the lanes."""
+def _load(row, t, lane, first, m):
+    """The neighbours `lane[first:first+m]` into the lanes."""
     for j in range(min(m, WIDTH)):
-        t[lanes.X * WIDTH + j] = row[X, first + j]
-        t[lanes.Y * WIDTH + j] = row[Y, first + j]
-        t[lanes.Z * WIDTH + j] = row[Z, first + j]
-        t[lanes.R2 * WIDTH + j] = row[R2, first + j]
-        t[lanes.RINV * WIDTH + j] = row[RINV, first + j]
-        t[lanes.U * WIDTH + j] = row[U, first + j]
+        n = lane[first + j]
+        t[lanes.X * WIDTH + j] = row[X, n]
+        t[lanes.Y * WIDTH + j] = row[Y, n]
+        t[lanes.Z * WIDTH + j] = row[Z, n]
+        t[lanes.R2 * WIDTH + j] = row[R2, n]
+        t[lanes.RINV * WIDTH + j] = row[RINV, n]
+        t[lanes.U * WIDTH + j] = row[U, n]
 
 
 @njit
@@ -117,7 +118,7 @@ def values(i, f, cutoff, h, work, out):
     zetas, lambdas, scales = f.zeta, f.lam, f.scale
     coefficients, factor = f.coefficients, _factor(f, cutoff, h)
     for first in range(0, n, WIDTH):
-        _load(row, t, first, min(WIDTH, n - first))
+        _load(row, t, work.lane, first, min(WIDTH, n - first))
         for b in range(n_elements):
             lanes.clear(sums, end - shapes, WIDTH)
             for k in range(max(segment[b], first + 1), segment[b + 1]):
@@ -163,7 +164,7 @@ def derivatives(i, f, cutoff, h, work, out, blocks):
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         groups = lanes.groups_of(m)
-        _load(row, t, first, m)
+        _load(row, t, work.lane, first, m)
         for b in range(n_elements):
             if segment[b] == segment[b + 1]:
                 continue
@@ -178,7 +179,7 @@ def derivatives(i, f, cutoff, h, work, out, blocks):
                     lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
                     lanes.accumulate_gradient(t, groups, sums, s - shapes, lam, zeta, xk, yk, zk)
             for s in range(shapes, end):
-                _finish_gradient(row, t, first, m, sums, s - shapes, scales[s])
+                _finish_gradient(row, t, work.lane, first, m, sums, s - shapes, scales[s])
                 for a in range(n_elements):
                     feature = f.feature[s, a, b]
                     if feature < 0:
@@ -195,11 +196,11 @@ def derivatives(i, f, cutoff, h, work, out, blocks):
 
 
 @njit
-def _finish_gradient(row, t, first, m, sums, f, scale):
+def _finish_gradient(row, t, lane, first, m, sums, f, scale):
     """From the sums over k to gradients, in rows S, W, DW of the lanes."""
     for j in range(min(m, WIDTH)):
         u = t[lanes.U * WIDTH + j]
-        du = row[DU, first + j]
+        du = row[DU, lane[first + j]]
         along = scale * ((du + du) * sums[f, j] + u * sums[f, WIDTH + j])
         u *= scale
         t[lanes.S * WIDTH + j] = along * t[lanes.X * WIDTH + j] + u * sums[f, 2 * WIDTH + j]
@@ -209,10 +210,12 @@ def _finish_gradient(row, t, first, m, sums, f, scale):
 
 @njit
 def pair_gradients(i, f, cutoff, h, work, weights, out):
-    """Functions are summed with their weights before anything else, so five sums serve them all."""
+    """Functions are summed with their weights before anything else, so five sums serve them all.
+    Only the gradients of the wanted neighbours are found; k runs over all."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
+    lane, lane_segment = work.lane, work.lane_segment
     n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    n = lane_segment[n_elements]
     shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
     if shapes > f.shape_start[h]:
         moments.pair_gradients(i, f, h, shapes, work, weights, out)
@@ -224,7 +227,7 @@ def pair_gradients(i, f, cutoff, h, work, weights, out):
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         groups = lanes.groups_of(m)
-        _load(row, t, first, m)
+        _load(row, t, lane, first, m)
         lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
         for b in range(n_elements):
             if segment[b] == segment[b + 1]:
@@ -235,8 +238,8 @@ def pair_gradients(i, f, cutoff, h, work, weights, out):
                     weight = t.dtype.type(0.0)
                     if feature >= 0:
                         weight = weights[i, feature] * scales[s]
-                    low = max(segment[a], first) - first
-                    for j in range(low, min(segment[a + 1] - first, WIDTH)):
+                    low = max(lane_segment[a], first) - first
+                    for j in range(low, min(lane_segment[a + 1] - first, WIDTH)):
                         weights_of[s - shapes, j] = weight
             for k in range(segment[b], segment[b + 1]):
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
@@ -249,9 +252,9 @@ def pair_gradients(i, f, cutoff, h, work, weights, out):
                     lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
                     lanes.mix(t, groups, weights_of, s - shapes, lam, zeta)
                 lanes.accumulate_mixed_gradient(t, groups, sums, xk, yk, zk)
-        _finish_gradient(row, t, first, m, sums, 0, t.dtype.type(1.0))
+        _finish_gradient(row, t, lane, first, m, sums, 0, t.dtype.type(1.0))
         for j in range(m):
-            p = work.pair[first + j]
+            p = work.pair[lane[first + j]]
             out[p, 0] += t[lanes.S * WIDTH + j]
             out[p, 1] += t[lanes.W * WIDTH + j]
             out[p, 2] += t[lanes.DW * WIDTH + j]
@@ -259,10 +262,13 @@ def pair_gradients(i, f, cutoff, h, work, weights, out):
 
 @njit
 def directional(i, f, cutoff, h, work, out):
-    """J v: each unordered pair once, as in `values`."""
+    """J v: each unordered pair once, as in `values`. Where only some neighbours move, and not
+    the central atom: all ordered pairs of one of them with any k, which then counts as at rest."""
     row, t, sums, segment = work.row, work.t, work.sums, work.segment
+    lane, lane_segment = work.lane, work.lane_segment
     n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    n = lane_segment[n_elements]
+    ordered = n < segment[n_elements]
     shapes, end = _moments_first(f, h, work), f.shape_start[h + 1]
     if shapes > f.shape_start[h]:
         moments.directional(i, f, h, shapes, work, out)
@@ -273,11 +279,12 @@ def directional(i, f, cutoff, h, work, out):
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         groups = lanes.groups_of(m)
-        _load(row, t, first, m)
+        _load(row, t, lane, first, m)
         for j in range(m):
-            vx, vy, vz = row[VX, first + j], row[VY, first + j], row[VZ, first + j]
-            r_dot_v = row[X, first + j] * vx + row[Y, first + j] * vy + row[Z, first + j] * vz
-            du = row[DU, first + j]
+            moving = lane[first + j]
+            vx, vy, vz = row[VX, moving], row[VY, moving], row[VZ, moving]
+            r_dot_v = row[X, moving] * vx + row[Y, moving] * vy + row[Z, moving] * vz
+            du = row[DU, moving]
             t[lanes.VX * WIDTH + j] = vx
             t[lanes.VY * WIDTH + j] = vy
             t[lanes.VZ * WIDTH + j] = vz
@@ -285,11 +292,15 @@ def directional(i, f, cutoff, h, work, out):
             t[lanes.DELTA_U * WIDTH + j] = (du + du) * r_dot_v
         for b in range(n_elements):
             lanes.clear(sums, end - shapes, WIDTH)
-            for k in range(max(segment[b], first + 1), segment[b + 1]):
-                m = min(WIDTH, k - first)
-                groups = lanes.groups_of(m)
+            k_first = segment[b] if ordered else max(segment[b], first + 1)
+            for k in range(k_first, segment[b + 1]):
                 xk, yk, zk = row[X, k], row[Y, k], row[Z, k]
                 uk, vxk, vyk, vzk = row[U, k], row[VX, k], row[VY, k], row[VZ, k]
+                if ordered:
+                    vxk = vyk = vzk = t.dtype.type(0.0)
+                else:
+                    m = min(WIDTH, k - first)
+                    groups = lanes.groups_of(m)
                 r_dot_vk = xk * vxk + yk * vyk + zk * vzk
                 delta_uk = (row[DU, k] + row[DU, k]) * r_dot_vk
                 lanes.distances(t, groups, xk, yk, zk, row[R2, k], row[RINV, k])
@@ -303,9 +314,9 @@ def directional(i, f, cutoff, h, work, out):
                     lam, zeta = lambdas[s], zetas[s]
                     lanes.power(t, groups, lam, zeta - t.dtype.type(1.0))
                     lanes.accumulate_directional(t, groups, sums, s - shapes, lam, zeta)
-            for a in range(b + 1):
-                low = max(segment[a], first) - first
-                high = min(segment[a + 1] - first, WIDTH)
+            for a in range(n_elements if ordered else b + 1):
+                low = max(lane_segment[a], first) - first
+                high = min(lane_segment[a + 1] - first, WIDTH)
                 for s in range(shapes, end):
                     feature = f.feature[s, a, b]
                     if feature < 0:

@@ -84,6 +84,8 @@ class Work(NamedTuple):
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list
     slot: np.ndarray  # its place in its block, -1 for an image of the central atom
     segment: np.ndarray  # (E+1,) gathered neighbours of each element
+    lane: np.ndarray  # the gathered neighbours that are wanted, in their order
+    lane_segment: np.ndarray  # (E+1,) those of each element
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
     t: np.ndarray  # lanes
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION

@@ -69,7 +69,7 @@ def values(f, element, offsets, neighbors, vectors, start, stop, out):
     """
     work = _workspace(f, offsets, vectors, start, stop)
     kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none = _nothing(vectors)
+    blocks, none, all_wanted = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
@@ -77,6 +77,7 @@ def values(f, element, offsets, neighbors, vectors, start, stop, out):
             _gather(
                 VALUES, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, none, work
             )
+            _choose_lanes(VALUES, i, neighbors, all_wanted, work)
             _radial(VALUES, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
                 angular.envelope(f.angular, cutoff, h, work)
@@ -91,7 +92,7 @@ def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out
     """
     work = _workspace(f, offsets, vectors, start, stop)
     kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    _, none = _nothing(vectors)
+    _, none, all_wanted = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
@@ -110,6 +111,7 @@ def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out
                 none,
                 work,
             )
+            _choose_lanes(DERIVATIVES, i, neighbors, all_wanted, work)
             _radial(DERIVATIVES, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
                 angular.envelope(f.angular, cutoff, h, work)
@@ -117,11 +119,14 @@ def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out
 
 
 @njit
-def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, weights, out):
-    """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S)."""
+def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, wanted, weights, out):
+    """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
+
+    wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
+    """
     work = _workspace(f, offsets, vectors, start, stop)
     kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none = _nothing(vectors)
+    blocks, none, _ = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
@@ -139,6 +144,7 @@ def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, weights
                 none,
                 work,
             )
+            _choose_lanes(PAIR_GRADIENTS, i, neighbors, wanted, work)
             _radial(PAIR_GRADIENTS, i, f.radial, q, work, none, blocks, weights, out)
             for h in range(f.group_start[q], f.group_start[q + 1]):
                 angular.envelope(f.angular, cutoff, h, work)
@@ -146,11 +152,14 @@ def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, weights
 
 
 @njit
-def directional(f, element, offsets, neighbors, vectors, start, stop, velocities, out):
-    """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry."""
+def directional(f, element, offsets, neighbors, vectors, start, stop, moving, velocities, out):
+    """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
+
+    moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
+    """
     work = _workspace(f, offsets, vectors, start, stop)
     kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none = _nothing(vectors)
+    blocks, none, _ = _nothing(vectors)
     for i in range(start, stop):
         centre = element[i]
         for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
@@ -168,6 +177,7 @@ def directional(f, element, offsets, neighbors, vectors, start, stop, velocities
                 velocities,
                 work,
             )
+            _choose_lanes(DIRECTIONAL, i, neighbors, moving, work)
             _radial(DIRECTIONAL, i, f.radial, q, work, out, blocks, none, none)
             for h in range(f.group_start[q], f.group_start[q + 1]):
                 angular.envelope(f.angular, cutoff, h, work)
@@ -192,6 +202,8 @@ def _workspace(f, offsets, vectors, start, stop):
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
+        np.empty(n_elements + 1, np.int64),
+        np.empty(capacity, np.int64),
         _aligned(1, lanes.N_ROWS * lanes.WIDTH, vectors)[0],
         _aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH, vectors),
         _aligned(n_shapes, lanes.WIDTH, vectors),
@@ -212,7 +224,7 @@ def _aligned(n_rows, n_columns, like):
 
 @njit
 def _nothing(vectors):
-    """Empty blocks and an empty array, for what a purpose does not use."""
+    """Empty blocks, an empty array and empty flags, for what a purpose does not use."""
     integers = np.empty(0, np.int64)
     blocks = Blocks(
         integers,
@@ -222,7 +234,7 @@ def _nothing(vectors):
         integers,
         np.empty((0, 0, 0), np.int64),
     )
-    return blocks, np.empty((0, 0), vectors.dtype)
+    return blocks, np.empty((0, 0), vectors.dtype), np.empty(0, np.int8)
 
 
 @njit
@@ -289,6 +301,30 @@ def _gather(mode, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, 
 
 
 @njit
+def _choose_lanes(mode, i, neighbors, wanted, work):
+    """Which of the gathered neighbours become lanes: those that are wanted, all of them where the
+    central atom itself is."""
+    segment, lane, lane_segment = work.segment, work.lane, work.lane_segment
+    n_elements = segment.shape[0] - 1
+    n = segment[n_elements]
+    everything = wanted.shape[0] == 0 or wanted[i] != 0
+    if not everything and mode == DIRECTIONAL:
+        chosen = 0
+        for j in range(n):
+            chosen += wanted[neighbors[work.pair[j]]]
+        # Each unordered pair of all is then less work than each ordered pair with one of these.
+        everything = 2 * chosen > n
+    chosen = 0
+    for e in range(n_elements):
+        lane_segment[e] = chosen
+        for j in range(segment[e], segment[e + 1]):
+            if everything or wanted[neighbors[work.pair[j]]] != 0:
+                lane[chosen] = j
+                chosen += 1
+    lane_segment[n_elements] = chosen
+
+
+@njit
 def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
     """G1, G2 and G3 of atom i within cutoff q; `mode` says what is written, and where."""
     row = work.row
@@ -297,7 +333,8 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
         first, last = f.start[q * n_elements + e], f.start[q * n_elements + e + 1]
         if first == last:
             continue
-        for j in range(work.segment[e], work.segment[e + 1]):
+        for place in range(work.lane_segment[e], work.lane_segment[e + 1]):
+            j = work.lane[place]
             r, fc, dfc = row[R, j], row[FC, j], row[DFC, j]
             x, y, z = row[X, j], row[Y, j], row[Z, j]
             total = row.dtype.type(0.0)

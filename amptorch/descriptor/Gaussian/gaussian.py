@@ -79,20 +79,26 @@ class Gaussian(BaseDescriptor):
         derivatives = DerivativeBlocks(blocks, self.n_features, frames.offsets)
         return values, derivatives.astype(dtype)
 
-    def pair_gradients(self, frames, g, neighbors=None, threads=None):
-        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S)."""
+    def pair_gradients(self, frames, g, neighbors=None, threads=None, rows=None):
+        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S); with
+        `rows`, for the pairs with one of these atoms at least."""
         neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         g = self._checked(g, (frames.n_atoms, self.n_features))
         pairs = self._zeros(neighbors.n_pairs, 3)
-        self._run(kernels.pair_gradients, neighbors, threads, elements, vectors, g, pairs)
+        wanted = _flags(rows, frames.n_atoms)
+        self._run(kernels.pair_gradients, neighbors, threads, elements, vectors, wanted, g, pairs)
         return pairs
 
-    def jvp(self, frames, v, neighbors=None, threads=None):
-        """J v (N, S) for v (N, 3)."""
+    def jvp(self, frames, v, neighbors=None, threads=None, rows=None):
+        """J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
-        v = self._checked(v, (frames.n_atoms, 3))
+        v = self._checked(v, (frames.n_atoms if rows is None else len(rows), 3))
+        if rows is not None:
+            given, v = v, self._zeros(frames.n_atoms, 3)
+            v[rows] = given
+        moving = _flags(rows, frames.n_atoms)
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._run(kernels.directional, neighbors, threads, elements, vectors, v, values)
+        self._run(kernels.directional, neighbors, threads, elements, vectors, moving, v, values)
         return values
 
     def _inputs(self, frames, neighbors, threads):
@@ -180,3 +186,12 @@ class Gaussian(BaseDescriptor):
 
     def _zeros(self, *shape):
         return np.zeros(shape, dtype=self.dtype)
+
+
+def _flags(rows, n_atoms):
+    """1 for the atoms `rows`, 0 for the others; nothing where all are meant."""
+    if rows is None:
+        return np.empty(0, dtype=np.int8)
+    flags = np.zeros(n_atoms, dtype=np.int8)
+    flags[rows] = 1
+    return flags
