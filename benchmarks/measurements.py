@@ -13,52 +13,19 @@ import os
 import time
 
 import numpy as np
+from setups import (
+    CUTOFF,
+    MD_TURN,
+    elements_of,
+    functions,
+    moving,
+    new_trainer,
+    rattled,
+    read_frames,
+)
 
-CUTOFF = 6.5
-N_FRAMES = 8
 # A training set of eight frames would be half a batch: nothing but overhead.
 N_TRAINING_FRAMES = 64
-MD_STEP = 0.5  # fs
-MD_TEMPERATURE = 300.0  # K
-MD_TURN = 20  # steps after which the atoms go back the way they came
-
-
-def functions():
-    """The 36 symmetry functions of the standard set-up, in v1.0's form."""
-    return {
-        "default": {
-            "cutoff": CUTOFF,
-            "G2": {"etas": np.logspace(np.log10(0.05), np.log10(5.0), 4), "rs_s": [0]},
-            "G4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
-        }
-    }
-
-
-def read_frames(path=None, n_frames=N_FRAMES):
-    """The first frames of a file; without one, generated ones of 164 atoms."""
-    if path is None:
-        from amptorch.datasets import iron_water
-
-        return iron_water(n_frames, min_water=44)
-    from ase.io import read
-
-    return read(path, f":{n_frames}")
-
-
-def rattled(images, n_frames):
-    """`n_frames` copies of the images with all atoms displaced a little, and their old labels."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    copies = []
-    for k in range(n_frames):
-        image = images[k % len(images)]
-        copy = image.copy()
-        copy.rattle(0.01, seed=k)
-        copy.calc = SinglePointCalculator(
-            copy, energy=image.get_potential_energy(), forces=image.get_forces()
-        )
-        copies.append(copy)
-    return copies
 
 
 def in_turns(calls, repeats):
@@ -88,8 +55,7 @@ def described(images):
     from amptorch.descriptor.Gaussian import Gaussian
     from amptorch.frames import Frames
 
-    elements = sorted({symbol for atoms in images for symbol in atoms.symbols})
-    return Gaussian(functions(), elements), Frames.from_atoms(images)
+    return Gaussian(functions(), elements_of(images)), Frames.from_atoms(images)
 
 
 def fingerprints(images, repeats):
@@ -154,22 +120,7 @@ def neighbors(images, repeats):
 
 def make_trainer(images, derivative_dtype="float64"):
     """A trainer of networks of 3 x 20 nodes, ready to train."""
-    from amptorch import AtomsTrainer
-
-    trainer = AtomsTrainer(
-        {
-            "model": {"num_layers": 3, "num_nodes": 20, "get_forces": True},
-            "optim": {"lr": 1e-3, "batch_size": 16, "force_coefficient": 10},
-            "dataset": {
-                "raw_data": images,
-                "fp_scheme": "gaussian",
-                "fp_params": functions(),
-                "save_fps": False,
-                "derivative_dtype": derivative_dtype,
-            },
-            "cmd": {"debug": True, "verbose": False},
-        }
-    )
+    trainer = new_trainer(images, dataset__derivative_dtype=derivative_dtype)
     trainer.load()
     trainer.net.initialize()
     return trainer
@@ -177,30 +128,12 @@ def make_trainer(images, derivative_dtype="float64"):
 
 def molecular_dynamics(images, repeats):
     """Energy and forces of a frame that moves as in dynamics, through the ASE calculator."""
-    from ase import units
-
     from amptorch import AmpTorch
 
     trainer = make_trainer(images)
-    spread = np.sqrt(units.kB * MD_TEMPERATURE / images[0].get_masses())
-    velocities = np.random.default_rng(0).normal(size=(len(images[0]), 3)) * spread[:, None]
-    start, step = images[0].positions, MD_STEP * units.fs * velocities
-
-    def moving(calculator):
-        image, count = images[0].copy(), 0
-        image.calc = calculator
-
-        def call():
-            nonlocal count
-            count += 1
-            image.positions = start + step * abs(count % (2 * MD_TURN) - MD_TURN)
-            image.get_forces()
-
-        return call
-
     calls = {
-        "energy and forces of a moved frame": moving(AmpTorch(trainer)),
-        "energy and forces, every list anew": moving(AmpTorch(trainer, skin=0.0)),
+        "energy and forces of a moved frame": moving(images[0], AmpTorch(trainer)),
+        "energy and forces, every list anew": moving(images[0], AmpTorch(trainer, skin=0.0)),
     }
     return in_turns(calls, max(2 * MD_TURN, repeats))
 

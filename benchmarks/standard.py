@@ -13,20 +13,17 @@ longer, and the CPU times a little; the load is printed with the rest.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+from setups import ONE_THREAD, cores, machine
+
 MEASUREMENTS = Path(__file__).with_name("measurements.py")
-THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ONE_THREAD = dict.fromkeys(THREADS, "1")
-PACKAGES = ("amptorch", "numpy", "numba", "torch", "ase", "skorch", "vesin", "matscipy", "dscribe")
 ONE_CORE_GROUPS = (
     "fingerprints",
     "molecular_dynamics",
@@ -135,35 +132,6 @@ def start_up(options):
             samples = {clock: [r[clock][0] for r in inside] for clock in ("wall", "cpu")}
             results.append({"row": row, **samples})
     return results
-
-
-def machine():
-    """What the numbers depend on, besides the code."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "CPU": f"{cpu}, {len(cores())} cores",
-        "system": platform.platform(),
-        "load average at the start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
-        "Python": platform.python_version(),
-        **{name: found for name in PACKAGES if (found := package_version(name))},
-    }
-
-
-def package_version(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def cores():
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count()))
 
 
 def cells(result):
