@@ -37,6 +37,10 @@ class Potential:
             values = self.descriptor.values(frames, neighbors)
         else:
             values = self.descriptor.stored_values(store, frames, images, neighbors)
+        return self.batch_of(frames, neighbors, values)
+
+    def batch_of(self, frames, neighbors, values):
+        """The batch of `frames` whose fingerprints `values` (N, S), not scaled, are known."""
         scaled = self.feature_scaler.transform_rows(values, frames.numbers)
         return self.batcher(
             torch.as_tensor(scaled, dtype=self.dtype),
