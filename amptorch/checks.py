@@ -207,7 +207,9 @@ def torch_class(modules, base, example):
 
 
 activation_class = torch_class(("torch.nn",), "torch.nn.Module", "torch.nn.Tanh")
-optimizer_class = torch_class(("torch.optim",), "torch.optim.Optimizer", "torch.optim.Adam")
+optimizer_class = torch_class(
+    ("torch.optim", "amptorch.optimizers"), "torch.optim.Optimizer", "torch.optim.Adam"
+)
 loss_class = torch_class(("torch.nn",), "torch.nn.Module", "amptorch.model.CustomLoss")
 policy_class = torch_class(
     ("torch.optim.lr_scheduler", "skorch.callbacks.lr_scheduler"),

@@ -245,7 +245,7 @@ def to_json(value):
 
 
 def _class_name(value):
-    for module in ("torch.nn", "torch.optim", "torch.optim.lr_scheduler"):
+    for module in ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "amptorch.optimizers"):
         if getattr(sys.modules.get(module), value.__qualname__, None) is value:
             return value.__qualname__
     return f"{value.__module__}.{value.__qualname__}"

@@ -19,7 +19,8 @@ class AtomicModel(nn.Module):
     name : v1.0's name of the model, kept as an attribute
     dtype : of the parameters
 
-    A subclass defines `groups(batch)`.
+    A subclass defines `groups(batch)` and `networks`, a pattern for each network that the names of
+    its parameters match.
     """
 
     def __init__(self, get_forces, name):

@@ -84,6 +84,10 @@ class BPNN(AtomicModel):
         )
         self.element_mask = ElementMask(elements, dtype)
 
+    @property
+    def networks(self):
+        return tuple(f"elementwise_models.{k}.*" for k in range(len(self.elementwise_models)))
+
     def groups(self, batch):
         if self.element_mask.one_hot:
             rows = batch.element_rows

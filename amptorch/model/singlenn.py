@@ -40,5 +40,7 @@ class SingleNN(AtomicModel):
             dtype,
         )
 
+    networks = ("model.*",)
+
     def groups(self, batch):
         return [(self.model, None, None)]

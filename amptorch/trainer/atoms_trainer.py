@@ -190,7 +190,7 @@ class AtomsTrainer:
             ranks=self.ranks,
             **iterators(self),
             **criterion_args(self.criterion, optim),
-            **optimizer_args(optim.optimizer_args),
+            **optimizer_args(optim.optimizer_args, self.model.networks),
         )
 
     # --- training ---

@@ -7,6 +7,8 @@ from skorch import NeuralNetRegressor
 from skorch.dataset import unpack_data
 
 from amptorch.dataset import Batch
+from amptorch.optimizers import EKF
+from amptorch.trainer.kalman import kalman_step
 from amptorch.trainer.ranks import Ranks
 
 
@@ -23,12 +25,23 @@ class PotentialNet(NeuralNetRegressor):
         self.ranks = ranks
 
     def infer(self, x, **fit_params):
-        """(energy, forces) of a batch, scaled."""
-        return self.module_(to_tensor(x, self.device), **fit_params)
+        """(energy, forces) of a batch, scaled. Under several ranks each does its share, so that all
+        have to call it."""
+
+        def evaluate(part):
+            return self.module_(to_tensor(part, self.device), **fit_params)
+
+        return self._ranks.evaluate(x, evaluate)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Loss of a batch; y_true is [energy, forces], scaled."""
         return self.criterion_(y_pred, to_tensor(y_true, self.device))
+
+    def train_step(self, batch, **fit_params):
+        """skorch's, or a step of the Kalman filter, which no gradient of the loss is for."""
+        if isinstance(self.optimizer_, EKF):
+            return kalman_step(self, batch)
+        return super().train_step(batch, **fit_params)
 
     def train_step_single(self, batch, **fit_params):
         """skorch's, with the gradients of all ranks."""
@@ -39,16 +52,7 @@ class PotentialNet(NeuralNetRegressor):
         return step
 
     def validation_step(self, batch, **fit_params):
-        """skorch's, of which each rank does its share."""
-        self._set_training(False)
-        with torch.no_grad():
-            return self._step(batch, False, fit_params)
-
-    def _step(self, batch, training, fit_params):
-        X, y = unpack_data(batch)
-        y_pred = self._ranks.evaluate(X, lambda part: self.infer(part, **fit_params))
-        return {"loss": self.get_loss(y_pred, y, X=X, training=training), "y_pred": y_pred}
-
+XX
     def on_epoch_begin(self, net, **kwargs):
         super().on_epoch_begin(net, **kwargs)
         self._ranks.align(self.module_)
@@ -65,10 +69,16 @@ def criterion_args(criterion, optim):
     return {f"criterion__{name}": value for name, value in given.items() if name in taken}
 
 
-def optimizer_args(arguments):
-    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own."""
+def optimizer_args(arguments, networks):
+    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own.
+
+    `decoupled` makes a group of parameters of each of the `networks`, patterns of names.
+    """
     prefix = "optimizer__"
-    return {f"{prefix}{name.removeprefix(prefix)}": value for name, value in arguments.items()}
+    arguments = {name.removeprefix(prefix): value for name, value in arguments.items()}
+    if arguments.pop("decoupled", False):
+        arguments["param_groups"] = [(pattern, {}) for pattern in networks]
+    return {f"{prefix}{name}": value for name, value in arguments.items()}
 
 
 def to_tensor(X, device, accept_sparse=False):

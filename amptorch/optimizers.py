@@ -1,0 +1,143 @@
+"""Optimizers beyond torch's."""
+
+import math
+
+import torch
+
+GB = 1e9
+
+
+class EKF(torch.optim.Optimizer):
+    """The extended Kalman filter with fading memory: the optimizer of Behler-Parrinello networks.
+
+    Weights w with covariance P are corrected by a batch of m observations at once. With their
+    errors e, the Jacobian H (m, n) of the predictions with respect to w, and their variances R:
+
+        A = λ R + H P Hᵀ        w ← w + lr P Hᵀ A⁻¹ e        P ← (P − P Hᵀ A⁻¹ H P) / λ + q
+
+    and λ ← ν λ + 1 − ν: old observations are forgotten, at first fast. T. B. Blank and S. D. Brown,
+    J. Chemometrics 8, 391 (1994); A. Singraber et al., J. Chem. Theory Comput. 15, 3075 (2019).
+    Every group of parameters has a P of its own, as in the decoupled filter of G. V. Puskorius and
+    L. A. Feldkamp, IEEE Trans. Neural Netw. 5, 279 (1994): one group makes the global filter.
+
+    params : parameters or groups of them
+    lr : factor on each correction; 1 is the filter
+    p0 : first P, times the unit matrix
+    forgetting, forgetting_rate : first λ, and ν
+    process_noise : q, added to the diagonal of P in every step
+    force_observations : number of force observations made of each frame (`trainer.kalman`)
+    memory : GB that P may take
+
+    `step(closure)` takes what gives (Jacobian as {parameter: (m, *its shape)}, errors (m,),
+    variances (m,)). Raises ValueError for a value out of range, and where P would take more than
+    `memory` or has lost its meaning.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr=1.0,
+        p0=0.01,
+        forgetting=0.99,
+        forgetting_rate=0.999,
+        process_noise=0.0,
+        force_observations=4,
+        memory=1.0,
+    ):
+        for name, value in {"forgetting": forgetting, "forgetting_rate": forgetting_rate}.items():
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} of the Kalman filter must be in (0, 1], got {value}")
+        for name, value in {"lr": lr, "p0": p0, "memory": memory}.items():
+            if not value > 0:
+                raise ValueError(f"{name} of the Kalman filter must be above 0, got {value}")
+        if process_noise < 0:
+            raise ValueError(f"process_noise must be at least 0, got {process_noise}")
+        if force_observations < 1 or force_observations != int(force_observations):
+            raise ValueError(f"force_observations must be at least 1, got {force_observations}")
+        defaults = {
+            "lr": lr,
+            "p0": p0,
+            "forgetting": forgetting,
+            "forgetting_rate": forgetting_rate,
+            "process_noise": process_noise,
+            "force_observations": int(force_observations),
+            "memory": memory,
+        }
+        super().__init__(params, defaults)
+        sizes = [sum(p.numel() for p in _trained(group)) for group in self.param_groups]
+        sizes = [n for n in sizes if n]
+        needed = sum(8 * n**2 for n in sizes) / GB
+        if needed > memory:
+            fits = math.isqrt(int(memory * GB / 8 / len(sizes)))
+            raise ValueError(
+                f"the Kalman filter's covariance of {' + '.join(map(str, sizes))} parameters takes "
+                f"{needed:.1f} GB, more than its memory of {memory} GB: give it more, "
+                f"take smaller networks (at most {fits} parameters in each group), or, with several "
+                "elements, decoupled: True"
+            )
+
+    @torch.no_grad()
+    def step(self, closure):
+        """One correction; see the class."""
+        jacobian, errors, variances = closure()
+        errors, variances = errors.double(), variances.double()
+        groups = [(group, _trained(group)) for group in self.param_groups]
+        groups = [(group, parameters) for group, parameters in groups if parameters]
+        products = []
+        factor = None
+        for group, parameters in groups:
+            state = self._state_of(group, parameters)
+            h = torch.cat([jacobian[p].reshape(len(errors), -1) for p in parameters], dim=1)
+            hp = h.double() @ state["covariance"]
+            products.append((state, hp))
+            a = hp @ h.double().T
+            factor = a if factor is None else factor + a
+        forgetting = groups[0][0]["lambda"]
+        factor.diagonal().add_(forgetting * variances)
+        if not torch.isfinite(factor).all() or not torch.isfinite(errors).all():
+            raise ValueError(
+                "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
+            )
+        lower, failed = torch.linalg.cholesky_ex(factor)
+        if failed:
+            raise ValueError(
+                "the covariance of the Kalman filter is no longer positive; lower its p0, or bring "
+                "its forgetting nearer to 1"
+            )
+        errors = torch.linalg.solve_triangular(lower, errors[:, None], upper=False)[:, 0]
+        for (group, parameters), (state, hp) in zip(groups, products, strict=True):
+            x = torch.linalg.solve_triangular(lower, hp, upper=False)
+            change = group["lr"] * (x.T @ errors)
+            pieces = change.split([p.numel() for p in parameters])
+            for parameter, piece in zip(parameters, pieces, strict=True):
+                parameter.add_(piece.view_as(parameter))
+            # In place: of the largest P there is no room for a second.
+            state["covariance"].addmm_(x.T, x, beta=1 / forgetting, alpha=-1 / forgetting)
+            state["covariance"].diagonal().add_(group["process_noise"])
+            rate = group["forgetting_rate"]
+            group["lambda"] = rate * group["lambda"] + 1 - rate
+
+    def load_state_dict(self, state_dict):
+        """torch's, which would round P to the precision of the parameters."""
+        super().load_state_dict(state_dict)
+        packed = state_dict["state"]
+        indices = [group["params"] for group in state_dict["param_groups"]]
+        for group, numbers in zip(self.param_groups, indices, strict=True):
+            for parameter, number in zip(group["params"], numbers, strict=True):
+                if number in packed:
+                    p = packed[number]["covariance"]
+                    self.state[parameter]["covariance"] = p.to(parameter.device, copy=True)
+
+    def _state_of(self, group, parameters):
+        state = self.state[parameters[0]]
+        if "covariance" not in state:
+            n = sum(parameter.numel() for parameter in parameters)
+            p = torch.zeros(n, n, dtype=torch.float64, device=parameters[0].device)
+            p.diagonal().fill_(group["p0"])
+            state["covariance"] = p
+            group["lambda"] = group["forgetting"]
+        return state
+
+
+def _trained(group):
+    return [parameter for parameter in group["params"] if parameter.requires_grad]
