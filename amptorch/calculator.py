@@ -33,7 +33,10 @@ class AmpTorch(Calculator):
         frames = Frames.from_atoms([self.atoms], potential.elements)
         with use_threads(self.trainer.settings.cmd.threads):
             batch = potential.batch(frames, self.neighbors.update(frames))
-            energies, forces = potential.evaluate(batch)
-        self.results = {"energy": float(energies[0]), "free_energy": float(energies[0])}
-        if self.trainer.forcetraining:
-            self.results["forces"] = forces
+            self.results = self.evaluated(potential, batch)
+
+    def evaluated(self, potential, batch):
+        """ASE's results for the one frame in `batch`."""
+        energies, forces = potential.evaluate(batch)
+        results = {"energy": float(energies[0]), "free_energy": float(energies[0])}
+        return {**results, "forces": forces} if self.trainer.forcetraining else results

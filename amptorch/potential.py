@@ -1,5 +1,7 @@
 """A trained model with all it needs to go from frames to energies and forces."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from ase.data import atomic_numbers
@@ -57,6 +59,20 @@ class Potential:
             energy, forces = self.model(batch.to(self.device))
         energy, forces = energy.cpu().numpy().astype(np.float64), forces.cpu().numpy()
         return energy * self.std + self.mean, forces * self.std
+
+    def gradient(self, batch):
+        """Energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with J."""
+        self.model.eval()
+        batch = batch.to(self.device)
+        x = batch.fingerprint.detach().requires_grad_()
+        with torch.enable_grad():
+            energy, _ = self.model(replace(batch, fingerprint=x, derivatives=None))
+            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        energy, gradient = energy.detach().cpu().numpy(), (gradient * batch.slope).cpu().numpy()
+        return (
+            energy.astype(np.float64) * self.std + self.mean,
+            gradient.astype(np.float64) * self.std,
+        )
 
     def latent(self, batch, layer):
         """Output (n, width) of `model_net[layer]` of each atom's network."""

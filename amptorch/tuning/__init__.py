@@ -1,0 +1,1 @@
+"""Tuning of symmetry functions, network and training together."""

@@ -1,0 +1,311 @@
+"""Symmetry functions placed by published recipes, within the distances that occur in the data.
+
+- M. Gastegger, L. Schwiedrzik, M. Bittermann, F. Berzsenyi, P. Marquetand,
+  J. Chem. Phys. 148, 241709 (2018): radial functions on an even grid.
+- G. Imbalzano, A. Anelli, D. Giofré, S. Klees, J. Behler, M. Ceriotti,
+  J. Chem. Phys. 148, 241730 (2018): radial functions on a geometric grid; angular functions of the
+  centred widths with every ζ and λ; a large pool of them to select from.
+
+docs/symmetry_functions.md has the formulas and says what is ours in them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from amptorch.checks import nearest as did_you_mean
+from amptorch.descriptor.Gaussian.setup import ANGULAR, check_cutoff, neighbor_elements
+from amptorch.neighbors import neighbor_list
+
+# Å; width of the bins of the histogram of distances.
+BIN = 0.01
+# Å; the even grids end so far before the cutoff, beyond which a function would see nothing.
+MARGIN = 0.5
+# A function whose largest term in all the data is smaller than this is left out.
+FAINT = 1e-3
+# Share of the atoms whose nearest neighbour may be nearer than where the recipes begin: one frame
+# that went wrong, with two atoms in each other, shall not place the functions of all others.
+NEAREST = 0.01
+
+
+@dataclass(frozen=True)
+class PairDistances:
+    """The distances below `cutoff` (Å) that occur between each two elements.
+
+    elements: symbols; counts: {(a, b): (B,) int} for every two symbols in either order, how many
+    ordered pairs have their distance in each bin around `centers` (B,), Å.
+    smallest: {(a, b): Å} of all these distances. nearest: {(a, b): Å}, the distance from an atom of
+    `a` to its nearest of `b` that only one atom in a hundred goes below (of those that have one
+    within the cutoff). Both are infinite where there is none.
+    """
+
+    elements: list
+    cutoff: float
+    centers: np.ndarray
+    counts: dict
+    smallest: dict
+    nearest: dict
+
+    def occurring(self, a, b):
+        """Distances (Å, bin centres) at which an atom of `b` was found from one of `a`."""
+        return self.centers[self.counts[a, b] > 0]
+
+
+def pair_distances(frames, neighbors=None, cutoff=None, elements=None):
+    """`PairDistances` of `frames`.
+
+    neighbors: their NeighborList; without one it is made, for `cutoff` (Å). elements: symbols, in
+    the order of the descriptor; those of the frames, sorted, where None.
+    """
+    if neighbors is None:
+        neighbors = neighbor_list(frames, check_cutoff("pair_distances", cutoff))
+    if elements is None:
+        elements = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+    index = np.full(len(chemical_symbols), -1)
+    index[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
+    species = index[frames.numbers]
+    if species.min() < 0:
+        frame, atom = frames.place(int(np.argmin(species)))
+        raise ValueError(f"frame {frame}, atom {atom}: this element is not in elements {elements}")
+    distances = np.linalg.norm(neighbors.vectors, axis=1)
+    n_elements, n_bins = len(elements), int(np.ceil(neighbors.cutoff / BIN))
+    bins = np.minimum((distances / BIN).astype(np.int64), n_bins - 1)
+    neighbor_species = species[neighbors.neighbors]
+    pairs = species[neighbors.centers] * n_elements + neighbor_species
+    counts = np.bincount(pairs * n_bins + bins, minlength=n_elements**2 * n_bins)
+    counts = counts.reshape(n_elements, n_elements, n_bins)
+    of_atoms = np.full((frames.n_atoms, n_elements), np.inf)
+    np.minimum.at(of_atoms, (neighbors.centers, neighbor_species), distances)
+    places = {(a, b): (i, j) for i, a in enumerate(elements) for j, b in enumerate(elements)}
+    found = {pair: of_atoms[species == i, j] for pair, (i, j) in places.items()}
+    found = {pair: values[np.isfinite(values)] for pair, values in found.items()}
+    return PairDistances(
+        elements=list(elements),
+        cutoff=neighbors.cutoff,
+        centers=(np.arange(n_bins) + 0.5) * BIN,
+        counts={pair: counts[place] for pair, place in places.items()},
+        smallest={pair: float(min(values, default=np.inf)) for pair, values in found.items()},
+        nearest={
+            pair: float(np.quantile(values, NEAREST)) if len(values) else np.inf
+            for pair, values in found.items()
+        },
+    )
+
+
+# --- series of n radial functions: (n, 2) arrays of η (1/Å²) and Rs (Å) ---
+
+
+def gastegger_centered(n, cutoff, nearest):
+    """η_i = 1/(2 R_i²), Rs = 0, with R_i on an even grid from `nearest` to 0.5 Å before `cutoff`.
+
+    Gaussians around the atom whose standard deviations are the R_i."""
+    return np.column_stack((1 / (2 * _even_grid(n, cutoff, nearest) ** 2), np.zeros(n)))
+
+
+def gastegger_shifted(n, cutoff, nearest):
+    """Rs on an even grid from `nearest` to 0.5 Å before `cutoff`, η = 1/(2 ΔR²) with its step ΔR.
+
+    Shells of one width, whose standard deviation is their distance."""
+    grid = _even_grid(n, cutoff, nearest)
+    return np.column_stack((np.full(n, 1 / (2 * (grid[1] - grid[0]) ** 2)), grid))
+
+
+def imbalzano_centered(n, cutoff, nearest):
+    """η_m = (ρ^(m/(n−1)) / Rc)², Rs = 0, for m = 0 … n − 1, with ρ = Rc / `nearest`.
+
+    Widths from the cutoff down to the nearest distance in equal ratios. The paper has ρ = n − 1
+    (its n is the number of steps), which knows nothing of the data."""
+    steps = np.arange(n) / (n - 1)
+    return np.column_stack((((cutoff / nearest) ** steps / cutoff) ** 2, np.zeros(n)))
+
+
+def imbalzano_shifted(n, cutoff, nearest):
+    """Rs,m = Rc / ρ^(m/n) and η_m = 1/(Rs,m−1 − Rs,m)² for m = 1 … n, with ρ = Rc / `nearest`.
+
+    Shells that grow wider with the distance, from the nearest one outwards. The paper has ρ = n;
+    the shell at the cutoff itself (m = 0) would see nothing."""
+    grid = cutoff / (cutoff / nearest) ** (np.arange(n + 1) / n)
+    return np.column_stack((1 / np.diff(grid) ** 2, grid[1:]))[::-1]
+
+
+RADIAL = {
+    "gastegger-centered": gastegger_centered,
+    "gastegger-shifted": gastegger_shifted,
+    "imbalzano-centered": imbalzano_centered,
+    "imbalzano-shifted": imbalzano_shifted,
+}
+CENTERED = ("gastegger-centered", "imbalzano-centered")
+
+
+def _even_grid(n, cutoff, nearest):
+    # Where the nearest neighbour is almost at the cutoff, half of what is left is the margin.
+    last = max(cutoff - MARGIN, (nearest + cutoff) / 2)
+    return np.linspace(nearest, last, n)
+
+
+# --- sets of functions ---
+
+
+def symmetry_functions(
+    distances,
+    cutoff,
+    radial=("imbalzano-shifted",),
+    n_radial=8,
+    angular=("G4",),
+    n_angular=2,
+    zetas=(1.0, 4.0),
+    lambdas=(1.0, -1.0),
+    angular_widths="imbalzano-centered",
+    angular_cutoff=None,
+):
+    """`fp_params` (Amp's list form, plain numbers and strings) by the recipes.
+
+    Parameters
+    ----------
+    distances : PairDistances of the data, up to `cutoff` at least
+    cutoff : Å
+    radial : names in RADIAL; each gives `n_radial` G2 functions to every two elements, from their
+        own nearest distance on
+    angular : any of "G4", "G5"; each gets every combination of `n_angular` widths, `zetas` and
+        `lambdas`, around every element and for every two neighbour elements
+    angular_widths : name in CENTERED, the series of η, from the element's nearest neighbour on. One
+        series an element, because functions that share η share most of their cost
+    angular_cutoff : Å, of G4 and G5; `cutoff` where None
+
+    Functions that see none of the data are left out: those of elements that are never within the
+    cutoff, and those whose largest possible term at the distances that occur is below 1e-3.
+
+    Raises ValueError that names the argument, or the element that has no neighbours.
+    """
+    radial, angular = _names(radial), _names(angular)
+    _check("radial", radial, RADIAL)
+    _check("angular", angular, ANGULAR)
+    _check("angular_widths", [angular_widths], CENTERED)
+    cutoff = _reached("cutoff", cutoff, distances)
+    angular_cutoff = cutoff if angular_cutoff is None else angular_cutoff
+    angular_cutoff = _reached("angular_cutoff", angular_cutoff, distances)
+    for name, count in (("n_radial", n_radial), ("n_angular", n_angular)):
+        if count != int(count) or count < 2:
+            raise ValueError(f"{name} is {count}; a series needs two functions or more")
+    params = {"cutoff": cutoff}
+    for symbol in distances.elements:
+        entries = [
+            entry
+            for neighbor in distances.elements
+            for recipe in radial
+            for entry in _radial_entries(recipe, n_radial, symbol, neighbor, cutoff, distances)
+        ]
+        widths = RADIAL[angular_widths], n_angular
+        for kind in angular:
+            for eta in _angular_etas(widths, symbol, angular_cutoff, distances):
+                shapes = [(zeta, gamma) for zeta in zetas for gamma in lambdas]
+                for pair in _seen_pairs(kind, eta, symbol, angular_cutoff, distances):
+                    entries += [
+                        _angular_entry(kind, pair, eta, shape, angular_cutoff) for shape in shapes
+                    ]
+        if not entries:
+            raise ValueError(
+                f"{symbol} has no neighbour within {cutoff} Å in these frames, so that no symmetry "
+                "function of it would see anything; use a longer cutoff or leave these frames out"
+            )
+        params[symbol] = _without_repetition(entries)
+    return params
+
+
+def pool(distances, cutoff, **changes):
+    """`symmetry_functions` of every recipe: a few hundred an element, to select from.
+
+    `changes` are arguments of `symmetry_functions`.
+    """
+    every = {
+        "radial": tuple(RADIAL),
+        "n_radial": 10,
+        "angular": ANGULAR,
+        "n_angular": 4,
+        "zetas": (1.0, 2.0, 4.0),
+    }
+    return symmetry_functions(distances, cutoff, **{**every, **changes})
+
+
+def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
+    occurring = distances.occurring(symbol, neighbor)
+    occurring = occurring[occurring < cutoff]
+    if not len(occurring):
+        return
+    for eta, shift in RADIAL[recipe](n, cutoff, distances.nearest[symbol, neighbor]):
+        terms = np.exp(-eta * (occurring - shift) ** 2) * _cosine_cutoff(occurring, cutoff)
+        if terms.max() >= FAINT:
+            yield {
+                "type": "G2",
+                "element": neighbor,
+                "eta": _short(eta * cutoff**2),
+                "Rs": _short(shift),
+                "cutoff": cutoff,
+            }
+
+
+def _angular_etas(widths, symbol, cutoff, distances):
+    series, n = widths
+    nearest = min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
+    return series(n, cutoff, nearest)[:, 0] if nearest < cutoff else []
+
+
+def _seen_pairs(kind, eta, symbol, cutoff, distances):
+    """Pairs of neighbour elements whose nearest distances leave something of exp(−η Σ r²)."""
+    for pair in neighbor_elements(kind, distances.elements):
+        sides = [distances.nearest[symbol, neighbor] for neighbor in pair]
+        if kind == "G4":
+            sides.append(distances.nearest[pair])
+        sides = np.array(sides)
+        if (sides < cutoff).all():
+            largest = np.exp(-eta * (sides**2).sum()) * _cosine_cutoff(sides, cutoff).prod()
+            # 2^(1−ζ) (1 + λ cosθ)^ζ is 2 at most.
+            if 2 * largest >= FAINT:
+                yield pair
+
+
+def _angular_entry(kind, pair, eta, shape, cutoff):
+    return {
+        "type": kind,
+        "elements": list(pair),
+        "eta": _short(eta * cutoff**2),
+        "zeta": float(shape[0]),
+        "gamma": float(shape[1]),
+        "cutoff": cutoff,
+    }
+
+
+def _cosine_cutoff(r, cutoff):
+    return 0.5 * (1 + np.cos(np.pi * r / cutoff))
+
+
+def _short(number):
+    """Six digits say where a function stands, and can be read."""
+    return float(f"{number:.6g}")
+
+
+def _without_repetition(entries):
+    return [entry for place, entry in enumerate(entries) if entry not in entries[:place]]
+
+
+def _names(given):
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check(argument, names, known):
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{argument}: {name!r} is not known{did_you_mean(name, list(known))}")
+
+
+def _reached(argument, cutoff, distances):
+    cutoff = check_cutoff(argument, cutoff)
+    if cutoff > distances.cutoff:
+        raise ValueError(
+            f"{argument} is {cutoff} Å, but the distances are known up to {distances.cutoff} Å; "
+            "list neighbours up to the longest cutoff"
+        )
+    return cutoff

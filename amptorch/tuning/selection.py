@@ -1,0 +1,300 @@
+"""A few symmetry functions out of a large pool, by what they say about the data.
+
+G. Imbalzano, A. Anelli, D. Giofré, S. Klees, J. Behler, M. Ceriotti, J. Chem. Phys. 148, 241730
+(2018): the values of the pool's functions on the atoms of the data are the columns of a matrix X,
+and columns are chosen that say most about all of it (CUR), or that differ most (farthest points).
+No energies or forces are looked at.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from scipy.linalg import eigh, qr
+
+from amptorch.checks import nearest
+from amptorch.dataset.describe import chunks_of_frames
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.Gaussian.setup import ANGULAR, PARAMETERS, check_keys, descriptor_setup
+
+# Scores that differ by less than this share are a tie, which the lower index wins.
+TIE = 1e-9
+# A column is constant, or a combination of others, where no more than this share of it is left.
+NOTHING = 1e-10
+# What the feature scaler takes for constant: a function that varies less is not scaled up.
+CONSTANT = 1e-6
+
+logger = logging.getLogger(__name__)
+
+
+def cur(X, k, costs=None):
+    """Indices of `k` columns of X (rows, n) by leverage scores, in the order of their choice.
+
+    Columns are standardised. The score of a column is π_c = (v_c)², v the first right singular
+    vector; the column with the highest is taken, all others are made orthogonal to it, and so on
+    with the singular vector of what is left (section II.C of the paper, one vector a step).
+
+    costs: (n,), by which the scores are divided. Deterministic; ties go to the lower index.
+
+    Raises ValueError where X is not finite, or fewer than `k` of its columns are independent.
+    """
+    k = _positive("k", k)
+    chosen = _cur(*_prepared(X, k, costs), k)
+    if len(chosen) < k:
+        raise ValueError(
+            f"k is {k}, but only {len(chosen)} of the {np.shape(X)[1]} columns are independent of "
+            "each other"
+        )
+    return chosen
+
+
+def farthest_points(X, k, costs=None, metric="correlation"):
+    """Indices of `k` columns of X (rows, n) by farthest-point sampling, in the order of choice.
+
+    The next column is the one whose distance to the nearest of those chosen is largest. metric:
+    "euclidean", the distance √(2 − 2ρ) of standardised columns with correlation ρ, or
+    "correlation", √(1 − ρ²), to which a column and its negative are one: both say the same. The
+    first is the column that has most in common with all (largest Σ ρ²).
+
+    costs: (n,), by which the distances are divided. Deterministic; ties go to the lower index.
+
+    Raises ValueError where X is not finite or has fewer than `k` columns that vary.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}{nearest(metric, list(METRICS))}")
+    k = _positive("k", k)
+    columns, varying, costs = _prepared(X, k, costs)
+    correlation = np.clip(columns.T @ columns, -1, 1)
+    distances = METRICS[metric](correlation)
+    chosen = [_first_largest((correlation**2).sum(axis=0) / costs)]
+    to_chosen = distances[chosen[0]].copy()
+    while len(chosen) < k:
+        to_chosen[chosen] = -1
+        chosen.append(_first_largest(to_chosen / costs))
+        np.minimum(to_chosen, distances[chosen[-1]], out=to_chosen)
+    return varying[chosen]
+
+
+METRICS = {
+    "euclidean": lambda correlation: np.sqrt(2 - 2 * correlation),
+    "correlation": lambda correlation: np.sqrt(1 - correlation**2),
+}
+METHODS = ("cur", "farthest_points")
+
+
+def reconstruction_error(X, columns):
+    """‖X − X_c X_c⁺ X‖ / ‖X‖ of the standardised columns: what the chosen ones do not say linearly
+    about all (0: nothing is lost; 1: nothing is kept)."""
+    standard, varying, _ = _prepared(X, 0, None)
+    places = np.searchsorted(varying, np.intersect1d(columns, varying))
+    basis = qr(standard[:, places], mode="economic", pivoting=True)
+    rank = int((np.abs(np.diag(basis[1])) > NOTHING).sum())
+    basis = basis[0][:, :rank]
+    return float(np.linalg.norm(standard - basis @ (basis.T @ standard)) / np.sqrt(len(varying)))
+
+
+def select_functions(
+    frames,
+    pool,
+    k,
+    method="cur",
+    elements=None,
+    cutoff_params=None,
+    neighbors=None,
+    costs=None,
+    atoms_per_element=2000,
+    seed=0,
+    threads=None,
+):
+    """`fp_params` with `k` functions of `pool` for every element, by their values on `frames`.
+
+    Parameters
+    ----------
+    pool : fp_params of the scheme "gaussian" in any form, such as `recipes.pool` makes
+    k : functions of an element, or {symbol: number}; None for all that vary. An element of which
+        fewer vary (standard deviation above 1e-6) keeps all these, with a warning in the log
+    method : "cur" or "farthest_points"
+    neighbors : NeighborList of `frames`, if there is one, up to the pool's cutoff or beyond
+    costs : {"G2": 1.0, "G4": 3.0, ...}, by which scores are divided; all 1 where None
+    atoms_per_element : so many, drawn with `seed`, are looked at
+
+    Returns Amp's list form, {symbol: [entries]}, in the order of choice, of plain numbers and
+    strings. What was chosen from how many, what that leaves unsaid, and the time go to the log.
+
+    Raises ValueError that names the argument or the element.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}{nearest(method, list(METHODS))}")
+    start = time.perf_counter()
+    if elements is None:
+        elements = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+    descriptor = Gaussian(pool, elements, cutoff_params)
+    entries = as_entries(pool, elements)
+    costs = _checked_costs(costs)
+    samples = _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads)
+    described = time.perf_counter()
+    selected = {}
+    for symbol, X in samples.items():
+        number = k.get(symbol) if isinstance(k, Mapping) else k
+        prices = np.array([costs[entry["type"]] for entry in entries[symbol]])
+        chosen = _choose(symbol, X, number, method, prices)
+        selected[symbol] = [entries[symbol][column] for column in chosen]
+        logger.info(
+            "%s: %d of %d functions by %s, reconstruction error %.3g on %d atoms",
+            symbol,
+            len(chosen),
+            X.shape[1],
+            method,
+            reconstruction_error(X, chosen),
+            len(X),
+        )
+    logger.info(
+        "values of the pool took %.1f s, the choice %.1f s",
+        described - start,
+        time.perf_counter() - described,
+    )
+    return selected
+
+
+def as_entries(fp_params, elements):
+    """{symbol: [entry]}: the functions of `fp_params` in Amp's list form, every entry with its own
+    cutoff, in the order of the fingerprint's columns."""
+    return {
+        symbol: [_entry(*row) for row in rows.tolist()]
+        for symbol, rows in descriptor_setup(fp_params, elements).items()
+    }
+
+
+def _entry(number, first, second, cutoff, *values):
+    kind = [*PARAMETERS][int(number) - 1]
+    neighbors = [chemical_symbols[int(z)] for z in (first, second) if z]
+    names = [NAMES.get(name, name) for name in PARAMETERS[kind]]
+    entry = {"type": kind, "cutoff": cutoff}
+    entry |= {"elements": neighbors} if kind in ANGULAR else {"element": neighbors[0]}
+    entry |= dict(zip(names, values, strict=False))
+    if "eta" in entry:
+        entry["eta"] = _in_rc2(entry["eta"], cutoff)
+    return entry
+
+
+NAMES = {"rs": "Rs"}
+
+
+def _in_rc2(eta, cutoff):
+    """The shortest number that, divided by Rc², is `eta` to the last bit."""
+    product = eta * cutoff**2
+    shortest = (float(f"{product:.{digits}g}") for digits in range(1, 18))
+    return next((x for x in shortest if x / cutoff**2 == eta), product)
+
+
+def _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads):
+    """{symbol: values (n, S)} of atoms drawn at random, n at most `atoms_per_element`, out of no
+    more frames than that takes."""
+    rng = np.random.default_rng(seed)
+    kinds = np.unique(frames.numbers)
+    counts = np.zeros((len(frames), len(kinds)), dtype=np.int64)
+    np.add.at(counts, (frames.frame_of_atom, np.searchsorted(kinds, frames.numbers)), 1)
+    missing, drawn = np.full(len(kinds), atoms_per_element), []
+    for frame in rng.permutation(len(frames)):
+        if (counts[frame][missing > 0] > 0).any():
+            drawn.append(frame)
+            missing -= counts[frame]
+    part = frames.select(drawn)
+    listed = None if neighbors is None else neighbors.select(frames, drawn)
+    values = np.concatenate(
+        [
+            descriptor.values(
+                part.select(chunk), listed and listed.select(part, chunk), threads=threads
+            )
+            for chunk in chunks_of_frames(part)
+        ]
+    )
+    samples = {}
+    for symbol in descriptor.elements:
+        rows = np.flatnonzero(part.numbers == atomic_numbers[symbol])
+        rows = rng.permutation(rows)[:atoms_per_element]
+        samples[symbol] = values[rows, : descriptor.num_descriptors[symbol]]
+    return samples
+
+
+def _choose(symbol, X, k, method, costs):
+    """Columns of X in the order of choice, fewer than `k` where there is no more to choose from."""
+    if not len(X):
+        raise ValueError(
+            f"{symbol}: no atom of it in these frames, whose functions could be chosen"
+        )
+    varying = np.flatnonzero(X.std(axis=0) > CONSTANT)
+    if not len(varying):
+        raise ValueError(f"{symbol}: no function of the pool varies over these frames")
+    if k is None:
+        return varying
+    wanted = min(_positive(f"k of {symbol}", k), len(varying))
+    if method == "cur":
+        chosen = _cur(*_prepared(X[:, varying], wanted, costs[varying]), wanted)
+    else:
+        chosen = farthest_points(X[:, varying], wanted, costs[varying])
+    if len(chosen) < k:
+        logger.warning(
+            "%s: %d functions of the pool are independent and vary over these frames, not %d",
+            symbol,
+            len(chosen),
+            k,
+        )
+    return varying[chosen]
+
+
+def _prepared(X, k, costs):
+    """(columns (rows, m) that vary, with mean 0 and norm 1; their indices; their costs)."""
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2 or not X.size:
+        raise ValueError(f"X has the shape {X.shape}, expected (rows, columns)")
+    bad = np.argwhere(~np.isfinite(X))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(f"column {column} of X is {X[row, column]} in row {row}")
+    costs = np.ones(X.shape[1]) if costs is None else np.asarray(costs, dtype=np.float64)
+    if costs.shape != X.shape[1:] or not (np.isfinite(costs) & (costs > 0)).all():
+        raise ValueError(f"costs must be {X.shape[1]} positive numbers, one a column")
+    centered = X - X.mean(axis=0)
+    norms = np.linalg.norm(centered, axis=0)
+    varying = np.flatnonzero(norms > NOTHING * np.linalg.norm(X, axis=0))
+    if k > len(varying):
+        raise ValueError(f"k is {k}, but of {X.shape[1]} columns only {len(varying)} vary")
+    return centered[:, varying] / norms[varying], varying, costs[varying]
+
+
+def _cur(columns, varying, costs, k):
+    # Rotating the rows changes no scalar product of columns, and leaves as few rows as columns.
+    left = qr(columns, mode="r")[0][: columns.shape[1]]
+    chosen = []
+    while len(chosen) < k:
+        norms = np.linalg.norm(left, axis=0)
+        left[:, norms < NOTHING] = 0
+        if not left.any():
+            break
+        n = left.shape[1]
+        vector = eigh(left.T @ left, subset_by_index=[n - 1, n - 1])[1][:, 0]
+        chosen.append(_first_largest(vector**2 / costs))
+        direction = left[:, chosen[-1]] / np.linalg.norm(left[:, chosen[-1]])
+        left -= np.outer(direction, direction @ left)
+        left[:, chosen[-1]] = 0
+    return varying[chosen]
+
+
+def _positive(name, k):
+    if k != int(k) or k < 1:
+        raise ValueError(f"{name} is {k}; expected a whole number, 1 or more")
+    return int(k)
+
+
+def _first_largest(scores):
+    return int(np.flatnonzero(scores >= scores.max() * (1 - TIE))[0])
+
+
+def _checked_costs(costs):
+    if costs is None:
+        return dict.fromkeys(PARAMETERS, 1.0)
+    check_keys("costs", costs, PARAMETERS)
+    return {**dict.fromkeys(PARAMETERS, 1.0), **costs}
