@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Checkpoint = Annotated[Path, typer.Argument(help="Folder under checkpoints/ of a training run.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Folder of a training run, or of an ensemble.")]
 Data = Annotated[str, typer.Argument(help="File of structures, as ase.io.read takes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
@@ -262,8 +262,12 @@ REPORTED_FRAMES = 500
 
 
 def _load(checkpoint):
+    """The trainer of a checkpoint folder, or the `Ensemble` in a folder of one."""
     from amptorch.trainer import AtomsTrainer
+    from amptorch.tuning.ensemble import Ensemble, is_ensemble
 
+    if is_ensemble(checkpoint):
+        return Ensemble.load(checkpoint)
     trainer = AtomsTrainer()
     trainer.load_pretrained(str(checkpoint))
     return trainer
