@@ -47,7 +47,7 @@ def _power(t, groups, sums, coefficients, calls):
 def _accumulate_gradient(t, groups, sums, coefficients, calls):
     for k in range(calls):
         x = 1e-6 * k
-        lanes.accumulate_gradient(t, groups, sums, k % 4, coefficients[0], 4.0, x, x, x)
+        lanes.accumulate_gradient(t, groups, sums, k % 4, coefficients[0], 4.0, x, x + 1.0, x + 2.0)
 
 
 LOOPS = {
