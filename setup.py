@@ -22,6 +22,7 @@ setup(
     license="GPL-3.0-or-later",
     python_requires=">=3.10",
     packages=find_packages(include=["amptorch", "amptorch.*"]),
+    package_data={"amptorch.profiling": ["*.html"]},
     install_requires=[
         "numpy>=1.24",
         "scipy>=1.10",
@@ -37,6 +38,8 @@ setup(
         "typer>=0.12",
         "pyyaml>=6",
         "filelock>=3",
+        "psutil>=5.6",
+        "jinja2>=3",
     ],
     extras_require={
         "test": TEST,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.profiling.command import profile
 
 logger = logging.getLogger("amptorch")
 app = typer.Typer(
@@ -245,6 +246,9 @@ def demo(
     # Small networks gain nothing from torch's threads, and lose much to them on a busy machine.
     with _torch_threads(1):
         _train_and_report(settings, sets, stages)
+
+
+app.command()(profile)
 
 
 # From the length of a bond to the whole neighbourhood; etas are in units of 1/cutoff².

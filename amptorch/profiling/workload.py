@@ -1,0 +1,209 @@
+"""The work that is profiled, through the public interface of AMPTorch v1.0 alone.
+
+    PYTHON workload.py JOB.json RESULT.json
+
+runs it in any interpreter that has some `amptorch`, v1.0 for instance. So that it does, this file
+imports nothing else of the package, and keeps to what old versions of Python, numpy and ASE know.
+
+A job is {"config": sections of AtomsTrainer, "data": path of a file that ASE reads or a list of
+frames as `frame_record` makes them, "md_steps": steps of dynamics, "warm_up": whether to do
+everything once with two frames before the clock starts}. The result is what `run` returns and
+"seconds" of each phase.
+"""
+
+import contextlib
+import itertools
+import json
+import platform
+import sys
+import time
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread
+from ase.md.verlet import VelocityVerlet
+
+PHASES = ("preprocessing", "training", "prediction", "dynamics")
+# Frames that are read and predicted in one go: the whole trajectory need not fit in memory.
+CHUNK = 256
+
+MD_STEP = 0.5  # fs
+MD_TEMPERATURE = 300.0  # K
+MD_TURN = 20  # steps after which the atoms go back the way they came
+# Atoms this much heavier hardly feel forces: those of a potential that was trained for a minute
+# would blow the structure up, and with it the number of neighbours.
+MD_MASS = 1e6
+
+
+def functions():
+    """The 36 symmetry functions of the standard set-up (of three elements), in v1.0's form."""
+    return {
+        "default": {
+            "cutoff": 6.5,
+            "G2": {"etas": np.logspace(np.log10(0.05), np.log10(5.0), 4), "rs_s": [0]},
+            "G4": {"etas": [0.005], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]},
+        }
+    }
+
+
+def standard_config():
+    """Networks of 3 x 20 nodes on the standard set-up, energies and forces, batches of 16."""
+    return {
+        "model": {"num_layers": 3, "num_nodes": 20, "get_forces": True},
+        "optim": {"lr": 1e-3, "batch_size": 16, "force_coefficient": 10},
+        "dataset": {"fp_scheme": "gaussian", "fp_params": functions(), "save_fps": False},
+        "cmd": {"debug": True, "verbose": False},
+    }
+
+
+def frame_record(atoms):
+    """A frame in JSON's types, which any version of ASE can be given."""
+    record = {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "energy": float(atoms.get_potential_energy()),
+    }
+    if "forces" in atoms.calc.results:
+        record["forces"] = atoms.get_forces().tolist()
+    return record
+
+
+def frame_of(record):
+    """The ase.Atoms that `frame_record` was given, with its energy and forces."""
+    atoms = Atoms(
+        numbers=record["numbers"],
+        positions=record["positions"],
+        cell=record["cell"],
+        pbc=record["pbc"],
+    )
+    results = {"energy": record["energy"]}
+    if "forces" in record:
+        results["forces"] = np.array(record["forces"])
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def chunks_of(data):
+    """Lists of at most CHUNK frames of `data`, a path or a list of frames."""
+    images = iter(data) if isinstance(data, list) else iread(data)
+    chunk = list(itertools.islice(images, CHUNK))
+    while chunk:
+        yield chunk
+        chunk = list(itertools.islice(images, CHUNK))
+
+
+def fit(trainer):
+    """All epochs, on the data set that is loaded already (v1.0's `train` would load it again)."""
+    trainer.net.fit(trainer.train_dataset, None)
+
+
+def run(config, data, md_steps, phase, train=fit):
+    """Load, train, predict all frames, and run dynamics with the largest of them.
+
+    phase(name) is a context that is entered for each of PHASES. Returns "frames", "epochs", and
+    "atoms": how many atoms each phase has treated, all epochs and steps together.
+    """
+    from amptorch import AmpTorch, AtomsTrainer
+
+    sections = dict(config, dataset=dict(config["dataset"], raw_data=data))
+    with phase("preprocessing"):
+        trainer = AtomsTrainer(sections)
+        trainer.load()
+    with phase("training"):
+        train(trainer)
+    frames, atoms, largest = 0, 0, None
+    with phase("prediction"):
+        for chunk in chunks_of(data):
+            trainer.predict(chunk)
+            frames += len(chunk)
+            atoms += sum(len(image) for image in chunk)
+            largest = max(chunk if largest is None else chunk + [largest], key=len)  # noqa: RUF005
+    with phase("dynamics"):
+        move(largest.copy(), AmpTorch(trainer), md_steps)
+    epochs = len(trainer.net.history)
+    treated = (atoms, epochs * atoms, atoms, md_steps * len(largest))
+    return {"frames": frames, "epochs": epochs, "atoms": dict(zip(PHASES, treated))}  # noqa: B905
+
+
+def move(atoms, calculator, steps):
+    """Dynamics along thermal velocities; see MD_MASS."""
+    spread = np.sqrt(units.kB * MD_TEMPERATURE / atoms.get_masses())
+    velocities = np.random.default_rng(0).normal(size=(len(atoms), 3)) * spread[:, None]
+    atoms.set_masses(MD_MASS * atoms.get_masses())
+    atoms.set_velocities(velocities)
+    atoms.calc = calculator
+    dynamics = VelocityVerlet(atoms, MD_STEP * units.fs)
+    for done in range(0, steps, MD_TURN):
+        dynamics.run(min(MD_TURN, steps - done))
+        atoms.set_momenta(-atoms.get_momenta())
+
+
+class Clock:
+    """Wall times of phases: `with clock("training"): ...`."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def as_in_scripts(config):
+    """A configuration out of JSON as scripts for v1.0 have it: torch's classes in place of their
+    names, arrays in place of lists of etas."""
+    import torch
+
+    model, optim = dict(config.get("model") or {}), dict(config.get("optim") or {})
+    if isinstance(model.get("activation"), str):
+        model["activation"] = getattr(torch.nn, model["activation"])
+    if isinstance(optim.get("optimizer"), str):
+        optim["optimizer"] = getattr(torch.optim, optim["optimizer"])
+    dataset = dict(config["dataset"])
+    if dataset.get("fp_scheme") == "gaussian":
+        for functions_of_element in dataset["fp_params"].values():
+            if "G2" in functions_of_element:
+                radial = functions_of_element["G2"]
+                radial["etas"] = np.array(radial["etas"])
+    return dict(config, model=model, optim=optim, dataset=dataset)
+
+
+def warm_up(config, data):
+    """Everything once, with two frames in memory: compilation and first calls take their time."""
+    two = next(chunks_of(data))[:2]
+    dataset = dict(config["dataset"])
+    dataset.pop("store", None)
+    dataset["val_split"] = 0
+    optim = dict(config["optim"], epochs=1)
+    run(dict(config, dataset=dataset, optim=optim), two, 2, Clock())
+
+
+def main(job_path, result_path):
+    with open(job_path) as file:
+        job = json.load(file)
+    config, data = as_in_scripts(job["config"]), job["data"]
+    if isinstance(data, list):
+        data = [frame_of(record) for record in data]
+    if job["warm_up"]:
+        warm_up(config, data)
+    clock = Clock()
+    result = run(config, data, job["md_steps"], clock)
+    import amptorch
+
+    result.update(
+        seconds=clock.seconds,
+        python=platform.python_version(),
+        amptorch=getattr(amptorch, "__version__", "of unknown version"),
+        path=amptorch.__file__,
+    )
+    with open(result_path, "w") as file:
+        json.dump(result, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
