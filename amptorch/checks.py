@@ -218,12 +218,31 @@ policy_class = torch_class(
 )
 
 
+# Half a cosine until training ends: `trainer.progress.CosineTime`.
+COSINE_TIME = "cosine_time"
+
+
 def scheduler(key, value):
     known_keys(key, value, ["policy", "params"])
     if "policy" not in value:
         raise ValueError(f"{key} needs 'policy', the name or class of a learning rate scheduler")
     params = mapping(f"{key}.params", value.get("params", {}))
+    if isinstance(value["policy"], str) and value["policy"].lower() == COSINE_TIME:
+        known_keys(f"{key}.params", params, ["final"])
+        final = number(minimum=0, maximum=1)(f"{key}.params.final", params.get("final", 0.01))
+        return {"policy": COSINE_TIME, "params": {"final": final}}
     return {"policy": policy_class(f"{key}.policy", value["policy"]), "params": params}
+
+
+def averaging(key, value):
+    """Weight averaging with its defaults, from its kind alone or with options."""
+    options = {"kind": value} if isinstance(value, str) else mapping(key, value)
+    known_keys(key, options, ["kind", "decay", "share"])
+    kind = choice("ema", "swa")(f"{key}.kind", options.get("kind"))
+    name, default = {"ema": ("decay", 0.999), "swa": ("share", 0.25)}[kind]
+    known_keys(key, options, ["kind", name])
+    checked = number(above=0, below=1)(f"{key}.{name}", options.get(name, default))
+    return {"kind": kind, name: checked}
 
 
 def dtype(key, value):

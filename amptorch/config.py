@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from amptorch.checks import (
     activation_class,
     anything,
+    averaging,
     boolean,
     choice,
     dtype,
@@ -100,10 +101,13 @@ class OptimConfig(_Section):
 
     gpus: int = option(0, number(minimum=0, integer=True), "number of GPUs; 0 is the CPU")
     force_coefficient: float = option(0.0, number(minimum=0), "alpha in ½ (L_E + alpha L_F)")
-    lr: float = option(0.1, number(above=0), "learning rate")
+    lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
     batch_size: int = option(32, count, "frames in a batch")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
-    optimizer: Any = option("Adam", optimizer_class, "class out of torch.optim")
+    max_seconds: float | None = option(
+        None, number(above=0), "of training, which ends with this or with `epochs`"
+    )
+    optimizer: Any = option("Adam", optimizer_class, "class or name out of torch.optim, or EKF")
     optimizer_args: dict = option({}, mapping, "skorch's optimizer__… keys")
     loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
     loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
@@ -114,7 +118,17 @@ class OptimConfig(_Section):
         number(above=0, maximum=1),
         "share of the atoms whose forces are trained on, drawn anew",
     )
-    scheduler: dict | None = option(None, scheduler, "{'policy': name or class, 'params': {}}")
+    scheduler: dict | None = option(
+        None, scheduler, "{'policy': name, class or 'cosine_time', 'params': {}}"
+    )
+    averaging: dict | None = option(
+        None, averaging, "'ema', 'swa', or {'kind': 'ema', 'decay': 0.999}: weights that are kept"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lr is None:
+            self.lr = getattr(self.optimizer, "default_lr", 0.1)
 
 
 @dataclass
@@ -125,7 +139,9 @@ class DatasetConfig(_Section):
     lmdb_path: list | None = option(None, paths, "LMDB files, instead of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
     val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")
-    val_split_mode: str = option("cv", choice("cv", "inorder"), "shuffled, or the last fraction")
+    val_split_mode: str = option(
+        "cv", choice("cv", "inorder", "block"), "shuffled, the last fraction, or blocks of frames"
+    )
     elements: list | None = option(None, elements, "order of networks; found and sorted if None")
     fp_scheme: str = option(
         "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
@@ -189,6 +205,23 @@ class Config:
     def __post_init__(self):
         if self.optim.cp_metric == "forces" and not self.model.get_forces:
             raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
+        if getattr(self.optim.optimizer, "by_observations", False):
+            self._check_observations()
+
+    def _check_observations(self):
+        """ValueError where single predictions have no derivatives, or no variances."""
+        wanted = {
+            "model.batchnorm": (self.model.batchnorm, False),
+            "model.dropout": (self.model.dropout, False),
+            "optim.loss": (self.optim.loss, "mse"),
+            "optim.loss_fn": (self.optim.loss_fn, None),
+        }
+        for key, (value, right) in wanted.items():
+            if value != right:
+                raise ValueError(
+                    f"{key} is {value!r}, with which the Kalman filter cannot train; "
+                    f"set it to {right!r}, or take another optim.optimizer"
+                )
 
     @classmethod
     def from_dict(cls, config):

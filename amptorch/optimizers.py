@@ -28,10 +28,15 @@ class EKF(torch.optim.Optimizer):
     force_observations : number of force observations made of each frame (`trainer.kalman`)
     memory : GB that P may take
 
+    `default_lr` and `by_observations` tell the configuration what it has to know.
+
     `step(closure)` takes what gives (Jacobian as {parameter: (m, *its shape)}, errors (m,),
     variances (m,)). Raises ValueError for a value out of range, and where P would take more than
     `memory` or has lost its meaning.
     """
+
+    default_lr = 1.0
+    by_observations = True
 
     def __init__(
         self,
@@ -72,8 +77,8 @@ class EKF(torch.optim.Optimizer):
             raise ValueError(
                 f"the Kalman filter's covariance of {' + '.join(map(str, sizes))} parameters takes "
                 f"{needed:.1f} GB, more than its memory of {memory} GB: give it more, "
-                f"take smaller networks (at most {fits} parameters in each group), or, with several "
-                "elements, decoupled: True"
+                f"take smaller networks (at most {fits} parameters in each group), or, with "
+                "several elements, decoupled: True"
             )
 
     @torch.no_grad()

@@ -41,6 +41,8 @@ DEFAULTS = {
         "cp_metric": "energy",
         "scheduler": None,
         "force_fraction": 1,
+        "max_seconds": None,
+        "averaging": None,
     },
     "dataset": {
         "raw_data": None,

@@ -16,7 +16,7 @@ from torch import nn
 
 @torch.no_grad()
 def jacobian(model, batch, directions=()):
-    """Rows for each frame of a `Batch`: its energy, then v·F of its forces for each of D directions.
+    """Rows for each frame of a `Batch`: its energy, then v·F of its forces in each of D directions.
 
     directions : of pairs (rows, v): v (len(rows), 3) for these atoms of the batch, zero for the
         others; sorted array `rows`

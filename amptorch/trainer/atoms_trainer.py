@@ -18,11 +18,13 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.frames import Frames
 from amptorch.metrics import evaluator
 from amptorch.model import BPNN, CustomLoss, SingleNN
+from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.trainer.callbacks import (
     BestCheckpoint,
     WandbRun,
+    averaging_callbacks,
     best_column,
     optional_callbacks,
 )
@@ -31,6 +33,7 @@ from amptorch.trainer.data import iterators, training_set
 from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
 from amptorch.trainer.pretrained import resume_optimizer, settings_for
+from amptorch.trainer.progress import Progress
 from amptorch.trainer.random_state import RandomState
 from amptorch.trainer.ranks import Ranks
 from amptorch.trainer.restart import EpochCheckpoint, newest_state, run_to_resume
@@ -160,11 +163,13 @@ class AtomsTrainer:
         """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
         options = self.settings
         fraction, metric = options.dataset.val_split, options.optim.metric
+        self.progress = Progress(options.optim.max_seconds, self.ranks)
         self.callbacks = evaluator(fraction, metric, self.forcetraining)
+        self.callbacks += averaging_callbacks(options, self.progress)
         if not self.debug:
             monitor = best_column(fraction, options.optim.cp_metric, metric)
             self.callbacks.append(("checkpoint", BestCheckpoint(monitor, self._save)))
-        self.callbacks += optional_callbacks(options)
+        self.callbacks += optional_callbacks(options, self.progress)
         if self.logger is not None:
             self.callbacks.append(("logger", self.logger))
         if not self.debug:
@@ -188,6 +193,7 @@ class AtomsTrainer:
             verbose=int(self.settings.cmd.verbose and self.ranks.first),
             target_scaler=self.target_scaler,
             ranks=self.ranks,
+            progress=self.progress,
             **iterators(self),
             **criterion_args(self.criterion, optim),
             **optimizer_args(optim.optimizer_args, self.model.networks),
@@ -222,6 +228,11 @@ class AtomsTrainer:
             raise ValueError(
                 "model.batchnorm: each of several processes would see the mean of its own atoms; "
                 "set it to False, or train in one process"
+            )
+        if self.ranks.size > 1 and self.settings.optim.optimizer is EKF:
+            raise ValueError(
+                "optim.optimizer: the Kalman filter corrects with one covariance, in one process; "
+                "take another optimizer, or start one process"
             )
         run = state = None
         if resume:

@@ -1,9 +1,15 @@
 """What happens during training besides training."""
 
 import copy
+import os
+import sys
 import warnings
 
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler, WandbLogger
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PrintLog, WandbLogger
+
+from amptorch.checks import COSINE_TIME
+from amptorch.trainer.averaging import WeightAveraging
+from amptorch.trainer.progress import CosineTime
 
 
 class BestCheckpoint(Callback):
@@ -48,13 +54,27 @@ def best_column(val_split, cp_metric, metric):
     return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
 
 
-def optional_callbacks(config):
+def averaging_callbacks(config, progress):
+    """(name, callback) pairs of weight averaging and of `progress`, the `Progress` of a training;
+    they come before the checkpoint."""
+    averaging = config.optim.averaging
+    callbacks = [("progress", progress)]
+    if averaging is not None:
+        callbacks.insert(0, ("averaging", WeightAveraging(progress=progress, **averaging)))
+    return callbacks
+
+
+def optional_callbacks(config, progress):
     """(name, callback) pairs of the learning rate scheduler and of early stopping, where `config`
     (a `Config`) asks for them."""
     callbacks = []
     optim, cmd = config.optim, config.cmd
     if optim.scheduler is not None:
-        scheduler = LRScheduler(optim.scheduler["policy"], **optim.scheduler["params"])
+        policy, params = optim.scheduler["policy"], optim.scheduler["params"]
+        if policy == COSINE_TIME:
+            scheduler = CosineTime(progress, **params)
+        else:
+            scheduler = LRScheduler(policy, **params)
         callbacks.append(("lr_scheduler", scheduler))
     if cmd.early_stopping:
         column = best_column(config.dataset.val_split, optim.cp_metric, optim.metric)
@@ -86,3 +106,17 @@ class WandbRun(WandbLogger):
     def on_train_begin(self, net, **kwargs):
         self.wandb_run = self.init_(name=self.name(), config=self.config)
         super().on_train_begin(net, **kwargs)
+
+
+class EpochTable(PrintLog):
+    """skorch's table of the epochs. The best values are coloured on a terminal alone, and there not
+    with NO_COLOR (no-color.org)."""
+
+    def format_row(self, row, key, color):
+        # Without its mark a best value is like any other.
+        shown = row if _in_colours() else {key: row[key]}
+        return super().format_row(shown, key, color)
+
+
+def _in_colours():
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

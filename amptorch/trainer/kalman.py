@@ -22,7 +22,6 @@ def kalman_step(net, batch):
     """One step of `net.optimizer_`, an `EKF`; skorch's {"loss", "y_pred"} from before it."""
     X, targets = batch
     X, targets = X.to(net.device), [target.to(net.device) for target in targets]
-    net._set_training(True)
     with torch.no_grad():
         prediction = net.infer(X)
         loss = net.get_loss(prediction, targets, X=X, training=True)
@@ -60,7 +59,11 @@ def observations(batch, prediction, targets, coefficient, number):
                 v = torch.sign(error[part])
             elif MODE[0] == "error":
                 v = error[part]
-                norm = torch.zeros(len(batch), dtype=v.dtype).index_add(0, frames, (v*v).sum(dim=1)).sqrt()
+                norm = (
+                    torch.zeros(len(batch), dtype=v.dtype)
+                    .index_add(0, frames, (v * v).sum(dim=1))
+                    .sqrt()
+                )
                 v = v / norm[frames, None] * inside.sqrt()[frames, None]
             else:
                 v = torch.sign(torch.rand_like(error[part]) - 0.5)

@@ -1,13 +1,14 @@
 """The skorch net that trains a potential."""
 
 import inspect
+from itertools import takewhile
 
 import torch
 from skorch import NeuralNetRegressor
-from skorch.dataset import unpack_data
 
 from amptorch.dataset import Batch
 from amptorch.optimizers import EKF
+from amptorch.trainer.callbacks import EpochTable
 from amptorch.trainer.kalman import kalman_step
 from amptorch.trainer.ranks import Ranks
 
@@ -17,12 +18,14 @@ class PotentialNet(NeuralNetRegressor):
 
     `target_scaler` turns errors of scaled targets into eV and eV/Å for the scores. `ranks`: the
     `Ranks` that train together; losses and scores are those of whole batches in every process.
+    `progress`: the `Progress` of the training, which ends with its time.
     """
 
-    def __init__(self, module, *args, target_scaler=None, ranks=None, **kwargs):
+    def __init__(self, module, *args, target_scaler=None, ranks=None, progress=None, **kwargs):
         super().__init__(module, *args, **kwargs)
         self.target_scaler = target_scaler
         self.ranks = ranks
+        self.progress = progress
 
     def infer(self, x, **fit_params):
         """(energy, forces) of a batch, scaled. Under several ranks each does its share, so that all
@@ -40,21 +43,47 @@ class PotentialNet(NeuralNetRegressor):
     def train_step(self, batch, **fit_params):
         """skorch's, or a step of the Kalman filter, which no gradient of the loss is for."""
         if isinstance(self.optimizer_, EKF):
+            self._set_training(True)
             return kalman_step(self, batch)
         return super().train_step(batch, **fit_params)
 
     def train_step_single(self, batch, **fit_params):
         """skorch's, with the gradients of all ranks."""
-        self._set_training(True)
-        step = self._step(batch, True, fit_params)
-        step["loss"].backward()
+        step = super().train_step_single(batch, **fit_params)
         self._ranks.sum_gradients(self.module_.parameters())
         return step
 
-    def validation_step(self, batch, **fit_params):
-XX
+    @property
+    def _default_callbacks(self):
+        callbacks = dict(super()._default_callbacks)
+        return list({**callbacks, "print_log": EpochTable()}.items())
+
+    def run_single_epoch(self, iterator, training, *args, **kwargs):
+        """skorch's; of an epoch in which the time is over, the rest is left out."""
+        if training and self.progress is not None:
+            iterator = takewhile(lambda _: not self.progress.over, iterator)
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+
     def on_epoch_begin(self, net, **kwargs):
+        if self.progress is not None and self.progress.over:
+            # Before the epoch is in the history; skorch ends the training.
+            raise KeyboardInterrupt
+        self._forget_batches()
         super().on_epoch_begin(net, **kwargs)
+        self.align()
+
+    def on_train_end(self, net, **kwargs):
+        super().on_train_end(net, **kwargs)
+        self._forget_batches()
+
+    def _forget_batches(self):
+        """Keep of the epoch that is over its own values: those of its batches, of which skorch has
+        made them, would grow with frames times epochs."""
+        if self.history:
+            self.history[-1]["batches"] = []
+
+    def align(self):
+        """Give all ranks the parameters of the first."""
         self._ranks.align(self.module_)
 
     @property

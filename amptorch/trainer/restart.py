@@ -45,7 +45,7 @@ KEPT = 2
 # What the numbers of a run do not depend on, or only as far as it is long.
 FREE = {
     "model": (),
-    "optim": ("epochs", "gpus"),
+    "optim": ("epochs", "max_seconds", "gpus"),
     "dataset": (
         "elements",
         "fp_params",

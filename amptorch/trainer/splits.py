@@ -24,6 +24,33 @@ class InOrderSplit:
         )
 
 
+class BlockSplit:
+    """Blocks of consecutive frames, spread evenly, are for validation; `split(dataset)` gives both.
+
+    Frames of a trajectory are like those before and after them: to validate on frames whose
+    neighbours in time were trained on measures memory rather than prediction.
+
+    val_frac: fraction, 0 to 1; the number of frames is rounded up. blocks: how many, at most.
+    """
+
+    def __init__(self, val_frac=0.1, blocks=5):
+        self.val_frac = val_frac
+        self.blocks = blocks
+
+    def __call__(self, dataset, y=None, groups=None):
+        frames = np.arange(len(dataset))
+        size = validation_size(len(frames), self.val_frac)
+        n_blocks = min(self.blocks, size)
+        kept = []
+        for k, stretch in enumerate(np.array_split(frames, n_blocks)):
+            # Each in the middle of its stretch; sizes that differ by one at most.
+            own = (k + 1) * size // n_blocks - k * size // n_blocks
+            first = (len(stretch) - own) // 2
+            kept.append(stretch[first : first + own])
+        kept = np.concatenate(kept)
+        return Subset(dataset, np.setdiff1d(frames, kept)), Subset(dataset, kept)
+
+
 def validation_size(n_frames, fraction):
     """Number of frames kept for validation; ValueError where none would be left for training."""
     size = math.ceil(fraction * n_frames)
@@ -36,10 +63,12 @@ def validation_size(n_frames, fraction):
 
 
 def make_split(fraction, mode, seed):
-    """The `train_split` of skorch: None without validation, the last frames for "inorder", frames
-    drawn with `seed` for "cv"."""
+    """The `train_split` of skorch: None without validation, the last frames for "inorder", blocks
+    for "block", frames drawn with `seed` for "cv"."""
     if not fraction:
         return None
     if mode == "inorder":
         return InOrderSplit(fraction)
+    if mode == "block":
+        return BlockSplit(fraction)
     return ValidSplit(cv=fraction, random_state=seed)
