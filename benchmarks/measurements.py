@@ -15,7 +15,7 @@ import time
 import numpy as np
 from setups import (
     CUTOFF,
-    MD_TURN,
+    MD_PERIOD,
     elements_of,
     functions,
     moving,
@@ -135,7 +135,7 @@ def molecular_dynamics(images, repeats):
         "energy and forces of a moved frame": moving(images[0], AmpTorch(trainer)),
         "energy and forces, every list anew": moving(images[0], AmpTorch(trainer, skin=0.0)),
     }
-    return in_turns(calls, max(2 * MD_TURN, repeats))
+    return in_turns(calls, max(MD_PERIOD + 1, repeats))
 
 
 def training(images, repeats):

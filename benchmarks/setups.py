@@ -14,7 +14,9 @@ CUTOFF = 6.5
 N_FRAMES = 8
 MD_STEP = 0.5  # fs
 MD_TEMPERATURE = 300.0  # K
-MD_TURN = 20  # steps after which the atoms go back the way they came
+# Steps after which the atoms have come back the way they went; an odd number, so that of calls in
+# turn not always the same one falls on the steps where the neighbours are searched anew.
+MD_PERIOD = 39
 
 THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREADS, "1")
@@ -116,7 +118,7 @@ def moving(image, calculator):
     def call():
         nonlocal count
         count += 1
-        atoms.set_positions(start + step * abs(count % (2 * MD_TURN) - MD_TURN))
+        atoms.set_positions(start + step * abs(count % MD_PERIOD - MD_PERIOD / 2))
         return atoms.get_forces()
 
     return call
