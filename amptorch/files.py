@@ -75,13 +75,22 @@ def images_of(frames):
 
 
 def labelled(images, prediction):
-    """Copies of `images` whose calculators hold the predicted energy and forces."""
+    """Copies of `images` whose calculators hold the predicted energy and forces.
+
+    Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), for the formats
+    that have a place for them, such as extended XYZ.
+    """
     copies = [atoms.copy() for atoms in images]
     for atoms, energy, forces in zip(
         copies, prediction["energy"], prediction["forces"], strict=True
     ):
         results = {"energy": energy} | ({"forces": forces} if len(forces) else {})
         atoms.calc = SinglePointCalculator(atoms, **results)
+    for atoms, energy in zip(copies, prediction.get("energy_uncertainty", ()), strict=False):
+        atoms.info["energy_uncertainty"] = energy
+    for atoms, forces in zip(copies, prediction.get("forces_uncertainty", ()), strict=False):
+        if len(forces):
+            atoms.arrays["forces_uncertainty"] = forces
     return copies
 
 
