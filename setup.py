@@ -8,7 +8,8 @@ HERE = Path(__file__).parent
 VERSION = "2.0.0.dev0"
 
 DASK = ["distributed>=2024.1"]
-TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6", *DASK]
+TUNE = ["optuna>=4"]
+TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6", *DASK, *TUNE]
 PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
 DOCS = ["pdoc>=14"]
 
@@ -46,6 +47,7 @@ setup(
         "profiling": PROFILING,
         "docs": DOCS,
         "dask": DASK,
+        "tune": TUNE,
         "dev": [
             *TEST,
             *PROFILING,

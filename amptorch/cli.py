@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.tuning import command as tuning
 from amptorch.profiling.command import profile
 
 logger = logging.getLogger("amptorch")
@@ -196,6 +197,10 @@ def predict(
     prediction = _load(checkpoint).predict(images, disable_tqdm=False)
     write_images(out, labelled(images, prediction), form)
     typer.echo(f"{len(images)} frames with predictions: {out}")
+
+
+app.command()(tuning.tune)
+app.command()(tuning.pick)
 
 
 @app.command()

@@ -1,0 +1,145 @@
+"""Structures, neighbour lists and fingerprints that all trials of a study share.
+
+A packed store (docs/store.md) in the study's folder. Neighbour lists reach as far as the longest
+cutoff of the search space, and are made once; the fingerprints and derivatives of a set of
+functions are made by the first trial that asks for it, and memory-mapped by all that follow.
+
+Sets are kept as a whole. Sharing the functions that two sets have in common was tried and left: of
+360 frames with 164 atoms, 72 functions take 6 s to make; kept in two parts, radial and angular,
+they take 2 s and 5 s, and every contraction half as long again, which over a trial of a minute is
+more than it saves.
+"""
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from amptorch.dataset.packed import StoreDataset
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.preprocessing import FeatureScaler, TargetScaler
+from amptorch.store import FrameStore, layout, preprocess
+
+logger = logging.getLogger(__name__)
+GB = 1e9
+DTYPE = "float32"
+# Frames whose fingerprints are held while the feature scaler is fitted.
+CHUNK = 512
+
+
+class Cache:
+    """The store in `folder` for the frames of `data` (what `preprocess` takes).
+
+    forces : whether derivatives are needed, too
+    limit : bytes that the sets may take; the least recently used are removed beyond it
+    """
+
+    def __init__(self, folder, data, forces=True, limit=10 * GB):
+        self.folder = Path(folder)
+        self.data = data
+        self.forces = forces
+        self.limit = limit
+
+    def begin(self, elements, cutoff, verbose=False):
+        """Make the structures and their neighbour lists up to `cutoff` (Å), once for all trials."""
+        nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
+        return self._made(nothing, None, verbose=verbose)
+
+    def store(self):
+        """The FrameStore."""
+        return FrameStore(self.folder)
+
+    def describe(self, descriptor):
+        """(FrameStore with the fingerprints of `descriptor`, seconds that making them took)."""
+        start = time.perf_counter()
+        store = self.store()
+        name = descriptor.descriptor_setup_hash
+        if not self._has(store, name):
+            store = self._made(descriptor, "stored" if self.forces else None)
+            self._make_room(name)
+        self._touch(store, name)
+        return store, time.perf_counter() - start
+
+    def dataset(self, setup, train, scaling, dtype):
+        """(StoreDataset of all frames whose scalers are fitted to those in `train`, seconds of
+        `describe`). setup: (fp_scheme, fp_params, cutoff_params, elements)."""
+        from amptorch.dataset import construct_descriptor
+
+        descriptor = construct_descriptor(setup)
+        store, seconds = self.describe(descriptor)
+        name = descriptor.descriptor_setup_hash
+
+        def chunks():
+            for first in range(0, len(train), CHUNK):
+                part = train[first : first + CHUNK]
+                yield store.fingerprints(name, part), store.frames(part).numbers
+
+        dataset = StoreDataset(
+            store,
+            setup,
+            self.forces,
+            scaling,
+            "stored" if self.forces else None,
+            DTYPE,
+            dtype,
+            FeatureScaler.from_chunks(chunks(), scaling, self.forces),
+            TargetScaler.from_arrays(store.energies[train], True if self.forces else None),
+        )
+        return dataset, seconds
+
+    def _has(self, store, name):
+        derivatives = not self.forces or store.has_derivatives(name, DTYPE)
+        return store.has_fingerprints(name) and derivatives
+
+    def _made(self, descriptor, derivatives, verbose=False):
+        # A store has one writer at a time and turns others away; here they wait.
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.parent / f".{self.folder.name}.lock"):
+            return preprocess(
+                self.data,
+                descriptor,
+                self.folder,
+                derivatives=derivatives,
+                derivative_dtype=DTYPE,
+                forces=self.forces,
+                verbose=verbose,
+            )
+
+    def _touch(self, store, name):
+        for number in range(store.n_shards):
+            os.utime(layout.fingerprint_entry(layout.shard_folder(self.folder, number), name))
+
+    def _make_room(self, keep):
+        """Remove the sets that were not used for longest, but not the one named `keep`.
+
+        A trial that is using one keeps its mappings until it ends.
+        """
+        sets = {}
+        for entry in self.folder.glob("shards/*/fingerprints/*.json"):
+            shard, name = entry.parents[1], entry.stem
+            paths = [entry, layout.fingerprint_file(shard, name)]
+            paths.append(layout.derivative_folder(shard, name, DTYPE))
+            used, size, parts = sets.get(name, (0.0, 0, []))
+            used = max(used, entry.stat().st_mtime)
+            sets[name] = used, size + sum(map(_size, paths)), parts + paths
+        total = sum(size for _, size, _ in sets.values())
+        for name, (_, size, paths) in sorted(sets.items(), key=lambda item: item[1][0]):
+            if total <= self.limit:
+                break
+            if name != keep:
+                total -= size
+                logger.info("fingerprints %s are removed to make room", name)
+                for path in paths:
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
+
+
+def _size(path):
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.iterdir())
+    return path.stat().st_size if path.exists() else 0

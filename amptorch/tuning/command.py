@@ -1,0 +1,149 @@
+"""The commands `amptorch tune` and `amptorch pick`. Heavy imports stand inside."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text):
+    """Seconds out of "90", "45s", "30min" or "2h"; ValueError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)\s*", str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is no time such as 90s, 30min or 2h")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def tune(
+    train: Annotated[str, typer.Option(help="Frames to train on, as ase.io.read takes them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; gone on with if it is there.")],
+    test: Annotated[
+        str | None, typer.Option(help="Frames that are looked at once, at the end.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time in all, such as 2h: search, then training.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML or JSON: AtomsTrainer's sections, and `tuning`.")
+    ] = None,
+    trial_seconds: Annotated[
+        float | None, typer.Option(help="Training time of a trial; default 60.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna's storage; default: SQLite in the folder.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; default: one a core; 0: none.")
+    ] = None,
+):
+    """Search for symmetry functions, network and training together, then train the best.
+
+    The same command goes on with a study that was stopped, and joins one that runs elsewhere.
+    """
+    from amptorch.files import read_config
+    from amptorch.tuning.run import tune as run
+
+    settings = {} if config is None else read_config(config)
+    if trial_seconds is not None:
+        settings["tuning"] = {**(settings.get("tuning") or {}), "trial_seconds": trial_seconds}
+    tuned = run(
+        train,
+        out,
+        test,
+        trials,
+        None if time is None else seconds_of(time),
+        settings,
+        storage,
+        workers,
+    )
+    typer.echo(_outcome(tuned))
+
+
+def pick(
+    out: Annotated[Path, typer.Argument(help="Folder of a study of `amptorch tune`.")],
+    trial: Annotated[int | None, typer.Option(min=0, help="This trial.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="The most accurate that takes at most so many µs/atom.")
+    ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="The cheapest whose error is at most this.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Write its configuration here, for `amptorch train`.")
+    ] = None,
+):
+    """Show which trials are the best for what they cost, and pick one of them."""
+    from amptorch.tuning.picking import front_of, pick_trial, train_config
+
+    front = front_of(out)
+    if (trial, max_cost, max_error) == (None, None, None):
+        typer.echo(front_table(front))
+        return
+    record = pick_trial(out, trial, max_cost, max_error)
+    text = yaml.safe_dump(train_config(record), sort_keys=False)
+    if config is None:
+        typer.echo(text)
+        return
+    from amptorch.files import check_output
+
+    check_output(config, overwrite=False)
+    config.write_text(text, encoding="utf8")
+    typer.echo(
+        f"trial {record['number']}: error {record['error']:.4g}, {record['cost']:.3g} µs/atom\n"
+        f"configuration: {config}"
+    )
+
+
+def front_table(front):
+    """Text of the Pareto front: records of trials, the cheapest first."""
+    lines = [f"{'trial':>6} {'error':>10} {'µs/atom':>10}  {'meV/atom':>10} {'eV/Å':>8}"]
+    for record in front:
+        errors = record["errors"]
+        forces = f"{errors['forces']['rmse']:.3f}" if "forces" in errors else ""
+        lines.append(
+            f"{record['number']:>6} {record['error']:>10.4g} {record['cost']:>10.3g}  "
+            f"{errors['energy']['rmse']:>10.2f} {forces:>8}"
+        )
+    return "\n".join(lines)
+
+
+def _outcome(tuned):
+    from amptorch.tuning.picking import front_of
+
+    best = tuned.best
+    lines = [
+        "\nbest for what they cost (errors on validation frames, RMSE):",
+        front_table(front_of(tuned.out)),
+        f"\nbest trial:  {best['number']}, error {best['error']:.4g}",
+        f"parameters:  {json.dumps(best['params'])}",
+    ]
+    if tuned.chosen is not None:
+        lines.append(f"chosen:      {tuned.chosen}")
+    if tuned.baseline is not None:
+        lines.append(f"baseline:    {tuned.baseline}")
+    if tuned.test is not None:
+        lines.append("\nerrors on the test frames, which nothing was decided by:")
+        for name in ("chosen", "baseline"):
+            if name in tuned.test:
+                lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
+    return "\n".join(lines)
+
+
+def errors_line(errors):
+    """One line of RMSE and MAE, with all frames and without the outliers."""
+    parts = []
+    for label, part in (("", errors), ("without outliers ", errors.get("without_outliers"))):
+        if part is not None:
+            energy = part["energy"]
+            text = f"{label}RMSE {energy['rmse']:.2f}, MAE {energy['mae']:.2f} meV/atom"
+            if "forces" in part:
+                forces = part["forces"]
+                text += f"; RMSE {forces['rmse']:.3f}, MAE {forces['mae']:.3f} eV/Å"
+            parts.append(f"{text} ({part['frames']} frames)")
+    return "; ".join(parts)

@@ -1,0 +1,130 @@
+"""After the search: the best trials and the baseline are trained for long, and tested once."""
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+
+from amptorch.frames import Frames, read_images
+from amptorch.trainer import AtomsTrainer
+from amptorch.tuning.ensemble import Ensemble
+from amptorch.tuning.errors import summary
+from amptorch.tuning.settings import configuration
+from amptorch.tuning.study import completed, read_json, write_json
+
+logger = logging.getLogger(__name__)
+PLAN, TEST = "plan.json", "test.json"
+BASELINE = "baseline"
+# Times that of a trial, where no time is given in all.
+LONGER = 10
+# Share of the time that is left which starting, describing and predicting may take.
+RESERVE = 0.05
+
+
+def make_plan(problem, study, seconds_left, workers):
+    """Decide, once, what is trained and for how long: `final/plan.json`.
+
+    The best trials of different configurations and the baseline, each for the same time, so that
+    they can be compared. Returns the plan.
+    """
+    path = problem.out / "final" / PLAN
+    if path.exists():
+        return read_json(path)
+    best, seen = [], []
+    for trial in completed(study):
+        if trial.params not in seen and len(best) < problem.tuning.members:
+            seen.append(trial.params)
+            best.append(trial)
+    if not best:
+        raise ValueError(
+            f"no trial gave an error, so that there is nothing to train; {problem.out}/trials says "
+            "what went wrong in each"
+        )
+    budget = _budget(problem.tuning, seconds_left, len(best) + 1, workers)
+    params = {f"member-{k}": (trial.number, trial.params) for k, trial in enumerate(best, 1)}
+    params[BASELINE] = None, problem.space.baseline()
+    trainings = {}
+    for k, (name, (number, values)) in enumerate(params.items()):
+        config = configuration(
+            values, problem.base, problem.functions(values), budget, problem.tuning.seed + k
+        )
+        trainings[name] = {"trial": number, "params": values, "config": config}
+    plan = {"budget": budget, "trainings": trainings}
+    write_json(path, plan)
+    return plan
+
+
+def _budget(tuning, seconds_left, n_trainings, workers):
+    if tuning.final_epochs is not None:
+        return {"epochs": tuning.final_epochs}
+    if tuning.final_seconds is not None:
+        return {"seconds": tuning.final_seconds}
+    if seconds_left is not None:
+        rounds = math.ceil(n_trainings / workers)
+        return {"seconds": max((1 - RESERVE) * seconds_left / rounds, tuning.trial_seconds)}
+    if tuning.trial_epochs is not None:
+        return {"epochs": LONGER * tuning.trial_epochs}
+    return {"seconds": LONGER * tuning.trial_seconds}
+
+
+def missing(out, plan):
+    """Names of the trainings that have no result yet."""
+    return [name for name in plan["trainings"] if not _result(out, name).exists()]
+
+
+def _result(out, name):
+    return Path(out) / "final" / name / "result.json"
+
+
+def collect(out, plan):
+    """The chosen model, a trainer or an Ensemble, and the baseline (None where it failed), after
+    all trainings. The ensemble is saved in `final/ensemble`.
+
+    Raises ValueError where all members failed.
+    """
+    out = Path(out)
+    members, baseline, failed = [], None, []
+    for name in plan["trainings"]:
+        result = read_json(_result(out, name))
+        if "failed" in result:
+            failed.append(f"{name}: {result['failed']}")
+            logger.warning("the training %s failed: %s", name, result["failed"])
+            continue
+        trainer = AtomsTrainer()
+        trainer.load_pretrained(str(out / result["checkpoint"]))
+        if name == BASELINE:
+            baseline = trainer
+        else:
+            members.append(trainer)
+    if not members:
+        raise ValueError(f"the trainings of the best trials all failed: {'; '.join(failed)}")
+    if len(members) == 1:
+        return members[0], baseline
+    chosen = Ensemble(members)
+    folder = out / "final" / "ensemble"
+    if not (folder / "ensemble.json").exists():
+        chosen.save(folder)
+    return chosen, baseline
+
+
+def test_once(out, chosen, baseline, test, elements, above):
+    """Errors of the chosen model and of the baseline on the test frames, which nothing before this
+    has looked at; kept in `test.json`, and read from there ever after."""
+    path = Path(out) / TEST
+    if path.exists():
+        return read_json(path)
+    images = read_images(test)
+    frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.forcetraining)
+    result = {"outliers_above": above}
+    for name, model in (("chosen", chosen), (BASELINE, baseline)):
+        if model is None:
+            continue
+        prediction = model.predict(images)
+        forces = np.concatenate(prediction["forces"]) if chosen.forcetraining else None
+        result[name] = summary(frames, np.array(prediction["energy"]), forces, above)
+        result[name]["energies"] = [float(energy) for energy in prediction["energy"]]
+        if "energy_uncertainty_per_atom" in prediction:
+            result[name]["energy_uncertainty_per_atom"] = prediction["energy_uncertainty_per_atom"]
+    write_json(path, result)
+    return result

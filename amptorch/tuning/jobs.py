@@ -1,0 +1,84 @@
+"""The jobs of a study: to run a trial, and to train one of the best for long."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from amptorch.trainer.restart import newest_run
+from amptorch.tuning.cache import GB, Cache
+from amptorch.tuning.objective import FAILURES, Objective, Problem
+from amptorch.tuning.settings import split_config
+from amptorch.tuning.study import (
+    open_storage,
+    open_study,
+    quiet_optuna,
+    read_json,
+    this_process,
+    write_json,
+)
+from amptorch.tuning.training import StoreTrainer, epoch_columns
+
+logger = logging.getLogger(__name__)
+SETTINGS = "settings.json"
+
+
+def load_problem(out):
+    """The Problem of the study in the folder `out`, as `settings.json` says."""
+    out = Path(out)
+    about = read_json(out / SETTINGS)
+    tuning, base, space = split_config(about["config"])
+    forces = base["model"].get("get_forces", True)
+    cache = Cache(out / "cache" / "store", about["data"], forces, tuning.disk * GB)
+    folds = [
+        (np.array(fold["train"], dtype=np.int64), np.array(fold["validate"], dtype=np.int64))
+        for fold in about["folds"]
+    ]
+    return Problem(
+        out, tuning, base, space, cache, about["elements"], folds, about["outliers_above"]
+    )
+
+
+class Jobs:
+    """Does the jobs of one process: {"job": "trial"} or {"job": "train", "name": …}.
+
+    seed: numbers that no other process has.
+    """
+
+    def __init__(self, out, storage, study, seed):
+        self.problem = load_problem(out)
+        self.objective = Objective(self.problem)
+        with quiet_optuna():
+            self.study = open_study(
+                open_storage(storage), study, self.problem.tuning, [self.problem.tuning.seed, *seed]
+            )
+
+    def __call__(self, job):
+        """The answer to a job."""
+        if job["job"] == "train":
+            return self._train(job["name"])
+        with quiet_optuna():
+            self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
+        return {"done": True, "worker": this_process()}
+
+    def _train(self, name):
+        """Train as `final/plan.json` says for `name`, on all training frames; a training that was
+        begun is gone on with."""
+        folder = self.problem.out / "final" / name
+        plan = read_json(folder.parent / "plan.json")["trainings"][name]
+        config = plan["config"]
+        config["cmd"] |= {"run_dir": str(folder), "debug": False}
+        try:
+            n_frames = self.problem.cache.store().n_frames
+            dataset, _ = self.problem.dataset(config, np.arange(n_frames))
+            trainer = StoreTrainer(config, dataset)
+            trainer.train(resume=newest_run(folder) is not None)
+            result = {
+                "checkpoint": str(trainer.cp_dir.relative_to(self.problem.out)),
+                "epochs": epoch_columns(trainer.net.history),
+            }
+        except FAILURES as error:
+            result = {"failed": f"{type(error).__name__}: {error}"}
+            logger.exception("training %s failed", name)
+        write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
+        return {"done": True, "worker": this_process()}

@@ -1,0 +1,185 @@
+"""What a trial does: parameters in, error and cost out, and a record of how it went."""
+
+import time
+
+import numpy as np
+from optuna import TrialPruned
+
+from amptorch.config import Config
+from amptorch.tuning.errors import combined, mean_of
+from amptorch.tuning.functions import by_recipe, by_selection
+from amptorch.tuning.recipes import pair_distances
+from amptorch.tuning.settings import configuration
+from amptorch.tuning.study import this_process, write_record
+from amptorch.tuning.training import (
+    RUNGS,
+    Diverged,
+    Reports,
+    StoreTrainer,
+    epoch_columns,
+    errors_of,
+    microseconds_per_atom,
+)
+
+# What a trial's parameters may lead to; anything else is a bug and ends the worker.
+FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError)
+
+
+class Problem:
+    """The frames of a study as its trials see them.
+
+    out: the study's folder; tuning, base, space: see `settings.split_config`; cache: a Cache that
+    has begun; folds: [(train, validate)]; outliers: eV per atom, see `errors.outlier_energy`.
+    """
+
+    def __init__(self, out, tuning, base, space, cache, elements, folds, outliers):
+        self.out = out
+        self.tuning = tuning
+        self.base = base
+        self.space = space
+        self.cache = cache
+        self.elements = elements
+        self.folds = folds
+        self.outliers = outliers
+        self._distances = None
+
+    def functions(self, params):
+        """`fp_params` of a trial, or None where the configuration fixes them."""
+        if "cutoff" not in params:
+            return None
+        store = self.cache.store()
+        # The training frames of the first fold: no validation frame says where functions stand.
+        frames = store.frames(self.folds[0][0])
+        if self._distances is None:
+            neighbors = store.neighbors(self.folds[0][0])
+            self._distances = pair_distances(frames, neighbors, elements=self.elements)
+        if params["selection"] == "none":
+            return by_recipe(params, self._distances)
+        most = int(self.space.domains["functions"].highest())
+        ranked = self.out / "cache" / "ranked"
+        return by_selection(params, self._distances, frames, ranked, most)
+
+    def budget(self, folds=1):
+        """Of one of the trainings of a trial."""
+        if self.tuning.trial_epochs is not None:
+            return {"epochs": self.tuning.trial_epochs}
+        return {"seconds": self.tuning.trial_seconds / folds}
+
+    def dataset(self, config, train):
+        """(StoreDataset, seconds its fingerprints took) for a trial's configuration."""
+        settings = Config.from_dict(config)
+        options = settings.dataset
+        setup = (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
+        return self.cache.dataset(setup, train, options.scaling, settings.cmd.dtype)
+
+    def error(self, result):
+        """The number that is minimised, see `errors.combined`."""
+        return combined(result, self.tuning.metric, self.tuning.force_weight)
+
+
+class Objective:
+    """Called by Optuna with a trial; returns its error, or [error, cost]."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        self.counts = problem.cache.store().counts
+
+    def __call__(self, trial):
+        trial.set_user_attr("worker", this_process())
+        record = {"number": trial.number, "worker": this_process(), "begun": time.time()}
+        seconds = record["seconds"] = {"fingerprints": 0.0, "training": 0.0, "evaluation": 0.0}
+        try:
+            value = self._run(trial, record, seconds)
+            record["state"] = "complete"
+        except TrialPruned as ended:
+            record["state"] = "diverged" if isinstance(ended, Diverged) else "pruned"
+            record["reason"] = str(ended)
+            trial.set_user_attr("reason", str(ended))
+            raise
+        except FAILURES as error:
+            record["state"] = "failed"
+            record["reason"] = f"{type(error).__name__}: {error}"
+            trial.set_user_attr("reason", record["reason"])
+            raise
+        finally:
+            if "state" in record:
+                write_record(self.problem.out, record)
+        return value
+
+    def _run(self, trial, record, seconds):
+        problem = self.problem
+        params = record["params"] = problem.space.suggest(trial)
+        start = time.perf_counter()
+        fp_params = problem.functions(params)
+        seconds["fingerprints"] += time.perf_counter() - start
+        budget = problem.budget(len(problem.folds))
+        config = record["config"] = configuration(
+            params, problem.base, fp_params, budget, problem.tuning.seed
+        )
+        record["epochs"], record["folds"] = [], []
+        for fold, (train, validate) in enumerate(problem.folds):
+            dataset, taken = problem.dataset(config, train)
+            seconds["fingerprints"] += taken
+            reports = Reports(budget, self._error_of_row, self._reporter(trial, record, fold))
+            trainer = StoreTrainer(
+                {**config, "cmd": {**config["cmd"], "debug": True}},
+                dataset,
+                train,
+                validate,
+                [("reports", reports)],
+            )
+            start = time.perf_counter()
+            try:
+                trainer.train()
+            finally:
+                seconds["training"] += time.perf_counter() - start
+                if trainer.net is not None and getattr(trainer.net, "initialized_", False):
+                    record["epochs"].append(epoch_columns(trainer.net.history))
+            start = time.perf_counter()
+            record["folds"].append(errors_of(trainer, validate, problem.outliers))
+            seconds["evaluation"] += time.perf_counter() - start
+        record["errors"] = mean_of(record["folds"])
+        record["error"] = problem.error(record["errors"])
+        if not np.isfinite(record["error"]):
+            raise Diverged("the error is not finite")
+        start = time.perf_counter()
+        frames = dataset.store.frames(validate)
+        record["cost"] = microseconds_per_atom(trainer.potential, frames)
+        seconds["evaluation"] += time.perf_counter() - start
+        record["n_functions"] = dataset.descriptor.n_features
+        record["n_parameters"] = trainer.model.num_params
+        for name in ("error", "cost", "n_functions", "n_parameters"):
+            trial.set_user_attr(name, record[name])
+        values = [record["error"], record["cost"]]
+        return values if len(problem.tuning.objectives) > 1 else values[0]
+
+    def _reporter(self, trial, record, fold):
+        """What a training of fold `fold` tells its error to, between 0 and the end of its budget;
+        raises TrialPruned where the trial is not worth going on with."""
+        problem, folds = self.problem, len(self.problem.folds)
+
+        def report(share, error):
+            if len(problem.tuning.objectives) > 1:
+                return
+            before = [problem.error(result) for result in record["folds"]]
+            mean = float(np.mean([*before, error]))
+            step = max(1, int(RUNGS * (fold + share) / folds))
+            record.setdefault("reports", []).append([step, mean])
+            trial.report(mean, step)
+            if trial.should_prune():
+                raise TrialPruned(
+                    f"its error of {mean:.4g} after {(fold + share) / folds:.0%} of its budget was "
+                    "not among the best of the trials that got so far"
+                )
+
+        return report
+
+    def _error_of_row(self, row):
+        """The error out of an epoch's history. That has energies per frame, of which the mean
+        number of atoms makes energies per atom: near enough to compare trials."""
+        power = 0.5 if "val_energy_mse" in row else 1.0
+        name = "mse" if power == 0.5 else "mae"
+        error = 1000 * row[f"val_energy_{name}"] ** power / self.counts.mean()
+        if f"val_forces_{name}" in row:
+            error += self.problem.tuning.force_weight * row[f"val_forces_{name}"] ** power
+        return float(error)

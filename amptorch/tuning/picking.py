@@ -1,0 +1,66 @@
+"""Picking a trial out of a study's records, by its error or its cost."""
+
+from pathlib import Path
+
+from amptorch.tuning.study import read_records
+
+# Of a trial's configuration, what belongs to its short training alone.
+BUDGET = ("max_seconds", "epochs", "scheduler")
+
+
+def completed_records(out):
+    """Records of the trials that gave an error; FileNotFoundError or ValueError where there are
+    none."""
+    if not (Path(out) / "trials").is_dir():
+        raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no trials")
+    records = [record for record in read_records(out) if record["state"] == "complete"]
+    if not records:
+        raise ValueError(f"no trial in {str(out)!r} gave an error yet")
+    return records
+
+
+def front_of(out):
+    """Records of the trials than which none is both more accurate and cheaper, the cheapest
+    first."""
+    front = []
+    for record in sorted(completed_records(out), key=lambda r: (r["cost"], r["error"])):
+        if not front or record["error"] < front[-1]["error"]:
+            front.append(record)
+    return front
+
+
+def pick_trial(out, trial=None, max_cost=None, max_error=None):
+    """The record of a trial: that of the number, the most accurate within a cost (µs/atom), or the
+    cheapest within an error; ValueError where there is none, or not exactly one of these is given.
+    """
+    if sum(value is not None for value in (trial, max_cost, max_error)) != 1:
+        raise ValueError("give one of trial, max_cost and max_error")
+    records = completed_records(out)
+    if trial is not None:
+        found = [record for record in records if record["number"] == trial]
+        if not found:
+            raise ValueError(f"trial {trial} is not among those that gave an error")
+        return found[0]
+    front = front_of(out)
+    if max_cost is not None:
+        within = [record for record in front if record["cost"] <= max_cost]
+        if not within:
+            raise ValueError(f"the cheapest trial takes {front[0]['cost']:.3g} µs/atom")
+        return within[-1]
+    within = [record for record in front if record["error"] <= max_error]
+    if not within:
+        raise ValueError(f"the most accurate trial has an error of {front[-1]['error']:.4g}")
+    return within[0]
+
+
+def train_config(record, minutes=30):
+    """The configuration of a trial for `amptorch train`, with `minutes` for its training."""
+    config = {name: dict(section) for name, section in record["config"].items()}
+    optim = config["optim"]
+    timed = {"optim": {"max_seconds": 60.0 * minutes, "epochs": 1_000_000}}
+    if record["params"].get("schedule") == "cosine":
+        timed["optim"]["scheduler"] = {"policy": "cosine_time", "params": {}}
+    config["optim"] = {key: value for key, value in optim.items() if key not in BUDGET}
+    config["optim"] |= timed["optim"]
+    config["cmd"] = {key: value for key, value in config["cmd"].items() if key != "verbose"}
+    return config

@@ -1,0 +1,402 @@
+"""`tune`: a study from its frames to the models that come out of it."""
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.io import write
+from filelock import FileLock, Timeout
+
+from amptorch.config import to_json
+from amptorch.frames import Frames, read_images
+from amptorch.threads import num_threads
+from amptorch.tuning import final
+from amptorch.tuning.errors import outlier_energy
+from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
+from amptorch.tuning.settings import configuration, split_config
+from amptorch.tuning.splits import correlation
+from amptorch.tuning.study import (
+    completed,
+    counted,
+    fail_trials_of,
+    gone,
+    open_storage,
+    open_study,
+    pareto_front,
+    quiet_optuna,
+    read_json,
+    read_records,
+    write_json,
+)
+from amptorch.tuning.workers import Workers
+
+logger = logging.getLogger(__name__)
+# A trial is begun while at least this share of its time is left.
+WORTH_BEGINNING = 0.5
+
+
+@dataclass
+class Tuned:
+    """What came out of `tune`.
+
+    out: the study's folder; study: the optuna.Study; best: {"number", "params", "error", "cost"}
+    of the best trial; chosen, baseline: folders of the models (None without a final training);
+    test: errors on the test frames, {"chosen": …, "baseline": …}, or None.
+    """
+
+    out: Path
+    study: object
+    best: dict
+    chosen: Path | None = None
+    baseline: Path | None = None
+    test: dict | None = None
+
+
+def tune(
+    train,
+    out,
+    test=None,
+    trials=None,
+    seconds=None,
+    config=None,
+    storage=None,
+    workers=None,
+):
+    """Search for symmetry functions, network and training together, then train the best for long.
+
+    Parameters
+    ----------
+    train : path that ASE reads, or list of ase.Atoms, with energies and forces
+    out : folder for everything; the same call goes on with the study that is there
+    test : frames that are looked at once, after all decisions
+    trials, seconds : when to stop, of which at least one is needed: trials that are over in all, or
+        time in all (earlier calls included), of which `tuning.search_share` is for the search
+    config : dictionary of AtomsTrainer's sections, and of a section `tuning`, see `TuningConfig`
+    storage : URL of Optuna's, "journal:FILE", or None for an SQLite file in `out`
+    workers : processes, one a core where None; 0 runs everything in this process
+
+    Returns `Tuned`. Raises ValueError, TypeError or OSError that names the key, file or frame that
+    cannot be used, before any work; RuntimeError where worker processes cannot run at all. An
+    interruption, even a kill, leaves a study that the same call goes on with.
+    """
+    out = Path(out).absolute()
+    if trials is None and seconds is None:
+        raise ValueError("say how long to search: give trials or a time")
+    for name, value in (("trials", trials), ("time", seconds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+    about = _prepare(train, out, test, config)
+    url = storage or f"sqlite:///{out / 'study.db'}"
+    workers = num_threads() if workers is None else workers
+    with quiet_optuna():
+        study = open_study(open_storage(url), about["study"], split_config(about["config"])[0])
+    problem = load_problem(out)
+    problem.cache.begin(about["elements"], about["cutoff"])
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(problem.space.baseline(), user_attrs={"baseline": True})
+    lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
+    if lost:
+        logger.info("trials %s were cut off and will be run again", lost)
+    clock = Clock(out)
+    run = _Run(problem, study, url, workers, clock, trials, seconds)
+    try:
+        run.search()
+        return run.finish(test)
+    finally:
+        clock.stop()
+
+
+def _prepare(train, out, test, config):
+    """Check everything, and write or compare `settings.json`; returns its content."""
+    config = to_json(config or {})
+    tuning, base, space = split_config(config)
+    forces = base["model"].get("get_forces", True)
+    images = read_images(train)
+    frames = Frames.from_atoms(
+        images, base["dataset"].get("elements"), energies=True, forces=forces
+    )
+    found = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+    elements = base["dataset"].get("elements") or found
+    if test is not None:
+        _check_test(test, found, forces)
+    folds = tuning.validation.split(len(frames), tuning.seed)
+    _check_folds(frames, folds)
+    about = {
+        "config": config,
+        "train": _digest(frames),
+        "elements": elements,
+        "frames": len(frames),
+        "outliers_above": outlier_energy(frames),
+        "correlation": correlation(frames.energies / frames.counts),
+        "folds": [{"train": a.tolist(), "validate": b.tolist()} for a, b in folds],
+        "cutoff": _cutoff(base, space, elements),
+    }
+    identity = json.dumps(
+        [about["train"], config.get("tuning", {}).get("space"), base], default=str
+    )
+    identity += json.dumps(tuning.identity())
+    about["study"] = f"tune-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    path = out / SETTINGS
+    if path.exists():
+        _check_same(read_json(path), about, out)
+        return read_json(path)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{str(out)!r} has other files in it and no study; give a new folder")
+    (out / "cache").mkdir(parents=True, exist_ok=True)
+    about["data"] = _data(train, images, out)
+    write_json(path, about)
+    logger.info("%d training frames; %s", len(frames), tuning.validation.describe())
+    logger.info(
+        "energies of consecutive frames correlate with %.2f%s",
+        about["correlation"],
+        ": frames drawn at random would flatter" if about["correlation"] > 0.3 else "",
+    )
+    return about
+
+
+def _check_test(test, elements, forces):
+    """That the test frames can be used; their energies and forces are not looked at."""
+    try:
+        Frames.from_atoms(read_images(test), elements, energies=True, forces=forces)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"test frames: {error}") from error
+
+
+def _check_folds(frames, folds):
+    for fold, (train, validate) in enumerate(folds):
+        known = set(frames.select(train).numbers)
+        unknown = set(frames.select(validate).numbers) - known
+        if unknown:
+            raise ValueError(
+                f"fold {fold} would validate on {chemical_symbols[min(unknown)]}, which none of "
+                "its training frames holds; use more frames, or tuning.validation.method: random"
+            )
+
+
+def _cutoff(base, space, elements):
+    """The longest that any trial may ask for."""
+    if space.largest_cutoff() is not None:
+        return float(space.largest_cutoff())
+    from amptorch.descriptor.Gaussian import Gaussian
+
+    options = base["dataset"]
+    return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
+
+
+def _digest(frames):
+    digest = hashlib.sha256()
+    for array in (frames.numbers, frames.positions, frames.cells, frames.energies, frames.forces):
+        digest.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
+    return digest.hexdigest()
+
+
+def _data(train, images, out):
+    """What `preprocess` reads the frames from: the user's file, or one of what was given."""
+    if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
+        return str(Path(train).absolute())
+    path = out / "cache" / "frames.traj"
+    write(path, images)
+    return str(path)
+
+
+def _check_same(before, now, out):
+    for key, what in (("train", "training frames"), ("study", "settings")):
+        if before[key] != now[key]:
+            raise ValueError(
+                f"{str(out)!r} holds a study of other {what}; give another folder, or what it was "
+                f"begun with ({out / SETTINGS})"
+            )
+
+
+class Clock:
+    """Seconds that the calls for a study took in all on this machine, killed ones included."""
+
+    def __init__(self, out):
+        self.path = Path(out) / f"clock-{socket.gethostname()}.json"
+        self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
+        self.begun = time.monotonic()
+
+    def __call__(self):
+        return self.before + time.monotonic() - self.begun
+
+    def stop(self):
+        """Write down how long it has been."""
+        write_json(self.path, {"seconds": self()})
+
+
+class _Run:
+    """One call of `tune`, once everything is there."""
+
+    def __init__(self, problem, study, url, workers, clock, trials, seconds):
+        self.problem = problem
+        self.study = study
+        self.url = url
+        self.workers = workers
+        self.clock = clock
+        self.trials = trials
+        self.seconds = seconds
+        self.given = 0
+        self.shown = {trial.number for trial in counted(study)}
+
+    def search(self):
+        """Run trials until there are enough, or the time for it is over."""
+        if (self.problem.out / "final" / final.PLAN).exists():
+            logger.info("the search of this study is over: its best trials are in training")
+        else:
+            self._run(self._take_trial, self._trial_done)
+
+    def finish(self, test):
+        """Train the best, and test; in one process of all that work on the study."""
+        out = self.problem.out
+        if not completed(self.study):
+            raise ValueError(
+                f"no trial gave an error; {out / 'trials'} says what went wrong in each"
+            )
+        best = completed(self.study)[0]
+        tuned = Tuned(out, self.study, {"number": best.number, "params": best.params})
+        tuned.best |= {name: best.user_attrs[name] for name in ("error", "cost")}
+        self._write_summary(tuned)
+        if not self.problem.tuning.members:
+            return tuned
+        lock = FileLock(out / ".final.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            logger.info("another process of this study trains the best trials")
+            return tuned
+        try:
+            self._train_best(tuned, test)
+        finally:
+            lock.release()
+        return tuned
+
+    def _train_best(self, tuned, test):
+        out, problem = self.problem.out, self.problem
+        left = None if self.seconds is None else max(0.0, self.seconds - self.clock())
+        plan = final.make_plan(problem, self.study, left, max(self.workers, 1))
+        names = final.missing(out, plan)
+        if names:
+            logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
+        left = iter([{"job": "train", "name": name} for name in names])
+        self._run(lambda: next(left, None), self._training_done)
+        chosen, baseline = final.collect(out, plan)
+        tuned.chosen = out / "final" / "ensemble"
+        if not tuned.chosen.exists():
+            tuned.chosen = Path(chosen.cp_dir or out)
+        tuned.baseline = None if baseline is None else out / self._folder(final.BASELINE)
+        if tuned.chosen == out:
+            tuned.chosen = out / self._folder("member-1")
+        if test is not None:
+            above = read_json(out / SETTINGS)["outliers_above"]
+            elements = self.problem.elements
+            tuned.test = final.test_once(out, chosen, baseline, test, elements, above)
+        self._write_summary(tuned)
+
+    def _folder(self, name):
+        return read_json(self.problem.out / "final" / name / "result.json")["checkpoint"]
+
+    def _run(self, take, done):
+        """Do jobs in worker processes, or in this one where there are none."""
+        first = {"storage": self.url, "study": self.study.study_name}
+        if self.workers == 0:
+            jobs = Jobs(self.problem.out, self.url, self.study.study_name, [0, time.time_ns()])
+            while (job := take()) is not None:
+                jobs(job)
+                done(job)
+            return
+        with Workers(self.problem.out, self.workers, first, self._died) as workers:
+            try:
+                workers.run(take, done)
+            except KeyboardInterrupt:
+                logger.info("interrupted; the same command goes on with the study")
+                raise
+            finally:
+                workers.close()
+                fail_trials_of(
+                    self.study, self.problem.out, gone, "the study was interrupted", again=True
+                )
+
+    def _take_trial(self):
+        """The next job, or None; called with no other call of it going on."""
+        self.clock.stop()
+        if self.seconds is not None:
+            limit = self.seconds * (self.problem.tuning.search_share if self._trains else 1)
+            # A trial by epochs takes what it takes.
+            needed = 0.0
+            if self.problem.tuning.trial_epochs is None:
+                needed = WORTH_BEGINNING * self.problem.tuning.trial_seconds
+            if self.clock() + needed > limit:
+                return None
+        if self.trials is not None and len(counted(self.study)) + self.given >= self.trials:
+            return None
+        self.given += 1
+        return {"job": "trial"}
+
+    @property
+    def _trains(self):
+        return self.problem.tuning.members > 0
+
+    def _trial_done(self, job):
+        self.given -= 1
+        for record in read_records(self.problem.out):
+            if record["number"] not in self.shown:
+                self.shown.add(record["number"])
+                logger.info("%s", line_of(record))
+
+    def _training_done(self, job):
+        self.clock.stop()
+        logger.info("%s is trained", job["name"])
+
+    def _died(self, pid, reason):
+        fail_trials_of(
+            self.study, self.problem.out, lambda worker: worker.endswith(f":{pid}"), reason
+        )
+        logger.warning("%s", reason)
+
+    def _write_summary(self, tuned):
+        """`summary.json` and `best.json`: what a report and `amptorch pick` begin with."""
+        out = self.problem.out
+        best = next(r for r in read_records(out) if r["number"] == tuned.best["number"])
+        write_json(out / "best.json", best["config"])
+        front = [
+            {"number": t.number, "error": t.user_attrs["error"], "cost": t.user_attrs["cost"]}
+            for t in pareto_front(self.study)
+        ]
+        states = [record["state"] for record in read_records(out)]
+        write_json(
+            out / "summary.json",
+            {
+                "best": tuned.best,
+                "pareto_front": front,
+                "trials": {state: states.count(state) for state in sorted(set(states))},
+                "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
+                "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
+                "validation": self.problem.tuning.validation.describe(),
+                "seconds": self.clock(),
+            },
+        )
+
+
+def line_of(record):
+    """One line about a trial."""
+    name = f"trial {record['number']}"
+    if record["state"] != "complete":
+        return f"{name} {record['state']}: {record['reason'].splitlines()[0]}"
+    errors, text = record["errors"], f"{record['errors']['energy']['rmse']:.2f} meV/atom"
+    if "forces" in errors:
+        text += f", {errors['forces']['rmse']:.3f} eV/Å"
+    return f"{name}: {text}, {record['cost']:.1f} µs/atom"
+
+
+def config_of(problem, params, budget):
+    """The dictionary for AtomsTrainer with these parameters, for `amptorch train`."""
+    return configuration(
+        params, problem.base, problem.functions(params), budget, problem.tuning.seed
+    )

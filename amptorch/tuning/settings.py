@@ -1,0 +1,161 @@
+"""The section `tuning` of a configuration: every key with its default and its meaning."""
+
+# ruff: noqa: RUF009 (`option` only wraps dataclasses.field)
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from amptorch.checks import choice, mapping, number
+from amptorch.config import Config, _Section, count, option
+from amptorch.tuning.errors import FORCE_WEIGHT
+from amptorch.tuning.space import Space
+from amptorch.tuning.splits import Validation
+
+SAMPLERS = ("tpe", "random", "qmc", "gp", "nsga2")
+PRUNERS = ("hyperband", "asha", "median", "none")
+
+# What is the same in all trials unless the configuration says otherwise: large frames train to
+# far smaller errors with these than with the defaults of v1.0.
+DEFAULTS = {
+    "model": {"initialization": "small"},
+    "optim": {"metric": "mse"},
+    "dataset": {"fp_scheme": "gaussian", "scaling": {"type": "standardize"}},
+    "cmd": {"verbose": False},
+}
+# Keys that the study has to set itself.
+OWN = {
+    "dataset": ("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
+    "optim": ("epochs", "max_seconds"),
+    "cmd": ("run_dir", "identifier", "debug", "seed"),
+}
+
+
+def validation(key, value):
+    return value if isinstance(value, Validation) else Validation.from_dict(mapping(key, value))
+
+
+def objectives(key, value):
+    values = [value] if isinstance(value, str) else list(value)
+    checked = [choice("error", "cost")(key, item) for item in values]
+    if checked not in (["error"], ["error", "cost"]):
+        raise ValueError(f"{key} must be [error] or [error, cost], got {value!r}")
+    return checked
+
+
+@dataclass
+class TuningConfig(_Section):
+    name_in_config: ClassVar[str] = "tuning"
+
+    space: dict = option({}, mapping, "ranges of the search space, see amptorch.tuning.space")
+    validation: Any = option({}, validation, "method, fraction, folds, blocks and gap")
+    objectives: list = option(["error"], objectives, "[error], or [error, cost] without pruning")
+    metric: str = option("rmse", choice("rmse", "mae", "median"), "of the error")
+    force_weight: float = option(FORCE_WEIGHT, number(minimum=0), "meV/atom for 1 eV/Å")
+    trial_seconds: float = option(60.0, number(above=0), "of training in a trial")
+    trial_epochs: int | None = option(None, count, "epochs of a trial, instead of seconds")
+    sampler: str = option("tpe", choice(*SAMPLERS), "what draws the parameters")
+    pruner: str = option("hyperband", choice(*PRUNERS), "what ends trials early")
+    startup_trials: int = option(10, count, "random trials before the sampler learns")
+    seed: int = option(0, number(minimum=0, integer=True), "of everything that is drawn")
+    search_share: float = option(
+        0.4, number(above=0, below=1), "of the time, for the search; the rest trains the best"
+    )
+    members: int = option(3, number(minimum=0, integer=True), "best trials that are trained longer")
+    final_seconds: float | None = option(None, number(above=0), "of training of each of these")
+    final_epochs: int | None = option(None, count, "epochs of each, instead of seconds")
+    disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
+
+    def identity(self):
+        """What has to be the same where a study is gone on with, in JSON types."""
+        kept = ("metric", "force_weight", "objectives", "trial_seconds", "trial_epochs", "seed")
+        return {key: getattr(self, key) for key in kept} | {"validation": vars(self.validation)}
+
+
+def split_config(config):
+    """(TuningConfig, base, Space): what a configuration says of the tuning, its other sections
+    with DEFAULTS, and the space that both leave to search.
+
+    Raises ValueError or TypeError that names the key which is unknown, wrong, or the study's own.
+    """
+    base = {name: dict(section or {}) for name, section in (config or {}).items()}
+    tuning = TuningConfig.from_dict(base.pop("tuning", {}))
+    Config.from_dict(base)
+    for section, keys in OWN.items():
+        for key in keys:
+            if base.get(section, {}).get(key) is not None:
+                raise ValueError(f"{section}.{key} is set by the study itself; leave it out")
+    if str(base.get("dataset", {}).get("fp_scheme", "gaussian")).lower() != "gaussian":
+        raise ValueError("dataset.fp_scheme: only 'gaussian' functions are tuned")
+    space = Space(tuning.space, base)
+    if not space.searched:
+        raise ValueError(
+            "the search space excludes everything: each parameter has one value only; give some "
+            "of them a range, or use `amptorch train`"
+        )
+    return tuning, merged(DEFAULTS, base), space
+
+
+def merged(first, second):
+    """Sections of `first` with what `second` says instead or besides; neither is changed."""
+    names = {**first, **second}
+    return {name: copy.deepcopy({**first.get(name, {}), **second.get(name, {})}) for name in names}
+
+
+def configuration(params, base, fp_params, budget, seed):
+    """The dictionary for AtomsTrainer of a trial with `params`.
+
+    fp_params: its symmetry functions, None for those of `base`; budget: {"seconds": s} or
+    {"epochs": n}.
+    """
+    config = copy.deepcopy(base)
+    model, optim, dataset, cmd = (config[name] for name in ("model", "optim", "dataset", "cmd"))
+    cmd["seed"] = seed
+    if fp_params is not None:
+        dataset["fp_params"] = fp_params
+    if "cutoff_function" in params:
+        from amptorch.tuning.functions import CUTOFFS
+
+        dataset["cutoff_params"] = CUTOFFS[params["cutoff_function"]]
+    direct = {
+        "model": {"model": "name", "activation": "activation", "batchnorm": "batchnorm"},
+        "optim": {
+            name: name
+            for name in ("optimizer", "lr", "batch_size", "force_coefficient", "force_fraction")
+        },
+    }
+    for section, names in direct.items():
+        for name, key in names.items():
+            if name in params:
+                config[section][key] = params[name]
+    if "layers" in params:
+        model["num_layers"] = params["layers"]
+    if "width" in params:
+        model["num_nodes"] = params["width"]
+    if params.get("averaging", "none") != "none":
+        optim["averaging"] = params["averaging"]
+    if "weight_decay" in params:
+        optim["optimizer_args"] = {"weight_decay": params["weight_decay"]}
+    if params.get("early_stopping"):
+        cmd["early_stopping"] = True
+        cmd["early_stopping_patience"] = params["early_stopping"]
+    optimizer = params.get("optimizer")
+    if optimizer in ("lbfgs", "ekf"):
+        # Both know the length of their steps.
+        optim["lr"] = 1.0
+    if optimizer == "ekf":
+        optim["optimizer_args"] = {"decoupled": True}
+    cosine = params.get("schedule") == "cosine"
+    if "epochs" in budget:
+        optim["epochs"] = budget["epochs"]
+        if cosine:
+            optim["scheduler"] = {
+                "policy": "CosineAnnealingLR",
+                "params": {"T_max": budget["epochs"]},
+            }
+    else:
+        optim["epochs"] = 1_000_000
+        optim["max_seconds"] = budget["seconds"]
+        if cosine:
+            optim["scheduler"] = {"policy": "cosine_time", "params": {}}
+    return config

@@ -1,0 +1,395 @@
+"""The search space: every parameter with its default range, its limits and its meaning.
+
+In a configuration `tuning.space` fixes a parameter (`cutoff: 6.0`), gives the values to choose from
+(`activation: [Tanh, SiLU]`) or a range (`lr: {low: 1e-3, high: 1e-2}`, for numbers; `step` and
+`log` may be given, too). A key of the other sections that a parameter stands for, such as
+`optim.lr`, fixes that parameter as well.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amptorch.checks import known_keys, nearest, number
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`: in steps, or evenly in the logarithm, or evenly."""
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+    integer: bool = False
+
+    def suggest(self, trial, name):
+        if self.integer:
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def nearest(self, value):
+        """The value of the range nearest to `value`."""
+        value = min(max(value, self.low), self.high)
+        if self.step is not None:
+            steps = math.floor((self.high - self.low) / self.step + 1e-9)
+            value = self.low + self.step * min(round((value - self.low) / self.step), steps)
+        return int(value) if self.integer else float(value)
+
+    @property
+    def single(self):
+        return self.low == self.high
+
+    def highest(self):
+        return self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple
+
+    def suggest(self, trial, name):
+        return trial.suggest_categorical(name, self.values)
+
+    def nearest(self, value):
+        """`value` where it is among the values; otherwise the first of them."""
+        return value if value in self.values else self.values[0]
+
+    @property
+    def single(self):
+        return len(self.values) == 1
+
+    def highest(self):
+        return max(self.values)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing that is tuned.
+
+    default : the Range or Choice that is searched where the user says nothing
+    start : its value in the first trial, the baseline
+    meaning : for the documentation
+    keys : `section.key` of the configuration that the parameter stands for
+    limits : (lowest, highest) that makes sense of a number; for others all values that are known
+    when : {name: values} of another parameter that it depends on
+    """
+
+    name: str
+    default: object
+    start: object
+    meaning: str
+    keys: tuple
+    limits: tuple
+    when: tuple = ()
+
+    @property
+    def numeric(self):
+        return isinstance(self.default, Range)
+
+    def parse(self, given):
+        """The Range or Choice out of what `tuning.space` says of this parameter.
+
+        Raises ValueError or TypeError that names the parameter and what would be right.
+        """
+        key = f"tuning.space.{self.name}"
+        if isinstance(given, Mapping):
+            if not self.numeric:
+                raise TypeError(f"{key} is chosen from {list(self.limits)}; give a list of these")
+            return self._range(key, given)
+        values = list(given) if isinstance(given, (list, tuple)) else [given]
+        if not values:
+            raise ValueError(f"{key} is empty, which excludes everything; give at least one value")
+        checked = tuple(self._checked(key, value) for value in values)
+        if len(set(checked)) != len(checked):
+            raise ValueError(f"{key} names a value twice: {values}")
+        return Choice(checked)
+
+    def _range(self, key, given):
+        known_keys(key, given, ["low", "high", "step", "log"])
+        low = self._checked(f"{key}.low", given.get("low", self.default.low))
+        high = self._checked(f"{key}.high", given.get("high", self.default.high))
+        if low > high:
+            raise ValueError(f"{key}: low {low} is above high {high}, which excludes everything")
+        log = bool(given.get("log", self.default.log and "step" not in given))
+        step = given.get("step", None if log else self.default.step)
+        if step is not None:
+            step = number(above=0, integer=self.default.integer)(f"{key}.step", step)
+            if log:
+                raise ValueError(f"{key}: a range has a step or is logarithmic, not both")
+        if log and low <= 0:
+            raise ValueError(f"{key}: a logarithmic range must start above 0, not at {low}")
+        return Range(low, high, step, log, self.default.integer)
+
+    def _checked(self, key, value):
+        if self.numeric:
+            low, high = self.limits
+            return number(minimum=low, maximum=high, integer=self.default.integer)(key, value)
+        names = {str(name).lower(): name for name in self.limits}
+        if str(value).lower() not in names:
+            known = [str(name) for name in self.limits]
+            raise ValueError(f"{key} cannot be {value!r}{nearest(value, known)}")
+        return names[str(value).lower()]
+
+
+def _choice(name, values, start, meaning, *keys, among=None, **rest):
+    return Parameter(name, Choice(values), start, meaning, keys, among or values, **rest)
+
+
+def _number(name, low, high, start, meaning, *keys, limits, step=None, log=False, **rest):
+    integer = isinstance(low, int) and isinstance(start, int)
+    domain = Range(low, high, step, log, integer)
+    return Parameter(name, domain, start, meaning, keys, limits, **rest)
+
+
+FUNCTIONS = "dataset.fp_params"
+GRADIENT = (("optimizer", ("adam", "adamw")),)
+BY_RECIPE = (("selection", ("none",)),)
+SELECTED = (("selection", ("cur", "fps")),)
+PARAMETERS = (
+    # (a) and (b), the descriptor. A coarse grid: trials meet again, and share their fingerprints.
+    _number(
+        "cutoff", 5.0, 7.0, 6.0, "cutoff of all functions, Å", FUNCTIONS, limits=(1, 30), step=0.5
+    ),
+    _choice(
+        "cutoff_function", ("cosine", "polynomial"), "cosine", "its form", "dataset.cutoff_params"
+    ),
+    _choice(
+        "selection",
+        ("none", "cur", "fps"),
+        "none",
+        "functions by a recipe alone, or chosen from a pool by CUR or farthest points",
+        FUNCTIONS,
+    ),
+    _number(
+        "functions",
+        24,
+        72,
+        48,
+        "functions of each element that are chosen",
+        FUNCTIONS,
+        limits=(1, 1000),
+        step=12,
+        when=SELECTED,
+    ),
+    _choice(
+        "radial_recipe",
+        (
+            "shells",
+            "gastegger-centered",
+            "gastegger-shifted",
+            "imbalzano-centered",
+            "imbalzano-shifted",
+        ),
+        "shells",
+        "how G2 are placed",
+        FUNCTIONS,
+        when=BY_RECIPE,
+    ),
+    _number(
+        "radial",
+        6,
+        12,
+        8,
+        "G2 for each element of neighbours",
+        FUNCTIONS,
+        limits=(2, 100),
+        step=2,
+        when=BY_RECIPE,
+    ),
+    _choice("angular_kind", ("G4", "G5"), "G4", "kind of angles", FUNCTIONS, when=BY_RECIPE),
+    _choice(
+        "angular_range",
+        ("long", "short", "both", "imbalzano"),
+        "both",
+        "eta·Rc² of the angles: 1, 6, both; or two by the recipe",
+        FUNCTIONS,
+        when=BY_RECIPE,
+    ),
+    _choice(
+        "angular_zetas", ("1", "1 4", "1 4 16"), "1 4", "their zetas", FUNCTIONS, when=BY_RECIPE
+    ),
+    # (c) the network
+    _choice("model", ("bpnn", "singlenn"), "bpnn", "a network per element, or one", "model.name"),
+    _number(
+        "layers",
+        1,
+        3,
+        2,
+        "hidden layers",
+        "model.num_layers",
+        "model.hidden_layers",
+        limits=(1, 20),
+    ),
+    _number(
+        "width",
+        20,
+        80,
+        50,
+        "nodes of each layer",
+        "model.num_nodes",
+        "model.hidden_layers",
+        limits=(1, 10_000),
+        step=10,
+    ),
+    _choice(
+        "activation",
+        ("Tanh", "SiLU", "Softplus"),
+        "Tanh",
+        "between the layers",
+        "model.activation",
+        among=("Tanh", "SiLU", "Softplus", "GELU", "ELU", "Sigmoid", "ReLU"),
+    ),
+    _choice("batchnorm", (False, True), False, "batch normalisation", "model.batchnorm"),
+    # (d) the training
+    _choice(
+        "optimizer",
+        ("adam", "adamw"),
+        "adam",
+        "optimiser",
+        "optim.optimizer",
+        among=("adam", "adamw", "lbfgs", "ekf"),
+    ),
+    _number(
+        "lr",
+        1e-3,
+        2e-2,
+        4e-3,
+        "learning rate at the beginning",
+        "optim.lr",
+        limits=(1e-8, 10),
+        log=True,
+        when=GRADIENT,
+    ),
+    _choice(
+        "schedule",
+        ("cosine", "constant"),
+        "cosine",
+        "of the learning rate",
+        "optim.scheduler",
+        when=GRADIENT,
+    ),
+    _choice(
+        "batch_size",
+        (4, 8, 16, 32),
+        8,
+        "frames in a batch",
+        "optim.batch_size",
+        among=tuple(2**n for n in range(13)),
+    ),
+    _number(
+        "force_coefficient",
+        50.0,
+        5000.0,
+        500.0,
+        "weight of the forces in the loss",
+        "optim.force_coefficient",
+        limits=(0, 1e9),
+        log=True,
+    ),
+    _choice(
+        "force_fraction",
+        (1.0, 0.5, 0.25),
+        1.0,
+        "share of the forces in each step",
+        "optim.force_fraction",
+        among=(1.0, 0.75, 0.5, 0.25, 0.2, 0.1, 0.05),
+    ),
+    _number(
+        "weight_decay",
+        1e-7,
+        1e-2,
+        1e-5,
+        "of AdamW",
+        "optim.optimizer_args",
+        limits=(0, 10),
+        log=True,
+        when=(("optimizer", ("adamw",)),),
+    ),
+    _choice(
+        "early_stopping",
+        (0,),
+        0,
+        "epochs without improvement before the end; 0 for never",
+        "cmd.early_stopping",
+        among=(0, 10, 20, 50, 100, 200),
+    ),
+    _choice(
+        "averaging",
+        ("none", "ema", "swa"),
+        "none",
+        "of the weights: none, exponential, or over the last epochs",
+        "optim.averaging",
+    ),
+)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+OF_FORCES = ("force_coefficient", "force_fraction")
+
+
+class Space:
+    """What is searched: {name: Range or Choice} in `domains`, in the order of PARAMETERS.
+
+    given : `tuning.space` of a configuration
+    base : its other sections; what they say fixes the parameters that stand for it
+
+    Raises ValueError or TypeError that names the parameter that is unknown, has no meaning, leaves
+    nothing to choose from, or is given twice.
+    """
+
+    def __init__(self, given=None, base=None):
+        given, base = dict(given or {}), base or {}
+        for name in given:
+            if name not in BY_NAME:
+                raise ValueError(f"tuning.space has no {name!r}{nearest(name, list(BY_NAME))}")
+        forces = (base.get("model") or {}).get("get_forces", True)
+        self.domains = {}
+        for parameter in PARAMETERS:
+            name = parameter.name
+            fixed = [key for key in parameter.keys if _says(base, key)]
+            if name in given and fixed:
+                raise ValueError(
+                    f"tuning.space.{name} and {fixed[0]} are both given; leave out one of them"
+                )
+            if name in given and name in OF_FORCES and not forces:
+                raise ValueError(f"tuning.space.{name} is given, but model.get_forces is False")
+            if not fixed and (forces or name not in OF_FORCES):
+                default = parameter.default
+                self.domains[name] = parameter.parse(given[name]) if name in given else default
+
+    @property
+    def searched(self):
+        """Names of the parameters with more than one value."""
+        return [name for name, domain in self.domains.items() if not domain.single]
+
+    def suggest(self, trial):
+        """{name: value} of a trial; parameters that do not matter in it are left out."""
+        return self._filled(lambda name, domain: domain.suggest(trial, name))
+
+    def baseline(self):
+        """The documented start, or what is nearest to it in this space."""
+        return self._filled(lambda name, domain: domain.nearest(BY_NAME[name].start))
+
+    def largest_cutoff(self):
+        """Å, or None where the configuration fixes the functions."""
+        domain = self.domains.get("cutoff")
+        return None if domain is None else domain.highest()
+
+    def _has(self, name):
+        return name in self.domains
+
+    def _filled(self, value):
+        values = {}
+        for name, domain in self.domains.items():
+            conditions = BY_NAME[name].when
+            # What the configuration fixes is no condition any more.
+            if all(values.get(other, ok[0]) in ok for other, ok in conditions if self._has(other)):
+                values[name] = value(name, domain)
+        return values
+
+
+def _says(base, key):
+    section, _, name = key.partition(".")
+    return (base.get(section) or {}).get(name) is not None
