@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +16,19 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 
-from amptorch.dataset import AtomsDataset
+from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
+from amptorch.dataset.collate import Share
+from amptorch.dataset.packed import StoreDataset
+from amptorch.dataset.prefetch import BatchLoader
 from amptorch.dataset.samplers import draw_forces
 from amptorch.model import BPNN, CustomLoss
+from amptorch.store import preprocess
+from amptorch.store.reader import ShardReader
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.ranks import Ranks, bounds_of, part_of
+from amptorch.trainer.ranks import Ranks, part_of, share_of
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 
+SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
 ROOT = Path(__file__).parent.parent
 EPOCHS = 4
 
@@ -35,8 +42,7 @@ def settings_of(frames, folder, **changes):
 
 
 def dataset_of(frames, **options):
-    setup = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
-    return AtomsDataset(frames, setup, verbose=False, **options)
+    return AtomsDataset(frames, SETUP, verbose=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +77,12 @@ def test_shares_are_balanced(dataset):
     batch = dataset.__getitems__(range(10))
     counts = dataset.counts
     for size in (1, 2, 3, 7, 30):
-        bounds = bounds_of(batch, size)
-        assert len(bounds) == size + 1
-        assert bounds[0] == 0
-        assert bounds[-1] == 10
-        atoms = [counts[a:b].sum() for a, b in pairwise(bounds)]
-        assert sum(atoms) == counts.sum()
-        assert max(atoms) - counts.sum() / size <= counts.max()
+        shares = [share_of(batch, rank, size) for rank in range(size)]
+        assert all(len(share) == 10 and share.targets == batch.targets for share in shares)
+        own = [share.part for share in shares if share.part is not None]
+        assert np.concatenate([part.frame_ids for part in own]).tolist() == [*range(10)]
+        assert sum(len(part.fingerprint) for part in own) == counts.sum()
+        assert max(len(part.fingerprint) for part in own) - counts.sum() / size <= counts.max()
 
 
 # --- gradients ---
@@ -91,13 +96,15 @@ class Crooked(torch.nn.Module):
         return energy.square().sum().sqrt() * forces.abs().max() + energy.std(correction=0)
 
 
-def gradients(dataset, loss, ranks, frame_ids, fraction=1.0):
+def batch_of(dataset, frame_ids, fraction):
+    batch = dataset.__getitems__(frame_ids)
+    return draw_forces(batch, fraction, np.random.default_rng(2)) if fraction < 1 else batch
+
+
+def gradients(dataset, loss, ranks, batch):
     """Loss, gradients of a fresh model's parameters and predictions."""
     torch.manual_seed(1)
     model = BPNN(dataset.elements, dataset.input_dim, num_layers=2, num_nodes=5)
-    batch = dataset.__getitems__(frame_ids)
-    if fraction < 1:
-        batch = draw_forces(batch, fraction, np.random.default_rng(2))
     prediction = ranks.evaluate(batch, model)
     value = loss(prediction, batch.targets)
     value.backward()
@@ -116,7 +123,14 @@ CASES = [
 ]
 
 
-def compare(rank, size, port):
+def assert_same_gradients(found, expected, what):
+    for one, two in zip(found, expected, strict=True):
+        assert (one is None) == (two is None), (what, one, two)
+        if one is not None:
+            torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+
+
+def compare(rank, size, port, store):
     """In each process: gradients together are those alone."""
     dist.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
@@ -126,19 +140,47 @@ def compare(rank, size, port):
     assert (together.rank, together.size) == (rank, size)
     dataset = dataset_of(mixed_frames(10))
     for loss, frame_ids, fraction in CASES:
-        found = gradients(dataset, loss, together, frame_ids, fraction)
-        expected = gradients(dataset, loss, alone, frame_ids, fraction)
-        for one, two in zip(found, expected, strict=True):
-            assert (one is None) == (two is None), (frame_ids, one, two)
-            if one is not None:
-                torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+        batch = batch_of(dataset, frame_ids, fraction)
+        expected = gradients(dataset, loss, alone, batch)
+        found = gradients(dataset, loss, together, batch)
+        assert_same_gradients(found, expected, frame_ids)
     assert any(gradient is None for gradient in expected)
+    for kind in ("stored", "recompute"):
+        dataset = StoreDataset(store, SETUP, derivatives=kind)
+        for batch_size, fraction in ((4, 1.0), (1, 1.0), (4, 0.4)):
+            loaders = [
+                BatchLoader(dataset, batch_size, DataCollater(), True, 5, **options)
+                for options in (
+                    {"force_fraction": fraction, "process": rank, "processes": size},
+                    {"force_fraction": fraction},
+                )
+            ]
+            for (share, _), (batch, _) in zip(*loaders, strict=True):
+                assert isinstance(share, Share)
+                assert len(share) == len(batch)
+                expected = gradients(dataset, CustomLoss(0.1), alone, batch)
+                found = gradients(dataset, CustomLoss(0.1), together, share)
+                assert_same_gradients(found, expected, (kind, batch_size, fraction))
     assert together.tell(lambda: Path(f"from {rank}")) == Path("from 0")
     dist.destroy_process_group()
 
 
-def test_gradients_are_those_of_one_process(unused_port):
-    spawn(compare, (2, unused_port), nprocs=2)
+def make_store(frames, path):
+    """Shards of 2 frames."""
+    preprocess(
+        frames,
+        construct_descriptor(SETUP),
+        path,
+        derivatives="stored",
+        derivative_dtype="float64",
+        frames_per_shard=2,
+        verbose=False,
+    )
+    return path
+
+
+def test_gradients_are_those_of_one_process(frames, unused_port, tmp_path):
+    spawn(compare, (2, unused_port, make_store(frames, tmp_path / "store")), nprocs=2)
 
 
 @pytest.fixture
@@ -153,13 +195,17 @@ def unused_port():
 SCRIPT = """
 import json, sys
 from tests.small_frames import mixed_frames
-from tests.test_distributed import AtomsTrainer, history, settings_of
+from tests.test_distributed import AtomsTrainer, frames_read, history, settings_of
 
 folder, runs = sys.argv[1], json.loads(sys.argv[2])
 for changes, resume in runs:
     trainer = AtomsTrainer(settings_of(mixed_frames(10), folder, **changes))
-    trainer.train(resume=resume)
+    if not resume:
+        trainer.load()
+    with frames_read() as read:
+        trainer.train(resume=resume)
     result = {
+        "read": read,
         "rank": trainer.ranks.rank,
         "history": history(trainer),
         "parameters": [p.tolist() for p in trainer.net.module_.parameters()],
@@ -168,6 +214,28 @@ for changes, resume in runs:
     sys.stdout.write(json.dumps(result) + "\\n")
     sys.stdout.flush()
 """
+
+
+@contextmanager
+def frames_read():
+    """{what: [[shard, frame within it], …]} of all that is read of any store; of derivatives the
+    shard alone."""
+    read = {"fingerprints": [], "derivatives": [], "neighbors": []}
+    methods = {name: getattr(ShardReader, name) for name in read}
+
+    def counted(name, place):
+        def call(reader, *arguments):
+            frames = np.asarray(arguments[place]) if place is not None else [0]
+            read[name] += [[reader.folder.name, int(frame)] for frame in frames]
+            return methods[name](reader, *arguments)
+
+        return call
+
+    for name, place in (("fingerprints", 1), ("derivatives", None), ("neighbors", 0)):
+        setattr(ShardReader, name, counted(name, place))
+    yield read
+    for name, method in methods.items():
+        setattr(ShardReader, name, method)
 
 
 def history(trainer):
@@ -209,6 +277,7 @@ RUNS = [
     [{**SCHEDULER, "optim__epochs": 3}, True],
     [{"model__dropout": True, "dataset__derivatives": "recompute"}, False],
     [{"dataset__store": "store", "optim__force_fraction": 0.5}, False],
+    [{"dataset__store": "store", "dataset__derivatives": "recompute"}, False],
 ]
 
 
@@ -216,6 +285,7 @@ RUNS = [
 def distributed(tmp_path_factory):
     """What two processes that torchrun starts find in RUNS, what they print, and their folder."""
     folder = tmp_path_factory.mktemp("distributed")
+    make_store(mixed_frames(10), folder / "store")
     script = folder / "script.py"
     script.write_text(SCRIPT)
     result = torchrun(script, folder, json.dumps(RUNS))
@@ -243,15 +313,32 @@ def test_one_process_writes_and_reports(distributed):
 
 
 def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
-    """Scores, learning rates and parameters: of a run, of one that goes on, and of one that reads a
-    store which one process has filled, and trains on half of the forces."""
+    """Scores, learning rates and parameters: of a run, of one that goes on, and of two that read a
+    store, one of them with half of the forces."""
     (runs, _), _, _ = distributed
-    for which in (0, 1, 3):
+    make_store(frames, tmp_path / "store")
+    for which in (0, 1, 3, 4):
         run, changes = runs[which], RUNS[which][0]
         alone = AtomsTrainer(settings_of(frames, tmp_path, **{**changes, "cmd__verbose": False}))
         alone.train()
         assert_close(run["history"], history(alone))
         assert_close(run["parameters"], [p.tolist() for p in alone.net.module.parameters()])
+
+
+def test_each_process_reads_its_own_shards(distributed):
+    """Of fingerprints, neighbour lists and derivatives, and half of the frames each time."""
+    by_rank, _, _ = distributed
+    for which, names in ((3, ("fingerprints", "derivatives")), (4, ("fingerprints", "neighbors"))):
+        for name in names:
+            one, two = (runs[which]["read"][name] for runs in by_rank)
+            frames = [{tuple(frame) for frame in read} for read in (one, two)]
+            # Of five shards one may be cut in two.
+            assert len({shard for shard, _ in frames[0]} & {shard for shard, _ in frames[1]}) <= 1
+            if name != "derivatives":
+                assert not frames[0] & frames[1]
+                assert [len(set(read)) for read in frames] == [5, 5]
+            if name == "fingerprints":
+                assert len(one) + len(two) == 10 * EPOCHS
 
 
 def test_one_process_goes_on_with_what_two_began(distributed, frames, tmp_path):

@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 
 from amptorch.dataset import AtomsDataset, DataCollater
 from amptorch.dataset.prefetch import BatchLoader, prefetched, root_of
-from amptorch.dataset.samplers import BlockSampler
+from amptorch.dataset.samplers import BlockSampler, cuts_of
 from amptorch.threads import num_threads, use_threads
 from tests.small_frames import FP_PARAMS, mixed_frames
 
@@ -21,10 +21,10 @@ def sizes(n, seed=0):
 
 
 @pytest.mark.parametrize("n_frames", [1, 15, 16, 17, 1000])
-@pytest.mark.parametrize("by_size", [True, False])
-def test_every_frame_is_in_one_batch(n_frames, by_size):
-    shards = np.arange(n_frames) // 100
-    sampler = BlockSampler(sizes(n_frames), 16, shards=shards, by_size=by_size, shards_together=3)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_frame_is_in_one_batch(n_frames, shuffle):
+    groups, shards = np.arange(n_frames) * 3 // n_frames, np.arange(n_frames) // 100
+    sampler = BlockSampler(n_frames, 16, groups=groups, shards=shards, shuffle=shuffle)
     batches = list(sampler.batches(epoch=0))
     assert len(batches) == len(sampler)
     assert sorted(np.concatenate(batches)) == list(range(n_frames))
@@ -34,31 +34,85 @@ def test_every_frame_is_in_one_batch(n_frames, by_size):
 
 def test_batches_follow_from_seed_and_epoch():
     def drawn(seed, epoch):
-        return [b.tolist() for b in BlockSampler(sizes(200), 16, seed=seed).batches(epoch)]
+        return [b.tolist() for b in BlockSampler(200, 16, seed=seed).batches(epoch)]
 
     assert drawn(3, 7) == drawn(3, 7)
     assert drawn(3, 7) != drawn(3, 8)
     assert drawn(3, 7) != drawn(4, 7)
 
 
-def test_batches_hold_frames_of_one_size_and_differ_between_epochs():
-    counts = sizes(2048)
-    sampler = BlockSampler(counts, 16, by_size=True)
-    first, second = (list(sampler.batches(epoch)) for epoch in (0, 1))
-    assert np.mean([np.ptp(counts[batch]) for batch in first]) < 3
-    mixed = BlockSampler(counts, 16).batches(0)
-    assert np.mean([np.ptp(counts[batch]) for batch in mixed]) > 50
-    # Neither the frames of a batch nor the order of sizes are the same again.
-    assert len({tuple(b) for b in first} & {tuple(b) for b in second}) < len(first) / 10
-    means = [[counts[batch].mean() for batch in epoch] for epoch in (first, second)]
-    assert abs(np.corrcoef(means)[0, 1]) < 0.3
+def test_batches_hold_their_share_of_each_group():
+    groups = np.repeat([0, 1, 2], [1000, 500, 250])
+    batches = list(BlockSampler(1750, 14, groups=groups).batches(0))
+    shares = np.array([np.bincount(groups[batch], minlength=3) for batch in batches])
+    assert np.abs(shares - [8, 4, 2]).max() <= 1
+    # Which frames come together is another matter each epoch.
+    again = BlockSampler(1750, 14, groups=groups).batches(1)
+    assert not {tuple(batch) for batch in batches} & {tuple(batch) for batch in again}
 
 
-def test_shards_are_read_a_few_at_a_time():
+def test_one_shard_of_each_group_is_read_at_a_time():
     shards = np.arange(6400) // 64
-    batches = list(BlockSampler(sizes(6400), 16, shards=shards, shards_together=5).batches(0))
-    for first in range(0, len(batches), 20):  # 5 shards of 64 frames
-        assert len(np.unique(shards[np.concatenate(batches[first : first + 20])])) == 5
+    batches = list(BlockSampler(6400, 16, groups=shards // 25, shards=shards).batches(0))
+    for first in range(0, len(batches), 16):  # 4 shards of 64 frames
+        assert len(np.unique(shards[np.concatenate(batches[first : first + 16])])) == 4
+
+
+def test_in_order_without_shuffling():
+    batches = BlockSampler(6, 2, groups=[0, 0, 0, 1, 1, 1], shuffle=False).batches(0)
+    assert [batch.tolist() for batch in batches] == [[0, 3], [1, 4], [2, 5]]
+    batches = BlockSampler(5, 2, shuffle=False).batches(0)
+    assert [batch.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 20])
+def test_ranges_of_about_equally_many_atoms(n):
+    for counts in (sizes(10), np.array([5]), np.ones(40, dtype=int)):
+        cuts = cuts_of(counts, n)
+        assert (len(cuts), cuts[0], cuts[-1]) == (n + 1, 0, len(counts))
+        atoms = np.diff(np.concatenate(([0], np.cumsum(counts)))[cuts])
+        assert atoms.sum() == counts.sum()
+        assert np.abs(atoms - counts.sum() / n).max() <= counts.max()
+
+
+class Counted:
+    """A data set in shards of 25 that gives, of what it is asked for, the numbers."""
+
+    forcetraining = True
+    counts = sizes(500)
+    shards = np.arange(500) // 25
+
+    def __len__(self):
+        return len(self.counts)
+
+    def __getitems__(self, frame_ids):
+        return frame_ids
+
+    def share(self, frame_ids, first, last, rows):
+        return frame_ids, frame_ids[(frame_ids >= first) & (frame_ids < last)]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_read_parts_of_their_own_of_the_same_batches(shuffle):
+    dataset = Subset(Counted(), np.random.default_rng(0).permutation(500)[:450])
+
+    def batches(**options):
+        return list(BatchLoader(dataset, 16, lambda batch: batch, shuffle, seed=4, **options))
+
+    alone = batches()
+    for size in (2, 4, 8, 3, 11):
+        loaded = [batches(process=k, processes=size) for k in range(size)]
+        read = [set(np.concatenate([own for _, own in rank])) for rank in loaded]
+        assert sum(map(len, read)) == len(set.union(*read)) == 450
+        atoms = [Counted.counts[list(frames)].sum() for frames in read]
+        assert max(atoms) < 1.5 * min(atoms)
+        for parts in zip(*loaded, strict=True):
+            whole = parts[0][0]
+            assert all(np.array_equal(batch, whole) for batch, _ in parts)
+            np.testing.assert_array_equal(np.concatenate([own for _, own in parts]), whole)
+        assert (8 % size != 0) or all(map(np.array_equal, alone, [w for w, _ in loaded[0]]))
+        shares = [[len(own) for _, own in rank[:-1]] for rank in loaded]
+        assert np.ptp(shares) <= 2 + 16 // size
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,31 @@ class Batch:
         return replace(self, **moved)
 
 
+@dataclass
+class Share:
+    """What one of several processes has of a batch of `num_images` frames.
+
+    part: Batch, without targets, of the frames that it evaluates, or None where there are none.
+    energy, forces: scaled targets of the whole batch, as of `Batch`. The parts of all processes,
+    one after the other, are the batch.
+    """
+
+    part: Batch | None
+    num_images: int
+    energy: torch.Tensor
+    forces: torch.Tensor | None = None
+
+    def __len__(self):
+        return self.num_images
+
+    targets = Batch.targets
+
+
+def rows_inside(rows, first, last):
+    """Those of sorted `rows` (array, tensor or None) that are in first:last, counted from first."""
+    return None if rows is None else rows[(rows >= first) & (rows < last)] - first
+
+
 class Batcher:
     """Makes batches from flat arrays, for one list of elements and one feature scaler."""
 
@@ -91,8 +116,9 @@ class DataCollater:
     """The `collate_fn` of a torch DataLoader: gives `(batch, targets)`, or the batch alone where
     `train` is False.
 
-    Takes what `AtomsDataset.__getitems__` gives, a batch already, or a list of data objects such as
-    `AtomsToData.convert` makes, with their energies, forces and `fprimes` where `forcetraining`.
+    Takes what `AtomsDataset.__getitems__` gives, a batch already, or a `Share` of one, or a list of
+    data objects such as `AtomsToData.convert` makes, with their energies, forces and `fprimes`
+    where `forcetraining`.
 
     Raises ValueError that names the data object in which one of these is missing.
     """
@@ -102,7 +128,7 @@ class DataCollater:
         self.forcetraining = forcetraining
 
     def __call__(self, data):
-        batch = data if isinstance(data, Batch) else self._collate(data)
+        batch = data if isinstance(data, (Batch, Share)) else self._collate(data)
         return (batch, batch.targets) if self.train else batch
 
     def _collate(self, objects):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from amptorch.dataset.collate import Batcher
+from amptorch.dataset.collate import Batcher, Share, rows_inside
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.store import FrameStore
@@ -101,27 +101,42 @@ class StoreDataset(torch.utils.data.Dataset):
     def __getitems__(self, indices):
         """The batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
+        batch = self._inputs(frame_ids)
+        batch.energy, batch.forces = self._targets(frame_ids)
+        return batch
+
+    def share(self, frame_ids, first, last, force_rows=None):
+        """The `Share` that has those of the sorted `frame_ids` which are in first:last.
+
+        Of the other frames only energies and forces are read. force_rows: of the whole batch.
+        """
+        a, b = np.searchsorted(frame_ids, (first, last))
+        part = self._inputs(frame_ids[a:b]) if a < b else None
+        energy, forces = self._targets(frame_ids)
+        if force_rows is not None:
+            forces = forces[torch.from_numpy(force_rows)]
+        if force_rows is not None and part is not None:
+            starts = np.concatenate(([0], np.cumsum(self.counts[frame_ids])))
+            part.force_rows = rows_inside(force_rows, starts[a], starts[b])
+        return Share(part, len(frame_ids), energy, forces)
+
+    def _inputs(self, frame_ids):
         values = self.store.fingerprints(self._hash, frame_ids)
+        numbers, counts = self.store.numbers(frame_ids), self.counts[frame_ids]
         derivatives, called = self._backend, frame_ids
         # What the contractions need is read here, ahead of the network's work.
         if self.derivative_kind == "recompute":
             derivatives, called = self._backend.prepare(frame_ids), None
-            frames = derivatives.frames
-        else:
-            frames = self.store.frames(frame_ids)
-            if self.derivative_kind == "stored":
-                self._backend.prepare(frame_ids)
-        batch = self.batcher(
-            self._tensor(self.feature_scaler.transform_rows(values, frames.numbers)),
-            frames.numbers,
-            frames.counts,
-            derivatives,
-            called,
-        )
-        batch.energy = self._tensor(self.target_scaler.norm_energies(frames.energies))
-        if self.forcetraining:
-            batch.forces = self._tensor(self.target_scaler.norm_forces(frames.forces))
-        return batch
+        elif self.derivative_kind == "stored":
+            self._backend.prepare(frame_ids)
+        fingerprints = self._tensor(self.feature_scaler.transform_rows(values, numbers))
+        return self.batcher(fingerprints, numbers, counts, derivatives, called)
+
+    def _targets(self, frame_ids):
+        energy = self._tensor(self.target_scaler.norm_energies(self.energies[frame_ids]))
+        if not self.forcetraining:
+            return energy, None
+        return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
 
     def sample(self, n_frames):
         """At most `n_frames` of the Frames, spread evenly over the store."""
@@ -142,4 +157,4 @@ class StoreDataset(torch.utils.data.Dataset):
         for first in range(0, len(self), CHUNK):
             frame_ids = np.arange(first, min(first + CHUNK, len(self)))
             values = self.store.fingerprints(self._hash, frame_ids)
-            yield values, self.store.frames(frame_ids).numbers
+            yield values, self.store.numbers(frame_ids)

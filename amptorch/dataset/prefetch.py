@@ -7,7 +7,14 @@ from contextvars import copy_context
 import numpy as np
 from torch.utils.data import Subset
 
-from amptorch.dataset.samplers import BlockSampler, draw_forces, generator
+from amptorch.dataset.samplers import (
+    GROUPS,
+    BlockSampler,
+    cuts_of,
+    drawn_rows,
+    generator,
+    with_forces_of,
+)
 
 
 def prefetched(make, items, ahead=1):
@@ -31,12 +38,18 @@ class BatchLoader:
     """What skorch iterates over instead of torch's DataLoader: `(batch, targets)` of whole batches,
     the next of them assembled while the network works on one.
 
+    Out of a store, each batch has its share of every eighth of it (see `BlockSampler`), also
+    without `shuffle`. With several processes the batch is a `Share`: each process reads only frames
+    of its own part of the store, which are consecutive ones with about as many atoms as the others
+    have. Batches are the same for 1, 2, 4 or 8 processes; for other numbers n they have their share
+    of n parts, or of the next multiple of n from eight on.
+
     dataset : AtomsDataset, StoreDataset, or a Subset of one
     collate_fn : a DataCollater
-    shuffle : batches of a `BlockSampler`, other ones each epoch; otherwise frames in their order
+    shuffle : other batches each epoch; otherwise frames in their order
     seed, epoch : of all that is drawn; `epoch` is called for the number of the epoch
     force_fraction : share of the atoms of each batch whose forces are trained on
-    by_size : see `BlockSampler`
+    process, processes : number of this process, and how many train together
     """
 
     def __init__(
@@ -48,46 +61,46 @@ class BatchLoader:
         seed=0,
         epoch=lambda: 0,
         force_fraction=1.0,
-        by_size=False,
+        process=0,
+        processes=1,
     ):
         self.dataset, self._frame_ids = root_of(dataset)
-        self.batch_size = batch_size
         self.collate_fn = collate_fn
         self.seed = seed
         self.epoch = epoch
         self.force_fraction = force_fraction
-        self.sampler = None
-        if shuffle:
-            shards = self.dataset.shards
-            self.sampler = BlockSampler(
-                self.dataset.counts[self._frame_ids],
-                batch_size,
-                seed,
-                None if shards is None else shards[self._frame_ids],
-                by_size,
-            )
+        self._own = groups = shards = None
+        if self.dataset.shards is not None:
+            self._frame_ids = np.sort(self._frame_ids)
+            each = -(-GROUPS // processes)
+            cuts = cuts_of(self.dataset.counts, each * processes)
+            groups = np.searchsorted(cuts[1:-1], self._frame_ids, side="right")
+            shards = self.dataset.shards[self._frame_ids]
+            if processes > 1:
+                self._own = cuts[each * process], cuts[each * (process + 1)]
+        self.sampler = BlockSampler(len(self._frame_ids), batch_size, seed, groups, shards, shuffle)
 
     def __len__(self):
-        return -(-len(self._frame_ids) // self.batch_size)
+        return len(self.sampler)
 
     def __iter__(self):
         epoch = self.epoch()
 
         def make(numbered):
             number, positions = numbered
-            batch = self.dataset.__getitems__(self._frame_ids[positions])
-            if self.force_fraction < 1 and batch.derivatives is not None:
-                rng = generator(self.seed, epoch, number)
-                batch = draw_forces(batch, self.force_fraction, rng)
-            return self.collate_fn(batch)
+            return self.collate_fn(self._batch(epoch, number, self._frame_ids[positions]))
 
-        return prefetched(make, enumerate(self._batches(epoch)))
+        return prefetched(make, enumerate(self.sampler.batches(epoch)))
 
-    def _batches(self, epoch):
-        if self.sampler is not None:
-            return self.sampler.batches(epoch)
-        places = np.arange(len(self._frame_ids))
-        return (places[k : k + self.batch_size] for k in range(0, len(places), self.batch_size))
+    def _batch(self, epoch, number, frame_ids):
+        rows = None
+        if self.force_fraction < 1 and self.dataset.forcetraining:
+            n_atoms = int(self.dataset.counts[frame_ids].sum())
+            rows = drawn_rows(n_atoms, self.force_fraction, generator(self.seed, epoch, number))
+        if self._own is not None:
+            return self.dataset.share(frame_ids, *self._own, rows)
+        batch = self.dataset.__getitems__(frame_ids)
+        return batch if rows is None else with_forces_of(batch, rows)
 
 
 def root_of(dataset):

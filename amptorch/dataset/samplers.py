@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-# Shards that are open to be drawn from at one time: many enough for batches that differ from epoch
-# to epoch, few enough that what they hold stays in the page cache.
-SHARDS_TOGETHER = 8
+# Parts of a data set on disk of which each batch holds its share. One shard of each is drawn from
+# at a time: enough for batches that differ from epoch to epoch, and few enough that what they hold
+# stays in the page cache.
+GROUPS = 8
 
 
 def generator(seed, *place):
@@ -19,73 +20,84 @@ def generator(seed, *place):
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
 
 
-class BlockSampler:
-    """Batches of frames, drawn from a few shards at a time.
+def cuts_of(counts, n):
+    """(n+1,) places where frames of `counts` (F,) atoms are cut into n ranges of about as many."""
+    counts = np.asarray(counts)
+    middles = np.cumsum(counts) - counts / 2
+    inner = np.searchsorted(middles, counts.sum() * np.arange(1, n) / n)
+    return np.concatenate(([0], inner, [len(counts)])).astype(np.int64)
 
-    Shards are put in a random order and taken `shards_together` at a time; the frames of these are
-    dealt into batches, and the batches put in a random order. Every frame is in one batch; all
-    batches have `batch_size` frames but the last. With `by_size` a batch holds frames of about one
-    size (of frames of one size, random ones). Batches are flat arrays without padding, so that
-    gains no time here; on 2,000 frames of 35 to 164 atoms the validation errors of energies were a
+
+class BlockSampler:
+    """Batches of frames, each with its share of every group of them.
+
+    Within a group frames are drawn shard by shard; the sequences of all groups are merged evenly
+    and cut into batches. So as many shards are drawn from at a time as there are groups, and where
+    the groups belong to several processes, each has about as much of every batch. Every frame is in
+    one batch; all batches have `batch_size` frames but the last.
+
+    Batches mix sizes: they are flat arrays without padding, and with batches of one size an epoch
+    of 2,000 frames of 35 to 164 atoms took as long (1.18 s of CPU time against 1.14 s stored, 10.8
+    against 10.8 s recomputed, medians in turns), while the validation errors of energies were a
     quarter larger after 25 epochs.
 
-    counts : (F,) atoms of each frame
-    shards : (F,) number of the shard of each frame, or None where all are in one
+    groups, shards : (F,) numbers of the group and of the shard of each frame; None: all are in one
+    shuffle : False takes the frames of each group in their order
     """
 
-    def __init__(
-        self,
-        counts,
-        batch_size,
-        seed=0,
-        shards=None,
-        by_size=False,
-        shards_together=SHARDS_TOGETHER,
-    ):
-        self.counts = np.asarray(counts)
+    def __init__(self, n_frames, batch_size, seed=0, groups=None, shards=None, shuffle=True):
+        self.n_frames = n_frames
         self.batch_size = batch_size
         self.seed = seed
-        self.by_size = by_size
-        self.shards_together = shards_together
-        shards = np.zeros(len(self.counts), dtype=np.int64) if shards is None else shards
-        order = np.argsort(shards, kind="stable")
-        starts = np.flatnonzero(np.diff(np.asarray(shards)[order])) + 1
-        self._frames_of_shard = np.split(order, starts)
+        self.shuffle = shuffle
+        shards = np.zeros(n_frames, dtype=np.int64) if shards is None else np.asarray(shards)
+        groups = np.zeros(n_frames, dtype=np.int64) if groups is None else np.asarray(groups)
+        self._groups = [
+            [rows[shards[rows] == shard] for shard in np.unique(shards[rows])]
+            for rows in (np.flatnonzero(groups == group) for group in np.unique(groups))
+        ]
 
     def __len__(self):
-        return -(-len(self.counts) // self.batch_size)
+        return -(-self.n_frames // self.batch_size)
 
     def batches(self, epoch):
         """The batches of an epoch, one after the other: int64 arrays of frames, ascending."""
         rng = generator(self.seed, epoch)
-        shards = rng.permutation(len(self._frames_of_shard))
-        left = np.empty(0, dtype=np.int64)
-        for first in range(0, len(shards), self.shards_together):
-            chosen = shards[first : first + self.shards_together]
-            frames = np.concatenate([left, *(self._frames_of_shard[shard] for shard in chosen)])
-            frames = rng.permutation(frames)
-            # What does not fill a batch goes on to the next shards, whatever its size.
-            whole = len(frames) - len(frames) % self.batch_size
-            left = frames[whole:]
-            yield from self._deal(frames[:whole], rng)
-        if len(left):
-            yield np.sort(left)
+        phases = rng.permutation(len(self._groups)) / len(self._groups)
+        drawn = [self._sequence(shards, rng) for shards in self._groups]
+        places = [
+            (np.arange(len(frames)) + phase) / len(frames)
+            for frames, phase in zip(drawn, phases, strict=True)
+        ]
+        order = np.argsort(np.concatenate(places), kind="stable")
+        frames = np.concatenate(drawn)[order]
+        for first in range(0, len(frames), self.batch_size):
+            yield np.sort(frames[first : first + self.batch_size])
 
-    def _deal(self, frames, rng):
-        if self.by_size:
-            frames = frames[np.argsort(self.counts[frames], kind="stable")]
-        batches = frames.reshape(-1, self.batch_size)
-        return [np.sort(batches[k]) for k in rng.permutation(len(batches))]
+    def _sequence(self, shards, rng):
+        if not self.shuffle:
+            return np.concatenate(shards)
+        return np.concatenate(
+            [rng.permutation(shards[number]) for number in rng.permutation(len(shards))]
+        )
 
 
-def draw_forces(batch, fraction, rng):
-    """The batch with the forces of some of its atoms alone: the share `fraction` of them, at least
-    one, drawn without replacement.
+def drawn_rows(n_atoms, fraction, rng):
+    """Sorted rows of the atoms whose forces are trained on: the share `fraction` of `n_atoms`, at
+    least one, drawn without replacement.
 
     Every atom is as likely to be among them as any other and their number is fixed, so the mean
     over their components is an exactly unbiased estimate of that over all, and so is its gradient.
     """
-    n = len(batch.fingerprint)
-    rows = np.sort(rng.choice(n, max(1, round(fraction * n)), replace=False))
+    return np.sort(rng.choice(n_atoms, max(1, round(fraction * n_atoms)), replace=False))
+
+
+def with_forces_of(batch, rows):
+    """The batch with the forces of the atoms `rows` alone."""
     forces = None if batch.forces is None else batch.forces[torch.from_numpy(rows)]
     return replace(batch, force_rows=rows, forces=forces)
+
+
+def draw_forces(batch, fraction, rng):
+    """The batch with the forces of some of its atoms alone, see `drawn_rows`."""
+    return with_forces_of(batch, drawn_rows(len(batch.fingerprint), fraction, rng))

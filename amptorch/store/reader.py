@@ -62,6 +62,10 @@ class ShardReader:
             indices=self.array("indices")[frames],
         )
 
+    def atom_rows(self, name, frames):
+        """The rows of the atoms of those frames in "numbers", "positions" or "forces"."""
+        return _rows(self.array(name), *self._atoms(frames))
+
     def neighbors(self, frames, structures, cutoff, threads=None):
         """The neighbour list, up to `cutoff`, of the frames, whose Frames are `structures`."""
         first, last = self._atoms(frames)

@@ -94,6 +94,14 @@ class FrameStore:
         """Frames of `frame_ids`, in that order; their `indices` are places in their sources."""
         return join_frames([reader.frames(local) for reader, local in self._runs(frame_ids)])
 
+    def numbers(self, frame_ids):
+        """(n,) int64 atomic numbers of the atoms of `frame_ids`."""
+        return self._atom_rows("numbers", frame_ids).astype(np.int64)
+
+    def forces(self, frame_ids):
+        """(n, 3) eV/Å, of the atoms of `frame_ids`; nothing else is read."""
+        return self._atom_rows("forces", frame_ids)
+
     def neighbors(self, frame_ids, threads=None):
         """NeighborList of `frame_ids`, as long as the store's cutoff."""
         return self.structures(frame_ids, threads)[1]
@@ -139,7 +147,7 @@ class FrameStore:
         if not self.has_derivatives(setup_hash, dtype):
             raise ValueError(
                 f"the store {self.path} has no {dtype} derivatives of the set-up {setup_hash}; run "
-                "`amptorch preprocess --derivatives {dtype}` on it with these symmetry functions"
+                f"`amptorch preprocess --derivatives {dtype}` on it with these symmetry functions"
             )
         return StoredDerivatives(self, setup_hash, dtype)
 
@@ -170,6 +178,11 @@ class FrameStore:
 
     def _folder(self, number):
         return layout.shard_folder(self.path, number)
+
+    def _atom_rows(self, name, frame_ids):
+        return np.concatenate(
+            [reader.atom_rows(name, local) for reader, local in self._runs(frame_ids)]
+        )
 
     def _runs(self, frame_ids):
         """[(reader, frames within its shard)]: runs of frames that are in one shard."""

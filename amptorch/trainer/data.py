@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 from tqdm import tqdm
 
@@ -45,6 +46,9 @@ def iterators(trainer):
             "iterator_train__epoch": lambda: len(trainer.net.history),
             "iterator_train__force_fraction": fraction,
         }
+        for name in ("train", "valid"):
+            arguments[f"iterator_{name}__process"] = trainer.ranks.rank
+            arguments[f"iterator_{name}__processes"] = trainer.ranks.size
     return arguments
 
 
@@ -100,12 +104,16 @@ def _in_store(trainer, raw_data):
             verbose=cmd.verbose and trainer.ranks.first,
             show=lambda plan: _show(trainer, plan),
         )
-    return StoreDataset(
+    dataset = partial(
+        StoreDataset,
         store,
         derivatives=trainer.plan.derivatives if trainer.forcetraining else None,
         derivative_dtype=derivative_dtype,
-        **_common(trainer),
     )
+    common = _common(trainer)
+    # One process goes through all fingerprints to fit the scaler, for all.
+    common["feature_scaler"] = trainer.ranks.tell(lambda: dataset(**common).feature_scaler)
+    return dataset(**common)
 
 
 def _common(trainer):

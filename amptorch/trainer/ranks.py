@@ -1,7 +1,8 @@
 """Training by several processes, as `torchrun` starts them on one machine or many.
 
-Every process goes through the same batches in the same order. Of each batch it evaluates a share of
-the frames, about as many atoms as the others; energies and forces are then exchanged, so that every
+Every process goes through the same batches in the same order, and evaluates its share of each:
+frames that lie in its part of the store, which nobody else reads, or where the data set is in every
+process's memory, as many atoms as the others. Energies and forces are then exchanged, so that every
 process has the loss and the scores of the whole batch, whatever the loss is, and the sum of the
 gradients that they find is that of one process.
 """
@@ -13,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
+from amptorch.dataset.collate import Share, rows_inside
+from amptorch.dataset.samplers import cuts_of
 from amptorch.threads import num_threads
 
 # A process that ends takes the others with it; one that preprocesses may take long.
@@ -67,16 +69,18 @@ class Ranks:
     # --- a batch ---
 
     def evaluate(self, batch, model):
-        """(energy, forces) of a batch by `model(batch)`, of which each process does its share; only
-        the rows of this one carry a graph."""
+        """(energy, forces) of a batch (or `Share` of one) by `model(batch)`, of which each process
+        does its share; only the rows of this one carry a graph."""
         if self.size == 1:
             return model(batch)
-        first, last = bounds_of(batch, self.size)[self.rank : self.rank + 2]
-        # A process without frames still takes part, with none of the values of some frame.
-        start = min(first, len(batch) - 1)
-        energy, forces = model(part_of(batch, start, max(last, start + 1)))
-        if first == last:
-            energy, forces = energy[:0], forces[:0]
+        share = batch if isinstance(batch, Share) else share_of(batch, self.rank, self.size)
+        if share.part is None:
+            # It still takes part, and needs something for the loss to go back to.
+            options = {"dtype": share.energy.dtype, "device": self.device}
+            energy = torch.zeros(0, requires_grad=torch.is_grad_enabled(), **options)
+            forces = torch.zeros((0, 3), **options)
+        else:
+            energy, forces = model(share.part)
         sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
         sizes = [size.tolist() for size in self._all(sizes)]
         own = torch.cat([energy, forces.flatten()])
@@ -159,32 +163,36 @@ def _part():
         dist.destroy_process_group()
 
 
-def bounds_of(batch, size):
-    """Places (size + 1) where the frames are cut into shares of about equally many atoms."""
-    counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
-    middles = np.cumsum(counts) - counts / 2
-    cuts = np.searchsorted(middles, counts.sum() * np.arange(1, size) / size)
-    return [0, *cuts.tolist(), len(batch)]
+def share_of(batch, rank, size):
+    """The `Share` of a process in a batch that is whole in every process: the shares are
+    consecutive frames of about equally many atoms."""
+    first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
+    part = part_of(batch, first, last) if first < last else None
+    return Share(part, len(batch), batch.energy, batch.forces)
+
+
+def frame_counts(batch):
+    """(frames,) number of atoms of each frame of a batch."""
+    return torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
 
 
 def part_of(batch, first, last):
     """The frames `first` to `last` of a batch, without their targets."""
-    counts = torch.bincount(batch.image_idx, minlength=len(batch))
+    counts = frame_counts(batch)
     start, stop = int(counts[:first].sum()), int(counts[:last].sum())
-
-    def inside(rows):
-        return None if rows is None else rows[(rows >= start) & (rows < stop)] - start
-
+    element_rows = batch.element_rows
+    if element_rows is not None:
+        element_rows = [rows_inside(rows, start, stop) for rows in element_rows]
     return replace(
         batch,
         fingerprint=batch.fingerprint[start:stop],
         atomic_numbers=batch.atomic_numbers[start:stop],
         image_idx=batch.image_idx[start:stop] - first,
         num_images=last - first,
-        element_rows=None if batch.element_rows is None else [*map(inside, batch.element_rows)],
+        element_rows=element_rows,
         slope=None if batch.slope is None else batch.slope[start:stop],
         frame_ids=None if batch.frame_ids is None else batch.frame_ids[first:last],
         energy=None,
         forces=None,
-        force_rows=inside(batch.force_rows),
+        force_rows=rows_inside(batch.force_rows, start, stop),
     )
