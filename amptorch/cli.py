@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from amptorch import __version__
-from amptorch.tuning import command as tuning
 from amptorch.profiling.command import profile
+from amptorch.tuning import command as tuning
 
 logger = logging.getLogger("amptorch")
 app = typer.Typer(
