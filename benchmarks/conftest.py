@@ -97,20 +97,21 @@ class Upstream:
         if self.remote is None or name is None:
             return None
         images = images[:1] if name in ONE_FRAME else images
-        if self.attempt(self._prepare, name, images, number) is False:
+        if self.attempt(self._prepare, name, images, number) is None:
             return None
-        return lambda: self.attempt(lambda: self.remote.seconds()[0]) or None
+        return lambda: self.attempt(lambda: self.remote.seconds()[0])
 
     def _prepare(self, name, images, number):
         self.remote.prepare("public_stages", name, images, number=number)
+        return self.remote
 
     def attempt(self, action, *arguments):
-        """What the action returns; False where the other interpreter failed."""
+        """What the action returns; None where the other interpreter failed."""
         try:
             return action(*arguments)
         except RemoteError as error:
             self.results.problems.append(f"v1.0: {error}")
-            return False
+            return None
 
 
 @pytest.fixture(scope="session")

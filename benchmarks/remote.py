@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from setups import ONE_THREAD
+from setups import ONE_THREAD, workload
 
 SERVER = Path(__file__).with_name("server.py")
 LONGEST_ANSWER = 900  # seconds
@@ -24,7 +24,7 @@ class Remote:
     python : path of an interpreter in which `amptorch` is installed
     environment : {variable: value} beside those of this process
 
-    `about` says what is measured: {"file", "python", "machine"}. RemoteError where the interpreter
+    `about` says what is measured: {"file", "python"}. RemoteError where the interpreter
     does not start, has no `amptorch`, or ends; after that, `prepare` starts a new process.
     """
 
@@ -46,13 +46,10 @@ class Remote:
         module, stage : name of a file of stages, and of one in it
         images : list of ase.Atoms with energies and forces
         """
-        from ase.io import write
-
         if self._process.poll() is not None:
             self._start()
-        path = Path(self._folder.name) / "frames.traj"
-        write(path, images)
-        self._ask("prepare", module=module, stage=stage, images=str(path), options=options)
+        records = [workload.frame_record(image) for image in images]
+        self._ask("prepare", module=module, stage=stage, images=records, options=options)
 
     def seconds(self, repeats=1):
         """Seconds a frame of each of some repeats of the stage that was prepared last."""

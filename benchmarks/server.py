@@ -13,30 +13,26 @@ import os
 import sys
 import time
 
+from setups import workload
+
 
 class Stages:
     """One stage at a time."""
 
     def about(self):
         """What is measured here."""
-        from setups import hardware
-
         import amptorch
 
-        return {
-            "file": amptorch.__file__,
-            "python": sys.version.split()[0],
-            "machine": hardware(),
-        }
+        return {"file": amptorch.__file__, "python": sys.version.split()[0]}
 
     def prepare(self, module, stage, images, options):
         """Do the stage twice, so that everything is compiled: what the second step of dynamics does
         is not what the first did."""
-        from ase.io import read
-
         self.call = None  # lets go of what the stage before held
         factory = getattr(importlib.import_module(module), stage)
-        self.call, self.n_frames = factory(read(images, ":"), **options)
+        self.call, self.n_frames = factory(
+            [workload.frame_of(image) for image in images], **options
+        )
         self.call()
         self.call()
 

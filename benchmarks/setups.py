@@ -4,16 +4,16 @@ Only v1.0's interface is used of `amptorch`, and nothing new of Python: `server.
 in other interpreters.
 """
 
+import importlib.util
 import os
 import platform
 import time
+from pathlib import Path
 
 import numpy as np
 
 CUTOFF = 6.5
 N_FRAMES = 8
-MD_STEP = 0.5  # fs
-MD_TEMPERATURE = 300.0  # K
 # Steps after which the atoms have come back the way they went; an odd number, so that of calls in
 # turn not always the same one falls on the steps where the neighbours are searched anew.
 MD_PERIOD = 39
@@ -22,18 +22,31 @@ THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
 ONE_THREAD = dict.fromkeys(THREADS, "1")
 PACKAGES = ("amptorch", "numpy", "numba", "torch", "ase", "skorch", "vesin", "matscipy", "dscribe")
 
-# Number of symmetry functions of an atom with three elements: 3 G2 and 6 G4 of each set of
-# parameters; (number of G2 etas, G4 etas, zetas, gammas).
-FUNCTIONS = {
+# Sets of parameters that give an atom this many functions where there are three elements, each G2
+# three and each G4 six: number of etas of G2; etas, zetas and gammas of G4.
+OTHER_FUNCTIONS = {
     12: (2, [0.005], [1.0], [1.0]),
-    36: (4, [0.005], [1.0, 4.0], [1.0, -1.0]),
     96: (8, [0.005, 0.5, 2.0], [1.0, 4.0], [1.0, -1.0]),
 }
 
 
+def _workload():
+    """`amptorch.profiling.workload` of this checkout, whichever `amptorch` is measured."""
+    path = Path(__file__).parents[1] / "amptorch" / "profiling" / "workload.py"
+    spec = importlib.util.spec_from_file_location("workload", str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+workload = _workload()
+
+
 def functions(number=36):
-    """12, 36 (the standard set-up) or 96 symmetry functions an atom, in v1.0's form."""
-    n_etas, etas, zetas, gammas = FUNCTIONS[number]
+    """36 symmetry functions an atom, the standard set-up, or 12 or 96, in v1.0's form."""
+    if number == 36:
+        return workload.functions()
+    n_etas, etas, zetas, gammas = OTHER_FUNCTIONS[number]
     return {
         "default": {
             "cutoff": CUTOFF,
@@ -88,17 +101,9 @@ def new_trainer(images, number=36, batch_size=16, **changes):
     """
     from amptorch import AtomsTrainer
 
-    config = {
-        "model": {"num_layers": 3, "num_nodes": 20, "get_forces": True},
-        "optim": {"lr": 1e-3, "batch_size": batch_size, "force_coefficient": 10, "epochs": 1},
-        "dataset": {
-            "raw_data": images,
-            "fp_scheme": "gaussian",
-            "fp_params": functions(number),
-            "save_fps": False,
-        },
-        "cmd": {"debug": True, "verbose": False},
-    }
+    config = workload.standard_config()
+    config["optim"].update(batch_size=batch_size, epochs=1)
+    config["dataset"].update(raw_data=images, fp_params=functions(number))
     for name, value in changes.items():
         section, key = name.split("__")
         config[section][key] = value
@@ -109,9 +114,9 @@ def moving(image, calculator):
     """A function that moves the atoms by a step as of dynamics and returns their forces."""
     from ase import units
 
-    spread = np.sqrt(units.kB * MD_TEMPERATURE / image.get_masses())
+    spread = np.sqrt(units.kB * workload.MD_TEMPERATURE / image.get_masses())
     velocities = np.random.default_rng(0).normal(size=(len(image), 3)) * spread[:, None]
-    atoms, step, count = image.copy(), MD_STEP * units.fs * velocities, 0
+    atoms, step, count = image.copy(), workload.MD_STEP * units.fs * velocities, 0
     start = atoms.get_positions()
     atoms.calc = calculator
 
@@ -146,13 +151,10 @@ def versions():
 
 def hardware():
     """Processor, system and versions: what stays the same between two runs on a machine."""
-    cpu = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+    from amptorch.profiling.environment import processor
+
     return {
-        "CPU": f"{cpu}, {len(cores())} cores",
+        "CPU": f"{processor()}, {len(cores())} cores",
         "system": platform.platform(),
         "Python": platform.python_version(),
         **versions(),
