@@ -123,8 +123,10 @@ class TestFunctions:
                     # eta in 1/Å², to the six digits that are written.
                     assert np.isclose(row[4:6], expected, rtol=1e-5).all(axis=1).any()
             nearest = min(distances.nearest[symbol, other] for other in numbers)
-            etas = recipes.imbalzano_centered(2, CUTOFF, nearest)[:, 0]
             for kind in (4, 5):
+                # Up to 10/Rc² in a G4.
+                ends = nearest if kind == 5 else max(nearest, CUTOFF / np.sqrt(10))
+                etas = recipes.imbalzano_centered(2, CUTOFF, ends)[:, 0]
                 angular = table[table[:, 0] == kind]
                 assert set(map(tuple, angular[:, 5:])) == {(1, 1), (1, -1), (4, 1), (4, -1)}
                 assert np.isclose(angular[:, 4, None], etas, rtol=1e-5).any(axis=1).all()

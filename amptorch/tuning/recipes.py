@@ -24,6 +24,9 @@ BIN = 0.01
 MARGIN = 0.5
 # A function whose largest term in all the data is smaller than this is left out.
 FAINT = 1e-3
+# In 1/Rc², the largest eta of a G4. Beyond about that, exp(−ηr²) fc(r) is no short polynomial in r²
+# any more, and the kernel takes five times as long for it (measured).
+LARGEST_G4_ETA = 10.0
 # Share of the atoms whose nearest neighbour may be nearer than where the recipes begin: one frame
 # that went wrong, with two atoms in each other, shall not place the functions of all others.
 NEAREST = 0.01
@@ -170,7 +173,8 @@ def symmetry_functions(
     angular : any of "G4", "G5"; each gets every combination of `n_angular` widths, `zetas` and
         `lambdas`, around every element and for every two neighbour elements
     angular_widths : name in CENTERED, the series of η, from the element's nearest neighbour on. One
-        series an element, because functions that share η share most of their cost
+        series an element, because functions that share η share most of their cost; that of G4 ends
+        at η = 10/Rc², beyond which it costs far more
     angular_cutoff : Å, of G4 and G5; `cutoff` where None
 
     Functions that see none of the data are left out: those of elements that are never within the
@@ -198,7 +202,7 @@ def symmetry_functions(
         ]
         widths = RADIAL[angular_widths], n_angular
         for kind in angular:
-            for eta in _angular_etas(widths, symbol, angular_cutoff, distances):
+            for eta in _angular_etas(kind, widths, symbol, angular_cutoff, distances):
                 shapes = [(zeta, gamma) for zeta in zetas for gamma in lambdas]
                 for pair in _seen_pairs(kind, eta, symbol, angular_cutoff, distances):
                     entries += [
@@ -222,7 +226,7 @@ def pool(distances, cutoff, **changes):
         "radial": tuple(RADIAL),
         "n_radial": 10,
         "angular": ANGULAR,
-        "n_angular": 4,
+        "n_angular": 3,
         "zetas": (1.0, 2.0, 4.0),
     }
     return symmetry_functions(distances, cutoff, **{**every, **changes})
@@ -245,10 +249,14 @@ def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
             }
 
 
-def _angular_etas(widths, symbol, cutoff, distances):
+def _angular_etas(kind, widths, symbol, cutoff, distances):
     series, n = widths
     nearest = min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
-    return series(n, cutoff, nearest)[:, 0] if nearest < cutoff else []
+    if nearest >= cutoff:
+        return []
+    if kind == "G4":
+        nearest = max(nearest, cutoff / np.sqrt(LARGEST_G4_ETA))
+    return series(n, cutoff, nearest)[:, 0]
 
 
 def _seen_pairs(kind, eta, symbol, cutoff, distances):
