@@ -9,7 +9,7 @@ VERSION = "2.0.0.dev0"
 
 DASK = ["distributed>=2024.1"]
 TUNE = ["optuna>=4"]
-TEST = ["pytest>=7", "pytest-benchmark>=4", "hypothesis>=6", *DASK, *TUNE]
+TEST = ["pytest>=7", "pytest-benchmark>=5.2", "hypothesis>=6", *DASK, *TUNE]
 PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
 DOCS = ["pdoc>=14"]
 
