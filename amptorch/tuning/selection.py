@@ -34,7 +34,7 @@ def cur(X, k, costs=None):
 
     Columns are standardised. The score of a column is π_c = (v_c)², v the first right singular
     vector; the column with the highest is taken, all others are made orthogonal to it, and so on
-    with the singular vector of what is left (section II.C of the paper, one vector a step).
+    with the singular vector of what is left (one vector a step, as the paper does it).
 
     costs: (n,), by which the scores are divided. Deterministic; ties go to the lower index.
 
