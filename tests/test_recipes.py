@@ -154,6 +154,16 @@ class TestFunctions:
         assert min(shifts) < 0.8
         assert max(shifts) < 4.0
 
+    def test_lists_longer_than_the_cutoff(self):
+        # The nearest O of H is listed, and yet beyond the cutoff of the functions.
+        atoms = Atoms("H2O", [[0, 0, 0], [0.74, 0, 0], [6.0, 0, 0]])
+        found = pair_distances(Frames.from_atoms([atoms]), cutoff=8.0)
+        with pytest.raises(ValueError, match=r"O has no neighbour within 4\.0 Å"):
+            symmetry_functions(found, 4.0)
+        params = symmetry_functions(found, 7.0, angular=None)
+        assert {entry["element"] for entry in params["H"]} == {"H", "O"}
+        assert symmetry_functions(found, 5.5, radial=(), angular="G4")["O"] == []
+
     def test_short_angles(self, distances):
         params = symmetry_functions(distances, CUTOFF, angular=("G4",), angular_cutoff=3.5)
         setup = Gaussian(params, distances.elements).descriptor_setup

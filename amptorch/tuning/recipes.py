@@ -178,7 +178,8 @@ def symmetry_functions(
     angular_cutoff : Å, of G4 and G5; `cutoff` where None
 
     Functions that see none of the data are left out: those of elements that are never within the
-    cutoff, and those whose largest possible term at the distances that occur is below 1e-3.
+    cutoff, and those whose largest possible term at the distances that occur is below 1e-3. The
+    list of an element is empty where only angles are asked for and there are none.
 
     Raises ValueError that names the argument, or the element that has no neighbours.
     """
@@ -194,6 +195,11 @@ def symmetry_functions(
             raise ValueError(f"{name} is {count}; a series needs two functions or more")
     params = {"cutoff": cutoff}
     for symbol in distances.elements:
+        if _nearest_of_all(symbol, distances) >= cutoff:
+            raise ValueError(
+                f"{symbol} has no neighbour within {cutoff} Å in these frames, so that no symmetry "
+                "function of it would see anything; use a longer cutoff or leave these frames out"
+            )
         entries = [
             entry
             for neighbor in distances.elements
@@ -208,11 +214,6 @@ def symmetry_functions(
                     entries += [
                         _angular_entry(kind, pair, eta, shape, angular_cutoff) for shape in shapes
                     ]
-        if not entries:
-            raise ValueError(
-                f"{symbol} has no neighbour within {cutoff} Å in these frames, so that no symmetry "
-                "function of it would see anything; use a longer cutoff or leave these frames out"
-            )
         params[symbol] = _without_repetition(entries)
     return params
 
@@ -232,14 +233,19 @@ def pool(distances, cutoff, **changes):
     return symmetry_functions(distances, cutoff, **{**every, **changes})
 
 
+def _nearest_of_all(symbol, distances):
+    return min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
+
+
 def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
+    nearest = distances.nearest[symbol, neighbor]
+    if nearest >= cutoff:
+        return
     occurring = distances.occurring(symbol, neighbor)
     occurring = occurring[occurring < cutoff]
-    if not len(occurring):
-        return
-    for eta, shift in RADIAL[recipe](n, cutoff, distances.nearest[symbol, neighbor]):
+    for eta, shift in RADIAL[recipe](n, cutoff, nearest):
         terms = np.exp(-eta * (occurring - shift) ** 2) * _cosine_cutoff(occurring, cutoff)
-        if terms.max() >= FAINT:
+        if terms.max(initial=0.0) >= FAINT:
             yield {
                 "type": "G2",
                 "element": neighbor,
@@ -251,7 +257,7 @@ def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
 
 def _angular_etas(kind, widths, symbol, cutoff, distances):
     series, n = widths
-    nearest = min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
+    nearest = _nearest_of_all(symbol, distances)
     if nearest >= cutoff:
         return []
     if kind == "G4":
