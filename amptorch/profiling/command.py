@@ -130,7 +130,7 @@ def _measure(job, tool, folder, about):
 
 def _more(tool):
     return {
-        "py-spy": "; py-spy takes that twice, for its two files",
+        "py-spy": "; with py-spy twice that, and several times more where it shows native frames",
         "cprofile": "; cProfile makes Python's part slower",
         "line": "; line_profiler makes Python's part slower, and the kernels take a minute more",
     }.get(tool, "")

@@ -120,7 +120,7 @@ def line(job, estimate, folder, environment):
     from amptorch.profiling.kernel_lines import kernel_lines, line_profiler
 
     profiler, clock = line_profiler(), Clock()
-    with wrapped(lambda function, _stage, _whole: profiler.wrap_callable(function)):
+    with wrapped(lambda function, _stage, _whole: profiler(function)):
         result = job.run("run", _announced(clock))
     stream = io.StringIO()
     profiler.print_stats(stream, output_unit=1e-3, stripzeros=True)

@@ -51,7 +51,7 @@ class Job:
 
     def run(self, name, phase, data=None, **dataset):
         """What `workload.run` returns; phase: its context."""
-        from amptorch import AtomsTrainer
+        from amptorch.trainer import AtomsTrainer
 
         (self.work / name).mkdir()
         with _quiet():
@@ -173,7 +173,7 @@ def estimate(job):
     seconds["dynamics"] = clocks[1].phases["dynamics"] * job.md_steps / brief.md_steps
     memory, disk = _sizes(job, images, plan, len(images))
     shutil.rmtree(job.work / f"sample-{len(images)}")
-    taken = max([own_memory(), *(used for _, used, _ in clocks[1].curve)])
+    taken = max([own_memory(), *(point[1] for point in clocks[1].curve)])
     return Estimate(seconds, taken + memory, disk, plan)
 
 

@@ -13,7 +13,7 @@ from amptorch.profiling import plots, workload
 from amptorch.profiling.report import Report, Section
 from amptorch.profiling.tables import as_text
 
-RATE = 100  # samples a second
+RATE = 50  # samples a second; each stops the program while its stack is read
 FORMATS = {"flamegraph": "flame.svg", "speedscope": "speedscope.json"}
 # Lines of another process's complaint that are shown.
 LAST_LINES = 12

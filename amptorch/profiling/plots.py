@@ -1,7 +1,9 @@
 """The pictures of a report, as SVG that stands in its page."""
 
 import io
+import itertools
 import re
+from collections import Counter
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -18,6 +20,8 @@ PHASE_COLORS = {
 GRAY = "#999999"
 # Stages below this share of all time are not drawn one by one.
 DRAWN = 0.005
+# Stages marked below the memory's curve: those that the main thread is in for longest.
+STRIPES = 8
 
 
 def shares(rows, phases):
@@ -42,19 +46,22 @@ def shares(rows, phases):
 
 
 def memory(curve, more=()):
-    """Memory over time with the phases behind it.
+    """Memory over time, the phases behind it, and below it the stages of the main thread.
 
-    curve: [(seconds, bytes, phase)]; more: [(resident bytes, bytes of USS or None)] of each point.
+    curve: [(seconds, bytes, phase, stage)]; more: [(resident bytes, bytes of USS or None)] of each
+    point.
     """
-    figure, axes = _figure(3.4)
-    times = [seconds for seconds, _, _ in curve]
+    if not curve:
+        return ""
+    figure, (axes, strip) = _figure(4.6, 2, sharex=True, height_ratios=[3, 2])
+    times = [point[0] for point in curve]
     if more:
         axes.plot(times, [rss / 1e6 for rss, _ in more], color=GRAY, lw=1, label="RSS")
         unique = [(t, uss / 1e6) for t, (_, uss) in zip(times, more, strict=True) if uss]
         axes.plot(*zip(*unique, strict=True), "--", color="black", lw=1, label="USS")
-    axes.plot(times, [used / 1e6 for _, used, _ in curve], color="black", lw=1.2, label="own")
-    for phase in dict.fromkeys(phase for _, _, phase in curve):
-        inside = [seconds for seconds, _, at in curve if at == phase]
+    axes.plot(times, [point[1] / 1e6 for point in curve], color="black", lw=1.2, label="own")
+    for phase in dict.fromkeys(point[2] for point in curve):
+        inside = [point[0] for point in curve if point[2] == phase]
         axes.axvspan(inside[0], inside[-1], color=PHASE_COLORS.get(phase, GRAY), alpha=0.18, lw=0)
         axes.annotate(
             phase,
@@ -65,8 +72,19 @@ def memory(curve, more=()):
             rotation=90 if inside[-1] - inside[0] < 0.12 * (times[-1] - times[0]) else 0,
             va="top",
         )
-    axes.set(xlabel="time (s)", ylabel="memory (MB)", ylim=(0, None))
+    axes.set(ylabel="memory (MB)", ylim=(0, None))
     axes.legend(frameon=False, loc="lower right")
+    most = Counter(point[3] for point in curve).most_common(STRIPES)
+    for place, (stage, _) in enumerate(most):
+        spans = [
+            (now[0], then[0] - now[0])
+            for now, then in itertools.pairwise(curve)
+            if now[3] == stage and now[2] == then[2]
+        ]
+        strip.broken_barh(spans, (place - 0.4, 0.8), color=GRAY, lw=0)
+    strip.set_yticks(range(len(most)), [stage for stage, _ in most])
+    strip.invert_yaxis()
+    strip.set_xlabel("time (s)")
     return _svg(figure)
 
 
@@ -85,10 +103,11 @@ def ratios(comparison):
     return _svg(figure)
 
 
-def _figure(height):
+def _figure(height, rows=1, **options):
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = figure.subplots(rows, **options)
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 

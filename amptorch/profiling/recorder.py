@@ -24,7 +24,7 @@ class Recorder:
     Attributes
     ----------
     phases : {phase: seconds}
-    curve : [(seconds since the start, bytes, phase or None)]
+    curve : [(seconds since the start, bytes, phase, stage)]; the stage is that of the main thread
     peaks : {(phase, stage): most bytes among the samples that fell into the stage}
     """
 
@@ -116,7 +116,8 @@ class Recorder:
     def _sample(self, done):
         while not done.wait(1 / SAMPLES):
             used, phase = self._memory(), self.phase
-            self.curve.append((time.perf_counter() - self._start, used, phase))
+            now = time.perf_counter() - self._start
+            self.curve.append((now, used, phase, self._main.stage))
             for thread in list(self._threads):
                 stage = thread.stage
                 if stage is not None:

@@ -150,7 +150,7 @@ def phase_lines(phases, result, curve, estimate):
     header = ["phase", "seconds", "estimated", "share", "atoms treated", "µs/atom", "peak MB"]
     lines = [header]
     for phase, seconds in phases.items():
-        peak = max((used for _, used, at in curve if at == phase), default=None)
+        peak = max((used for _, used, at, _ in curve if at == phase), default=None)
         lines.append(
             [
                 phase,

@@ -106,11 +106,11 @@ def run(config, data, md_steps, phase, train=fit):
     phase(name) is a context that is entered for each of PHASES. Returns "frames", "epochs", and
     "atoms": how many atoms each phase has treated, all epochs and steps together.
     """
-    from amptorch import AmpTorch, AtomsTrainer
+    import amptorch
 
     sections = dict(config, dataset=dict(config["dataset"], raw_data=data))
     with phase("preprocessing"):
-        trainer = AtomsTrainer(sections)
+        trainer = amptorch.AtomsTrainer(sections)
         trainer.load()
     with phase("training"):
         train(trainer)
@@ -122,7 +122,7 @@ def run(config, data, md_steps, phase, train=fit):
             atoms += sum(len(image) for image in chunk)
             largest = max(chunk if largest is None else chunk + [largest], key=len)  # noqa: RUF005
     with phase("dynamics"):
-        move(largest.copy(), AmpTorch(trainer), md_steps)
+        move(largest.copy(), amptorch.AmpTorch(trainer), md_steps)
     epochs = len(trainer.net.history)
     treated = (atoms, epochs * atoms, atoms, md_steps * len(largest))
     return {"frames": frames, "epochs": epochs, "atoms": dict(zip(PHASES, treated))}  # noqa: B905

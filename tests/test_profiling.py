@@ -1,0 +1,362 @@
+"""`amptorch profile`: its stage timers, their seams, and the reports."""
+
+import ast
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import write
+
+from amptorch.cli import main
+from amptorch.config import Config
+from amptorch.datasets import iron_water
+from amptorch.profiling import kernel_lines, outside, workload
+from amptorch.profiling.job import duration, frames_of, output_folder, sample
+from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
+from amptorch.profiling.seams import SEAMS, WAITING, Seam, find, wrapped
+from amptorch.profiling.tables import overall, stage_rows
+
+CONFIG = """
+model: {hidden_layers: [4]}
+optim: {force_coefficient: 1e-1, lr: 1e-2, batch_size: 2}
+dataset:
+  fp_scheme: gaussian
+  save_fps: false
+  fp_params:
+    default: {cutoff: 4.0, G2: {etas: [1.0, 20.0], rs_s: [0.0]}}
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """A small job: six frames, one epoch, few symmetry functions, kernels on one thread."""
+    write(tmp_path / "frames.traj", iron_water(6, max_water=2))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    options = ["--data", tmp_path / "frames.traj", "--config", tmp_path / "config.yaml"]
+    return [*options, "--epochs", 1, "--steps", 4, "--threads", 1, "--out", tmp_path / "out"]
+
+
+def run(*arguments):
+    """Exit code of `amptorch profile`."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(["profile", *map(str, arguments)])
+    return exit_info.value.code or 0
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+# --- the recorder ---
+
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_a_stage_has_its_own_time_alone():
+    recorder = Recorder(lambda: 7)
+    inner = recorder.wrap(lambda: busy(0.03), "inner")
+
+    def both():
+        busy(0.01)
+        inner()
+        inner()
+
+    outer = recorder.wrap(both, "outer")
+    outer()  # outside of a phase nothing is counted
+    with recorder("work"):
+        outer()
+        busy(0.02)
+    totals = recorder.totals()
+    assert {key[1]: calls for key, (_, calls) in totals.items()} == {
+        "inner": 2,
+        "outer": 1,
+        OTHER: 1,
+    }
+    assert sum(seconds for seconds, _ in totals.values()) == pytest.approx(
+        recorder.phases["work"], abs=1e-3
+    )
+    assert totals["work", "inner"][0] > totals["work", OTHER][0] > totals["work", "outer"][0]
+    assert recorder.peaks["work", "inner"] == 7
+
+
+def test_errors_generators_and_stages_as_wholes():
+    recorder = Recorder(lambda: 0)
+    inner = recorder.wrap(lambda: busy(0.001), "inner")
+    whole = recorder.wrap(lambda: inner(), "whole", whole=True)
+
+    def steps():
+        yield 1
+        yield 2
+
+    def fail():
+        raise KeyError("wrong")
+
+    with recorder("work"):
+        assert list(recorder.wrap(steps, "steps")()) == [1, 2]
+        with pytest.raises(KeyError):
+            recorder.wrap(fail, "failing")()
+        whole()
+    calls = {stage: calls for (_, stage), (_, calls) in recorder.totals().items()}
+    assert calls == {"steps": 3, "failing": 1, "whole": 1, OTHER: 1}
+
+
+def test_waiting_is_divided_among_what_other_threads_did():
+    recorder = Recorder(lambda: 0)
+    first = recorder.wrap(lambda: busy(0.02), "first")
+    second = recorder.wrap(lambda: busy(0.06), "second")
+
+    def background():
+        first()
+        second()
+
+    thread = threading.Thread(target=background)
+
+    def wait():
+        thread.start()
+        thread.join()
+
+    with recorder("work"):
+        recorder.wrap(wait, WAITING)()
+        busy(0.01)
+    rows = {row.stage: row for row in stage_rows(recorder, {"work": 10})}
+    assert sum(row.share for row in rows.values()) == pytest.approx(1, abs=1e-3)
+    assert rows[WAITING].share == 0
+    assert rows["first"].seconds == 0
+    assert 0 < rows["first"].share < rows["second"].share
+    assert rows["second"].per_atom == pytest.approx(
+        1e6 * rows["second"].share * recorder.phases["work"] / 10
+    )
+    together = overall(list(rows.values()), recorder.phases)
+    assert sum(row.share for row in together) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_timers_cost_is_measured():
+    assert cost_of_a_timer(2000) > 0
+
+
+# --- the seams ---
+
+
+@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: f"{seam.module}:{seam.name}")
+def test_every_seam_is_a_function_of_the_package(seam):
+    for _, _, value in find(seam):
+        assert callable(getattr(value, "__func__", value))
+    assert find(seam)
+
+
+def test_a_renamed_function_is_missed():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        find(Seam("stage", "amptorch.neighbors", "no_such_name"))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        find(Seam("stage", "amptorch.neighbors", "NeighborList.no_such_name"))
+
+
+def test_seams_are_left_as_they_were():
+    from amptorch.descriptor.Gaussian import Gaussian
+    from amptorch.frames import Frames
+    from amptorch.trainer.net import PotentialNet
+
+    def state():
+        found = [(owner, name, value) for seam in SEAMS for owner, name, value in find(seam)]
+        return [*found, vars(Frames)["from_atoms"], "train_step" in vars(PotentialNet)]
+
+    before = state()
+    with wrapped(Recorder(lambda: 0).wrap):
+        assert state() != before
+        assert hasattr(Gaussian.values, "__wrapped__")
+        assert isinstance(vars(Frames)["from_atoms"], classmethod)
+        with pytest.raises(ZeroDivisionError), wrapped(Recorder(lambda: 0).wrap):
+            raise ZeroDivisionError
+    assert state() == before
+
+
+# --- the command ---
+
+
+def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
+    assert run(*arguments) == 0
+    told = capsys.readouterr().out
+    assert "this will take about" in told
+    assert "GB of memory" in told
+    assert "force contraction" in told
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "report.html",
+        "report.json",
+    ]
+    found = report(tmp_path / "out")
+    assert list(found["seconds"]) == list(workload.PHASES)
+    assert found["frames"] == 6
+    assert found["epochs"] == 1
+    stages = {(row["phase"], row["stage"]): row for row in found["stages"]}
+    for phase in workload.PHASES:
+        assert sum(row["share"] for (at, _), row in stages.items() if at == phase) == (
+            pytest.approx(1, abs=1e-3)
+        )
+        own = sum(row["seconds"] for (at, _), row in stages.items() if at == phase)
+        assert own == pytest.approx(found["seconds"][phase], rel=1e-2)
+    assert sum(row["share"] for row in found["all_phases"]) == pytest.approx(1, abs=1e-3)
+    for place in (
+        ("preprocessing", "neighbour search"),
+        ("preprocessing", "values and derivatives"),
+        ("preprocessing", "writing to disk"),
+        ("preprocessing", "scaling"),
+        ("training", "batch assembly"),
+        ("training", "network, energies"),
+        ("training", "force contraction, stored"),
+        ("training", "its backward, stored"),
+        ("training", "network, backward"),
+        ("training", "optimiser"),
+        ("training", "reading from disk"),
+        ("training", "writing checkpoints"),
+        ("prediction", "values"),
+        ("dynamics", "calculator"),
+    ):
+        assert stages[place]["calls"] > 0, place
+    assert stages["training", "optimiser"]["calls"] == 3
+    assert found["environment"]["logical cores"] > 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "src=" not in page
+    assert "<?xml" not in page
+    assert found["environment"]["processor"] in page
+
+
+def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
+    options = [*arguments, "--tool", "memory", "--in-memory", "--frames", 4]
+    assert run(*options) == 0
+    found = report(tmp_path / "out")
+    assert found["frames"] == 4
+    assert len(found["memory"]) > 0
+    assert all(used > 1e6 for _, used, *_ in found["memory"])
+    assert ">USS<" in (tmp_path / "out" / "report.html").read_text()
+    assert run(*options) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert report(tmp_path / "out") == found
+
+
+def test_cprofile(arguments, tmp_path):
+    assert run(*arguments, "--tool", "cprofile") == 0
+    assert (tmp_path / "out" / "cprofile.pstats").stat().st_size > 0
+    assert "workload.py" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_folder_that_is_no_profile_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="no profile"), output_folder(tmp_path / "mine", True):
+        pytest.fail("work started")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    with pytest.raises(KeyError), output_folder(tmp_path / "new", False):
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_frames_are_sampled_over_the_whole_file(tmp_path):
+    images = iron_water(5, max_water=2)
+    write(tmp_path / "a.traj", images)
+    chosen = sample(frames_of(str(tmp_path / "a.traj")), 3)
+    for atoms, k in zip(chosen, (0, 2, 4), strict=True):
+        assert np.array_equal(atoms.positions, images[k].positions)
+    assert [duration(value) for value in (0.42, 25.2, 200)] == ["0.4 s", "25 s", "3 min 20 s"]
+
+
+def test_missing_tools_say_what_to_install(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(outside.shutil, "which", lambda *_, **__: None)
+    assert run(*arguments, "--tool", "py-spy") == 1
+    assert "pip install py-spy" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "line_profiler", None)
+    with pytest.raises(ImportError, match="pip install line_profiler"):
+        kernel_lines.line_profiler()
+
+
+# --- the other implementation ---
+
+
+def test_frames_survive_json():
+    (atoms,) = iron_water(1, max_water=2)
+    again = workload.frame_of(json.loads(json.dumps(workload.frame_record(atoms))))
+    assert np.array_equal(again.positions, atoms.positions)
+    assert np.array_equal(again.get_forces(), atoms.get_forces())
+    assert again.get_potential_energy() == atoms.get_potential_energy()
+    assert again.cell.tolist() == atoms.cell.tolist()
+    assert again.pbc.all()
+
+
+def test_the_standard_config_and_names_of_classes():
+    config = workload.standard_config()
+    Config.from_dict(config)
+    config["model"]["activation"] = "ReLU"
+    config["dataset"]["fp_params"]["default"]["G2"]["etas"] = [1.0, 2.0]
+    scripted = workload.as_in_scripts(config)
+    assert scripted["model"]["activation"].__name__ == "ReLU"
+    assert isinstance(scripted["dataset"]["fp_params"]["default"]["G2"]["etas"], np.ndarray)
+
+
+def test_two_implementations_in_turns(arguments, tmp_path, monkeypatch):
+    turns = []
+
+    def turn(python, path, environment):
+        turns.append(python)
+        job = json.loads(path.read_text())
+        assert len(job["data"]) == 3
+        seconds = dict.fromkeys(workload.PHASES, 1.0 if python == sys.executable else len(turns))
+        about = {"amptorch": "1", "python": "3", "path": "there"}
+        return {"seconds": seconds, "atoms": dict.fromkeys(workload.PHASES, 5), **about}
+
+    monkeypatch.setattr(outside, "_one_turn", turn)
+    # Any program that is there will do: it is not run.
+    other = tmp_path / "python"
+    other.write_text("")
+    other.chmod(0o755)
+    assert run(*arguments, "--implementation", other, "--frames", 3, "--repeats", 2) == 0
+    assert turns == [sys.executable, str(other)] * 2
+    ratios = report(tmp_path / "out")["ratios"]["training"]
+    assert ratios == {"each": [2.0, 4.0], "median": 3.0, "lowest": 2.0, "highest": 4.0}
+
+
+def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
+    assert run(*arguments, "--implementation", tmp_path / "no-python") == 1
+    assert "there is no program" in capsys.readouterr().err
+    # One that has no amptorch.
+    (tmp_path / "turns").mkdir()
+    path = tmp_path / "turns" / "job.json"
+    path.write_text("{}")
+    with pytest.raises(outside.OtherFailedError, match="KeyError: 'config'"):
+        outside._one_turn(sys.executable, path, outside.own_environment())
+    ours = {"seconds": dict.fromkeys(workload.PHASES, 1.0), "epochs": 1, "frames": 3}
+    ours |= {"atoms": dict.fromkeys(workload.PHASES, 5), "path": "here"}
+    ours |= {"amptorch": "2", "python": "3"}
+
+    def turn(python, *_):
+        if python == sys.executable:
+            return ours
+        raise outside.OtherFailedError("ModuleNotFoundError: No module named 'amptorch'")
+
+    monkeypatch.setattr(outside, "_one_turn", turn)
+    assert run(*arguments, "--implementation", "python3", "--frames", 3) == 1
+    assert "No module named 'amptorch'" in capsys.readouterr().err
+    found = report(tmp_path / "out")
+    assert found["here"] == [ours]
+    assert found["there"] == []
+    assert "No module named" in found["error"]
+
+
+def test_workload_runs_where_only_v1_is():
+    text = Path(workload.__file__).read_text(encoding="utf8")
+    tree = ast.parse(text, feature_version=(3, 7))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.module.startswith("amptorch")
+            imported.add(node.module.split(".")[0])
+    assert imported - set(sys.stdlib_module_names) == {"amptorch", "ase", "numpy", "torch"}
