@@ -1,8 +1,9 @@
 """The command line. Heavy imports stand inside the commands, so that `--help` answers at once."""
 
 import logging
+import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,6 +75,7 @@ def train(
     """Train a potential on the frames of a file.
 
     Under `torchrun --no-python --nproc-per-node N amptorch train ...` N processes train together.
+    The network runs on one CPU thread, everything else on all; OMP_NUM_THREADS gives it more.
     Ends with a table of errors, the times, a parity plot and the checkpoint.
     """
     from amptorch.files import read_config
@@ -100,7 +102,10 @@ def train(
             sets[trained_on] = dataset["raw_data"]
         if test is not None:
             sets["test"] = read_images(test)
-    _train_and_report(settings, sets, stages, start, resume)
+    gpus = (settings.get("optim") or {}).get("gpus", 0)
+    # Small networks gain little from torch's threads, and lose much to them on a busy machine.
+    with nullcontext() if gpus or "OMP_NUM_THREADS" in os.environ else _torch_threads(1):
+        _train_and_report(settings, sets, stages, start, resume)
 
 
 @app.command()
@@ -248,7 +253,6 @@ def demo(
         },
         "cmd": {"run_dir": str(out), "seed": seed},
     }
-    # Small networks gain nothing from torch's threads, and lose much to them on a busy machine.
     with _torch_threads(1):
         _train_and_report(settings, sets, stages)
 

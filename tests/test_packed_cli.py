@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from ase.io import read, write
 
 from amptorch import AtomsTrainer
@@ -63,3 +64,28 @@ def test_frames_there_and_back():
     again = Frames.from_atoms(images_of(frames))
     for name in ("numbers", "positions", "cells", "pbc", "offsets"):
         np.testing.assert_array_equal(getattr(frames, name), getattr(again, name))
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus", "threads"),
+    [({}, 0, 1), ({"OMP_NUM_THREADS": "3"}, 0, 3), ({}, 1, 3)],
+)
+def test_the_network_runs_on_one_thread_unless_told_otherwise(
+    variables, gpus, threads, tmp_path, monkeypatch
+):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"optim: {{gpus: {gpus}}}\ndataset: {{store: here}}\n")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    monkeypatch.setattr(
+        "amptorch.cli._train_and_report", lambda *_: found.append(torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert train(config) == 0
+        assert (found, torch.get_num_threads()) == ([threads], 3)
+    finally:
+        torch.set_num_threads(before)
