@@ -160,7 +160,8 @@ def select_functions(
 
 def as_entries(fp_params, elements):
     """{symbol: [entry]}: the functions of `fp_params` in Amp's list form, every entry with its own
-    cutoff, in the order of the fingerprint's columns."""
+    cutoff, in the order of the fingerprint's columns. What `recipes` made comes back as the same
+    functions to the last bit; an eta given in 1/Å² may change by its last bit."""
     return {
         symbol: [_entry(*row) for row in rows.tolist()]
         for symbol, rows in descriptor_setup(fp_params, elements).items()
