@@ -3,15 +3,21 @@
     python benchmarks/train_16k.py                              # 2,000, 8,000 and 16,000 frames
     python benchmarks/train_16k.py --frames 2000 --epochs 3
     python benchmarks/train_16k.py --store DIR --derivatives stored   # of a store that is there
+    python benchmarks/train_16k.py --frames 16000 --epochs 5 --out DIR   # with log and memory curve
 
 Frames of `iron_water`, 35 to 164 atoms, with the standard set-up of 36 symmetry functions; networks
 of 3 x 20 nodes, batches of 16 frames, energies and forces. Each row is a process of its own. Memory
 is what the process holds for itself (RssAnon and RssShmem of /proc/self/status, sampled; pages of
 mapped files belong to the page cache). Epochs are timed by skorch's clock; the first also compares
 checksums. 16,000 frames take 13 GB in the temporary folder.
+
+The second table compares the memory plan with what was measured: the size of stored derivatives,
+and the time by which an epoch is longer where they are recomputed. `--out` also gets all numbers as
+results.json, the log of each training, and their memory over time as memory.svg.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -22,7 +28,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measurements import functions
+from setups import functions
 
 ELEMENTS = ["Fe", "H", "O"]
 BACK_ENDS = ("recompute", "stored")
@@ -53,6 +59,11 @@ class MemoryCurve(threading.Thread):
         self._done.set()
         self.join()
         return max(size for _, size in self.samples)
+
+    def coarse(self, n=300):
+        """At most `n` of the samples, each the largest of those that it stands for."""
+        parts = np.array_split(np.array(self.samples), min(n, len(self.samples)))
+        return [part[np.argmax(part[:, 1])].tolist() for part in parts]
 
 
 def make_store(n_frames, folder, derivatives):
@@ -105,7 +116,7 @@ def train(options):
                 "derivatives": derivatives,
                 "derivative_dtype": "float32",
             },
-            "cmd": {"debug": True, "verbose": sys.stderr.isatty()},
+            "cmd": {"debug": True},
         }
     )
     curve = MemoryCurve()
@@ -124,20 +135,27 @@ def train(options):
         "cpu": cpu / options.epochs,
         "loss": trainer.net.history[:, "train_loss"],
         "peak": curve.stop(),
-        "curve": curve.samples[:: max(1, len(curve.samples) // 200)],
+        "curve": curve.coarse(),
+        "plan": dataclasses.asdict(trainer.plan),
         "torch_threads": torch.get_num_threads(),
     }
+    if derivatives == "stored":
+        kept = trainer.train_dataset.store.derivatives(
+            trainer.descriptor.descriptor_setup_hash, "float32"
+        )
+        result["stored_bytes"] = kept.nbytes
     print(json.dumps(result))
 
 
 def measure(store, derivatives, options):
-    """What `train` prints, in a process of its own."""
+    """What `train` prints, in a process of its own; "log" is what the training printed before."""
     command = [sys.executable, __file__, "--one", "--store", str(store)]
     command += ["--derivatives", derivatives, "--epochs", str(options.epochs)]
     command += ["--force-fraction", str(options.force_fraction)]
     command += ["--torch-threads", str(options.torch_threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    *log, result = done.stdout.splitlines()
+    return {**json.loads(result), "log": "\n".join(log)}
 
 
 def table(results):
@@ -156,7 +174,58 @@ def table(results):
                 f"{result['peak'] / 1e9:.2f}",
             ]
         )
+    return as_text(lines)
+
+
+def as_text(lines):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def seconds_an_epoch(result):
+    """Median, without the epoch that compares checksums where there are others."""
+    return float(np.median(result["epochs"][1:] or result["epochs"]))
+
+
+def plan_table(results):
+    """The plan against what was measured, for data sets that were trained on in both ways."""
+    header = ("frames", "", "planned", "measured", "planned/measured")
+    lines = [header, ["---:"] * len(header)]
+    for n in sorted({result["frames"] for result in results}):
+        found = {r["derivatives"]: r for r in results if r["frames"] == n}
+        if len(found) < 2:
+            continue
+        plans = [result["plan"] for result in found.values()]
+        size = np.mean([plan["stored_bytes"] for plan in plans])
+        longer = np.mean([plan["recomputing"] - plan["reading"] for plan in plans])
+        kept = found["stored"]["stored_bytes"]
+        extra = seconds_an_epoch(found["recompute"]) - seconds_an_epoch(found["stored"])
+        rows = (
+            ("stored derivatives, GB", size / 1e9, kept / 1e9),
+            ("recomputing, s an epoch more", longer, extra),
+        )
+        for name, planned, measured in rows:
+            numbers = f"{planned:.2f}", f"{measured:.2f}", f"{planned / measured:.2f}"
+            lines.append([str(n), name, *numbers])
+    return as_text(lines)
+
+
+def write(folder, results):
+    """results.json, a log for each training, and memory.svg."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for result in results:
+        name = f"{result['frames']} frames, {result['derivatives']}"
+        log = f"{name}\n\n{result['log']}\n"
+        (folder / f"{result['derivatives']}-{result['frames']}.log").write_text(log)
+        seconds, sizes = np.array(result["curve"]).T
+        axes.plot(seconds, sizes / 1e9, label=name)
+    axes.set(xlabel="time (s)", ylabel="memory without page cache (GB)", ylim=(0, None))
+    axes.legend(fontsize="small")
+    figure.savefig(folder / "memory.svg", metadata={"Date": None})
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
 
 
 def parse_arguments():
@@ -171,6 +240,7 @@ def parse_arguments():
     parser.add_argument("--store", type=Path, help="a store, instead of generated frames")
     parser.add_argument("--keep", type=Path, help="folder where the stores are left")
     parser.add_argument("--json", type=Path, help="where to write everything measured")
+    parser.add_argument("--out", type=Path, help="folder for numbers, logs and memory curves")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -196,7 +266,9 @@ def main():
         finally:
             if not options.keep:
                 shutil.rmtree(folder)
-    print(table(results))
+    print(table(results), plan_table(results), sep="\n\n")
+    if options.out:
+        write(options.out, results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
