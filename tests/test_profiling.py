@@ -329,7 +329,7 @@ def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
     (tmp_path / "turns").mkdir()
     path = tmp_path / "turns" / "job.json"
     path.write_text("{}")
-    with pytest.raises(outside.OtherFailedError, match="KeyError: 'config'"):
+    with pytest.raises(ChildProcessError, match="KeyError: 'config'"):
         outside._one_turn(sys.executable, path, outside.own_environment())
     ours = {"seconds": dict.fromkeys(workload.PHASES, 1.0), "epochs": 1, "frames": 3}
     ours |= {"atoms": dict.fromkeys(workload.PHASES, 5), "path": "here"}
@@ -338,7 +338,7 @@ def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
     def turn(python, *_):
         if python == sys.executable:
             return ours
-        raise outside.OtherFailedError("ModuleNotFoundError: No module named 'amptorch'")
+        raise ChildProcessError("ModuleNotFoundError: No module named 'amptorch'")
 
     monkeypatch.setattr(outside, "_one_turn", turn)
     assert run(*arguments, "--implementation", "python3", "--frames", 3) == 1

@@ -1,6 +1,8 @@
 """The command `amptorch profile`, which `profiling/run_profile.py` is too."""
 
+import os
 import shutil
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,8 +64,7 @@ def profile(
     if implementation is not None and shutil.which(implementation) is None:
         raise FileNotFoundError(f"--implementation: there is no program {implementation!r}")
     out = out or Path(f"amptorch-profile-{datetime.now():%Y-%m-%d-%H-%M-%S}")
-    about = environment()
-    with output_folder(out, overwrite) as folder:
+    with output_folder(out, overwrite) as folder, _network_on_one_thread():
         work = folder / "work"
         work.mkdir()
         if data is None:
@@ -71,6 +72,7 @@ def profile(
             data = str(work / "frames.traj")
             generated(frames, data)
         job = _job(data, frames, config, epochs, steps, threads, in_memory, work, implementation)
+        about = environment(job.config.get("cmd", {}).get("threads"))
         if implementation is None:
             report = _measure(job, tool, folder, about)
         else:
@@ -81,6 +83,25 @@ def profile(
     if report.error:
         typer.echo(f"error: {report.error}", err=True)
         raise typer.Exit(1)
+
+
+@contextmanager
+def _network_on_one_thread():
+    """As `amptorch train` runs it, here and in processes that are started: OMP_NUM_THREADS gives it
+    more."""
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        torch.set_num_threads(before)
 
 
 def _job(data, frames, config, epochs, steps, threads, in_memory, work, implementation):
@@ -96,10 +117,13 @@ def _job(data, frames, config, epochs, steps, threads, in_memory, work, implemen
     if threads is not None:
         sections["cmd"] = {**sections.get("cmd", {}), "threads": threads}
     n_frames = len(frames_of(data))
-    if frames is not None and frames < n_frames:
+    if implementation is not None:
+        # Taken from all over the file, and handed over as they are.
+        n_frames = min(n_frames, frames or COMPARED_FRAMES)
+    elif frames is not None and frames < n_frames:
+        if not Path(data).exists():
+            raise ValueError(f"--data {data} is a slice already; leave --frames out")
         data, n_frames = f"{data}@:{frames}", frames
-    if implementation is not None and not frames:
-        n_frames = min(n_frames, COMPARED_FRAMES)
     return Job(
         config=sections,
         data=data,

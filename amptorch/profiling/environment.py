@@ -13,8 +13,8 @@ PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "skorch", "ase")
 THREAD_VARIABLES = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def environment():
-    """{what: value} for people and machines: numbers and text."""
+def environment(threads=None):
+    """{what: value} for people and machines: numbers and text; threads: those asked for."""
     import torch
 
     import amptorch
@@ -29,7 +29,7 @@ def environment():
         "memory (GB)": round(psutil.virtual_memory().total / 1e9, 1),
         "load at the start": None if load is None else [round(value, 2) for value in load],
         "system": platform.platform(),
-        "threads of the kernels": num_threads(),
+        "threads of the kernels": num_threads(threads),
         "threads of torch": torch.get_num_threads(),
         **{name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         "python": platform.python_version(),

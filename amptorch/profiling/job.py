@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -248,7 +249,7 @@ def output_folder(path, overwrite):
         raise FileExistsError(f"{str(path)!r} exists and is no profile; give another --out")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists already; give --overwrite to replace it")
-    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
     unfinished.mkdir()
     try:
         yield unfinished

@@ -6,7 +6,6 @@ NUMBA_DISABLE_JIT=1 python -m amptorch.profiling.kernel_lines JOB.json RESULT.tx
 import inspect
 import io
 import json
-import os
 import pkgutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from amptorch.config import to_json
 from amptorch.profiling import workload
+from amptorch.profiling.outside import last_lines, own_environment
 
 # Interpreted, a frame of a hundred atoms takes minutes.
 MOST_ATOMS = 8
@@ -41,11 +41,15 @@ def kernel_lines(job):
     }
     path, result = job.work / "kernels.json", job.work / "kernels.txt"
     path.write_text(json.dumps(to_json(content)), encoding="utf8")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "amptorch.profiling.kernel_lines", str(path), str(result)],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        check=True,
+        env={**own_environment(), "NUMBA_DISABLE_JIT": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
+    if done.returncode:
+        raise ChildProcessError(f"profiling the kernels failed:\n{last_lines(done.stderr)}")
     return result.read_text(encoding="utf8"), (
         f"The kernels as interpreted Python, NOT compiled, on {min(MOST_ATOMS, len(atoms))} atoms: "
         "how often each line runs is right, how long it takes is the interpreter's time and says "

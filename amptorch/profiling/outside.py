@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import amptorch
+from amptorch.config import to_json
 from amptorch.profiling import plots, workload
 from amptorch.profiling.report import Report, Section
 from amptorch.profiling.tables import as_text
@@ -98,10 +99,6 @@ def last_lines(text):
     return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 
 
-class OtherFailedError(Exception):
-    """The other implementation did not do its work."""
-
-
 def compare(job, images, python, repeats, environment, say=lambda text: None):
     """Report of the same work by this package and by that of another interpreter, in turns.
 
@@ -125,8 +122,6 @@ def compare(job, images, python, repeats, environment, say=lambda text: None):
         "md_steps": job.md_steps,
         "warm_up": True,
     }
-    from amptorch.config import to_json
-
     path = folder / "job.json"
     path.write_text(json.dumps(to_json(content)), encoding="utf8")
     ours, others, error = [], [], None
@@ -136,7 +131,7 @@ def compare(job, images, python, repeats, environment, say=lambda text: None):
             ours.append(_one_turn(sys.executable, path, own_environment()))
             say(f"turn {turn + 1} of {repeats}: {python}")
             others.append(_one_turn(python, path, dict(os.environ)))
-    except OtherFailedError as failure:
+    except ChildProcessError as failure:
         error = str(failure)
         if not ours:
             raise
@@ -158,11 +153,11 @@ def _one_turn(python, job_path, environment):
             check=False,
         )
     except OSError as error:
-        raise OtherFailedError(
+        raise ChildProcessError(
             f"{python} cannot be run as a Python interpreter: {error}"
         ) from error
     if done.returncode or not result.is_file():
-        raise OtherFailedError(
+        raise ChildProcessError(
             f"{python} did not do the work (exit code {done.returncode}); the last it said:\n"
             f"{last_lines(done.stderr)}"
         )
