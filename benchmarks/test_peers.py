@@ -9,7 +9,7 @@ from setups import CUTOFF, iron_water_frames
 from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
 
-N_FRAMES = 8
+N_FRAMES = 2
 
 
 def searched_by_ase(atoms):
@@ -78,4 +78,4 @@ def test_values_of_dscribe(measure, atoms):
         np.testing.assert_allclose(np.sort(theirs), np.sort(ours), rtol=1e-9, atol=1e-12)
         return lambda: [acsf.create(image) for image in images], len(images)
 
-    measure(stage, iron_water_frames(atoms, 2), ours=own_stages.fingerprints)
+    measure(stage, iron_water_frames(atoms, N_FRAMES), ours=own_stages.fingerprints)
