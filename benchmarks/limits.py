@@ -119,7 +119,7 @@ def derivative_kernel(images, repeats, limits, count):
     nanoseconds = [1e9 * results.pop(n) / pairs for n in SHAPES]
     per_function, per_pair = np.polyfit(SHAPES, nanoseconds, 1)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    calls["whole"]()
+    _, blocks = calls["whole"]()
     faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / len(frames)
     stages = {
         name: {kind: value / count["pairs_counted"] for kind, value in stage.items()}
@@ -136,6 +136,7 @@ def derivative_kernel(images, repeats, limits, count):
             name: {**stage, "bounds": bounds(stage, limits)} for name, stage in stages.items()
         },
         "per_frame": {**work, "bounds": bounds(work, limits)},
+        "block_bytes": blocks.nbytes / len(frames),
         "functions": count["functions"] // len(descriptor.elements),
         "fit": {
             "functions": SHAPES,

@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from scaling_fit import exponent
 from setups import CUTOFF, cores, iron_water_frames, machine, new_trainer
 
 from amptorch import AmpTorch
@@ -122,11 +123,6 @@ def measure(study, what, points, repeats, memory=True, fit_from=0):
     }
     print(f"{study}: {what}, exponent {curve['exponent']:.2f}", file=sys.stderr)
     return curve
-
-
-def exponent(x, y):
-    """Slope of the straight line through log y against log x."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def against_atoms(repeats):
