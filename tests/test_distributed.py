@@ -278,6 +278,7 @@ RUNS = [
     [{"model__dropout": True, "dataset__derivatives": "recompute"}, False],
     [{"dataset__store": "store", "optim__force_fraction": 0.5}, False],
     [{"dataset__store": "store", "dataset__derivatives": "recompute"}, False],
+    [{"optim__optimizer": "LBFGS", "optim__batch_size": 10, "optim__averaging": "ema"}, False],
 ]
 
 
@@ -314,10 +315,10 @@ def test_one_process_writes_and_reports(distributed):
 
 def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
     """Scores, learning rates and parameters: of a run, of one that goes on, and of two that read a
-    store, one of them with half of the forces."""
+    store, one of them with half of the forces, and of one by L-BFGS and averaged."""
     (runs, _), _, _ = distributed
     make_store(frames, tmp_path / "store")
-    for which in (0, 1, 3, 4):
+    for which in (0, 1, 3, 4, 5):
         run, changes = runs[which], RUNS[which][0]
         alone = AtomsTrainer(settings_of(frames, tmp_path, **{**changes, "cmd__verbose": False}))
         alone.train()
