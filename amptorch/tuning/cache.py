@@ -22,12 +22,16 @@ from amptorch.dataset.packed import StoreDataset
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.store import FrameStore, layout, preprocess
+from amptorch.store.arrays import UNFINISHED
+from amptorch.store.shard import Settings, make_shard
 
 logger = logging.getLogger(__name__)
 GB = 1e9
 DTYPE = "float32"
 # Frames whose fingerprints are held while the feature scaler is fitted.
 CHUNK = 512
+# Seconds after which what nobody finished was begun by a process that is dead.
+ABANDONED = 3600
 
 
 class Cache:
@@ -45,8 +49,13 @@ class Cache:
 
     def begin(self, elements, cutoff, verbose=False):
         """Make the structures and their neighbour lists up to `cutoff` (Å), once for all trials."""
-        nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
-        return self._made(nothing, None, verbose=verbose)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock("structures"):
+            try:
+                self.store()
+            except (FileNotFoundError, ValueError):  # not there, or not complete
+                nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
+                preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=verbose)
 
     def store(self):
         """The FrameStore."""
@@ -57,10 +66,21 @@ class Cache:
         start = time.perf_counter()
         store = self.store()
         name = descriptor.descriptor_setup_hash
-        if not self._has(store, name):
-            store = self._made(descriptor, "stored" if self.forces else None)
-            self._make_room(name)
-        self._touch(store, name)
+        # `preprocess` lets one process write at a time; here every set has a lock of its own.
+        with self._lock(name):
+            if not self._has(store, name):
+                settings = Settings(
+                    store=self.folder,
+                    descriptor=descriptor,
+                    cutoff=store.cutoff,
+                    forces=self.forces,
+                    derivatives=DTYPE if self.forces else None,
+                    skip_bad=False,
+                )
+                for number in range(store.n_shards):
+                    make_shard(settings, number, [])
+                self._make_room(name)
+            self._touch(store, name)
         return store, time.perf_counter() - start
 
     def dataset(self, setup, train, scaling, dtype):
@@ -94,19 +114,8 @@ class Cache:
         derivatives = not self.forces or store.has_derivatives(name, DTYPE)
         return store.has_fingerprints(name) and derivatives
 
-    def _made(self, descriptor, derivatives, verbose=False):
-        # A store has one writer at a time and turns others away; here they wait.
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.parent / f".{self.folder.name}.lock"):
-            return preprocess(
-                self.data,
-                descriptor,
-                self.folder,
-                derivatives=derivatives,
-                derivative_dtype=DTYPE,
-                forces=self.forces,
-                verbose=verbose,
-            )
+    def _lock(self, name):
+        return FileLock(self.folder.parent / f".{name}.lock")
 
     def _touch(self, store, name):
         for number in range(store.n_shards):
@@ -117,6 +126,9 @@ class Cache:
 
         A trial that is using one keeps its mappings until it ends.
         """
+        for left in self.folder.glob(f"shards/*/*/*{UNFINISHED}*"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                _remove(left)
         sets = {}
         for entry in self.folder.glob("shards/*/fingerprints/*.json"):
             shard, name = entry.parents[1], entry.stem
@@ -133,10 +145,14 @@ class Cache:
                 total -= size
                 logger.info("fingerprints %s are removed to make room", name)
                 for path in paths:
-                    if path.is_dir():
-                        shutil.rmtree(path, ignore_errors=True)
-                    else:
-                        path.unlink(missing_ok=True)
+                    _remove(path)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _size(path):

@@ -104,13 +104,9 @@ def tune(
     lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
     if lost:
         logger.info("trials %s were cut off and will be run again", lost)
-    clock = Clock(out)
-    run = _Run(problem, study, url, workers, clock, trials, seconds)
-    try:
+    with _Run(problem, study, url, workers, trials, seconds) as run:
         run.search()
         return run.finish(test)
-    finally:
-        clock.stop()
 
 
 def _prepare(train, out, test, config):
@@ -232,18 +228,34 @@ class Clock:
 
 
 class _Run:
-    """One call of `tune`, once everything is there."""
+    """One call of `tune`, once everything is there: a context, at whose end its processes end."""
 
-    def __init__(self, problem, study, url, workers, clock, trials, seconds):
+    def __init__(self, problem, study, url, workers, trials, seconds):
         self.problem = problem
         self.study = study
-        self.url = url
         self.workers = workers
-        self.clock = clock
         self.trials = trials
         self.seconds = seconds
+        self.clock = Clock(problem.out)
         self.given = 0
-        self.shown = {trial.number for trial in counted(study)}
+        self.shown = {record["number"] for record in read_records(problem.out)}
+        if workers:
+            first = {"storage": url, "study": study.study_name}
+            self.pool = Workers(problem.out, workers, first, self._died)
+        else:
+            self.jobs = Jobs(problem.out, url, study.study_name, [0, time.time_ns()])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.workers:
+            self.pool.close()
+        reason = "the study was interrupted"
+        fail_trials_of(self.study, self.problem.out, gone, reason, again=True)
+        self.clock.stop()
+        if kind is KeyboardInterrupt:
+            logger.info("interrupted; the same command goes on with the study")
 
     def search(self):
         """Run trials until there are enough, or the time for it is over."""
@@ -303,25 +315,13 @@ class _Run:
         return read_json(self.problem.out / "final" / name / "result.json")["checkpoint"]
 
     def _run(self, take, done):
-        """Do jobs in worker processes, or in this one where there are none."""
-        first = {"storage": self.url, "study": self.study.study_name}
-        if self.workers == 0:
-            jobs = Jobs(self.problem.out, self.url, self.study.study_name, [0, time.time_ns()])
-            while (job := take()) is not None:
-                jobs(job)
-                done(job)
+        """Do jobs in the worker processes, or in this one where there are none."""
+        if self.workers:
+            self.pool.run(take, done)
             return
-        with Workers(self.problem.out, self.workers, first, self._died) as workers:
-            try:
-                workers.run(take, done)
-            except KeyboardInterrupt:
-                logger.info("interrupted; the same command goes on with the study")
-                raise
-            finally:
-                workers.close()
-                fail_trials_of(
-                    self.study, self.problem.out, gone, "the study was interrupted", again=True
-                )
+        while (job := take()) is not None:
+            self.jobs(job)
+            done(job)
 
     def _take_trial(self):
         """The next job, or None; called with no other call of it going on."""

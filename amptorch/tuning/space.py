@@ -9,6 +9,7 @@ In a configuration `tuning.space` fixes a parameter (`cutoff: 6.0`), gives the v
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from amptorch.checks import known_keys, nearest, number
 
@@ -130,8 +131,9 @@ class Parameter:
             return number(minimum=low, maximum=high, integer=self.default.integer)(key, value)
         names = {str(name).lower(): name for name in self.limits}
         if str(value).lower() not in names:
-            known = [str(name) for name in self.limits]
-            raise ValueError(f"{key} cannot be {value!r}{nearest(value, known)}")
+            close = get_close_matches(str(value).lower(), names, n=1)
+            hint = f"did you mean {names[close[0]]!r}?" if close else f"known are {self.limits}"
+            raise ValueError(f"{key} cannot be {value!r}; {hint}")
         return names[str(value).lower()]
 
 

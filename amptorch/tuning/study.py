@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT, GRACE = 30, 240
 # Seconds that a process waits for others that write to the same SQLite file.
 BUSY = 120
+# To open a storage whose tables others may be making.
+ATTEMPTS = 5
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -56,20 +59,25 @@ def open_storage(url):
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder for the storage {shown}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": BUSY} if sqlite else {}},
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-            )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise OSError(f"the storage {shown} cannot be reached: {reason}") from error
-    except ImportError as error:
-        raise ImportError(f"the storage {shown} needs a driver that is missing: {error}") from error
+    for attempt in range(ATTEMPTS):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.storages.RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": BUSY} if sqlite else {}},
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                )
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            # Another process is making the same tables.
+            if attempt + 1 < ATTEMPTS and ("UNIQUE" in reason or "already exists" in reason):
+                time.sleep(1)
+                continue
+            raise OSError(f"the storage {shown} cannot be reached: {reason}") from error
+        except ImportError as error:
+            raise ImportError(f"the storage {shown} needs a driver: {error}") from error
 
 
 def make_sampler(tuning, seed):
@@ -172,7 +180,9 @@ def fail_trials_of(study, out, dead, reason, again=False):
             },
         )
         if again:
-            study.enqueue_trial(trial.params, skip_if_exists=False)
+            # What it was to have, and what it had drawn before it was cut off.
+            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            study.enqueue_trial(params)
         numbers.append(trial.number)
     return numbers
 

@@ -11,6 +11,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 # Workers that die one after the other before any job is done: something else is wrong.
 PATIENCE = 3
+MODULE = "amptorch.tuning.worker"
 LAST_LINES = 12
 
 
@@ -29,7 +30,7 @@ class Worker:
             environment[f"{name}_NUM_THREADS"] = "1"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "amptorch.tuning.worker", str(out), str(number)],
+                [sys.executable, "-m", MODULE, str(out), str(number)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,12 +84,6 @@ class Workers:
         self._deaths = 0
         self._stopped = False
         self._failure = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         """End all processes, whatever they are doing."""

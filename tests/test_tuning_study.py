@@ -1,0 +1,277 @@
+"""A small study in this process: what it writes, what it reuses, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from ase.io import write
+
+from amptorch.dataset.construct import construct_descriptor
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.store import shard
+from amptorch.trainer import AtomsTrainer
+from amptorch.trainer.net import PotentialNet
+from amptorch.tuning import tune
+from amptorch.tuning.cache import Cache
+from amptorch.tuning.command import front_table, seconds_of
+from amptorch.tuning.errors import combined, summary
+from amptorch.tuning.picking import front_of, pick_trial, train_config
+from amptorch.tuning.study import fail_trials_of, open_storage, read_records
+from tests.small_frames import FP_PARAMS, labelled, mixed_frames
+
+FRAMES = mixed_frames(28)
+TRAIN, TEST = FRAMES[:24], FRAMES[24:]
+SPACE = {"layers": 1, "width": [4, 6], "lr": [4e-3, 6e-3], "activation": "Tanh", "batch_size": 8}
+
+
+def options(space=None, dataset=None, **tuning):
+    """A configuration of a study that takes no time."""
+    tuning = {"trial_epochs": 2, "members": 0, "space": space or SPACE, **tuning}
+    dataset = (
+        {"fp_params": FP_PARAMS, "cutoff_params": {"cutoff_func": "Cosine"}}
+        if dataset is None
+        else dataset
+    )
+    return {"tuning": tuning, "dataset": dataset}
+
+
+def run(out, trials=2, train=TRAIN, test=None, config=None, storage=None):
+    # A file is made in no time, a database takes a second.
+    storage = storage or f"journal:{out.with_name('journal')}"
+    return tune(train, out, test, trials, config=config or options(), storage=storage, workers=0)
+
+
+def test_a_study_from_frames_to_tested_models(tmp_path):
+    config = options(
+        {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [5], "selection": ["none", "fps"]},
+        dataset={},
+        members=2,
+        final_epochs=3,
+        pruner="none",
+    )
+    tuned = run(tmp_path / "study", 4, test=TEST, config=config)
+    records = read_records(tuned.out)
+    assert [record["number"] for record in records] == [0, 1, 2, 3]
+    assert {record["state"] for record in records} == {"complete"}
+    assert records[0]["params"]["radial_recipe"] == "shells"
+    for record in records:
+        assert len(record["epochs"][0]["val_energy_mse"]) == 2
+        assert record["error"] == pytest.approx(
+            record["errors"]["energy"]["rmse"] + 10 * record["errors"]["forces"]["rmse"]
+        )
+        assert record["cost"] > 0
+    assert tuned.best["error"] == min(record["error"] for record in records)
+    # The errors on the test frames are those of the models that are there.
+    about = json.loads((tuned.out / "settings.json").read_text())
+    baseline = AtomsTrainer()
+    baseline.load_pretrained(str(tuned.baseline))
+    predicted = np.array(baseline.predict(TEST)["energy"])
+    reference = np.array([atoms.get_potential_energy() for atoms in TEST])
+    errors = 1000 * (predicted - reference) / [len(atoms) for atoms in TEST]
+    assert tuned.test["baseline"]["energy"]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert len(tuned.test["chosen"]["energy_uncertainty_per_atom"]) == len(TEST)
+    assert about["outliers_above"] == tuned.test["outliers_above"]
+    assert (tuned.chosen / "ensemble.json").is_file()
+    # Again: nothing is left to do, and the test frames are not read for errors again.
+    (tuned.out / "test.json").write_text('{"chosen": {"energy": "as it was"}}')
+    again = run(tmp_path / "study", 4, test=TEST, config=config)
+    assert len(read_records(again.out)) == 4
+    assert again.test == {"chosen": {"energy": "as it was"}}
+    # Picking.
+    front = front_of(tuned.out)
+    assert str(front[0]["number"]) in front_table(front)
+    assert pick_trial(tuned.out, max_cost=1e9)["number"] == tuned.best["number"]
+    assert pick_trial(tuned.out, max_error=1e9)["cost"] == min(r["cost"] for r in records)
+    with pytest.raises(ValueError, match="cheapest trial takes"):
+        pick_trial(tuned.out, max_cost=0)
+    with pytest.raises(ValueError, match="trial 99"):
+        pick_trial(tuned.out, trial=99)
+    picked = train_config(pick_trial(tuned.out, trial=2), minutes=1)
+    assert picked["optim"]["max_seconds"] == 60.0
+    AtomsTrainer({**picked, "dataset": {**picked["dataset"], "raw_data": TRAIN}})
+
+
+def test_functions_and_neighbours_are_computed_once(tmp_path, monkeypatch):
+    described, listed = [], []
+    describe, search = Gaussian.values_and_derivatives, shard.neighbor_list
+
+    def counted(self, frames, *arguments, **options):
+        described.append(len(frames))
+        return describe(self, frames, *arguments, **options)
+
+    def counted_search(frames, cutoff, threads=None):
+        listed.append(len(frames) if cutoff > 1 else 0)
+        return search(frames, cutoff, threads)
+
+    monkeypatch.setattr(Gaussian, "values_and_derivatives", counted)
+    monkeypatch.setattr(shard, "neighbor_list", counted_search)
+    run(tmp_path / "study", 3)
+    assert sum(described) == len(TRAIN)
+    assert sum(listed) == len(TRAIN)
+    records = read_records(tmp_path / "study")
+    assert all(record["seconds"]["training"] > 0 for record in records)
+
+
+def test_scalers_know_nothing_of_the_validation_frames(tmp_path):
+    write(tmp_path / "frames.traj", TRAIN)
+    cache = Cache(tmp_path / "cache" / "store", str(tmp_path / "frames.traj"))
+    cache.begin(["Cu", "O"], 4.5)
+    setup = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
+    train = np.arange(16)
+    dataset, _ = cache.dataset(setup, train, {"type": "standardize"}, None)
+    alone = construct_descriptor(setup)
+    rows = dataset.store.frames(train)
+    copper = rows.numbers == 29
+    expected = alone.values(rows)[copper].mean(axis=0)
+    np.testing.assert_allclose(dataset.feature_scaler.scales[29]["offset"], expected)
+    energies = dataset.store.energies[train]
+    assert float(dataset.target_scaler.target_mean) == pytest.approx(energies.mean())
+
+
+def test_the_cache_keeps_to_its_size(tmp_path):
+    write(tmp_path / "frames.traj", TRAIN)
+    cache = Cache(tmp_path / "cache" / "store", str(tmp_path / "frames.traj"), limit=1)
+    cache.begin(["Cu", "O"], 4.5)
+    for eta in (1.0, 2.0):
+        functions = {"default": {"cutoff": 4.0, "G2": {"etas": [eta]}}}
+        descriptor = construct_descriptor(
+            ("gaussian", functions, {"cutoff_func": "Cosine"}, ["Cu", "O"])
+        )
+        store, seconds = cache.describe(descriptor)
+        assert seconds > 0
+        assert store.has_derivatives(descriptor.descriptor_setup_hash, "float32")
+    kept = [path.stem for path in (tmp_path / "cache").glob("store/shards/*/fingerprints/*.json")]
+    assert kept == [descriptor.descriptor_setup_hash]
+
+
+def test_nan_does_not_end_the_study(tmp_path, monkeypatch):
+    get_loss = PotentialNet.get_loss
+
+    def sometimes_nan(self, *arguments, **options):
+        return get_loss(self, *arguments, **options) * (np.nan if self.lr > 5e-3 else 1.0)
+
+    monkeypatch.setattr(PotentialNet, "get_loss", sometimes_nan)
+    tuned = run(tmp_path / "study", 6)
+    states = {r["params"]["lr"]: (r["state"], r.get("reason")) for r in read_records(tuned.out)}
+    assert states[6e-3] == ("diverged", "the loss is nan after 1 epochs")
+    assert states[4e-3][0] in ("complete", "pruned")
+    assert tuned.best["params"]["lr"] == 4e-3
+    summary = json.loads((tuned.out / "summary.json").read_text())
+    assert sum(summary["trials"].values()) == 6
+
+
+def test_failed_trials_are_kept_and_explained(tmp_path):
+    config = options()
+    config["optim"] = {"optimizer_args": {"no_such_argument": 1}}
+    with pytest.raises(ValueError, match="no trial gave an error"):
+        run(tmp_path / "study", 2, config=config)
+    records = read_records(tmp_path / "study")
+    assert {record["state"] for record in records} == {"failed"}
+    assert all("no_such_argument" in record["reason"] for record in records)
+
+
+def test_folds_and_objectives(tmp_path):
+    validation = {"folds": 3, "fraction": 0.3, "method": "random"}
+    config = options(objectives=["error", "cost"], validation=validation, sampler="nsga2")
+    tuned = run(tmp_path / "study", 2, config=config)
+    record = read_records(tuned.out)[0]
+    assert len(record["folds"]) == len(record["epochs"]) == 3
+    mean = np.mean([fold["energy"]["rmse"] for fold in record["folds"]])
+    assert record["errors"]["energy"]["rmse"] == pytest.approx(mean)
+    assert tuned.study.trials[0].values == [record["error"], record["cost"]]
+    about = json.loads((tuned.out / "settings.json").read_text())
+    assert sorted(k for fold in about["folds"] for k in fold["validate"]) == list(range(24))
+
+
+def test_without_forces(tmp_path):
+    config = options()
+    config["model"] = {"get_forces": False}
+    tuned = run(tmp_path / "study", 1, config=config)
+    record = read_records(tuned.out)[0]
+    assert record["error"] == record["errors"]["energy"]["rmse"]
+    assert "forces" not in record["errors"]
+
+
+def test_errors_with_and_without_outliers():
+    from amptorch.frames import Frames
+
+    frames = Frames.from_atoms(TEST, energies=True, forces=True)
+    energies = frames.energies.copy()
+    per_atom = frames.energies / frames.counts
+    energies[np.argmax(per_atom)] += 0.5
+    above = np.sort(per_atom)[-2]
+    result = summary(frames, energies, frames.forces + 0.2, above)
+    atoms = frames.counts[np.argmax(per_atom)]
+    assert result["energy"]["rmse"] == pytest.approx(1000 * 0.5 / atoms / np.sqrt(len(TEST)))
+    assert result["energy"]["median"] == 0
+    assert result["without_outliers"]["energy"]["rmse"] == 0
+    assert result["without_outliers"]["frames"] == len(TEST) - 1
+    assert combined(result, "median", 100) == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("sqlite:////no/such/folder/x.db", FileNotFoundError, "no folder"),
+        ("journal:/no/such/folder/x.log", FileNotFoundError, "no folder"),
+        ("nonsense", ValueError, "no URL"),
+        ("nosuch://host/name", (ValueError, OSError, ImportError), "nosuch"),
+    ],
+)
+def test_storages_that_cannot_be_reached(tmp_path, url, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path / "study", 1, storage=url)
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "file.db").write_text("not a database" * 100)
+    with pytest.raises(OSError, match="cannot be reached"):
+        open_storage(f"sqlite:///{tmp_path / 'file.db'}")
+
+
+def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
+    gold = labelled(TRAIN[0].copy())
+    gold.symbols[0] = "Au"
+    out = tmp_path / "study"
+    with pytest.raises(ValueError, match=r"test frames: frame 0.*Au"):
+        run(out, test=[gold])
+    with pytest.raises(ValueError, match="frames cannot be split into 7"):
+        run(out, train=TRAIN[:5])
+    with pytest.raises(ValueError, match="trials or a time"):
+        run(out, None)
+    with pytest.raises(ValueError, match="trials must be above 0"):
+        run(out, 0)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        run(out, train="nowhere.traj")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("")
+    with pytest.raises(FileExistsError, match="no study"):
+        run(out)
+
+
+def test_a_study_is_gone_on_with_and_only_with_what_it_is_of(tmp_path):
+    out = tmp_path / "study"
+    run(out, 1)
+    tuned = run(out, 2)
+    assert [trial.number for trial in tuned.study.trials] == [0, 1]
+    with pytest.raises(ValueError, match="other training frames"):
+        run(out, train=TRAIN[:20])
+    with pytest.raises(ValueError, match="other settings"):
+        run(out, config=options(metric="mae"))
+    # A process that is gone leaves a trial that runs for ever: it is run again.
+    trial = tuned.study.ask()
+    trial.suggest_categorical("width", [4, 6])
+    trial.set_user_attr("worker", "elsewhere:1")
+    assert fail_trials_of(tuned.study, out, lambda worker: worker == "here:1", "dead") == []
+    assert fail_trials_of(tuned.study, out, lambda worker: True, "dead", again=True) == [2]
+    assert read_records(out)[2]["state"] == "interrupted"
+    tuned = run(out, 3)
+    assert len(tuned.study.trials) == 4
+    assert tuned.study.trials[3].params["width"] == trial.params["width"]
+
+
+def test_times():
+    assert [seconds_of(text) for text in ("90", "45s", "1.5 min", "2h")] == [90, 45, 90, 7200]
+    with pytest.raises(ValueError, match="2h"):
+        seconds_of("two hours")
