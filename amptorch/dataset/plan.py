@@ -5,11 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amptorch.dataset.prefetch import prefetched
+from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.neighbors import neighbor_list
+from amptorch.threads import use_threads
 
 # Frames that are measured, and atoms in them: a second of work, and means good to a few percent.
 SAMPLE_FRAMES = 32
 SAMPLE_ATOMS = 4096
+# They are contracted in batches, as in training, and all is measured so many times.
+BATCH = 8
+RUNS = 3
 GB = 1e9
 
 
@@ -109,26 +115,36 @@ def make_plan(
 
 def _measure(descriptor, sample, dtype, threads):
     """Bytes and seconds of making, contracting and recomputing the derivatives of `sample`."""
-    one = sample[0]
-    # Kernels are compiled, or read from numba's cache, before the clock starts.
-    _times(descriptor, one, neighbor_list(one, descriptor.cutoff, threads), dtype, threads)
-    neighbors = neighbor_list(sample, descriptor.cutoff, threads)
-    runs = [_times(descriptor, sample, neighbors, dtype, threads) for _ in range(2)]
-    return np.min(runs, axis=0)
+    with use_threads(threads):
+        one = sample[0]
+        # Kernels are compiled, or read from numba's cache, before the clock starts.
+        _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype)
+        neighbors = neighbor_list(sample, descriptor.cutoff)
+        runs = [_times(descriptor, sample, neighbors, dtype) for _ in range(RUNS)]
+    return np.median(runs, axis=0)
 
 
-def _times(descriptor, frames, neighbors, dtype, threads):
-    ids = np.arange(len(frames))
-    clock = [time.perf_counter()]
-    values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype, threads)
-    clock.append(time.perf_counter())
-    forces = blocks.vjp(ids, values, threads=threads)
-    blocks.jvp(ids, forces, threads=threads)
-    clock.append(time.perf_counter())
-    descriptor.vjp(frames, values, neighbors, threads=threads)
-    descriptor.jvp(frames, forces, neighbors, threads=threads)
-    clock.append(time.perf_counter())
-    return [blocks.nbytes, *np.diff(clock)]
+def _times(descriptor, frames, neighbors, dtype):
+    start = time.perf_counter()
+    values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype)
+    making = time.perf_counter() - start
+
+    def recomputed(part):
+        # As in training: structures of their own for each batch, made ahead.
+        chosen = frames.select(part)
+        listed = neighbors.select(frames, part).moved(chosen)
+        return RecomputedDerivatives(descriptor, chosen, listed), np.arange(len(part))
+
+    n = len(frames)
+    parts = [np.arange(first, min(first + BATCH, n)) for first in range(0, n, BATCH)]
+    gradients = [values[frames.atom_rows(part)] for part in parts]
+    seconds = []
+    for make in (lambda part: (blocks, part), recomputed):
+        start = time.perf_counter()
+        for (back_end, ids), g in zip(prefetched(make, parts), gradients, strict=True):
+            back_end.jvp(ids, back_end.vjp(ids, g))
+        seconds.append(time.perf_counter() - start)
+    return [blocks.nbytes, making, *seconds]
 
 
 def _size(n_bytes):
