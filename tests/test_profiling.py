@@ -300,6 +300,26 @@ def test_the_standard_config_and_names_of_classes():
     assert isinstance(scripted["dataset"]["fp_params"]["default"]["G2"]["etas"], np.ndarray)
 
 
+def test_the_workload_as_a_program(tmp_path):
+    config = workload.standard_config()
+    config["dataset"]["fp_params"] = {
+        "default": {"cutoff": 4.0, "G2": {"etas": [1.0, 20.0], "rs_s": [0.0]}}
+    }
+    config["optim"]["epochs"] = 2
+    config["cmd"]["run_dir"] = str(tmp_path)
+    data = [workload.frame_record(atoms) for atoms in iron_water(3, max_water=2)]
+    job = {"config": config, "data": data, "md_steps": 2, "warm_up": True}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    workload.main(tmp_path / "job.json", tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    n_atoms = sum(len(frame["numbers"]) for frame in data)
+    assert result["atoms"]["prediction"] == n_atoms
+    assert result["atoms"]["training"] == 2 * n_atoms
+    assert result["atoms"]["dynamics"] == 2 * max(len(frame["numbers"]) for frame in data)
+    assert list(result["seconds"]) == list(workload.PHASES)
+    assert all(seconds > 0 for seconds in result["seconds"].values())
+
+
 def test_two_implementations_in_turns(arguments, tmp_path, monkeypatch):
     turns = []
 

@@ -61,7 +61,7 @@ def stages(job, estimate, _folder, environment, memory=own_memory, title="stages
     step = -(-len(recorder.curve) // POINTS)
     return Report(
         title=_title(title, job),
-        notes=[_what(job, result), estimate.text().capitalize() + ".", overhead],
+        notes=[_what(job, result), f"Beforehand it said: {estimate.text()}.", overhead],
         sections=sections,
         summary="\n\n".join(texts),
         data={
