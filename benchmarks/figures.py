@@ -10,10 +10,11 @@ import statistics
 
 import matplotlib
 
-matplotlib.use("svg")
+matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from report_numbers import version_one
+from scaling_fit import exponent
 
 STYLE = {
     "svg.hashsalt": "amptorch",
@@ -126,7 +127,7 @@ def draw_scaling(results, baseline):
             ticks = sorted({x for curve in by_study.get(study, ()) for x in curve["x"]})
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-        ax.legend(fontsize=6.5)
+        ax.legend(fontsize=6.5, loc="lower right" if study == "atoms" else "best")
     return figure
 
 
@@ -154,7 +155,8 @@ def plot_version_one(ax, baseline, what):
         ax.plot(atoms, [row["dense"] / 1e6 for row in rows], "kx", ms=4, label="v1.0, dense array")
         return
     seconds = [row["values_and_derivatives"] for row in rows]
-    ax.plot(atoms, seconds, "kx", ms=4, label="v1.0, values and derivatives")
+    growth = exponent(atoms, seconds)
+    ax.plot(atoms, seconds, "kx", ms=4, label=f"v1.0, values and derivatives: {growth:.2f}")
 
 
 def draw_limits(results):
@@ -168,7 +170,7 @@ def draw_limits(results):
     ax.plot(x[x * bandwidth > separate], np.full((x * bandwidth > separate).sum(), separate), "k:")
     ax.annotate("fused multiply-adds", (1000, peak), ha="right", va="bottom", fontsize=7)
     ax.annotate("separate operations", (1000, separate), ha="right", va="top", fontsize=7)
-    ax.annotate("memory", (0.13, 0.14 * bandwidth), rotation=38, va="bottom", fontsize=7)
+    ax.annotate("memory", (0.11, 0.15 * bandwidth), rotation=38, va="bottom", fontsize=7)
     points = [
         (f"{row['what']}, {row['dtype']}, from memory", row["flops"] / row["megabytes"] / 1e6,
          row["gflops"])

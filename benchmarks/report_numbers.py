@@ -8,6 +8,8 @@ from scaling_fit import exponent
 ATOM_COUNTS = np.arange(35, 165, 3)  # of `iron_water`, each as likely
 N_FRAMES = 16_000
 FUNCTIONS = 36
+# Samples that lie further apart than this share of their median are those of a busy machine.
+BUSY = 0.25
 COO_BYTES = 2 * 8 + 8  # two 64-bit indices and a number
 # Rows of the table of comparison: title, row of standard.py, stage of the baseline, of n2p2.
 COMPARISON = (
@@ -205,7 +207,7 @@ def sixteen_thousand(results):
     return {
         "generate": prepared["generate"],
         "seconds": prepared["seconds"],
-        "memory": 1e6 * prepared["anonymous"],
+        "memory": 2**20 * prepared["anonymous"],
         "frames": prepared["frames"],
         "atoms": prepared["atoms"] / prepared["frames"],
         "pairs": prepared["pairs"] / prepared["frames"],
@@ -300,7 +302,8 @@ def noise(results):
         if len(result.get("wall", ())) >= 5:
             low, middle, high = np.quantile(result["wall"], (0.1, 0.5, 0.9))
             spreads.append((high - low) / middle)
-    return {"median": statistics.median(spreads), "largest": max(spreads)}
+    middle = statistics.median(spreads)
+    return {"median": middle, "largest": max(spreads), "busy": middle > BUSY}
 
 
 def machines(results):
