@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from ase.io import write
+from optuna.trial import FixedTrial
 
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
@@ -15,7 +16,10 @@ from amptorch.tuning import tune
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.command import front_table, seconds_of
 from amptorch.tuning.errors import combined, summary
+from amptorch.tuning.jobs import load_problem
+from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
+from amptorch.tuning.space import BY_NAME
 from amptorch.tuning.study import fail_trials_of, open_storage, read_records
 from tests.small_frames import FP_PARAMS, labelled, mixed_frames
 
@@ -275,3 +279,35 @@ def test_times():
     assert [seconds_of(text) for text in ("90", "45s", "1.5 min", "2h")] == [90, 45, 90, 7200]
     with pytest.raises(ValueError, match="2h"):
         seconds_of("two hours")
+
+
+KINDS = [
+    {"optimizer": "adamw", "weight_decay": 1e-4, "averaging": "ema", "model": "singlenn"},
+    {"optimizer": "ekf", "activation": "SiLU", "angular_kind": "G5", "angular_range": "imbalzano"},
+    {"optimizer": "lbfgs", "averaging": "swa", "radial_recipe": "gastegger-shifted"},
+    {"schedule": "constant", "early_stopping": 10, "force_fraction": 0.5, "batchnorm": True},
+    {"cutoff_function": "polynomial", "selection": "cur", "functions": 6, "activation": "Softplus"},
+]
+
+
+def test_every_kind_of_trial_trains(tmp_path):
+    given = {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [6], "width": [4, 6]}
+    for name in ("optimizer", "averaging", "activation", "early_stopping"):
+        given[name] = list(BY_NAME[name].limits)
+    out = tmp_path / "study"
+    run(out, 1, config=options(given, dataset={}))
+    problem = load_problem(out)
+    for kind in KINDS:
+        Objective(problem)(FixedTrial({**problem.space.baseline(), **kind}))
+        record = read_records(out)[0]
+        assert record["state"] == "complete", record
+        assert record["params"].items() >= kind.items()
+        assert len(record["epochs"][0]["train_loss"]) == 2
+
+
+def test_a_budget_of_time_ends_a_trial(tmp_path):
+    tuned = run(tmp_path / "study", 1, config=options(trial_epochs=None, trial_seconds=0.3))
+    record = read_records(tuned.out)[0]
+    assert record["config"]["optim"]["max_seconds"] == 0.3
+    assert record["config"]["optim"]["scheduler"]["policy"] == "cosine_time"
+    assert record["state"] == "complete"

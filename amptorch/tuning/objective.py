@@ -1,6 +1,7 @@
 """What a trial does: parameters in, error and cost out, and a record of how it went."""
 
 import time
+from functools import cached_property
 
 import numpy as np
 from optuna import TrialPruned
@@ -23,6 +24,8 @@ from amptorch.tuning.training import (
 
 # What a trial's parameters may lead to; anything else is a bug and ends the worker.
 FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError)
+# Frames, at most, whose distances and fingerprints say which functions there are.
+LOOKED_AT = 400
 
 
 class Problem:
@@ -41,23 +44,32 @@ class Problem:
         self.elements = elements
         self.folds = folds
         self.outliers = outliers
-        self._distances = None
 
     def functions(self, params):
         """`fp_params` of a trial, or None where the configuration fixes them."""
         if "cutoff" not in params:
             return None
-        store = self.cache.store()
-        # The training frames of the first fold: no validation frame says where functions stand.
-        frames = store.frames(self.folds[0][0])
-        if self._distances is None:
-            neighbors = store.neighbors(self.folds[0][0])
-            self._distances = pair_distances(frames, neighbors, elements=self.elements)
         if params["selection"] == "none":
-            return by_recipe(params, self._distances)
+            return by_recipe(params, self.distances)
         most = int(self.space.domains["functions"].highest())
         ranked = self.out / "cache" / "ranked"
-        return by_selection(params, self._distances, frames, ranked, most)
+        return by_selection(params, self.distances, self._looked_at, ranked, most)
+
+    @cached_property
+    def distances(self):
+        """PairDistances of the frames that functions are placed by."""
+        neighbors = self.cache.store().neighbors(self._looked_at_ids)
+        return pair_distances(self._looked_at, neighbors, elements=self.elements)
+
+    @cached_property
+    def _looked_at(self):
+        return self.cache.store().frames(self._looked_at_ids)
+
+    @cached_property
+    def _looked_at_ids(self):
+        # Training frames of the first fold: no frame that validates it says where functions stand.
+        train = self.folds[0][0]
+        return train[np.unique(np.linspace(0, len(train) - 1, LOOKED_AT).astype(np.int64))]
 
     def budget(self, folds=1):
         """Of one of the trainings of a trial."""
