@@ -3,7 +3,6 @@
 import own_stages
 import public_stages
 import pytest
-import torch
 from setups import iron_water_frames
 
 SIZES = (35, 80, 164)
@@ -14,7 +13,7 @@ EPOCHS = {
     "stored": {},
     "stored float32": {"dataset__derivative_dtype": "float32"},
     "recompute": {"dataset__derivatives": "recompute"},
-    "single precision": {"cmd__dtype": torch.FloatTensor},
+    "single precision": {"cmd__dtype": "FloatTensor"},
 }
 
 
