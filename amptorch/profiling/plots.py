@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 from collections import Counter
+from statistics import median
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -72,15 +73,18 @@ def memory(curve, more=()):
             rotation=90 if inside[-1] - inside[0] < 0.12 * (times[-1] - times[0]) else 0,
             va="top",
         )
-    axes.set(ylabel="memory (MB)", ylim=(0, None))
+    # Room for the names of the phases.
+    axes.set(ylabel="memory (MB)", ylim=(0, 1.25 * axes.dataLim.y1))
     axes.legend(frameon=False, loc="lower right")
     most = Counter(point[3] for point in curve).most_common(STRIPES)
     for place, (stage, _) in enumerate(most):
-        spans = [
-            (now[0], then[0] - now[0])
-            for now, then in itertools.pairwise(curve)
-            if now[3] == stage and now[2] == then[2]
-        ]
+        runs = itertools.groupby(itertools.pairwise(curve), lambda two: two[0][2:])
+        spans = []
+        for (_, at), points in runs:
+            points = list(points)
+            if at == stage:
+                first, last = points[0][0][0], points[-1][1][0]
+                spans.append((first, last - first))
         strip.broken_barh(spans, (place - 0.4, 0.8), color=GRAY, lw=0)
     strip.set_yticks(range(len(most)), [stage for stage, _ in most])
     strip.invert_yaxis()
@@ -94,11 +98,12 @@ def ratios(comparison):
     for place, (phase, values) in enumerate(comparison):
         color = PHASE_COLORS.get(phase, GRAY)
         axes.plot(values, [place] * len(values), "o", color=color, alpha=0.6)
-        middle = sorted(values)[len(values) // 2]
-        axes.plot([middle] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
+        axes.plot([median(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
     axes.set_yticks(range(len(comparison)), [phase for phase, _ in comparison])
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="time of the other, in times of this one")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.axvline(1, color=GRAY, lw=0.8)
     return _svg(figure)
 
