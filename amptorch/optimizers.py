@@ -42,11 +42,11 @@ class EKF(torch.optim.Optimizer):
         self,
         params,
         lr=1.0,
-        p0=0.01,
+        p0=1.0,
         forgetting=0.99,
         forgetting_rate=0.999,
         process_noise=0.0,
-        force_observations=4,
+        force_observations=1,
         memory=1.0,
     ):
         for name, value in {"forgetting": forgetting, "forgetting_rate": forgetting_rate}.items():
@@ -77,8 +77,7 @@ class EKF(torch.optim.Optimizer):
             raise ValueError(
                 f"the Kalman filter's covariance of {' + '.join(map(str, sizes))} parameters takes "
                 f"{needed:.1f} GB, more than its memory of {memory} GB: give it more, "
-                f"take smaller networks (at most {fits} parameters in each group), or, with "
-                "several elements, decoupled: True"
+                f"or take smaller networks (at most {fits} parameters in each group)"
             )
 
     @torch.no_grad()

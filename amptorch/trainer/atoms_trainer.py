@@ -196,7 +196,7 @@ class AtomsTrainer:
             progress=self.progress,
             **iterators(self),
             **criterion_args(self.criterion, optim),
-            **optimizer_args(optim.optimizer_args, self.model.networks),
+            **optimizer_args(optim, self.model.networks),
         )
 
     # --- training ---

@@ -1,10 +1,11 @@
 """What the extended Kalman filter observes of a batch.
 
 Of each frame: its energy, and `force_observations` projections of its forces. For these the atoms
-are dealt into as many groups at random; a group's observation is Σ ±F_c / √(number of components),
-with the signs of the errors, so that its error is √(number) times the mean absolute error. A random
-projection would hold one component's share of the error; this one holds nearly all of it, as the
-reorganized filter of S. Hu et al., AAAI 37, 7910 (2023) makes use of.
+are dealt into as many groups at random; a group's observation is Σ ±F_c / √n over its n force
+components, with the signs of their errors, so that its error is √n times the mean absolute error.
+Observations along the error are those of S. Hu et al., AAAI 37, 7910 (2023), arXiv:2212.06989. With
+random signs, which leave nearly all of the error unseen, forces were learnt far more slowly: after
+40 s on frames of 164 atoms their errors were 1.2 eV/Å, not 0.55.
 
 The variances follow from the loss: that of the (scaled, total) energy is the unit, that of forces
 3 n / `force_coefficient` for a frame of n atoms.
@@ -14,8 +15,6 @@ import numpy as np
 import torch
 
 from amptorch.model.jacobian import jacobian
-
-MODE = ["sign", 1.0]
 
 
 def kalman_step(net, batch):
@@ -39,37 +38,28 @@ def kalman_step(net, batch):
 
 def observations(batch, prediction, targets, coefficient, number):
     """(directions for `jacobian`, errors (m,), variances (m,)), frame after frame, of a batch; m is
-    frames · (1 + directions)."""
+    frames · (1 + directions). Without forces or `coefficient` there are no directions."""
     energy, forces = prediction
     directions = []
     errors = [targets[0] - energy]
     variances = [torch.ones_like(energy)]
     if coefficient and len(forces):
         counts = torch.bincount(batch.image_idx, minlength=len(batch))
-        error = targets[1] - forces
-        observed = np.arange(len(batch.image_idx)) if batch.force_rows is None else batch.force_rows
-        order = torch.randperm(len(observed)).numpy()
-        for part in np.array_split(order, number):
-            part = np.sort(part)
-            rows = observed[part]
-            frames = batch.image_idx[torch.from_numpy(rows).to(forces.device)]
-            inside = 3 * torch.bincount(frames, minlength=len(batch))
-            part = torch.from_numpy(part).to(forces.device)
-            if MODE[0] == "sign":
-                v = torch.sign(error[part])
-            elif MODE[0] == "error":
-                v = error[part]
-                norm = (
-                    torch.zeros(len(batch), dtype=v.dtype)
-                    .index_add(0, frames, (v * v).sum(dim=1))
-                    .sqrt()
-                )
-                v = v / norm[frames, None] * inside.sqrt()[frames, None]
-            else:
-                v = torch.sign(torch.rand_like(error[part]) - 0.5)
-            v = v / inside.to(error.dtype).sqrt()[frames, None]
-            total = torch.zeros_like(energy).index_add(0, frames, (v * error[part]).sum(dim=1))
-            directions.append((rows, v.double().cpu().numpy()))
-            errors.append(total)
-            variances.append(MODE[1] * 3 * counts / coefficient)
+        difference = targets[1] - forces
+        for part in np.array_split(torch.randperm(len(forces)).numpy(), number):
+            rows, v, error = _projection(batch, difference, np.sort(part))
+            directions.append((rows, v))
+            errors.append(error)
+            variances.append(3 * counts / coefficient)
     return directions, torch.stack(errors, dim=1).flatten(), torch.stack(variances, 1).flatten()
+
+
+def _projection(batch, difference, part):
+    """(atoms, direction, error (frames,)) of an observation of these rows of the forces."""
+    rows = part if batch.force_rows is None else batch.force_rows[part]
+    frames = batch.image_idx[torch.from_numpy(rows).to(difference.device)]
+    difference = difference[torch.from_numpy(part).to(difference.device)]
+    components = 3 * torch.bincount(frames, minlength=len(batch)).to(difference.dtype)
+    v = torch.sign(difference) / components.sqrt()[frames, None]
+    error = difference.new_zeros(len(batch)).index_add(0, frames, (v * difference).sum(dim=1))
+    return rows, v.double().cpu().numpy(), error

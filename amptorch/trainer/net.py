@@ -98,15 +98,17 @@ def criterion_args(criterion, optim):
     return {f"criterion__{name}": value for name, value in given.items() if name in taken}
 
 
-def optimizer_args(arguments, networks):
-    """Arguments of the optimizer by skorch's names, from such names or the optimizer's own.
+def optimizer_args(optim, networks):
+    """Arguments of the optimizer by skorch's names, from those of the section `optim`, which are
+    such names or the optimizer's own.
 
-    `decoupled` makes a group of parameters of each of the `networks`, patterns of names.
+    For the Kalman filter the parameters of each of the `networks`, patterns of names, are a group
+    of their own, unless `decoupled` is False.
     """
     prefix = "optimizer__"
-    arguments = {name.removeprefix(prefix): value for name, value in arguments.items()}
-    if arguments.pop("decoupled", False):
-        arguments["param_groups"] = [(pattern, {}) for pattern in networks]
+    arguments = {name.removeprefix(prefix): value for name, value in optim.optimizer_args.items()}
+    if optim.optimizer is EKF and arguments.pop("decoupled", True):
+        arguments.setdefault("param_groups", [(pattern, {}) for pattern in networks])
     return {f"{prefix}{name}": value for name, value in arguments.items()}
 
 
