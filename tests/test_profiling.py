@@ -277,6 +277,18 @@ def test_missing_tools_say_what_to_install(arguments, capsys, monkeypatch):
         kernel_lines.line_profiler()
 
 
+def test_a_system_that_forbids_ptrace(arguments, tmp_path, capsys, monkeypatch):
+    forbidden = tmp_path / "py-spy"
+    forbidden.write_text("#!/bin/sh\necho 'Error: Permission Denied (os error 13)' >&2\nexit 1\n")
+    forbidden.chmod(0o755)
+    monkeypatch.setattr(outside.shutil, "which", lambda *_, **__: str(forbidden))
+    assert run(*arguments, "--tool", "py-spy") == 1
+    told = capsys.readouterr().err
+    assert "ptrace_scope=0" in told
+    assert "Permission Denied" in told
+    assert not (tmp_path / "out").exists()
+
+
 # --- the other implementation ---
 
 
