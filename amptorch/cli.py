@@ -104,8 +104,8 @@ def train(
             sets["test"] = read_images(test)
     gpus = (settings.get("optim") or {}).get("gpus", 0)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
-    # with other programs, an epoch of 3 x 20 nodes and 64, 16 and 8 frames of 164 atoms a batch took
-    # 9, 14 and 29 times as long as with one.
+    # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
+    # took 9, 14 and 29 times as long as with one.
     with nullcontext() if gpus or "OMP_NUM_THREADS" in os.environ else _torch_threads(1):
         _train_and_report(settings, sets, stages, start, resume)
 
