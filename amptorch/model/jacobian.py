@@ -43,47 +43,48 @@ def jacobian(model, batch, directions=()):
                 "the derivatives of single predictions are not available for networks that a "
                 "trained element mask mixes, as AMPTorch v1.0's checkpoints have it"
             )
-        everything = rows is None
-        frames = batch.image_idx if everything else batch.image_idx[rows]
-        own = x if everything else x[rows]
-        own_tangents = tangents if everything else tangents[:, rows]
-        counts = torch.bincount(frames, minlength=batch.num_images).tolist()
-        for p, rows_of_p in _rows_of_network(network, own, own_tangents, counts):
-            if p in result:
-                result[p].copy_(rows_of_p)
+        rows = torch.arange(len(x), device=x.device) if rows is None else rows
+        places = _places(batch.image_idx[rows], batch.num_images)
+        own, inside = x.new_zeros(places.shape + x.shape[1:]), places >= 0
+        own_tangents = x.new_zeros((len(tangents), *own.shape))
+        own[inside] = x[rows]
+        own_tangents[:, inside] = tangents[:, rows]
+        for parameter, of_parameter in _rows_of_network(network, own, own_tangents, inside):
+            if parameter in result:
+                result[parameter].copy_(of_parameter)
     return result
 
 
-def _rows_of_network(network, x, tangents, counts):
-    """(parameter, rows (frames, 1 + D, *its shape)) of a network that sees the atoms x, of which
-    `counts` belong to each frame, one after the other."""
-    layers = _layers(network)
+def _places(frames, n_frames):
+    """(n_frames, largest number) array of the places in `frames`, sorted, of each frame; -1 fills
+    it, so that one call multiplies for all frames."""
+    counts = torch.bincount(frames, minlength=n_frames)
+    inside = torch.arange(int(counts.max()), device=frames.device) < counts[:, None]
+    places = torch.full(inside.shape, -1, device=frames.device)
+    places[inside] = torch.arange(len(frames), device=frames.device)
+    return places
+
+
+def _rows_of_network(network, x, tangents, inside):
+    """(parameter, rows (frames, 1 + D, *its shape)) of a network for x (frames, atoms, features)
+    and tangents (D, *x.shape); atoms that are not `inside` (frames, atoms) only fill up."""
     passed = []
     h, moved = x, tangents
-    for linear, activation in layers:
+    for linear, activation in _layers(network):
         z, dz = linear(h), moved @ linear.weight.T
         slope, curvature = _derivatives(activation, z)
         passed.append((linear, h, moved, dz, slope, curvature))
         h, moved = (z, dz) if activation is None else (activation(z), slope * dz)
     # Of the output with respect to its own direction, and to itself.
-    along, across = torch.ones_like(h), torch.zeros_like(moved)
+    along, across = inside[..., None].to(h.dtype), torch.zeros_like(moved)
     for linear, h, moved, dz, slope, curvature in reversed(passed):
         if slope is not None:
             across = slope * across + curvature * dz * along
             along = slope * along
-        weight = h.new_empty((len(counts), 1 + len(tangents), *linear.weight.shape))
-        bias = h.new_empty((len(counts), 1 + len(tangents), *linear.bias.shape))
-        first = 0
-        for frame, count in enumerate(counts):
-            atoms = slice(first, first + count)
-            first += count
-            weight[frame, 0] = along[atoms].T @ h[atoms]
-            weight[frame, 1:] = across[:, atoms].transpose(1, 2) @ h[atoms]
-            weight[frame, 1:] += along[atoms].T @ moved[:, atoms]
-            bias[frame, 0] = along[atoms].sum(dim=0)
-            bias[frame, 1:] = across[:, atoms].sum(dim=1)
-        yield linear.weight, weight
-        yield linear.bias, bias
+        of_energy = along.mT @ h
+        of_forces = across.mT @ h + along.mT @ moved
+        yield linear.weight, torch.stack([of_energy, *of_forces], dim=1)
+        yield linear.bias, torch.stack([along.sum(dim=1), *across.sum(dim=2)], dim=1)
         along, across = along @ linear.weight, across @ linear.weight
 
 
