@@ -18,6 +18,8 @@ ETAS = {"long": (1.0,), "short": (6.0,), "both": (1.0, 6.0)}
 METHODS = {"cur": "cur", "fps": "farthest_points"}
 # Å; the nearest of the shells, just below the shortest bond there is.
 FIRST_SHELL = 0.9
+# Of each element, whose fingerprints functions are chosen by.
+ATOMS = 1000
 
 
 def shells(cutoff, n):
@@ -95,6 +97,7 @@ def by_selection(params, distances, frames, ranked, most):
                 METHODS[params["selection"]],
                 elements=distances.elements,
                 cutoff_params=CUTOFFS[params["cutoff_function"]],
+                atoms_per_element=ATOMS,
             )
             unfinished = unfinished_name(path)
             unfinished.write_text(json.dumps(chosen), encoding="utf8")

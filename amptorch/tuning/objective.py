@@ -25,7 +25,7 @@ from amptorch.tuning.training import (
 # What a trial's parameters may lead to; anything else is a bug and ends the worker.
 FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError)
 # Frames, at most, whose distances and fingerprints say which functions there are.
-LOOKED_AT = 400
+LOOKED_AT = 100
 
 
 class Problem:

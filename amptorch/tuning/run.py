@@ -1,27 +1,17 @@
 """`tune`: a study from its frames to the models that come out of it."""
 
-import hashlib
-import json
 import logging
-import os
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from ase.data import chemical_symbols
-from ase.io import write
 from filelock import FileLock, Timeout
 
-from amptorch.config import to_json
-from amptorch.frames import Frames, read_images
 from amptorch.threads import num_threads
 from amptorch.tuning import final
-from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
-from amptorch.tuning.settings import configuration, split_config
-from amptorch.tuning.splits import correlation
+from amptorch.tuning.prepare import Clock, alone, checked, settle
+from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
     completed,
     counted,
@@ -92,139 +82,24 @@ def tune(
     for name, value in (("trials", trials), ("time", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    about = _prepare(train, out, test, config)
+    about, images = checked(train, test, config)
     url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
-    with quiet_optuna():
-        study = open_study(open_storage(url), about["study"], split_config(about["config"])[0])
-    problem = load_problem(out)
-    problem.cache.begin(about["elements"], about["cutoff"])
-    if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(problem.space.baseline(), user_attrs={"baseline": True})
-    lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
+    # Several machines may begin at the same time.
+    with alone(out):
+        about = settle(about, train, images, out)
+        with quiet_optuna():
+            study = open_study(open_storage(url), about["study"], split_config(about["config"])[0])
+        problem = load_problem(out)
+        problem.cache.begin(about["elements"], about["cutoff"])
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(problem.space.baseline(), user_attrs={"baseline": True})
+        lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
     if lost:
         logger.info("trials %s were cut off and will be run again", lost)
     with _Run(problem, study, url, workers, trials, seconds) as run:
         run.search()
         return run.finish(test)
-
-
-def _prepare(train, out, test, config):
-    """Check everything, and write or compare `settings.json`; returns its content."""
-    config = to_json(config or {})
-    tuning, base, space = split_config(config)
-    forces = base["model"].get("get_forces", True)
-    images = read_images(train)
-    frames = Frames.from_atoms(
-        images, base["dataset"].get("elements"), energies=True, forces=forces
-    )
-    found = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
-    elements = base["dataset"].get("elements") or found
-    if test is not None:
-        _check_test(test, found, forces)
-    folds = tuning.validation.split(len(frames), tuning.seed)
-    _check_folds(frames, folds)
-    about = {
-        "config": config,
-        "train": _digest(frames),
-        "elements": elements,
-        "frames": len(frames),
-        "outliers_above": outlier_energy(frames),
-        "correlation": correlation(frames.energies / frames.counts),
-        "folds": [{"train": a.tolist(), "validate": b.tolist()} for a, b in folds],
-        "cutoff": _cutoff(base, space, elements),
-    }
-    identity = json.dumps(
-        [about["train"], config.get("tuning", {}).get("space"), base], default=str
-    )
-    identity += json.dumps(tuning.identity())
-    about["study"] = f"tune-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    path = out / SETTINGS
-    if path.exists():
-        _check_same(read_json(path), about, out)
-        return read_json(path)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{str(out)!r} has other files in it and no study; give a new folder")
-    (out / "cache").mkdir(parents=True, exist_ok=True)
-    about["data"] = _data(train, images, out)
-    write_json(path, about)
-    logger.info("%d training frames; %s", len(frames), tuning.validation.describe())
-    logger.info(
-        "energies of consecutive frames correlate with %.2f%s",
-        about["correlation"],
-        ": frames drawn at random would flatter" if about["correlation"] > 0.3 else "",
-    )
-    return about
-
-
-def _check_test(test, elements, forces):
-    """That the test frames can be used; their energies and forces are not looked at."""
-    try:
-        Frames.from_atoms(read_images(test), elements, energies=True, forces=forces)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"test frames: {error}") from error
-
-
-def _check_folds(frames, folds):
-    for fold, (train, validate) in enumerate(folds):
-        known = set(frames.select(train).numbers)
-        unknown = set(frames.select(validate).numbers) - known
-        if unknown:
-            raise ValueError(
-                f"fold {fold} would validate on {chemical_symbols[min(unknown)]}, which none of "
-                "its training frames holds; use more frames, or tuning.validation.method: random"
-            )
-
-
-def _cutoff(base, space, elements):
-    """The longest that any trial may ask for."""
-    if space.largest_cutoff() is not None:
-        return float(space.largest_cutoff())
-    from amptorch.descriptor.Gaussian import Gaussian
-
-    options = base["dataset"]
-    return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
-
-
-def _digest(frames):
-    digest = hashlib.sha256()
-    for array in (frames.numbers, frames.positions, frames.cells, frames.energies, frames.forces):
-        digest.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
-    return digest.hexdigest()
-
-
-def _data(train, images, out):
-    """What `preprocess` reads the frames from: the user's file, or one of what was given."""
-    if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
-        return str(Path(train).absolute())
-    path = out / "cache" / "frames.traj"
-    write(path, images)
-    return str(path)
-
-
-def _check_same(before, now, out):
-    for key, what in (("train", "training frames"), ("study", "settings")):
-        if before[key] != now[key]:
-            raise ValueError(
-                f"{str(out)!r} holds a study of other {what}; give another folder, or what it was "
-                f"begun with ({out / SETTINGS})"
-            )
-
-
-class Clock:
-    """Seconds that the calls for a study took in all on this machine, killed ones included."""
-
-    def __init__(self, out):
-        self.path = Path(out) / f"clock-{socket.gethostname()}.json"
-        self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
-        self.begun = time.monotonic()
-
-    def __call__(self):
-        return self.before + time.monotonic() - self.begun
-
-    def stop(self):
-        """Write down how long it has been."""
-        write_json(self.path, {"seconds": self()})
 
 
 class _Run:
@@ -393,10 +268,3 @@ def line_of(record):
     if "forces" in errors:
         text += f", {errors['forces']['rmse']:.3f} eV/Å"
     return f"{name}: {text}, {record['cost']:.1f} µs/atom"
-
-
-def config_of(problem, params, budget):
-    """The dictionary for AtomsTrainer with these parameters, for `amptorch train`."""
-    return configuration(
-        params, problem.base, problem.functions(params), budget, problem.tuning.seed
-    )

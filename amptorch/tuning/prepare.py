@@ -1,0 +1,164 @@
+"""What a study begins with: checked frames and settings, one folder, one clock."""
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.io import write
+from filelock import FileLock
+
+from amptorch.config import to_json
+from amptorch.frames import Frames, read_images
+from amptorch.tuning.errors import outlier_energy
+from amptorch.tuning.jobs import SETTINGS
+from amptorch.tuning.settings import split_config
+from amptorch.tuning.splits import correlation
+from amptorch.tuning.study import read_json, write_json
+
+logger = logging.getLogger(__name__)
+# Correlation of consecutive frames from which on random validation frames are remembered.
+FLATTERS = 0.3
+LOCK = ".lock"
+
+
+@contextmanager
+def alone(out):
+    """Make the study's folder, and let one process at a time into the block."""
+    if out.exists() and not (out / SETTINGS).exists():
+        others = [path.name for path in out.iterdir() if path.name not in (LOCK, "cache")]
+        if others:
+            raise FileExistsError(
+                f"{str(out)!r} has other files in it ({others[0]}) and no study; give a new folder"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / LOCK):
+        yield
+
+
+def checked(train, test, config):
+    """Check everything; (what `settings.json` is to say, the training images)."""
+    config = to_json(config or {})
+    tuning, base, space = split_config(config)
+    forces = base["model"].get("get_forces", True)
+    images = read_images(train)
+    frames = Frames.from_atoms(
+        images, base["dataset"].get("elements"), energies=True, forces=forces
+    )
+    found = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+    elements = base["dataset"].get("elements") or found
+    if test is not None:
+        _check_test(test, found, forces)
+    folds = tuning.validation.split(len(frames), tuning.seed)
+    _check_folds(frames, folds)
+    about = {
+        "config": config,
+        "train": _digest(frames),
+        "elements": elements,
+        "frames": len(frames),
+        "outliers_above": outlier_energy(frames),
+        "correlation": correlation(frames.energies / frames.counts),
+        "folds": [{"train": a.tolist(), "validate": b.tolist()} for a, b in folds],
+        "cutoff": _cutoff(base, space, elements),
+    }
+    identity = json.dumps(
+        [about["train"], config.get("tuning", {}).get("space"), base], default=str
+    )
+    identity += json.dumps(tuning.identity())
+    about["study"] = f"tune-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return about, images
+
+
+def settle(about, train, images, out):
+    """Write `settings.json`, or compare with the one that is there; returns its content."""
+    path = out / SETTINGS
+    if path.exists():
+        _check_same(read_json(path), about, out)
+        return read_json(path)
+    (out / "cache").mkdir(exist_ok=True)
+    about["data"] = _data(train, images, out)
+    write_json(path, about)
+    validation = split_config(about["config"])[0].validation
+    logger.info("%d training frames; %s", about["frames"], validation.describe())
+    logger.info(
+        "energies of consecutive frames correlate with %.2f%s",
+        about["correlation"],
+        ": frames drawn at random would flatter" if about["correlation"] > FLATTERS else "",
+    )
+    return about
+
+
+def _check_test(test, elements, forces):
+    """That the test frames can be used; their energies and forces are not looked at."""
+    try:
+        Frames.from_atoms(read_images(test), elements, energies=True, forces=forces)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"test frames: {error}") from error
+
+
+def _check_folds(frames, folds):
+    for fold, (train, validate) in enumerate(folds):
+        known = set(frames.select(train).numbers)
+        unknown = set(frames.select(validate).numbers) - known
+        if unknown:
+            raise ValueError(
+                f"fold {fold} would validate on {chemical_symbols[min(unknown)]}, which none of "
+                "its training frames holds; use more frames, or tuning.validation.method: random"
+            )
+
+
+def _cutoff(base, space, elements):
+    """The longest that any trial may ask for."""
+    if space.largest_cutoff() is not None:
+        return float(space.largest_cutoff())
+    from amptorch.descriptor.Gaussian import Gaussian
+
+    options = base["dataset"]
+    return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
+
+
+def _digest(frames):
+    digest = hashlib.sha256()
+    for array in (frames.numbers, frames.positions, frames.cells, frames.energies, frames.forces):
+        digest.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
+    return digest.hexdigest()
+
+
+def _data(train, images, out):
+    """What `preprocess` reads the frames from: the user's file, or one of what was given."""
+    if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
+        return str(Path(train).absolute())
+    path = out / "cache" / "frames.traj"
+    write(path, images)
+    return str(path)
+
+
+def _check_same(before, now, out):
+    for key, what in (("train", "training frames"), ("study", "settings")):
+        if before[key] != now[key]:
+            raise ValueError(
+                f"{str(out)!r} holds a study of other {what}; give another folder, or what it was "
+                f"begun with ({out / SETTINGS})"
+            )
+
+
+class Clock:
+    """Seconds that the calls for a study took in all on this machine, killed ones included."""
+
+    def __init__(self, out):
+        self.path = Path(out) / f"clock-{socket.gethostname()}.json"
+        self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
+        self.begun = time.monotonic()
+
+    def __call__(self):
+        return self.before + time.monotonic() - self.begun
+
+    def stop(self):
+        """Write down how long it has been."""
+        write_json(self.path, {"seconds": self()})
