@@ -5,6 +5,7 @@ import math
 import torch
 
 GB = 1e9
+BYTES = {"float64": 8, "float32": 4}
 
 
 class EKF(torch.optim.Optimizer):
@@ -27,6 +28,7 @@ class EKF(torch.optim.Optimizer):
     process_noise : q, added to the diagonal of P in every step
     force_observations : number of force observations made of each frame (`trainer.kalman`)
     memory : GB that P may take
+    precision : "float64" or "float32", of P
 
     `default_lr` and `by_observations` tell the configuration what it has to know.
 
@@ -43,11 +45,12 @@ class EKF(torch.optim.Optimizer):
         params,
         lr=1.0,
         p0=1.0,
-        forgetting=0.99,
+        forgetting=0.998,
         forgetting_rate=0.999,
         process_noise=0.0,
         force_observations=1,
         memory=1.0,
+        precision="float64",
     ):
         for name, value in {"forgetting": forgetting, "forgetting_rate": forgetting_rate}.items():
             if not 0 < value <= 1:
@@ -59,6 +62,8 @@ class EKF(torch.optim.Optimizer):
             raise ValueError(f"process_noise must be at least 0, got {process_noise}")
         if force_observations < 1 or force_observations != int(force_observations):
             raise ValueError(f"force_observations must be at least 1, got {force_observations}")
+        if precision not in BYTES:
+            raise ValueError(f"precision must be 'float64' or 'float32', got {precision!r}")
         defaults = {
             "lr": lr,
             "p0": p0,
@@ -67,13 +72,15 @@ class EKF(torch.optim.Optimizer):
             "process_noise": process_noise,
             "force_observations": int(force_observations),
             "memory": memory,
+            "precision": precision,
         }
         super().__init__(params, defaults)
         sizes = [sum(p.numel() for p in _trained(group)) for group in self.param_groups]
         sizes = [n for n in sizes if n]
-        needed = sum(8 * n**2 for n in sizes) / GB
+        size = BYTES[precision]
+        needed = sum(size * n**2 for n in sizes) / GB
         if needed > memory:
-            fits = math.isqrt(int(memory * GB / 8 / len(sizes)))
+            fits = math.isqrt(int(memory * GB / size / len(sizes)))
             raise ValueError(
                 f"the Kalman filter's covariance of {' + '.join(map(str, sizes))} parameters takes "
                 f"{needed:.1f} GB, more than its memory of {memory} GB: give it more, "
@@ -87,37 +94,28 @@ class EKF(torch.optim.Optimizer):
         errors, variances = errors.double(), variances.double()
         groups = [(group, _trained(group)) for group in self.param_groups]
         groups = [(group, parameters) for group, parameters in groups if parameters]
-        products = []
-        factor = None
-        for group, parameters in groups:
-            state = self._state_of(group, parameters)
-            h = torch.cat([jacobian[p].reshape(len(errors), -1) for p in parameters], dim=1)
-            hp = h.double() @ state["covariance"]
-            products.append((state, hp))
-            a = hp @ h.double().T
-            factor = a if factor is None else factor + a
+        states = [self._state_of(*group) for group in groups]
         forgetting = groups[0][0]["lambda"]
-        factor.diagonal().add_(forgetting * variances)
-        if not torch.isfinite(factor).all() or not torch.isfinite(errors).all():
-            raise ValueError(
-                "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
-            )
-        lower, failed = torch.linalg.cholesky_ex(factor)
-        if failed:
-            raise ValueError(
-                "the covariance of the Kalman filter is no longer positive; lower its p0, or bring "
-                "its forgetting nearer to 1"
-            )
+        factor = torch.diag(forgetting * variances)
+        products = []
+        for (_, parameters), state in zip(groups, states, strict=True):
+            rows = [jacobian[p].reshape(len(errors), -1) for p in parameters]
+            h = torch.cat(rows, dim=1).to(state["covariance"].dtype)
+            products.append((h @ state["covariance"]).double())
+            factor += products[-1] @ h.double().T
+        lower = _cholesky(factor, errors)
         errors = torch.linalg.solve_triangular(lower, errors[:, None], upper=False)[:, 0]
-        for (group, parameters), (state, hp) in zip(groups, products, strict=True):
-            x = torch.linalg.solve_triangular(lower, hp, upper=False)
+        for (group, parameters), state, product in zip(groups, states, products, strict=True):
+            x = torch.linalg.solve_triangular(lower, product, upper=False)
             change = group["lr"] * (x.T @ errors)
             pieces = change.split([p.numel() for p in parameters])
             for parameter, piece in zip(parameters, pieces, strict=True):
                 parameter.add_(piece.view_as(parameter))
             # In place: of the largest P there is no room for a second.
-            state["covariance"].addmm_(x.T, x, beta=1 / forgetting, alpha=-1 / forgetting)
-            state["covariance"].diagonal().add_(group["process_noise"])
+            covariance = state["covariance"]
+            x = x.to(covariance.dtype)
+            covariance.addmm_(x.T, x, beta=1 / forgetting, alpha=-1 / forgetting)
+            covariance.diagonal().add_(group["process_noise"])
             rate = group["forgetting_rate"]
             group["lambda"] = rate * group["lambda"] + 1 - rate
 
@@ -136,11 +134,28 @@ class EKF(torch.optim.Optimizer):
         state = self.state[parameters[0]]
         if "covariance" not in state:
             n = sum(parameter.numel() for parameter in parameters)
-            p = torch.zeros(n, n, dtype=torch.float64, device=parameters[0].device)
+            p = torch.zeros(
+                n, n, device=parameters[0].device, dtype=getattr(torch, group["precision"])
+            )
             p.diagonal().fill_(group["p0"])
             state["covariance"] = p
             group["lambda"] = group["forgetting"]
         return state
+
+
+def _cholesky(factor, errors):
+    """Of A; ValueError that says why it has none."""
+    if not torch.isfinite(factor).all() or not torch.isfinite(errors).all():
+        raise ValueError(
+            "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
+        )
+    lower, failed = torch.linalg.cholesky_ex(factor)
+    if failed:
+        raise ValueError(
+            "the covariance of the Kalman filter is no longer positive; lower its p0, bring its "
+            "forgetting nearer to 1, or set precision to 'float64'"
+        )
+    return lower
 
 
 def _trained(group):

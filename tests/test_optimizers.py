@@ -6,14 +6,13 @@ import torch
 
 from amptorch.config import Config
 from amptorch.dataset import AtomsDataset
-from amptorch.dataset.samplers import draw_forces
 from amptorch.model import BPNN, SingleNN
 from amptorch.model.jacobian import jacobian
 from amptorch.optimizers import EKF
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.kalman import observations
 from tests.reference.kalman import corrections
-from tests.small_frames import FP_PARAMS, config, mixed_frames
+from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 from tests.test_restart import assert_same, cut, settings_of
 from tests.test_restart import train as trained
 
@@ -220,6 +219,22 @@ def test_steps_are_those_of_dense_matrices():
     assert frozen.tolist() == [1, 1]
 
 
+def test_single_precision_of_the_covariance():
+    """Half of the memory, and steps that are as near as that allows."""
+    steps = random_steps(12)
+    parameters = parameters_of((3, 3), (3,))
+    weights, p, _ = corrections(flat(parameters), steps, **HYPERPARAMETERS)
+    filter_ = EKF(parameters, precision="float32", **HYPERPARAMETERS)
+    take(filter_, parameters, steps)
+    np.testing.assert_allclose(flat(parameters), weights, rtol=1e-4)
+    covariance = filter_.state[parameters[0]]["covariance"]
+    assert covariance.dtype is torch.float32
+    np.testing.assert_allclose(covariance.numpy(), p, atol=1e-5)
+    EKF(parameters_of((200, 50)), precision="float32", memory=0.41)
+    with pytest.raises(ValueError, match=r"0\.4 GB"):
+        EKF(parameters_of((200, 50)), precision="float32", memory=0.39)
+
+
 def test_decoupled_groups_share_the_observations():
     """As one filter whose covariance is zero between the groups."""
     parameters = parameters_of((2, 2), (3,))
@@ -272,6 +287,7 @@ def test_the_memory_of_the_covariance_is_limited():
         {"memory": 0},
         {"process_noise": -1},
         {"force_observations": 0},
+        {"precision": "float16"},
         {"force_observations": 1.5},
     ],
 )
