@@ -7,6 +7,8 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from amptorch.dataset.samplers import drawn_rows, with_forces_of
+
 # On a busy machine torch's threads wait for each other longer than these small networks take.
 torch.set_num_threads(1)
 
@@ -63,3 +65,8 @@ def config(images, run_dir, **changes):
         section, key = name.split("__")
         settings[section][key] = value
     return settings
+
+
+def draw_forces(batch, fraction, rng):
+    """The batch with the forces of a share of its atoms, drawn as `BatchLoader` draws them."""
+    return with_forces_of(batch, drawn_rows(len(batch.fingerprint), fraction, rng))

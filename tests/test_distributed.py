@@ -20,13 +20,12 @@ from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
 from amptorch.dataset.collate import Share
 from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.prefetch import BatchLoader
-from amptorch.dataset.samplers import draw_forces
 from amptorch.model import BPNN, CustomLoss
 from amptorch.store import preprocess
 from amptorch.store.reader import ShardReader
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.ranks import Ranks, part_of, share_of
-from tests.small_frames import FP_PARAMS, config, mixed_frames
+from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,9 @@ import torch
 
 from amptorch.dataset import AtomsDataset, DataCollater
 from amptorch.dataset.prefetch import BatchLoader
-from amptorch.dataset.samplers import draw_forces
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.trainer import AtomsTrainer
-from tests.small_frames import FP_PARAMS, config, mixed_frames
+from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
 

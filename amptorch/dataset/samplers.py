@@ -96,8 +96,3 @@ def with_forces_of(batch, rows):
     """The batch with the forces of the atoms `rows` alone."""
     forces = None if batch.forces is None else batch.forces[torch.from_numpy(rows)]
     return replace(batch, force_rows=rows, forces=forces)
-
-
-def draw_forces(batch, fraction, rng):
-    """The batch with the forces of some of its atoms alone, see `drawn_rows`."""
-    return with_forces_of(batch, drawn_rows(len(batch.fingerprint), fraction, rng))

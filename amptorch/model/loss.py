@@ -9,7 +9,7 @@ class CustomLoss(nn.Module):
     L_E is the mean over frames of the error of the total energy (not per atom), L_F the mean over
     force components; the error is the squared ("mse") or the absolute difference ("mae"). Without
     predicted forces the loss is ½ L_E. Where only the forces of atoms drawn at random are there
-    (`dataset.samplers.draw_forces`), the mean over these estimates L_F without bias.
+    (`dataset.samplers.drawn_rows`), the mean over these estimates L_F without bias.
 
     Raises ValueError for another `loss`, or where forces are predicted and none are there to
     compare.
