@@ -279,7 +279,7 @@ REPORTED_FRAMES = 500
 def _load(checkpoint):
     """The trainer of a checkpoint folder, or the `Ensemble` in a folder of one."""
     from amptorch.trainer import AtomsTrainer
-    from amptorch.tuning.ensemble import Ensemble, is_ensemble
+    from amptorch.uncertainty.ensemble import Ensemble, is_ensemble
 
     if is_ensemble(checkpoint):
         return Ensemble.load(checkpoint)

@@ -1,0 +1,185 @@
+"""What all estimators do: calibrate on some frames, then predict with uncertainties."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from amptorch.uncertainty.calculator import UncertaintyCalculator
+from amptorch.uncertainty.calibrators import check_confidence
+from amptorch.uncertainty.metrics import LEVELS, calc_uncertainty_metrics
+from amptorch.uncertainty.points import batches_of, checked_frames
+
+# Fewer errors of an element are none.
+FEWEST = 2
+
+
+@dataclass
+class Observed:
+    """What a model predicts for F frames of n atoms in all, and how hard it finds them.
+
+    energy (F,), eV; forces (n, 3), eV/Å, or (0, 3); numbers (n,); counts (F,). energy_difficulty
+    (F,) and forces_difficulty (n,) or (0,): positive, in any unit. energy_errors (F,) per atom, eV,
+    and forces_errors (n, 3), eV/Å: predictions minus references, None without references.
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    numbers: np.ndarray
+    counts: np.ndarray
+    energy_difficulty: np.ndarray
+    forces_difficulty: np.ndarray
+    energy_errors: np.ndarray | None = None
+    forces_errors: np.ndarray | None = None
+
+    def with_errors(self, frames):
+        """The same with the errors, for `frames` with energies, and forces where predicted."""
+        self.energy_errors = (self.energy - frames.energies) / self.counts
+        if len(self.forces):
+            self.forces_errors = self.forces - frames.forces
+        return self
+
+    def select(self, indices):
+        """That of the frames at `indices`."""
+        ends = np.cumsum(self.counts)
+        rows = [np.arange(ends[k] - self.counts[k], ends[k]) for k in indices]
+        rows = np.concatenate(rows) if len(self.forces) else slice(0)
+        of_frames = {"energy", "counts", "energy_difficulty", "energy_errors"}
+        return Observed(
+            **{
+                name: None if value is None else value[indices if name in of_frames else rows]
+                for name, value in vars(self).items()
+            }
+        )
+
+
+class UncertaintyEstimator:
+    """Base of the estimators; a subclass says how hard frames and atoms are, and `calibrator()`
+    how that becomes an interval.
+
+    Energies are calibrated by their errors per atom, forces by the lengths of their errors' vectors
+    on the atoms of each element by themselves.
+
+    model : trained `AtomsTrainer`, or an `Ensemble`
+    energy_calibrator_ : fitted to the energies; forces_calibrators_ : {atomic number: the same}
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.energy_calibrator_ = None
+        self.forces_calibrators_ = {}
+
+    def calibrator(self):
+        """A calibrator that nothing was fitted to: `fit(errors, d)`, `predict(d, confidence)`."""
+        raise TypeError(f"{type(self).__name__} does not say how it is calibrated")
+
+    def evaluated(self, potential, batch):
+        """`Observed` of a batch that `potential` made; without errors."""
+        raise TypeError(f"{type(self).__name__} does not say what is hard")
+
+    # --- calibration ---
+
+    def fit(self, images):
+        """Calibrate on frames with energies (and forces where the model has them), which were not
+        trained on; returns the estimator. ValueError names the frame that cannot be used."""
+        return self.calibrate(self.observe(images))
+
+    def observe(self, images, labels=True, disable_tqdm=True):
+        """`Observed` of frames, with their errors where `labels`."""
+        frames = checked_frames(self.model, images, labels)
+        bar = tqdm(total=len(frames), desc="predictions", unit="frame", disable=disable_tqdm)
+        parts = []
+        with bar:
+            for potential, batch, part in batches_of(self.model, frames):
+                parts.append(self.evaluated(potential, batch))
+                bar.update(len(part))
+        names = [name for name, value in vars(parts[0]).items() if value is not None]
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        observed = Observed(**joined)
+        return observed.with_errors(frames) if labels else observed
+
+    def calibrate(self, observed):
+        """`fit` where the frames have been observed already."""
+        self.energy_calibrator_ = self.calibrator().fit(
+            observed.energy_errors, observed.energy_difficulty
+        )
+        self.forces_calibrators_ = {}
+        if observed.forces_errors is not None:
+            for number in np.unique(observed.numbers).tolist():
+                rows = observed.numbers == number
+                # An element that was not trained on is infinitely far.
+                rows &= np.isfinite(observed.forces_difficulty)
+                if rows.sum() >= FEWEST:
+                    self.forces_calibrators_[number] = self.calibrator().fit(
+                        observed.forces_errors[rows], observed.forces_difficulty[rows]
+                    )
+        return self
+
+    # --- prediction ---
+
+    def half_widths(self, observed, confidence=0.9):
+        """((F,) half widths of the intervals of the energies per atom, eV; (n,) radii of the
+        spheres of the forces, eV/Å, or (0,)), infinite where nothing was there to calibrate on.
+
+        Raises ValueError as `check` does.
+        """
+        self.check(confidence)
+        energy = self.energy_calibrator_.predict(observed.energy_difficulty, confidence)
+        forces = np.full(len(observed.forces), np.inf)
+        for number, calibrator in self.forces_calibrators_.items() if len(forces) else ():
+            rows = observed.numbers == number
+            if rows.any():
+                forces[rows] = calibrator.predict(observed.forces_difficulty[rows], confidence)
+        return energy, forces
+
+    def check(self, confidence):
+        """ValueError before `fit`, and for a confidence that is not between 0 and 1."""
+        check_confidence(confidence)
+        if self.energy_calibrator_ is None:
+            raise ValueError("the estimator is not calibrated: call fit(images) first")
+
+    def predict(self, images, confidence=0.9, disable_tqdm=True):
+        """Energies and forces of frames (list of Atoms, or what `read_images` reads), in order,
+        with intervals that hold the share `confidence` of the errors.
+
+        Returns a dictionary of lists with an entry for each frame: `energy`, eV; `forces` (n, 3),
+        eV/Å; `energy_uncertainty` u, eV, for |E − E_ref| ≤ u, and `energy_uncertainty_per_atom`;
+        `forces_uncertainty` (n,), eV/Å, for the length |F_i − F_ref,i| ≤ u_i on each atom. Without
+        forces in the model their entries are empty.
+
+        Raises ValueError that names the frame which cannot be used.
+        """
+        observed = self.observe(images, labels=False, disable_tqdm=disable_tqdm)
+        energy, forces = self.half_widths(observed, confidence)
+        ends, n_frames = np.cumsum(observed.counts)[:-1], len(energy)
+        force_lists = [np.empty((0, 3))] * n_frames, [np.empty(0)] * n_frames
+        if len(forces):
+            force_lists = np.split(observed.forces, ends), np.split(forces, ends)
+        return {
+            "energy": observed.energy.tolist(),
+            "forces": force_lists[0],
+            "energy_uncertainty": (energy * observed.counts).tolist(),
+            "energy_uncertainty_per_atom": energy.tolist(),
+            "forces_uncertainty": force_lists[1],
+        }
+
+    def fit_predict(self, calibration_images, images, confidence=0.9):
+        """`fit` on some frames, and `predict` others."""
+        return self.fit(calibration_images).predict(images, confidence)
+
+    def metrics(self, images, levels=LEVELS):
+        """How well uncertainties agree with errors on frames with energies (and forces): a
+        dictionary of `calc_uncertainty_metrics` for "energy" (per atom) and "forces"."""
+        return self.metrics_of(self.observe(images), levels)
+
+    def metrics_of(self, observed, levels=LEVELS):
+        """`metrics` where the frames have been observed already."""
+        energy, forces = zip(*(self.half_widths(observed, level) for level in levels), strict=True)
+        found = {"energy": calc_uncertainty_metrics(observed.energy_errors, energy, levels)}
+        if observed.forces_errors is not None:
+            found["forces"] = calc_uncertainty_metrics(observed.forces_errors, forces, levels)
+        return found
+
+    def get_calc(self, confidence=0.9, skin=0.3):
+        """The ASE calculator with these uncertainties in its results."""
+        return UncertaintyCalculator(self, confidence, skin)

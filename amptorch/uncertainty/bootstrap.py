@@ -1,0 +1,46 @@
+"""Ensembles trained in one call."""
+
+import numpy as np
+
+from amptorch.frames import read_images
+from amptorch.trainer import AtomsTrainer
+from amptorch.uncertainty.ensemble import Ensemble
+
+
+def train_ensemble(config, n_members=5, bootstrap=True):
+    """The `Ensemble` of potentials trained by one configuration with the seeds `cmd.seed`,
+    `cmd.seed` + 1, …
+
+    With `bootstrap` each member sees as many frames as there are, drawn with replacement by its
+    seed (L. Breiman, Mach. Learn. 24, 123, 1996); so a frame may be in a member's training and
+    validation parts at once, where `dataset.val_split` makes some. Otherwise members differ in
+    their first weights and batches alone.
+
+    config: as of `AtomsTrainer`; it is not changed. Each member has a run folder of its own.
+
+    Raises ValueError for fewer than two members, and where there are no frames to draw from.
+    """
+    if n_members < 2:
+        raise ValueError(f"n_members is {n_members}; an ensemble has two or more")
+    dataset, cmd = dict(config.get("dataset", {})), dict(config.get("cmd", {}))
+    seed = cmd.get("seed", 0)
+    images = _frames_to_draw_from(dataset) if bootstrap else None
+    if bootstrap and dataset.get("elements") is None:
+        # Members whose draws miss an element would have other fingerprints.
+        dataset["elements"] = sorted({symbol for atoms in images for symbol in atoms.symbols})
+    members = []
+    for k in range(n_members):
+        if bootstrap:
+            drawn = np.random.default_rng(seed + k).integers(len(images), size=len(images))
+            dataset["raw_data"] = [images[frame] for frame in drawn]
+        cmd["seed"] = seed + k
+        trainer = AtomsTrainer({**config, "dataset": dict(dataset), "cmd": dict(cmd)})
+        trainer.train()
+        members.append(trainer)
+    return Ensemble(members)
+
+
+def _frames_to_draw_from(dataset):
+    if dataset.get("raw_data") is None:
+        raise ValueError("dataset.raw_data is not given; bootstrap draws from it, or set it False")
+    return read_images(dataset["raw_data"])

@@ -1,0 +1,33 @@
+"""Uncertainties through ASE's calculator."""
+
+from amptorch.calculator import AmpTorch
+
+
+class UncertaintyCalculator(AmpTorch):
+    """ASE calculator of an estimator that was calibrated.
+
+    `results` hold energy and forces, and `energy_uncertainty` (eV) and `forces_uncertainty` (n,),
+    eV/Å: the error is at most that large with the given confidence, see
+    `UncertaintyEstimator.predict`. skin: as of `AmpTorch`.
+
+    Raises ValueError where the estimator is not calibrated.
+    """
+
+    def __init__(self, estimator, confidence=0.9, skin=0.3, **kwargs):
+        super().__init__(estimator.model, skin, **kwargs)
+        estimator.check(confidence)
+        self.estimator, self.confidence = estimator, confidence
+        extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.trainer.forcetraining
+        self.implemented_properties = [*self.implemented_properties, *extra]
+
+    def evaluated(self, potential, batch):
+        observed = self.estimator.evaluated(potential, batch)
+        energy, forces = self.estimator.half_widths(observed, self.confidence)
+        results = {
+            "energy": float(observed.energy[0]),
+            "free_energy": float(observed.energy[0]),
+            "energy_uncertainty": float(energy[0] * observed.counts[0]),
+        }
+        if not self.trainer.forcetraining:
+            return results
+        return {**results, "forces": observed.forces, "forces_uncertainty": forces}

@@ -1,0 +1,155 @@
+"""From a number that says how hard a structure is, to intervals that hold a stated share of the
+errors."""
+
+import warnings
+from math import ceil
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import chi2
+
+QUANTILES = ("calibrated", "normal")
+# Of σ, relative to the root mean square of the errors: what no fit goes below.
+SMALLEST = 1e-3
+
+
+class ConformalPrediction:
+    """Intervals q·d around predictions, from errors e_i at distances d_i > 0 in a calibration set.
+
+    With the scores s_i = |e_i| / d_i and n of them, q is the ⌈(n + 1) c⌉-th smallest for the
+    confidence c. Whatever the errors look like, a new one that is exchangeable with those of the
+    calibration set is then within q·d with a probability of at least c, and of at most
+    c + 1/(n + 1) where no two scores are equal (V. Vovk, A. Gammerman, G. Shafer, Algorithmic
+    Learning in a Random World, 2005; with distances to training data: Y. Hu et al., Mach. Learn.:
+    Sci. Technol. 3, 045028, 2022). Errors that are vectors are measured by their length.
+
+    scores_ : (n,) the scores, sorted
+    """
+
+    def fit(self, errors, distances):
+        """errors (n,) or (n, D), distances (n,); ValueError where they do not fit together."""
+        lengths, distances, _ = _checked(errors, distances)
+        self.scores_ = np.sort(lengths / distances)
+        return self
+
+    def quantile(self, confidence):
+        """q; infinite, with a warning, where n is too small for the confidence."""
+        check_confidence(confidence)
+        n = len(self.scores_)
+        # (n + 1) c is often meant to be an integer and off by rounding.
+        rank = ceil((n + 1) * confidence - 1e-9)
+        if rank > n:
+            message = f"{n} errors are too few for a confidence of {confidence:g}: no interval"
+            warnings.warn(message, stacklevel=3)
+            return np.inf
+        return float(self.scores_[rank - 1])
+
+    def predict(self, distances, confidence=0.9):
+        """(n,) half widths of the intervals, or radii of the spheres for vectors."""
+        return self.quantile(confidence) * np.asarray(distances, dtype=np.float64)
+
+
+class NegativeLeastLikelihoodEstimator:
+    """Normal errors whose standard deviation grows with the distance: σ(d) = s1 + s2 d.
+
+    s1, s2 ≥ 0 minimise the negative logarithm of the likelihood of errors e_i, numbers (D = 1) or
+    vectors of D independent components,
+
+        Σ_i [ D ln σ(d_i) + |e_i|² / (2 σ(d_i)²) ] + (n D / 2) ln 2π.
+
+    An interval for the confidence c is u = f·σ(d). quantile says what f is: "normal", the root of
+    the c-quantile of χ² with D degrees of freedom, which holds as far as errors are normal; or
+    "calibrated", the ⌈(n + 1) c⌉-th smallest of |e_i| / σ(d_i), as in `ConformalPrediction`, which
+    is true to c for errors of any kind.
+
+    s1_, s2_ : the parameters, in the units of the errors (per unit of distance)
+    """
+
+    def __init__(self, quantile="calibrated"):
+        if quantile not in QUANTILES:
+            raise ValueError(f"quantile must be one of {QUANTILES}, got {quantile!r}")
+        self.quantile = quantile
+
+    def fit(self, errors, distances):
+        """errors (n,) or (n, D), distances (n,).
+
+        Raises ValueError where they do not fit together or there is nothing to fit.
+        """
+        lengths, distances, self.dimension_ = _checked(errors, distances)
+        error, distance = np.sqrt(np.mean(lengths**2) / self.dimension_), distances.mean()
+        if len(lengths) < 2 or error == 0:
+            raise ValueError(f"{len(lengths)} errors, the mean square {error**2:g}: nothing to fit")
+        squares, x = (lengths / error) ** 2, distances / distance
+
+        def loss(parameters):
+            sigma = parameters[0] + parameters[1] * x
+            value = np.mean(self.dimension_ * np.log(sigma) + squares / (2 * sigma**2))
+            slope = self.dimension_ / sigma - squares / sigma**3
+            return value, np.array([slope.mean(), (slope * x).mean()])
+
+        # Two parameters, but not convex: from either end and from the middle.
+        bounds = [(SMALLEST, None), (0, None)]
+        starts = ([1, 0], [0.5, 0.5], [SMALLEST, 1])
+        fits = [minimize(loss, s, jac=True, method="L-BFGS-B", bounds=bounds) for s in starts]
+        s1, s2 = min(fits, key=lambda fit: fit.fun).x
+        self.s1_, self.s2_ = float(s1 * error), float(s2 * error / distance)
+        self._conformal = ConformalPrediction().fit(lengths, self.sigma(distances))
+        return self
+
+    def sigma(self, distances):
+        """(n,) standard deviations at `distances`, of each component where errors are vectors."""
+        return self.s1_ + self.s2_ * np.asarray(distances, dtype=np.float64)
+
+    def predict(self, distances, confidence=0.9):
+        """(n,) half widths of the intervals, or radii of the spheres for vectors."""
+        check_confidence(confidence)
+        sigma = self.sigma(distances)
+        if self.quantile == "normal":
+            return np.sqrt(chi2.ppf(confidence, self.dimension_)) * sigma
+        return self._conformal.predict(sigma, confidence)
+
+    def negative_log_likelihood(self, errors, distances):
+        """Mean negative logarithm of the likelihood of an error."""
+        lengths, distances, dimension = _checked(errors, distances)
+        return normal_loss(lengths, self.sigma(distances), dimension)
+
+
+def normal_loss(lengths, sigma, dimension):
+    """Mean of −ln p of errors of these lengths, vectors of `dimension` normal components."""
+    constant = 0.5 * dimension * np.log(2 * np.pi)
+    return float(np.mean(dimension * np.log(sigma) + lengths**2 / (2 * sigma**2)) + constant)
+
+
+def check_confidence(confidence):
+    """ValueError unless 0 < confidence < 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.9, got {confidence!r}")
+
+
+def lengths_of(errors):
+    """((n,) lengths, D) of errors (n,) or (n, D)."""
+    errors = np.asarray(errors, dtype=np.float64)
+    if errors.ndim == 1:
+        return np.abs(errors), 1
+    if errors.ndim != 2:
+        raise ValueError(f"errors have the shape {errors.shape}; expected (n,) or (n, D)")
+    return np.linalg.norm(errors, axis=1), errors.shape[1]
+
+
+def _checked(errors, distances):
+    lengths, dimension = lengths_of(errors)
+    distances = np.asarray(distances, dtype=np.float64)
+    if distances.shape != lengths.shape or not len(lengths):
+        raise ValueError(
+            f"{len(lengths)} errors and distances of shape {distances.shape}; expected as many "
+            "distances as errors, at least one"
+        )
+    if not np.isfinite(lengths).all():
+        raise ValueError(f"error {int(np.argmin(np.isfinite(lengths)))} is not finite")
+    bad = ~(np.isfinite(distances) & (distances > 0))
+    if bad.any():
+        raise ValueError(
+            f"distance {int(np.argmax(bad))} is {distances[np.argmax(bad)]}; expected positive "
+            "numbers"
+        )
+    return lengths, distances, dimension

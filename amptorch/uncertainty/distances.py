@@ -1,0 +1,61 @@
+"""How far a structure is from those that were trained on."""
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+# Training points whose own distances give the typical one.
+SAMPLE = 500
+# Of the typical distance between training points: the least that any distance counts as.
+LEAST = 0.1
+
+
+def calc_dist(train_X, test_X, k=10):
+    """(n,) mean Euclidean distance of each row of test_X to its k nearest rows of train_X; to all
+    of them where there are fewer."""
+    return NearestTraining(train_X, k).distances(test_X)
+
+
+class NearestTraining:
+    """Distances to points (m, width): the mean over the k nearest of them.
+
+    No distance counts as less than a tenth of the median that the points themselves have to their
+    nearest: a frame that was trained on has an error too.
+    """
+
+    def __init__(self, points, k=10):
+        if k < 1:
+            raise ValueError(f"k is {k}; expected a number of neighbours")
+        points = _rows(points)
+        if not len(points):
+            raise ValueError("there are no training points")
+        self.k = min(k, len(points))
+        self._tree = NearestNeighbors().fit(points)
+        self.least = self._least(points)
+
+    def _least(self, points):
+        if len(points) == 1:
+            return 1.0
+        # The nearest to a training point is the point itself.
+        chosen = points[:: max(1, len(points) // SAMPLE)]
+        found, _ = self._tree.kneighbors(chosen, min(self.k + 1, len(points)))
+        # All in one place: then any distance will do.
+        return LEAST * float(np.median(found[:, 1:].mean(axis=1))) or 1.0
+
+    def distances(self, rows):
+        """(n,) mean distance of each of the rows (n, width) to its k nearest points."""
+        rows = _rows(rows)
+        if not len(rows):
+            return np.zeros(0)
+        found, _ = self._tree.kneighbors(rows, self.k)
+        return found.mean(axis=1)
+
+    def __call__(self, rows):
+        """`distances`, none of them below the least."""
+        return np.maximum(self.distances(rows), self.least)
+
+
+def _rows(points):
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 2:
+        raise ValueError(f"points have the shape {points.shape}; expected (n, width)")
+    return points

@@ -1,0 +1,120 @@
+"""Where atoms and frames lie, in the space of fingerprints or in that of a network's layer."""
+
+import numpy as np
+
+from amptorch.dataset.describe import check_distances, chunks_of_frames
+from amptorch.frames import Frames, read_images
+from amptorch.threads import use_threads
+from amptorch.trainer.predict import BATCH_ATOMS
+
+# The last hidden layer of the networks, which the energy is linear in.
+LAST_HIDDEN = -2
+
+
+class LatentSpace:
+    """The output of `model_net[layer]` of each atom's network."""
+
+    def __init__(self, layer=LAST_HIDDEN):
+        self.layer = layer
+
+    def __call__(self, potential, batch):
+        """(n, width) coordinates of the atoms of a batch."""
+        return potential.latent(batch, self.layer).astype(np.float64)
+
+
+class FeatureSpace:
+    """The scaled fingerprint of each atom."""
+
+    def __call__(self, potential, batch):
+        """(n, features) coordinates of the atoms of a batch."""
+        return batch.fingerprint.cpu().numpy().astype(np.float64)
+
+
+def frame_means(rows, counts):
+    """(F, width) means of rows (n, width) over the atoms of each frame."""
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    return np.add.reduceat(rows, starts, axis=0) / np.asarray(counts)[:, None]
+
+
+def checked_frames(model, images, labels):
+    """`Frames` of images that `model`, a trainer or an ensemble, can predict; with energies, and
+    forces where it has them, if `labels`. ValueError names the frame that cannot be used."""
+    frames = Frames.from_atoms(
+        read_images(images),
+        model.potential.elements,
+        energies=labels,
+        forces=labels and model.forcetraining,
+    )
+    check_distances(frames)
+    return frames
+
+
+def batches_of(model, frames):
+    """(potential, batch, part) for parts of the frames, in their order."""
+    potential = model.potential
+    with use_threads(model.settings.cmd.threads):
+        for chunk in chunks_of_frames(frames, BATCH_ATOMS):
+            part = frames.select(chunk)
+            yield potential, potential.batch(part), part
+
+
+def training_batches(trainer, most_frames, rng):
+    """(potential, batch) for parts of at most `most_frames` frames of the trainer's data set, drawn
+    at random. ValueError where it has none, as after loading a checkpoint."""
+    dataset = trainer.train_dataset
+    if dataset is None:
+        raise ValueError(
+            "the trainer has no training frames, as it was loaded from a checkpoint; give them as "
+            "train_images"
+        )
+    chosen = rng.choice(len(dataset), min(most_frames, len(dataset)), replace=False)
+    potential = trainer.potential
+    with use_threads(trainer.settings.cmd.threads):
+        # As many frames at once as have the atoms of a batch on average.
+        n = max(1, int(BATCH_ATOMS / np.mean(dataset.counts)))
+        for part in np.split(np.sort(chosen), range(n, len(chosen), n)):
+            yield potential, dataset.__getitems__(part)
+
+
+def training_points(trainer, space, train_images=None, most=5000, forces=True, seed=0):
+    """Where the training frames and their atoms lie in a `space`.
+
+    Returns (F, width) means of the frames, and {atomic number: (m, width)} of the atoms, where
+    `forces` asks for them. At most `most` frames and `most` atoms of each element, drawn at random.
+    train_images: the training frames; None for those that the trainer holds, with the ones that it
+    validated on.
+    """
+    rng = np.random.default_rng(seed)
+    if train_images is None:
+        batches = training_batches(trainer, most, rng)
+    else:
+        frames = checked_frames(trainer, train_images, labels=False)
+        if len(frames) > most:
+            frames = frames.select(np.sort(rng.choice(len(frames), most, replace=False)))
+        batches = ((potential, batch) for potential, batch, _ in batches_of(trainer, frames))
+    means, atoms = [], {}
+    for potential, batch in batches:
+        rows = space(potential, batch)
+        image_idx = batch.image_idx.cpu().numpy()
+        means.append(frame_means(rows, np.bincount(image_idx, minlength=batch.num_images)))
+        numbers = batch.atomic_numbers.cpu().numpy()
+        for number in np.unique(numbers) if forces else ():
+            drawn = _Drawn(most) if number not in atoms else atoms[number]
+            atoms[int(number)] = drawn.add(rows[numbers == number], rng)
+    return np.concatenate(means), {number: drawn.rows for number, drawn in atoms.items()}
+
+
+class _Drawn:
+    """At most `most` of the rows that were added, each as likely as any other."""
+
+    def __init__(self, most):
+        self.most = most
+        self.keys, self.rows = np.zeros(0), None
+
+    def add(self, rows, rng):
+        self.rows = rows if self.rows is None else np.concatenate([self.rows, rows])
+        self.keys = np.concatenate([self.keys, rng.random(len(rows))])
+        if len(self.keys) > self.most:
+            kept = np.sort(np.argpartition(self.keys, self.most)[: self.most])
+            self.keys, self.rows = self.keys[kept], self.rows[kept]
+        return self

@@ -1,0 +1,75 @@
+"""Arrays for calibrators of one's own: where frames or atoms lie, and their errors."""
+
+import numpy as np
+
+from amptorch.uncertainty.points import (
+    LAST_HIDDEN,
+    FeatureSpace,
+    LatentSpace,
+    batches_of,
+    checked_frames,
+    frame_means,
+)
+
+QUANTITIES = ("energy", "forces")
+
+
+def prepare_latentNerror_from_trainer(trainer, images, get_latent=LAST_HIDDEN, quantity="energy"):
+    """(points, errors) of images with energies (and forces), in the latent space.
+
+    quantity "energy": (F, width) outputs of `model_net[get_latent]`, means over the atoms of each
+    frame, and (F,) errors of the energies of the frames, eV. "forces": (n, width) of the atoms,
+    frame after frame, and (n, 3) errors of their forces, eV/Å. Errors are predictions minus
+    references. get_latent: by default the last hidden layer.
+
+    Raises ValueError that names the frame which cannot be used.
+    """
+    return _prepare(trainer, images, LatentSpace(get_latent), quantity)
+
+
+def prepare_featureNerror_from_trainer(trainer, images, quantity="energy"):
+    """(points, errors) as of `prepare_latentNerror_from_trainer`, of the scaled fingerprints."""
+    return _prepare(trainer, images, FeatureSpace(), quantity)
+
+
+def _prepare(trainer, images, space, quantity):
+    if quantity not in QUANTITIES:
+        raise ValueError(f"quantity must be one of {QUANTITIES}, got {quantity!r}")
+    if quantity == "forces" and not trainer.forcetraining:
+        raise ValueError("the model gives no forces; ask for quantity='energy'")
+    points, errors = [], []
+    for potential, batch, part in batches_of(trainer, checked_frames(trainer, images, True)):
+        rows = space(potential, batch)
+        energies, forces = potential.evaluate(batch)
+        points.append(rows if quantity == "forces" else frame_means(rows, part.counts))
+        errors.append(forces - part.forces if quantity == "forces" else energies - part.energies)
+    return np.concatenate(points), np.concatenate(errors)
+
+
+def split_test_calib(*arrays, calib_fraction=0.5, seed=0):
+    """Split at random into parts for a test and for calibration.
+
+    arrays: lists (of Atoms, for instance) or arrays of one length, which are split alike. Returns
+    test and calibration part of the first, of the second, …: lists of lists, arrays of arrays.
+
+    Frames of a trajectory are like their neighbours in time. A random split makes the parts
+    exchangeable, which calibration rests on; it says nothing about where the trajectory goes next.
+
+    Raises ValueError where lengths differ or a part would be empty.
+    """
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"the lengths {lengths} differ; expected one length for all")
+    n_calib = round(calib_fraction * lengths[0])
+    if not 0 < n_calib < lengths[0]:
+        raise ValueError(
+            f"calib_fraction {calib_fraction} makes {n_calib} of {lengths[0]} for calibration; "
+            "both parts need at least one"
+        )
+    order = np.random.default_rng(seed).permutation(lengths[0])
+    parts = np.sort(order[n_calib:]), np.sort(order[:n_calib])
+    return tuple(_taken(array, part) for array in arrays for part in parts)
+
+
+def _taken(array, places):
+    return array[places] if isinstance(array, np.ndarray) else [array[k] for k in places]
