@@ -11,12 +11,11 @@ from ase.io import Trajectory
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
 from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.prefetch import BatchLoader
-from amptorch.dataset.samplers import draw_forces
 from amptorch.datasets import iron_water
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.store import FrameStore, preprocess
 from amptorch.trainer import AtomsTrainer
-from tests.small_frames import FP_PARAMS, config, mixed_frames
+from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
 N_FRAMES = 22
