@@ -162,6 +162,51 @@ def scaling(key="scaling", value=None):
     }
 
 
+def pca(key, value):
+    """Setting of a principal component analysis with its defaults: `num_pc` and `elementwise`."""
+    known_keys(key, value, ["num_pc", "elementwise"])
+    return {
+        "num_pc": number(minimum=1, integer=True)(f"{key}.num_pc", value.get("num_pc", 20)),
+        "elementwise": boolean(f"{key}.elementwise", value.get("elementwise", False)),
+    }
+
+
+def atomic_correction(key, value):
+    """True, False, or reference energies {symbol: eV}."""
+    if not isinstance(value, Mapping):
+        try:
+            return boolean(key, value)
+        except TypeError:
+            raise TypeError(
+                f"{key} must be True, False, or energies in eV such as {{'Cu': -3.7}}, "
+                f"got {value!r}"
+            ) from None
+    symbols = elements(key, list(value)) if value else []
+    return {symbol: number()(f"{key}[{symbol!r}]", value[symbol]) for symbol in symbols}
+
+
+def weights(key, value):
+    """Positive numbers, one a frame, or the name under which `Atoms.info` has them."""
+    if isinstance(value, str):
+        return value
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.ndim != 1:
+        raise TypeError(
+            f"{key} must be a list of a number for each frame, or a key of Atoms.info, "
+            f"got {value!r}"
+        )
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if len(bad):
+        raise ValueError(
+            f"{key}[{bad[0]}] is {array[bad[0]]}; weights must be positive (leave out frames that "
+            "are not to count)"
+        )
+    return array
+
+
 # --- classes, given as such or by name ---
 
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from amptorch.checks import (
     activation_class,
     anything,
+    atomic_correction,
     averaging,
     boolean,
     choice,
@@ -34,8 +35,10 @@ from amptorch.checks import (
     optimizer_class,
     path,
     paths,
+    pca,
     scaling,
     scheduler,
+    weights,
 )
 
 
@@ -150,6 +153,16 @@ class DatasetConfig(_Section):
     cutoff_params: dict = option({"cutoff_func": "Cosine"}, mapping, "cutoff function")
     save_fps: bool = option(True, boolean, "keep computed fingerprints on disk")
     scaling: dict = option({}, scaling, "type, range, elementwise, threshold")
+    pca: dict | None = option(
+        None, pca, "{'num_pc': 20, 'elementwise': False}: principal components of what is scaled"
+    )
+    target_scaling: bool = option(True, boolean, "subtract mean, divide by standard deviation")
+    atomic_correction: Any = option(
+        False, atomic_correction, "subtract energies of the elements: fitted, or {symbol: eV}"
+    )
+    weights: Any = option(
+        None, weights, "of the frames in the loss: a list, or a key of Atoms.info"
+    )
     store: str | None = option(None, path, "folder of a packed store; raw_data is put there")
     derivatives: str = option(
         "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
@@ -244,14 +257,15 @@ class Config:
         )
 
     def to_dict(self):
-        """The configuration as JSON types, without `raw_data` and `store`; classes become their
-        names."""
+        """The configuration as JSON types, without what says where the data are, and without
+        `weights`; classes become their names."""
         result = {
             name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
             for name, section in SECTIONS.items()
         }
         # Where the data are is no business of who is given the model.
-        del result["dataset"]["raw_data"], result["dataset"]["store"]
+        for key in ("raw_data", "store", "lmdb_path", "weights"):
+            del result["dataset"][key]
         return to_json(result)
 
 

@@ -22,6 +22,7 @@ class Potential:
         self.descriptor = descriptor
         self.model = model
         self.feature_scaler = feature_scaler
+        self.target_scaler = target_scaler
         self.mean = float(target_scaler.target_mean)
         self.std = float(target_scaler.target_std)
         self.dtype = dtype
@@ -57,8 +58,7 @@ class Potential:
         self.model.eval()
         with torch.no_grad():
             energy, forces = self.model(batch.to(self.device))
-        energy, forces = energy.cpu().numpy().astype(np.float64), forces.cpu().numpy()
-        return energy * self.std + self.mean, forces * self.std
+        return self._energies(energy, batch), forces.cpu().numpy() * self.std
 
     def gradient(self, batch):
         """Energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with J."""
@@ -68,11 +68,16 @@ class Potential:
         with torch.enable_grad():
             energy, _ = self.model(replace(batch, fingerprint=x, derivatives=None))
             (gradient,) = torch.autograd.grad(energy.sum(), x)
-        energy, gradient = energy.detach().cpu().numpy(), (gradient * batch.slope).cpu().numpy()
-        return (
-            energy.astype(np.float64) * self.std + self.mean,
-            gradient.astype(np.float64) * self.std,
-        )
+        gradient = batch.pulled_back(gradient).cpu().numpy().astype(np.float64)
+        return self._energies(energy.detach(), batch), gradient * self.std
+
+    def _energies(self, energy, batch):
+        """Energies (F,), eV, out of scaled ones."""
+        energies = energy.cpu().numpy().astype(np.float64) * self.std + self.mean
+        if self.target_scaler.atomic is None:
+            return energies
+        counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
+        return energies + self.target_scaler.references(batch.atomic_numbers.cpu(), counts)
 
     def latent(self, batch, layer):
         """Output (n, width) of `model_net[layer]` of each atom's network."""
@@ -84,6 +89,4 @@ class Potential:
 def _scaled_elements(elements, feature_scaler):
     """Those of the descriptor's elements that the training frames held: for the others there is no
     scale, and their networks were never trained."""
-    if not feature_scaler.elementwise:
-        return list(elements)
-    return [symbol for symbol in elements if atomic_numbers[symbol] in feature_scaler.scales]
+    return [symbol for symbol in elements if feature_scaler.knows(atomic_numbers[symbol])]

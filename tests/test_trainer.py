@@ -316,7 +316,6 @@ def test_fingerprints_are_kept_in_the_run_folder(frames, tmp_path):
     ("changes", "message"),
     [
         ({"optim__learning_rate": 0.1}, "optim.learning_rate"),
-        ({"dataset__lmdb_path": ["x.lmdb"], "dataset__raw_data": None}, "lmdb_path"),
         ({"dataset__raw_data": None}, "raw_data"),
         ({"dataset__raw_data": []}, "empty"),
         ({"dataset__fp_scheme": "gmp"}, "later release"),

@@ -8,8 +8,10 @@ import torch
 from amptorch.dataset.collate import Batcher
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.dataset.describe import describe
-from amptorch.frames import Frames, read_images
+from amptorch.dataset.weights import checked_weights, set_weights
+from amptorch.frames import Frames, read_images, symbol_numbers
 from amptorch.preprocessing import Data, FeatureScaler, TargetScaler
+from amptorch.preprocessing.corrections import composition
 
 
 class AtomsDataset(torch.utils.data.Dataset):
@@ -30,11 +32,14 @@ class AtomsDataset(torch.utils.data.Dataset):
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames
     store : FingerprintStore or None; not used where the derivatives are computed anyway
     verbose : show a progress bar
+    pca : {"num_pc": 20, "elementwise": False}, principal components of the scaled fingerprints
+    target_scaling, atomic_correction : see `TargetScaler.fitted`
+    weights : (F,) positive numbers, of the frames' errors in the loss; None for equal ones
 
     Attributes
     ----------
     frames : Frames with N atoms in all; energies in eV, forces in eV/Å
-    fingerprint : (N, S) tensor, scaled
+    fingerprint : (N, S) tensor, scaled, or (N, num_pc)
     energy, forces : (F,) and (N, 3) tensors, scaled; forces None without `forcetraining`
     derivatives : the back end, `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or None
     counts, energies : (F,) atoms, and energy in eV, of each frame
@@ -59,6 +64,10 @@ class AtomsDataset(torch.utils.data.Dataset):
         target_scaler=None,
         store=None,
         verbose=True,
+        pca=None,
+        target_scaling=True,
+        atomic_correction=False,
+        weights=None,
     ):
         if derivatives not in ("stored", "recompute"):
             raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
@@ -66,7 +75,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
         self.elements = list(self.descriptor.elements)
-        self.input_dim = self.descriptor.n_features
+        self.input_dim = self.descriptor.n_features if pca is None else pca["num_pc"]
         self.forcetraining = forcetraining
         self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
         self.cores = cores
@@ -77,6 +86,10 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.target_scaler = target_scaler
         self.store = store if save_fps else None
         self.verbose = verbose
+        self.pca = pca
+        self.target_scaling = target_scaling
+        self.atomic_correction = atomic_correction
+        self.weights = checked_weights(weights, len(self.images))
         self.frames = None
         if process:
             self.process()
@@ -98,13 +111,24 @@ class AtomsDataset(torch.utils.data.Dataset):
         )
         numbers = self.frames.numbers
         if self.feature_scaler is None:
-            self.feature_scaler = FeatureScaler.from_arrays(
-                values, numbers, self.scaling, self.forcetraining
+            self.feature_scaler = FeatureScaler.fitted(
+                lambda: [(values, numbers)], self.scaling, self.forcetraining, self.pca
             )
         if self.target_scaler is None:
-            self.target_scaler = TargetScaler.from_arrays(self.frames.energies, self.forcetraining)
+            kinds = symbol_numbers(self.elements)
+            self.target_scaler = TargetScaler.fitted(
+                self.frames.energies,
+                lambda: composition(numbers, self.counts, kinds),
+                self.elements,
+                self.forcetraining,
+                self.atomic_correction,
+                self.target_scaling,
+            )
         self.fingerprint = self._tensor(self.feature_scaler.transform_rows(values, numbers))
-        self.energy = self._tensor(self.target_scaler.norm_energies(self.frames.energies))
+        references = self.target_scaler.references(numbers, self.counts)
+        self.energy = self._tensor(
+            self.target_scaler.norm_energies(self.frames.energies, references)
+        )
         self.forces = None
         if self.forcetraining:
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
@@ -153,12 +177,14 @@ class AtomsDataset(torch.utils.data.Dataset):
             frame = 0
         row, col, val, size = blocks.to_coo(frame)
         slope = self.feature_scaler.slope_rows(numbers).numpy().ravel()
-        return torch.sparse_coo_tensor(
+        scaled = torch.sparse_coo_tensor(
             np.stack([row, col]),
             self._tensor(val * slope[row]),
             tuple(size),
             check_invariants=False,
         ).coalesce()
+        pca = self.feature_scaler.pca
+        return scaled if pca is None else pca.reduce_primes(scaled, numbers)
 
     def __getitems__(self, indices):
         """The batch of the frames at `indices`: index arithmetic only, nothing made per frame."""
@@ -173,6 +199,8 @@ class AtomsDataset(torch.utils.data.Dataset):
         )
         batch.energy = self.energy[frame_ids]
         batch.forces = self.forces[atoms] if self.forcetraining else None
+        if self.weights is not None:
+            set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return batch
 
     @property

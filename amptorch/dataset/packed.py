@@ -5,7 +5,10 @@ import torch
 
 from amptorch.dataset.collate import Batcher, Share, rows_inside
 from amptorch.dataset.construct import construct_descriptor
+from amptorch.dataset.weights import checked_weights, set_weights
+from amptorch.frames import symbol_numbers
 from amptorch.preprocessing import FeatureScaler, TargetScaler
+from amptorch.preprocessing.corrections import composition
 from amptorch.store import FrameStore
 
 # Frames whose fingerprints are held while the feature scaler is fitted.
@@ -28,7 +31,8 @@ class StoreDataset(torch.utils.data.Dataset):
         computes them anew from structures and neighbour lists
     dtype : torch dtype of what the model sees
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
-        one pass through the store
+        one pass through the store, or two with `pca`
+    pca, target_scaling, atomic_correction, weights : as of `AtomsDataset`
 
     Raises ValueError where the store does not hold what is asked for, and that names the file where
     one is damaged.
@@ -45,12 +49,16 @@ class StoreDataset(torch.utils.data.Dataset):
         dtype=torch.float64,
         feature_scaler=None,
         target_scaler=None,
+        pca=None,
+        target_scaling=True,
+        atomic_correction=False,
+        weights=None,
     ):
         self.store = store if isinstance(store, FrameStore) else FrameStore(store)
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
         self.elements = list(self.descriptor.elements)
-        self.input_dim = self.descriptor.n_features
+        self.input_dim = self.descriptor.n_features if pca is None else pca["num_pc"]
         self.forcetraining = forcetraining
         self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
         self.derivative_kind = derivatives if forcetraining else None
@@ -64,14 +72,21 @@ class StoreDataset(torch.utils.data.Dataset):
             self._backend = self.store.recompute(self.descriptor)
         self.feature_scaler = feature_scaler
         if feature_scaler is None:
-            self.feature_scaler = FeatureScaler.from_chunks(
-                self._chunks(), self.scaling, forcetraining
+            self.feature_scaler = FeatureScaler.fitted(
+                self._chunks, self.scaling, forcetraining, pca
             )
         self.target_scaler = target_scaler
         if target_scaler is None:
-            self.target_scaler = TargetScaler.from_arrays(
-                self.store.energies, True if forcetraining else None
+            self.target_scaler = TargetScaler.fitted(
+                self.energies,
+                self._compositions,
+                self.elements,
+                forcetraining,
+                atomic_correction,
+                target_scaling,
             )
+        self._references = self._reference_energies()
+        self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
 
     def __len__(self):
@@ -80,6 +95,11 @@ class StoreDataset(torch.utils.data.Dataset):
     @property
     def counts(self):
         """(F,) atoms of each frame."""
+        return self.store.counts
+
+    @property
+    def sizes(self):
+        """(F,) what reading a frame takes, in any unit."""
         return self.store.counts
 
     @property
@@ -103,6 +123,8 @@ class StoreDataset(torch.utils.data.Dataset):
         frame_ids = np.asarray(indices, dtype=np.int64)
         batch = self._inputs(frame_ids)
         batch.energy, batch.forces = self._targets(frame_ids)
+        if self.weights is not None:
+            set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return batch
 
     def share(self, frame_ids, first, last, force_rows=None):
@@ -118,7 +140,10 @@ class StoreDataset(torch.utils.data.Dataset):
         if force_rows is not None and part is not None:
             starts = np.concatenate(([0], np.cumsum(self.counts[frame_ids])))
             part.force_rows = rows_inside(force_rows, starts[a], starts[b])
-        return Share(part, len(frame_ids), energy, forces)
+        share = Share(part, len(frame_ids), energy, forces)
+        if self.weights is not None:
+            set_weights(share, self.weights[frame_ids], self.counts[frame_ids], force_rows)
+        return share
 
     def _inputs(self, frame_ids):
         values = self.store.fingerprints(self._hash, frame_ids)
@@ -133,7 +158,9 @@ class StoreDataset(torch.utils.data.Dataset):
         return self.batcher(fingerprints, numbers, counts, derivatives, called)
 
     def _targets(self, frame_ids):
-        energy = self._tensor(self.target_scaler.norm_energies(self.energies[frame_ids]))
+        references = self._references[frame_ids]
+        energies = self.target_scaler.norm_energies(self.energies[frame_ids], references)
+        energy = self._tensor(energies)
         if not self.forcetraining:
             return energy, None
         return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
@@ -153,8 +180,25 @@ class StoreDataset(torch.utils.data.Dataset):
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
 
-    def _chunks(self):
+    def _compositions(self):
+        kinds = symbol_numbers(self.elements)
+        parts = [
+            composition(self.store.numbers(frame_ids), self.counts[frame_ids], kinds)
+            for frame_ids in self._chunks_of_frames()
+        ]
+        return np.concatenate(parts)
+
+    def _reference_energies(self):
+        if self.target_scaler.atomic is None:
+            return np.zeros(len(self))
+        energies = self.target_scaler.atomic.of_elements(symbol_numbers(self.elements))
+        return self._compositions() @ energies
+
+    def _chunks_of_frames(self):
         for first in range(0, len(self), CHUNK):
-            frame_ids = np.arange(first, min(first + CHUNK, len(self)))
+            yield np.arange(first, min(first + CHUNK, len(self)))
+
+    def _chunks(self):
+        for frame_ids in self._chunks_of_frames():
             values = self.store.fingerprints(self._hash, frame_ids)
             yield values, self.store.numbers(frame_ids)

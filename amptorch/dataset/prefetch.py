@@ -44,7 +44,7 @@ class BatchLoader:
     have. Batches are the same for 1, 2, 4 or 8 processes; for other numbers n they have their share
     of n parts, or of the next multiple of n from eight on.
 
-    dataset : AtomsDataset, StoreDataset, or a Subset of one
+    dataset : AtomsDataset, StoreDataset, AtomsLMDBDataset, or a Subset of one
     collate_fn : a DataCollater
     shuffle : other batches each epoch; otherwise frames in their order
     seed, epoch : of all that is drawn; `epoch` is called for the number of the epoch
@@ -73,7 +73,7 @@ class BatchLoader:
         if self.dataset.shards is not None:
             self._frame_ids = np.sort(self._frame_ids)
             each = -(-GROUPS // processes)
-            cuts = cuts_of(self.dataset.counts, each * processes)
+            cuts = cuts_of(self.dataset.sizes, each * processes)
             groups = np.searchsorted(cuts[1:-1], self._frame_ids, side="right")
             shards = self.dataset.shards[self._frame_ids]
             if processes > 1:
@@ -93,13 +93,16 @@ class BatchLoader:
         return prefetched(make, enumerate(self.sampler.batches(epoch)))
 
     def _batch(self, epoch, number, frame_ids):
-        rows = None
-        if self.force_fraction < 1 and self.dataset.forcetraining:
-            n_atoms = int(self.dataset.counts[frame_ids].sum())
-            rows = drawn_rows(n_atoms, self.force_fraction, generator(self.seed, epoch, number))
+        def drawn(n_atoms):
+            if self.force_fraction == 1 or not self.dataset.forcetraining:
+                return None
+            return drawn_rows(n_atoms, self.force_fraction, generator(self.seed, epoch, number))
+
         if self._own is not None:
+            rows = drawn(int(self.dataset.counts[frame_ids].sum()))
             return self.dataset.share(frame_ids, *self._own, rows)
         batch = self.dataset.__getitems__(frame_ids)
+        rows = drawn(len(batch.fingerprint))
         return batch if rows is None else with_forces_of(batch, rows)
 
 

@@ -94,5 +94,9 @@ def drawn_rows(n_atoms, fraction, rng):
 
 def with_forces_of(batch, rows):
     """The batch with the forces of the atoms `rows` alone."""
-    forces = None if batch.forces is None else batch.forces[torch.from_numpy(rows)]
-    return replace(batch, force_rows=rows, forces=forces)
+    drawn = {
+        name: getattr(batch, name)[torch.from_numpy(rows)]
+        for name in ("forces", "force_weights")
+        if getattr(batch, name) is not None
+    }
+    return replace(batch, force_rows=rows, **drawn)

@@ -36,7 +36,7 @@ class AtomicModel(nn.Module):
     def forward(self, batch):
         """Energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
 
-        F = −Jᵀ (∂E/∂G), with ∂E/∂G = slope · ∂E/∂(scaled G). Forces are those of the atoms
+        F = −Jᵀ (∂E/∂G), with ∂E/∂G as `Batch.pulled_back` finds it. Forces are those of the atoms
         `batch.force_rows` alone where it is there, and (0, 3) where `get_forces` is False or the
         batch has no derivatives.
         """
@@ -49,8 +49,7 @@ class AtomicModel(nn.Module):
             x = x.detach().requires_grad_()
             energies = self._energies(batch, x)
             (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=keep_graph)
-            if batch.slope is not None:
-                gradient = gradient * batch.slope
+            gradient = batch.pulled_back(gradient)
             forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids, batch.force_rows)
         return (energies, forces) if keep_graph else (energies.detach(), forces.detach())
 

@@ -28,10 +28,8 @@ def jacobian(model, batch, directions=()):
     x = batch.fingerprint
     tangents = x.new_zeros((len(directions), *x.shape))
     for tangent, (rows, v) in zip(tangents, directions, strict=True):
-        tangent.copy_(torch.from_numpy(batch.derivatives.jvp(batch.frame_ids, v, rows=rows)))
-        tangent.neg_()
-        if batch.slope is not None:
-            tangent.mul_(batch.slope)
+        change = torch.from_numpy(batch.derivatives.jvp(batch.frame_ids, v, rows=rows))
+        tangent.copy_(batch.pushed_forward(change.to(x))).neg_()
     result = {
         p: p.new_zeros((batch.num_images, 1 + len(directions), *p.shape))
         for p in model.parameters()

@@ -9,7 +9,8 @@ class CustomLoss(nn.Module):
     L_E is the mean over frames of the error of the total energy (not per atom), L_F the mean over
     force components; the error is the squared ("mse") or the absolute difference ("mae"). Without
     predicted forces the loss is ½ L_E. Where only the forces of atoms drawn at random are there
-    (`dataset.samplers.drawn_rows`), the mean over these estimates L_F without bias.
+    (`dataset.samplers.drawn_rows`), the mean over these estimates L_F without bias. Where frames
+    have weights w, both are means of w · error.
 
     Raises ValueError for another `loss`, or where forces are predicted and none are there to
     compare.
@@ -17,18 +18,25 @@ class CustomLoss(nn.Module):
 
     def __init__(self, force_coefficient=0, loss="mse"):
         super().__init__()
-        losses = {"mse": nn.MSELoss, "mae": nn.L1Loss}
+        losses = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss}
         if loss not in losses:
             raise ValueError(f"loss must be 'mse' or 'mae', got {loss!r}")
         self.force_coefficient = force_coefficient
-        self.error = losses[loss]()
+        self.error = losses[loss]
 
     def forward(self, prediction, target):
-        """Loss of `prediction` (energy, forces) against `target` [energy, forces] or [energy]."""
+        """Loss of `prediction` (energy, forces) against `target`, which is `Batch.targets`."""
         energy, forces = prediction
-        loss = self.error(energy, target[0])
+        of_energy, of_forces = target[2:] or (None, None)
+        loss = self._mean(energy, target[0], of_energy)
         if self.force_coefficient and len(forces):
-            if len(target) < 2:
+            if len(target) < 2 or len(target[1]) == 0:
                 raise ValueError("force_coefficient is not 0, but the frames have no forces")
-            loss = loss + self.force_coefficient * self.error(forces, target[1])
+            of_forces = None if of_forces is None else of_forces[:, None]
+            loss = loss + self.force_coefficient * self._mean(forces, target[1], of_forces)
         return 0.5 * loss
+
+    def _mean(self, values, target, weights):
+        if weights is None:
+            return self.error(values, target)
+        return (weights * self.error(values, target, reduction="none")).mean()

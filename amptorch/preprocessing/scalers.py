@@ -5,15 +5,18 @@ Fingerprints are scaled feature by feature, for each element apart or for all at
 - normalize: y = x·scale + offset, which maps the training minimum and maximum to `range`;
 - standardize: y = (x − offset)/scale, with the mean and the population standard deviation.
 
-Either way y = x·slope + intercept, and derivatives are multiplied by the slope.
+Either way y = x·slope + intercept, and derivatives are multiplied by the slope. What is scaled may
+then be reduced to its principal components.
 """
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
+from amptorch.preprocessing.corrections import AtomicCorrectionScaler
+from amptorch.preprocessing.pca import PCAReducer
 from amptorch.preprocessing.statistics import Statistics
 
 TRANSFORMS = ("normalize", "standardize")
@@ -30,8 +33,10 @@ class FeatureScaler:
 
     Attributes, as in v1.0: `transform`, `forcetraining`, `elementwise`, `threshold`; elementwise,
     `unique` (sorted atomic numbers) and `scales[Z]`, otherwise `scale`: {"offset", "scale"}, both
-    (n_features,).
+    (n_features,). `pca`: a `PCAReducer` that reduces what was scaled, or None.
     """
+
+    pca = None
 
     def __init__(self, data_list, forcetraining, scaling=None):
         fingerprints = torch.cat([data.fingerprint for data in data_list])
@@ -49,6 +54,16 @@ class FeatureScaler:
         only one chunk is held at a time."""
         scaler = cls.__new__(cls)
         scaler._fit(chunks, forcetraining, scaling)
+        return scaler
+
+    @classmethod
+    def fitted(cls, chunks, scaling=None, forcetraining=True, pca=None):
+        """As `from_chunks`, to what `chunks()` gives, and with the principal components of what is
+        scaled, which takes a second pass, where `pca` is the setting of a `PCAReducer`."""
+        scaler = cls.from_chunks(chunks(), scaling, forcetraining)
+        if pca is not None:
+            scaled = ((scaler.transform_rows(rows, n), n) for rows, n in chunks())
+            scaler.pca = PCAReducer.from_chunks(scaled, pca, forcetraining)
         return scaler
 
     def _fit(self, chunks, forcetraining, scaling):
@@ -114,6 +129,11 @@ class FeatureScaler:
         offset = torch.stack([part["offset"] for part in parts])
         return offset, torch.stack([part["scale"] for part in parts])
 
+    def knows(self, number):
+        """Whether the scaler was fitted to this atomic number, or to all alike."""
+        known = not self.elementwise or int(number) in self.scales
+        return known and (self.pca is None or self.pca.knows(number))
+
     def slope_and_offset(self):
         """(slope, intercept), each (n_elements, n_features): y = x·slope[k] + intercept[k] for the
         atoms of the k-th element in `unique`; a single row where the scaler is not elementwise."""
@@ -130,7 +150,8 @@ class FeatureScaler:
         return torch.cat([slope, missing])[self._index(torch.as_tensor(numbers).long())]
 
     def transform_rows(self, fingerprints, numbers):
-        """Scaled fingerprints (n_atoms, n_features); an array for an array, else a tensor."""
+        """Scaled fingerprints (n_atoms, n_features), or (n_atoms, num_pc) with `pca`; an array for
+        an array, else a tensor."""
         rows = torch.as_tensor(fingerprints)
         index = self.element_index(numbers)
         offset, scale = (part.to(rows)[index] for part in self._stacked())
@@ -138,7 +159,22 @@ class FeatureScaler:
             scaled = (rows - offset) / scale
         else:
             scaled = rows * scale + offset
+        if self.pca is not None:
+            scaled = self.pca.transform_rows(scaled, numbers)
         return scaled.numpy() if isinstance(fingerprints, np.ndarray) else scaled
+
+    def raw_rows(self, scaled, numbers):
+        """Fingerprints (n_atoms, n_features) out of scaled ones; undoes `transform_rows`.
+
+        ValueError where they were reduced to principal components too.
+        """
+        if self.pca is not None:
+            raise ValueError("fingerprints cannot be found again from their principal components")
+        index = self.element_index(numbers)
+        offset, scale = (part.to(scaled)[index] for part in self._stacked())
+        if self.transform == "standardize":
+            return scaled * scale + offset
+        return (scaled - offset) / scale
 
     def norm(self, data_list, disable_tqdm=False):
         """Scale `fingerprint` (and `fprimes`) of the data objects in place; returns the list."""
@@ -155,6 +191,8 @@ class FeatureScaler:
                     is_coalesced=True,
                     check_invariants=False,
                 )
+                if self.pca is not None:
+                    data.fprimes = self.pca.reduce_primes(data.fprimes, data.atomic_numbers)
         return data_list
 
     def state(self):
@@ -170,6 +208,8 @@ class FeatureScaler:
             }
         else:
             state["scale"] = {name: part.tolist() for name, part in self.scale.items()}
+        if self.pca is not None:
+            state["pca"] = self.pca.state()
         return state
 
     @classmethod
@@ -186,7 +226,15 @@ class FeatureScaler:
             scaler.unique = sorted(scaler.scales)
         else:
             scaler.scale = _tensors(state["scale"])
+        if state.get("pca") is not None:
+            scaler.pca = PCAReducer.from_state(state["pca"])
         return scaler
+
+    # What pickles is plain, so that the restricted reader of pickles takes it.
+    __getstate__ = state
+
+    def __setstate__(self, state):
+        vars(self).update(vars(self.from_state(state)))
 
 
 def _tensors(part):
@@ -197,8 +245,9 @@ class TargetScaler:
     """Scaling of targets: energies minus their mean over their sample standard deviation, forces
     over the same standard deviation.
 
-    Attributes: `target_mean`, `target_std` (0-dimensional tensors, eV), `forcetraining`. Mean and
-    standard deviation are 0 and 1 where the deviation is 0 or undefined (one frame).
+    Attributes: `target_mean`, `target_std` (0-dimensional tensors, eV), `forcetraining`, and
+    `atomic`, an `AtomicCorrectionScaler` of energies that are subtracted before the mean, or None.
+    Mean and standard deviation are 0 and 1 where the deviation is 0 or undefined (one frame).
     """
 
     def __init__(self, data_list, forcetraining):
@@ -212,8 +261,31 @@ class TargetScaler:
         scaler._fit(torch.as_tensor(energies), forces is not None)
         return scaler
 
-    def _fit(self, energies, forcetraining):
+    @classmethod
+    def fitted(cls, energies, compositions, elements, forcetraining, correction=False, scaled=True):
+        """Fitted to energies (F,), eV, of frames with `compositions()` (F, K) atoms of each of the
+        K `elements`, symbols; it is called only where it is needed.
+
+        correction : True takes off reference energies fitted to the frames, {symbol: eV} these
+        scaled : False leaves mean and standard deviation at 0 and 1
+
+        Raises ValueError where an element has no reference energy.
+        """
+        atomic, kinds = None, [atomic_numbers[symbol] for symbol in elements]
+        if correction:
+            found = compositions()
+            if correction is True:
+                atomic = AtomicCorrectionScaler.from_compositions(energies, found, kinds)
+            else:
+                atomic = AtomicCorrectionScaler.from_energies(correction)
+            energies = energies - found @ atomic.of_elements(kinds)
+        scaler = cls.__new__(cls)
+        scaler._fit(torch.as_tensor(energies if scaled else [0.0]), forcetraining, atomic)
+        return scaler
+
+    def _fit(self, energies, forcetraining, atomic=None):
         self.forcetraining = forcetraining
+        self.atomic = atomic
         energies = energies.double()
         mean = energies.mean()
         std = energies.std() if len(energies) > 1 else torch.zeros_like(mean)
@@ -222,22 +294,34 @@ class TargetScaler:
         self.target_mean = mean if defined else torch.zeros_like(mean)
         self.target_std = std if defined else torch.ones_like(std)
 
+    def references(self, numbers, counts):
+        """(F,) reference energies, eV, of frames of `counts` (F,) atoms with `numbers` (n,); zeros
+        where there are none."""
+        if self.atomic is None:
+            return np.zeros(len(counts))
+        return self.atomic.corrections(numbers, counts)
+
     def norm(self, data_list, disable_tqdm=False):
         """Scale `energy` (and `forces`) of the data objects in place; returns the list."""
         for data in tqdm(data_list, desc="Scaling targets", disable=disable_tqdm, unit=" frames"):
-            data.energy = self.norm_energies(data.energy)
+            references = 0.0 if self.atomic is None else self.atomic.correction(data.atomic_numbers)
+            data.energy = self.norm_energies(data.energy, references)
             if self.forcetraining:
                 data.forces = self.norm_forces(data.forces)
         return data_list
 
-    def norm_energies(self, energies):
-        return (energies - float(self.target_mean)) / float(self.target_std)
+    def norm_energies(self, energies, references=0.0):
+        """Scaled energies out of energies, eV, of frames with these `references`."""
+        return (energies - references - float(self.target_mean)) / float(self.target_std)
 
     def norm_forces(self, forces):
         return forces / float(self.target_std)
 
     def denorm(self, tensor, pred="energy"):
-        """Energies (eV) or forces (eV/Å) out of scaled ones; ValueError for another `pred`."""
+        """Energies (eV) or forces (eV/Å) out of scaled ones; ValueError for another `pred`.
+
+        The atoms are not known here: their `references` are still to be added to energies.
+        """
         if pred == "energy":
             return tensor * float(self.target_std) + float(self.target_mean)
         if pred == "forces":
@@ -246,11 +330,15 @@ class TargetScaler:
 
     def state(self):
         """Everything in JSON types; `from_state` reads it back without loss."""
-        return {
+        state = {
             "target_mean": float(self.target_mean),
             "target_std": float(self.target_std),
             "forcetraining": self.forcetraining,
         }
+        if self.atomic is not None:
+            energies = self.atomic.reference_energies
+            state["references"] = {str(number): energy for number, energy in energies.items()}
+        return state
 
     @classmethod
     def from_state(cls, state):
@@ -258,44 +346,14 @@ class TargetScaler:
         scaler.forcetraining = state["forcetraining"]
         scaler.target_mean = torch.as_tensor(state["target_mean"], dtype=torch.float64)
         scaler.target_std = torch.as_tensor(state["target_std"], dtype=torch.float64)
+        scaler.atomic = None
+        if state.get("references") is not None:
+            energies = {int(number): energy for number, energy in state["references"].items()}
+            scaler.atomic = AtomicCorrectionScaler.from_energies(energies)
         return scaler
 
+    # What pickles is plain, so that the restricted reader of pickles takes it.
+    __getstate__ = state
 
-class AtomicCorrectionScaler:
-    """Removes a reference energy for each element, so that only binding is left to learn.
-
-    The reference energies are the least-squares solution of E_frame = Σ_Z n_Z e_Z over the frames
-    (the one of least norm where the compositions do not determine them).
-    Attribute: `reference_energies`, {Z: eV}.
-    """
-
-    def __init__(self, data_list):
-        numbers = [np.asarray(data.atomic_numbers, dtype=np.int64) for data in data_list]
-        unique = np.unique(np.concatenate(numbers))
-        counts = np.array([[np.sum(frame == number) for number in unique] for frame in numbers])
-        energies = np.array([float(data.energy) for data in data_list])
-        solution = np.linalg.lstsq(counts.astype(np.float64), energies, rcond=None)[0]
-        self.reference_energies = {
-            int(number): float(energy) for number, energy in zip(unique, solution, strict=True)
-        }
-
-    def correction(self, numbers):
-        """Σ_Z n_Z e_Z of a frame, eV; ValueError for an element without a reference energy."""
-        numbers = [int(number) for number in numbers]
-        for number in numbers:
-            if number not in self.reference_energies:
-                raise ValueError(f"no reference energy for element {chemical_symbols[number]}")
-        return sum(self.reference_energies[number] for number in numbers)
-
-    def norm(self, data_list, disable_tqdm=False):
-        """Subtract the corrections from `energy` of the data objects in place; returns the list."""
-        for data in tqdm(data_list, desc="Correcting energies", disable=disable_tqdm):
-            data.energy = data.energy - self.correction(data.atomic_numbers)
-        return data_list
-
-    def denorm(self, energies, data_list):
-        """Add the corrections of the frames back to their energies, eV."""
-        return [
-            energy + self.correction(data.atomic_numbers)
-            for energy, data in zip(energies, data_list, strict=True)
-        ]
+    def __setstate__(self, state):
+        vars(self).update(vars(self.from_state(state)))

@@ -44,3 +44,31 @@ class Statistics:
     def deviation(self):
         """Population standard deviation."""
         return (self.squares / self.n).sqrt()
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Of `n` rows: `mean` (n_features,), and `products` (n_features, n_features), the sum of the
+    products of the deviations from it; float64."""
+
+    n: int
+    mean: torch.Tensor
+    products: torch.Tensor
+
+    @classmethod
+    def of(cls, rows):
+        """Of rows (n, n_features), at least one."""
+        rows = rows.double()
+        mean = rows.mean(dim=0)
+        return cls(len(rows), mean, (rows - mean).T @ (rows - mean))
+
+    def merged(self, other):
+        """Of both sets of rows; see `Statistics.merged`."""
+        n = self.n + other.n
+        shift = other.mean - self.mean
+        between = torch.outer(shift, shift) * (self.n * other.n / n)
+        return Covariance(
+            n=n,
+            mean=self.mean + shift * (other.n / n),
+            products=self.products + other.products + between,
+        )

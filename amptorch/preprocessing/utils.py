@@ -1,5 +1,6 @@
 """v1.0's import path of the scalers; its checkpoints name them by it."""
 
-from amptorch.preprocessing.scalers import AtomicCorrectionScaler, FeatureScaler, TargetScaler
+from amptorch.preprocessing.corrections import AtomicCorrectionScaler
+from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
 
 __all__ = ["AtomicCorrectionScaler", "FeatureScaler", "TargetScaler"]

@@ -1,5 +1,6 @@
 """Derivative back ends over a store, with the interface of `amptorch.descriptor.blocks`."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from threading import Lock
 
@@ -11,35 +12,21 @@ from amptorch.descriptor.blocks import RecomputedDerivatives
 KEPT_BATCHES = 4
 
 
-class StoredDerivatives:
-    """Derivatives that lie in a store, contracted over the memory maps; nothing is copied.
+class ShardedDerivatives(ABC):
+    """Derivatives of frames that are spread over the DerivativeBlocks of several shards.
 
     See `DerivativeBlocks` for `vjp` and `jvp`.
     """
 
-    def __init__(self, store, setup_hash, dtype):
-        self.store = store
-        self.setup_hash = setup_hash
-        self.dtype = np.dtype(dtype)
-        entry = store.reader(0).fingerprint_entry(setup_hash)
-        self.n_features = entry["shape"][1]
+    n_features: int
 
-    @property
-    def n_atoms(self):
-        return self.store.n_atoms
+    @abstractmethod
+    def locate(self, frame_ids):
+        """(shards, frames within them, numbers of their atoms) of `frame_ids`, each (k,)."""
 
-    @property
-    def nbytes(self):
-        """Bytes on disk."""
-        return sum(
-            self.store.reader(number).derivative_bytes(self.setup_hash, self.dtype.name)
-            for number in range(self.store.n_shards)
-        )
-
-    def prepare(self, frame_ids):
-        """Open and check what `vjp` and `jvp` of these frames will need."""
-        for number in np.unique(self.store.locate(frame_ids)[0]):
-            self._blocks(number)
+    @abstractmethod
+    def blocks(self, number):
+        """DerivativeBlocks of a shard."""
 
     def vjp(self, frame_ids, g, rows=None, threads=None):
         """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
@@ -71,12 +58,11 @@ class StoredDerivatives:
     def _parts(self, frame_ids, rows):
         """For each shard: its blocks, the frames within it, their atoms among those of the batch,
         places in `rows` of those among them that are asked for, and these as `rows` of the part."""
-        shards, local = self.store.locate(frame_ids)
+        shards, local, counts = self.locate(frame_ids)
         numbers = np.unique(shards)
         if len(numbers) == 1:
-            yield self._blocks(numbers[0]), local, None, None, rows
+            yield self.blocks(numbers[0]), local, None, None, rows
             return
-        counts = self.store.counts[np.asarray(frame_ids)]
         shard_of_atom = np.repeat(shards, counts)
         for number in numbers:
             atoms = np.flatnonzero(shard_of_atom == number)
@@ -84,9 +70,40 @@ class StoredDerivatives:
             if rows is not None:
                 chosen = np.flatnonzero(shard_of_atom[rows] == number)
                 part_rows = np.searchsorted(atoms, rows[chosen])
-            yield self._blocks(number), local[shards == number], atoms, chosen, part_rows
+            yield self.blocks(number), local[shards == number], atoms, chosen, part_rows
 
-    def _blocks(self, number):
+
+class StoredDerivatives(ShardedDerivatives):
+    """Derivatives that lie in a store, contracted over the memory maps; nothing is copied."""
+
+    def __init__(self, store, setup_hash, dtype):
+        self.store = store
+        self.setup_hash = setup_hash
+        self.dtype = np.dtype(dtype)
+        entry = store.reader(0).fingerprint_entry(setup_hash)
+        self.n_features = entry["shape"][1]
+
+    @property
+    def n_atoms(self):
+        return self.store.n_atoms
+
+    @property
+    def nbytes(self):
+        """Bytes on disk."""
+        return sum(
+            self.store.reader(number).derivative_bytes(self.setup_hash, self.dtype.name)
+            for number in range(self.store.n_shards)
+        )
+
+    def prepare(self, frame_ids):
+        """Open and check what `vjp` and `jvp` of these frames will need."""
+        for number in np.unique(self.store.locate(frame_ids)[0]):
+            self.blocks(number)
+
+    def locate(self, frame_ids):
+        return *self.store.locate(frame_ids), self.store.counts[np.asarray(frame_ids)]
+
+    def blocks(self, number):
         reader = self.store.reader(int(number))
         return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features)
 

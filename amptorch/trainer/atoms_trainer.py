@@ -119,8 +119,6 @@ class AtomsTrainer:
         raw_data = options.raw_data if self._raw_data is None else self._raw_data
         if raw_data is None:
             options.require_data()
-        if raw_data is None and options.lmdb_path is not None:
-            raise ValueError("dataset.lmdb_path: LMDB files cannot be read yet; use raw_data")
         self.train_dataset = training_set(self, raw_data)
         validation_size(len(self.train_dataset), options.val_split)
         self.descriptor = self.train_dataset.descriptor
@@ -137,10 +135,11 @@ class AtomsTrainer:
             self._make_descriptor()
         options = dict(vars(self.settings.model))
         network = MODELS[options.pop("name")]
+        pca = self.settings.dataset.pca
         with self.random_state():
             self.model = network(
                 elements=self.elements,
-                input_dim=self.descriptor.n_features,
+                input_dim=self.descriptor.n_features if pca is None else pca["num_pc"],
                 dtype=self.dtype,
                 **options,
             )
@@ -332,7 +331,8 @@ class AtomsTrainer:
         self.net.initialize()
         resume_optimizer(self.net.optimizer_, optimizer, trained.optim, self.settings.optim)
         self.net.history = History(history)
-        if self.settings.dataset.raw_data is not None or self.settings.dataset.store is not None:
+        dataset = self.settings.dataset
+        if any(given is not None for given in (dataset.raw_data, dataset.store, dataset.lmdb_path)):
             self.load_dataset()
 
     def _adopt(self, checkpoint):

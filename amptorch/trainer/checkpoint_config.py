@@ -11,7 +11,7 @@ from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 DESCRIPTOR_SET = "GaussianDescriptorSet"
 # v1.0's keys for what the descriptor was made of, in its order.
 DESCRIPTOR = ("fp_scheme", "fp_params", "cutoff_params", "elements")
-V1_KEYS = ("raw_data", "descriptor", "fp_length", "cutoff_func")
+V1_KEYS = ("raw_data", "lmdb_path", "descriptor", "fp_length", "cutoff_func")
 
 
 def config_to_json(config):

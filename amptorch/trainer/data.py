@@ -6,11 +6,14 @@ from functools import partial
 
 from tqdm import tqdm
 
+from amptorch.config import DatasetConfig
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
 from amptorch.dataset.fill import elements_of_store, fill_store
+from amptorch.dataset.lmdb import get_lmdb_dataset
 from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.plan import GB, make_plan, sample_of
 from amptorch.dataset.prefetch import BatchLoader
+from amptorch.dataset.weights import weights_of
 from amptorch.frames import Frames, read_images
 from amptorch.trainer.splits import validation_size
 
@@ -20,15 +23,16 @@ logger = logging.getLogger(__name__)
 def training_set(trainer, raw_data):
     """The data set of `raw_data` (or of what the store holds, where it is None); sets the trainer's
     `elements`, unless they are a checkpoint's, and its `plan`."""
-    in_memory = trainer.settings.dataset.store is None
-    return _in_memory(trainer, raw_data) if in_memory else _in_store(trainer, raw_data)
+    if trainer.settings.dataset.store is not None:
+        return _in_store(trainer, raw_data)
+    return _in_lmdb(trainer) if raw_data is None else _in_memory(trainer, raw_data)
 
 
 def iterators(trainer):
     """skorch's arguments about how batches are taken from the data set.
 
-    From a store, and where not all forces are trained on, batches follow from `cmd.seed` and the
-    number of the epoch alone.
+    From a store or LMDB files, and where not all forces are trained on, batches follow from
+    `cmd.seed` and the number of the epoch alone.
     """
     collate = DataCollater(train=True, forcetraining=trainer.forcetraining)
     arguments = {
@@ -37,8 +41,8 @@ def iterators(trainer):
         "iterator_valid__collate_fn": collate,
         "iterator_valid__shuffle": False,
     }
-    fraction = trainer.settings.optim.force_fraction
-    if trainer.settings.dataset.store is not None or fraction < 1:
+    fraction, dataset = trainer.settings.optim.force_fraction, trainer.settings.dataset
+    if dataset.store is not None or dataset.lmdb_path is not None or fraction < 1:
         arguments |= {
             "iterator_train": BatchLoader,
             "iterator_valid": BatchLoader,
@@ -66,7 +70,7 @@ def _in_memory(trainer, raw_data):
         derivatives=derivatives or "stored",
         derivative_dtype=options.derivative_dtype,
         verbose=cmd.verbose and trainer.ranks.first,
-        **_common(trainer),
+        **_common(trainer, images),
     )
 
 
@@ -116,12 +120,82 @@ def _in_store(trainer, raw_data):
     return dataset(**common)
 
 
-def _common(trainer):
+def _in_lmdb(trainer):
+    options = trainer.settings.dataset
+    if options.cache == "partial" and trainer.ranks.size > 1:
+        raise ValueError(
+            "dataset.cache 'partial' is for one process; take 'full' or 'no', or make a store"
+        )
+    defaults = DatasetConfig()
+    for key in ("pca", "target_scaling", "atomic_correction"):
+        if getattr(options, key) != getattr(defaults, key):
+            raise ValueError(
+                f"dataset.{key} is not for LMDB files, whose entries are scaled already; leave it "
+                "out, or train on dataset.raw_data or dataset.store"
+            )
+    if isinstance(options.weights, str):
+        raise ValueError(_NO_INFO.format(options.weights, "LMDB files do"))
+    dataset = get_lmdb_dataset(
+        options.lmdb_path,
+        options.cache,
+        forcetraining=trainer.forcetraining,
+        dtype=trainer.dtype,
+        derivative_dtype=options.derivative_dtype,
+        feature_scaler=trainer.feature_scaler if trainer.pretrained else None,
+        target_scaler=trainer.target_scaler if trainer.pretrained else None,
+        memory_budget=GB * options.memory_budget,
+        weights=options.weights,
+    )
+    _take_setup(trainer, dataset)
+    return dataset
+
+
+def _take_setup(trainer, dataset):
+    """Take elements and fingerprints from LMDB files; what is said of them must agree."""
+    options = trainer.settings.dataset
+    wanted = trainer.elements if trainer.pretrained else options.elements
+    if wanted is not None and list(wanted) != dataset.elements:
+        raise ValueError(
+            f"dataset.lmdb_path: the files hold the elements {dataset.elements}, in this order; "
+            f"the {'checkpoint' if trainer.pretrained else 'configuration'} has {list(wanted)}"
+        )
+    trainer.elements = dataset.elements
+    if options.fp_params is not None:
+        hashed = construct_descriptor(trainer.descriptor_setup()).descriptor_setup_hash
+        if hashed != dataset.descriptor.descriptor_setup_hash:
+            raise ValueError(
+                "dataset.fp_scheme, fp_params or cutoff_params are not those of the files in "
+                "dataset.lmdb_path; leave them out to take them from there"
+            )
+        return
+    scheme, fp_params, cutoff_params, _ = dataset.descriptor_setup
+    found = {"fp_scheme": scheme, "fp_params": fp_params}
+    if cutoff_params is not None:
+        found["cutoff_params"] = cutoff_params
+    trainer.settings = replace(trainer.settings, dataset=replace(options, **found))
+
+
+_NO_INFO = (
+    "dataset.weights is {!r}, but {} not hold Atoms.info; give the list of the frames' weights"
+)
+
+
+def _common(trainer, images=None):
     """What both data sets are made with; the scalers of a checkpoint are kept."""
+    options = trainer.settings.dataset
+    weights = options.weights
+    if isinstance(weights, str):
+        if images is None:
+            raise ValueError(_NO_INFO.format(weights, "a store does"))
+        weights = weights_of(images, weights)
     return {
         "descriptor_setup": trainer.descriptor_setup(),
         "forcetraining": trainer.forcetraining,
-        "scaling": trainer.settings.dataset.scaling,
+        "scaling": options.scaling,
+        "pca": options.pca,
+        "target_scaling": options.target_scaling,
+        "atomic_correction": options.atomic_correction,
+        "weights": weights,
         "dtype": trainer.dtype,
         "feature_scaler": trainer.feature_scaler if trainer.pretrained else None,
         "target_scaler": trainer.target_scaler if trainer.pretrained else None,

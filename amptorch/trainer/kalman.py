@@ -8,7 +8,7 @@ random signs, which leave nearly all of the error unseen, forces were learnt far
 40 s on frames of 164 atoms their errors were 1.2 eV/Å, not 0.55.
 
 The variances follow from the loss: that of the (scaled, total) energy is the unit, that of forces
-3 n / `force_coefficient` for a frame of n atoms.
+3 n / `force_coefficient` for a frame of n atoms; a frame's weight divides its variances.
 """
 
 import numpy as np
@@ -42,7 +42,8 @@ def observations(batch, prediction, targets, coefficient, number):
     energy, forces = prediction
     directions = []
     errors = [targets[0] - energy]
-    variances = [torch.ones_like(energy)]
+    weights = targets[2] if len(targets) > 2 else torch.ones_like(energy)
+    variances = [1 / weights]
     if coefficient and len(forces):
         counts = torch.bincount(batch.image_idx, minlength=len(batch))
         difference = targets[1] - forces
@@ -50,7 +51,7 @@ def observations(batch, prediction, targets, coefficient, number):
             rows, v, error = _projection(batch, difference, np.sort(part))
             directions.append((rows, v))
             errors.append(error)
-            variances.append(3 * counts / coefficient)
+            variances.append(3 * counts / (coefficient * weights))
     return directions, torch.stack(errors, dim=1).flatten(), torch.stack(variances, 1).flatten()
 
 

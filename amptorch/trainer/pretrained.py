@@ -2,7 +2,7 @@
 
 import warnings
 
-from amptorch.config import Config
+from amptorch.config import Config, DatasetConfig
 from amptorch.dataset import construct_descriptor
 
 # What fingerprints depend on, in the order in which `construct_descriptor` takes it.
@@ -20,9 +20,16 @@ def settings_for(config, checkpoint):
     model = {**checkpoint.config["model"], **of_user.get("model", {})}
     dataset = of_user.get("dataset", {})
     trained = {key: checkpoint.config["dataset"][key] for key in SETUP}
+    # One that was written before there was any has none.
+    trained["pca"] = checkpoint.config["dataset"].get("pca")
     given = {key: value for key, value in dataset.items() if value is not None}
     settings = Config.from_dict({**of_user, "model": model, "dataset": {**trained, **given}})
     checkpoint.check_elements(settings.dataset.elements)
+    if settings.dataset.pca != DatasetConfig.from_dict({"pca": trained["pca"]}).pca:
+        raise ValueError(
+            f"dataset.pca is {settings.dataset.pca}, but the checkpoint {checkpoint.folder} was "
+            f"trained with {trained['pca']}; leave it out to take it from there"
+        )
     hashes = [
         construct_descriptor([options[key] for key in SETUP]).descriptor_setup_hash
         for options in (vars(settings.dataset), vars(Config.from_dict(checkpoint.config).dataset))

@@ -168,7 +168,7 @@ def share_of(batch, rank, size):
     consecutive frames of about equally many atoms."""
     first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
     part = part_of(batch, first, last) if first < last else None
-    return Share(part, len(batch), batch.energy, batch.forces)
+    return Share(part, len(batch), batch.energy, batch.forces, batch.weights, batch.force_weights)
 
 
 def frame_counts(batch):
@@ -194,5 +194,7 @@ def part_of(batch, first, last):
         frame_ids=None if batch.frame_ids is None else batch.frame_ids[first:last],
         energy=None,
         forces=None,
+        weights=None,
+        force_weights=None,
         force_rows=rows_inside(batch.force_rows, start, stop),
     )

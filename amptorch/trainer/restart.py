@@ -114,14 +114,15 @@ class TrainingState:
         if was["packed"] != found["packed"]:
             raise ValueError(
                 f"the run {run_of(self.checkpoint.folder)} was started "
-                f"{'with' if was['packed'] else 'without'} dataset.store, from which batches are "
-                "drawn in another way; go on with the same"
+                f"{'with' if was['packed'] else 'without'} dataset.store (or dataset.cache "
+                "'partial'), with which batches are drawn in another way; go on with the same"
             )
         if was != found:
             raise ValueError(
                 f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
-                f"with energies of checksum {was['crc32']}, these are {found['number']} with "
-                f"{found['crc32']}; give it the same frames in the same order"
+                f"with energies (and weights) of checksum {was['crc32']}, these are "
+                f"{found['number']} with {found['crc32']}; give it the same frames in the same "
+                "order, and dataset.weights as they were"
             )
 
     def restore(self, net, random_state):
@@ -215,10 +216,16 @@ def _is_plain(value):
 def fingerprint_of(dataset):
     """By what a data set is known again."""
     # A program may hand the net a data set of its own.
-    energies = np.ascontiguousarray(getattr(dataset, "energies", ()), dtype=np.float64)
+    crc32 = getattr(dataset, "checksum", None)
+    if crc32 is None:
+        energies = np.ascontiguousarray(getattr(dataset, "energies", ()), dtype=np.float64)
+        crc32 = zlib.crc32(energies.tobytes())
+    weights = getattr(dataset, "weights", None)
+    if weights is not None:
+        crc32 = zlib.crc32(weights.tobytes(), crc32)
     return {
         "number": len(dataset),
-        "crc32": zlib.crc32(energies.tobytes()),
+        "crc32": crc32,
         "packed": getattr(dataset, "shards", None) is not None,
     }
 

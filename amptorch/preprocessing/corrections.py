@@ -1,0 +1,93 @@
+"""Reference energies of the elements, which leave only binding to be learnt."""
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from tqdm import tqdm
+
+
+class AtomicCorrectionScaler:
+    """Removes a reference energy for each element, so that only binding is left to learn.
+
+    The reference energies are the least-squares solution of E_frame = Σ_Z n_Z e_Z over the frames.
+    Where the compositions do not determine them (water alone: only e_O + 2 e_H is known) it is the
+    solution of least norm, which fits the frames as well as any other; of other compositions the
+    energies then mean little.
+
+    data_list : data objects with `atomic_numbers` and `energy`, eV
+    Attribute: `reference_energies`, {Z: eV}.
+    """
+
+    def __init__(self, data_list):
+        numbers = [np.asarray(data.atomic_numbers, dtype=np.int64) for data in data_list]
+        counts = [len(frame) for frame in numbers]
+        energies = np.array([float(data.energy) for data in data_list])
+        numbers = np.concatenate(numbers)
+        kinds = np.unique(numbers)
+        self._fit(energies, composition(numbers, counts, kinds), kinds)
+
+    @classmethod
+    def from_compositions(cls, energies, compositions, kinds):
+        """Fitted to energies (F,), eV, and the numbers (F, K) of atoms of each of `kinds` (K,),
+        atomic numbers."""
+        scaler = cls.__new__(cls)
+        scaler._fit(np.asarray(energies, dtype=np.float64), np.asarray(compositions), kinds)
+        return scaler
+
+    @classmethod
+    def from_energies(cls, energies):
+        """With known reference energies: {symbol or atomic number: eV}."""
+        scaler = cls.__new__(cls)
+        scaler.reference_energies = {
+            atomic_numbers[key] if isinstance(key, str) else int(key): float(energy)
+            for key, energy in energies.items()
+        }
+        return scaler
+
+    def _fit(self, energies, compositions, kinds):
+        solution = np.linalg.lstsq(compositions.astype(np.float64), energies, rcond=None)[0]
+        self.reference_energies = {
+            int(number): float(energy) for number, energy in zip(kinds, solution, strict=True)
+        }
+
+    def of_elements(self, kinds):
+        """(K,) reference energies, eV, of the atomic numbers `kinds`; ValueError for an element
+        without one."""
+        for number in np.asarray(kinds).tolist():
+            if number not in self.reference_energies:
+                raise ValueError(f"no reference energy for element {chemical_symbols[number]}")
+        return np.array([self.reference_energies[int(number)] for number in kinds])
+
+    def correction(self, numbers):
+        """Σ_Z n_Z e_Z of a frame, eV; ValueError for an element without a reference energy."""
+        return float(self.corrections(numbers, [len(numbers)])[0])
+
+    def corrections(self, numbers, counts):
+        """(F,) Σ_Z n_Z e_Z, eV, of frames of `counts` (F,) atoms with `numbers` (n,)."""
+        kinds, place = np.unique(np.asarray(numbers, dtype=np.int64), return_inverse=True)
+        frames = np.repeat(np.arange(len(counts)), counts)
+        energies = self.of_elements(kinds)[place.reshape(-1)]
+        return np.bincount(frames, weights=energies, minlength=len(counts))
+
+    def norm(self, data_list, disable_tqdm=False):
+        """Subtract the corrections from `energy` of the data objects in place; returns the list."""
+        for data in tqdm(data_list, desc="Correcting energies", disable=disable_tqdm):
+            data.energy = data.energy - self.correction(data.atomic_numbers)
+        return data_list
+
+    def denorm(self, energies, data_list):
+        """Add the corrections of the frames back to their energies, eV."""
+        return [
+            energy + self.correction(data.atomic_numbers)
+            for energy, data in zip(energies, data_list, strict=True)
+        ]
+
+
+def composition(numbers, counts, kinds):
+    """(F, K) atoms of each of the elements `kinds` (K,), atomic numbers, in frames of `counts` (F,)
+    atoms with `numbers` (n,), frame after frame; all of them must be among `kinds`."""
+    kinds = np.asarray(kinds, dtype=np.int64)
+    place = np.zeros(kinds.max() + 1, dtype=np.int64)
+    place[kinds] = np.arange(len(kinds))
+    frames = np.repeat(np.arange(len(counts)), counts)
+    cells = frames * len(kinds) + place[np.asarray(numbers, dtype=np.int64)]
+    return np.bincount(cells, minlength=len(counts) * len(kinds)).reshape(len(counts), len(kinds))
