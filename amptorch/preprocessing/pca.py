@@ -65,7 +65,9 @@ class PCAReducer:
         basis = basis * torch.sign(largest)
         # Which of the directions without variance these are is rounding.
         varied = variances > NO_VARIANCE * variances[0].clamp(min=0)
-        return covariance.mean, torch.where(varied, basis, torch.zeros_like(basis))
+        basis = torch.where(varied, basis, torch.zeros_like(basis))
+        # Of one layout, whether fitted or read from a file: products are rounded alike.
+        return covariance.mean, basis.contiguous()
 
     def knows(self, number):
         """Whether there are components for this atomic number."""
