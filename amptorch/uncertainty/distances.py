@@ -29,25 +29,31 @@ class NearestTraining:
         if not len(points):
             raise ValueError("there are no training points")
         self.k = min(k, len(points))
-        self._tree = NearestNeighbors().fit(points)
-        self.least = self._least(points)
+        self._points = points
+        self._search = NearestNeighbors().fit(points)
+        self.least = self._least()
 
-    def _least(self, points):
-        if len(points) == 1:
+    def _least(self):
+        if len(self._points) == 1:
             return 1.0
         # The nearest to a training point is the point itself.
-        chosen = points[:: max(1, len(points) // SAMPLE)]
-        found, _ = self._tree.kneighbors(chosen, min(self.k + 1, len(points)))
+        chosen = self._points[:: max(1, len(self._points) // SAMPLE)]
+        found = np.sort(self._nearest(chosen, min(self.k + 1, len(self._points))), axis=1)
         # All in one place: then any distance will do.
         return LEAST * float(np.median(found[:, 1:].mean(axis=1))) or 1.0
+
+    def _nearest(self, rows, k):
+        """(n, k) distances to the k nearest points."""
+        which = self._search.kneighbors(rows, k, return_distance=False)
+        # The search may go by x² − 2xy + y², which is quick and leaves 1e-8 between equal points.
+        return np.linalg.norm(self._points[which] - rows[:, None], axis=2)
 
     def distances(self, rows):
         """(n,) mean distance of each of the rows (n, width) to its k nearest points."""
         rows = _rows(rows)
         if not len(rows):
             return np.zeros(0)
-        found, _ = self._tree.kneighbors(rows, self.k)
-        return found.mean(axis=1)
+        return self._nearest(rows, self.k).mean(axis=1)
 
     def __call__(self, rows):
         """`distances`, none of them below the least."""
