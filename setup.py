@@ -23,7 +23,7 @@ setup(
     license="GPL-3.0-or-later",
     python_requires=">=3.10",
     packages=find_packages(include=["amptorch", "amptorch.*"]),
-    package_data={"amptorch.profiling": ["*.html"]},
+    package_data={"amptorch.profiling": ["*.html"], "amptorch.tuning.report": ["*.html", "*.md"]},
     install_requires=[
         "numpy>=1.24",
         "scipy>=1.10",

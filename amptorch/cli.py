@@ -88,7 +88,7 @@ def train(
         settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
     if data is not None:
         dataset["raw_data"] = data
-    if not dataset.get("raw_data") and not dataset.get("store"):
+    if not any(dataset.get(key) for key in ("raw_data", "store", "lmdb_path")):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
     if start is not None and resume is not None:
         raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
@@ -96,7 +96,7 @@ def train(
     with stages("reading"):
         sets = {}
         # What a store is for is not read into memory.
-        if not dataset.get("store"):
+        if dataset.get("raw_data") and not dataset.get("store"):
             dataset["raw_data"] = read_images(dataset["raw_data"])
             trained_on = "training and validation" if dataset.get("val_split") else "training"
             sets[trained_on] = dataset["raw_data"]
@@ -208,6 +208,7 @@ def predict(
 
 app.command()(tuning.tune)
 app.command()(tuning.pick)
+app.command()(tuning.report)
 
 
 @app.command()
@@ -319,7 +320,7 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
 
     config = Config.from_dict(settings)
     elements = config.dataset.elements
-    if elements is None and config.dataset.store is None:
+    if elements is None and config.dataset.store is None and config.dataset.raw_data is not None:
         elements = sorted(
             {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
         )
@@ -338,7 +339,8 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
         trainer.train(resume=resume or False)
     if not trainer.ranks.first:
         return
-    if config.dataset.store is not None:
+    # LMDB files, and stores that were made from them, hold no structures to predict.
+    if config.dataset.store is not None and trainer.train_dataset.store.has_structures:
         sample = trainer.train_dataset.sample(REPORTED_FRAMES)
         name = f"{len(sample)} of {len(trainer.train_dataset)} frames"
         frames, sets = {name: sample, **frames}, {name: images_of(sample), **sets}
@@ -347,8 +349,11 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
         with stages("predicting"):
             results[name] = frames[name], trainer.predict(images, disable_tqdm=False)
     errors = {name: prediction_errors(*result) for name, result in results.items()}
-    typer.echo(f"\n{error_table(errors)}\n\n{stages.table()}")
+    table = f"\n{error_table(errors)}\n" if errors else ""
+    typer.echo(f"{table}\n{stages.table()}")
     if not config.cmd.debug:
+        typer.echo(f"\ncheckpoint:   {trainer.cp_dir}")
+    if results and not config.cmd.debug:
         plot = Path(trainer.cp_dir) / "parity.png"
         parity_plot(plot, results)
-        typer.echo(f"\ncheckpoint:   {trainer.cp_dir}\nparity plot:  {plot}")
+        typer.echo(f"parity plot:  {plot}")

@@ -30,7 +30,7 @@ SPACE = {"layers": 1, "width": [4, 6], "lr": [4e-3, 6e-3], "activation": "Tanh",
 
 def options(space=None, dataset=None, **tuning):
     """A configuration of a study that takes no time."""
-    tuning = {"trial_epochs": 2, "members": 0, "space": space or SPACE, **tuning}
+    tuning = {"trial_epochs": 2, "members": 0, "curve": [], "space": space or SPACE, **tuning}
     dataset = (
         {"fp_params": FP_PARAMS, "cutoff_params": {"cutoff_func": "Cosine"}}
         if dataset is None
@@ -42,7 +42,8 @@ def options(space=None, dataset=None, **tuning):
 def run(out, trials=2, train=TRAIN, test=None, config=None, storage=None):
     # A file is made in no time, a database takes a second.
     storage = storage or f"journal:{out.with_name('journal')}"
-    return tune(train, out, test, trials, config=config or options(), storage=storage, workers=0)
+    config = config or options()
+    return tune(train, out, test, trials, None, config, storage, workers=0, report=False)
 
 
 def test_a_study_from_frames_to_tested_models(tmp_path):

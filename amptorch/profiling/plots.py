@@ -34,7 +34,7 @@ def shares(rows, phases):
         part[row.phase] += row.share * phases[row.phase] / total
     order = sorted(taken, key=lambda stage: (stage == OTHER, -sum(taken[stage].values())))
     order = [stage for stage in order if sum(taken[stage].values()) >= DRAWN]
-    figure, axes = _figure(0.28 * len(order) + 1.1)
+    figure, axes = new_figure(0.28 * len(order) + 1.1)
     left = [0.0] * len(order)
     for phase in phases:
         widths = [100 * taken[stage][phase] for stage in order]
@@ -43,7 +43,7 @@ def shares(rows, phases):
     axes.invert_yaxis()
     axes.set_xlabel("share of wall time (%)")
     axes.legend(frameon=False, loc="lower right")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def memory(curve, more=()):
@@ -54,7 +54,7 @@ def memory(curve, more=()):
     """
     if not curve:
         return ""
-    figure, (axes, strip) = _figure(4.6, 2, sharex=True, height_ratios=[3, 2])
+    figure, (axes, strip) = new_figure(4.6, 2, sharex=True, height_ratios=[3, 2])
     times = [point[0] for point in curve]
     if more:
         axes.plot(times, [rss / 1e6 for rss, _ in more], color=GRAY, lw=1, label="RSS")
@@ -89,12 +89,12 @@ def memory(curve, more=()):
     strip.set_yticks(range(len(most)), [stage for stage, _ in most])
     strip.invert_yaxis()
     strip.set_xlabel("time (s)")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def ratios(comparison):
     """Ratios of each turn, and their median, for each phase. comparison: [(phase, [ratio])]."""
-    figure, axes = _figure(0.45 * len(comparison) + 1.1)
+    figure, axes = new_figure(0.45 * len(comparison) + 1.1)
     for place, (phase, values) in enumerate(comparison):
         color = PHASE_COLORS.get(phase, GRAY)
         axes.plot(values, [place] * len(values), "o", color=color, alpha=0.6)
@@ -105,10 +105,11 @@ def ratios(comparison):
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.axvline(1, color=GRAY, lw=0.8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
-def _figure(height, rows=1, **options):
+def new_figure(height, rows=1, **options):
+    """(Figure as wide as a page and `height` inches high, its axes)."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, **options)
     for panel in figure.axes:
@@ -116,7 +117,8 @@ def _figure(height, rows=1, **options):
     return figure, axes
 
 
-def _svg(figure):
+def as_svg(figure):
+    """The figure as an element of a page."""
     target = io.StringIO()
     # Text stays text: it can be searched, and the file is a tenth as large.
     with matplotlib.rc_context({"svg.fonttype": "none"}):

@@ -1,4 +1,4 @@
-"""The commands `amptorch tune` and `amptorch pick`. Heavy imports stand inside."""
+"""The commands `amptorch tune`, `pick` and `report`. Heavy imports stand inside."""
 
 import json
 import re
@@ -100,6 +100,16 @@ def pick(
     )
 
 
+def report(out: Annotated[Path, typer.Argument(help="Folder of a study of `amptorch tune`.")]):
+    """Write report.html, report.md and results.zip of a study, finished or running.
+
+    `amptorch tune` does so at its end.
+    """
+    from amptorch.tuning.report import write_report
+
+    typer.echo("\n".join(str(path) for path in write_report(out)))
+
+
 def front_table(front):
     """Text of the Pareto front: records of trials, the cheapest first."""
     lines = [f"{'trial':>6} {'error':>10} {'µs/atom':>10}  {'meV/atom':>10} {'eV/Å':>8}"]
@@ -132,6 +142,7 @@ def _outcome(tuned):
         for name in ("chosen", "baseline"):
             if name in tuned.test:
                 lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
+    lines.append(f"report:      {tuned.out / 'report.html'}")
     return "\n".join(lines)
 
 

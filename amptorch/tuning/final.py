@@ -2,19 +2,24 @@
 
 import logging
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from amptorch.frames import Frames, read_images
+from amptorch.threads import use_threads
 from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.ensemble import Ensemble
 from amptorch.tuning.errors import summary
+from amptorch.tuning.predictions import save_predictions
 from amptorch.tuning.settings import configuration
 from amptorch.tuning.study import completed, read_json, write_json
+from amptorch.tuning.training import microseconds_per_atom
 
 logger = logging.getLogger(__name__)
 PLAN, TEST = "plan.json", "test.json"
+PREDICTIONS = "test.npz"
 BASELINE = "baseline"
 # Times that of a trial, where no time is given in all.
 LONGER = 10
@@ -26,7 +31,7 @@ def make_plan(problem, study, seconds_left, workers):
     """Decide, once, what is trained and for how long: `final/plan.json`.
 
     The best trials of different configurations and the baseline, each for the same time, so that
-    they can be compared. Returns the plan.
+    they can be compared; then the best trial on fewer and fewer frames. Returns the plan.
     """
     path = problem.out / "final" / PLAN
     if path.exists():
@@ -41,6 +46,9 @@ def make_plan(problem, study, seconds_left, workers):
             f"no trial gave an error, so that there is nothing to train; {problem.out}/trials says "
             "what went wrong in each"
         )
+    curve = _curve(problem, best[0].params, seconds_left, workers)
+    if seconds_left is not None and curve["points"]:
+        seconds_left *= 1 - problem.tuning.curve_share
     budget = _budget(problem.tuning, seconds_left, len(best) + 1, workers)
     params = {f"member-{k}": (trial.number, trial.params) for k, trial in enumerate(best, 1)}
     params[BASELINE] = None, problem.space.baseline()
@@ -51,8 +59,29 @@ def make_plan(problem, study, seconds_left, workers):
         )
         trainings[name] = {"trial": number, "params": values, "config": config}
     plan = {"budget": budget, "trainings": trainings}
+    plan |= {"curve": curve["points"], "curve_budget": curve["budget"]}
     write_json(path, plan)
     return plan
+
+
+def _curve(problem, params, seconds_left, workers):
+    """{"points": {name: {"share", "frames", "config"}}, "budget"} of the learning curve."""
+    tuning, n_frames = problem.tuning, len(problem.folds[0][0])
+    numbers = {max(1, round(share * n_frames)): share for share in tuning.curve}
+    budget = problem.budget()
+    if seconds_left is not None and "seconds" in budget and numbers:
+        rounds = math.ceil(len(numbers) / workers)
+        budget = {"seconds": tuning.curve_share * (1 - RESERVE) * seconds_left / rounds}
+    points = {}
+    functions = problem.functions(params) if numbers else None
+    for number, share in numbers.items():
+        own = budget
+        if "epochs" in budget:
+            # As many steps for fewer frames as for all.
+            own = {"epochs": round(budget["epochs"] * n_frames / number)}
+        config = configuration(params, problem.base, functions, own, tuning.seed)
+        points[f"curve-{number}"] = {"share": share, "frames": number, "config": config}
+    return {"points": points, "budget": budget}
 
 
 def _budget(tuning, seconds_left, n_trainings, workers):
@@ -69,8 +98,9 @@ def _budget(tuning, seconds_left, n_trainings, workers):
 
 
 def missing(out, plan):
-    """Names of the trainings that have no result yet."""
-    return [name for name in plan["trainings"] if not _result(out, name).exists()]
+    """Names of the trainings, and of points of the learning curve, that have no result yet."""
+    names = [*plan["trainings"], *plan.get("curve", ())]
+    return [name for name in names if not _result(out, name).exists()]
 
 
 def _result(out, name):
@@ -110,21 +140,33 @@ def collect(out, plan):
 
 def test_once(out, chosen, baseline, test, elements, above):
     """Errors of the chosen model and of the baseline on the test frames, which nothing before this
-    has looked at; kept in `test.json`, and read from there ever after."""
+    has looked at; kept in `test.json`, and read from there ever after. Every prediction is in
+    `test.npz`, see `predictions.save_predictions`."""
     path = Path(out) / TEST
     if path.exists():
         return read_json(path)
     images = read_images(test)
     frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.forcetraining)
-    result = {"outliers_above": above}
+    opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    result = {"outliers_above": above, "opened": opened}
+    predictions = {}
     for name, model in (("chosen", chosen), (BASELINE, baseline)):
         if model is None:
             continue
         prediction = model.predict(images)
+        energies = np.array(prediction["energy"])
         forces = np.concatenate(prediction["forces"]) if chosen.forcetraining else None
-        result[name] = summary(frames, np.array(prediction["energy"]), forces, above)
-        result[name]["energies"] = [float(energy) for energy in prediction["energy"]]
-        if "energy_uncertainty_per_atom" in prediction:
+        result[name] = summary(frames, energies, forces, above)
+        with use_threads(1):
+            result[name]["cost"] = microseconds_per_atom(model.potential, frames)
+        result[name]["energies"] = energies.tolist()
+        predictions[name] = energies, forces
+        if "energy_uncertainty" in prediction:
             result[name]["energy_uncertainty_per_atom"] = prediction["energy_uncertainty_per_atom"]
+            spread = None
+            if forces is not None:
+                spread = np.concatenate(prediction["forces_uncertainty"])
+            predictions[name] += np.array(prediction["energy_uncertainty"]), spread
+    save_predictions(Path(out) / PREDICTIONS, frames, predictions)
     write_json(path, result)
     return result

@@ -1,13 +1,16 @@
-"""The jobs of a study: to run a trial, and to train one of the best for long."""
+"""The jobs of a study: to run a trial, to train one of the best for long or on fewer frames."""
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
+from optuna import TrialPruned
 
 from amptorch.trainer.restart import newest_run
 from amptorch.tuning.cache import GB, Cache
 from amptorch.tuning.objective import FAILURES, Objective, Problem
+from amptorch.tuning.predictions import save_predictions
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
     open_storage,
@@ -17,7 +20,7 @@ from amptorch.tuning.study import (
     this_process,
     write_json,
 )
-from amptorch.tuning.training import StoreTrainer, epoch_columns
+from amptorch.tuning.training import StoreTrainer, epoch_columns, finite_summary, predicted
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
@@ -40,7 +43,8 @@ def load_problem(out):
 
 
 class Jobs:
-    """Does the jobs of one process: {"job": "trial"} or {"job": "train", "name": …}.
+    """Does the jobs of one process: {"job": "trial"}, {"job": "train", "name": …} or {"job":
+    "curve", "name": …}.
 
     seed: numbers that no other process has.
     """
@@ -57,6 +61,8 @@ class Jobs:
         """The answer to a job."""
         if job["job"] == "train":
             return self._train(job["name"])
+        if job["job"] == "curve":
+            return self._curve(job["name"])
         with quiet_optuna():
             self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
         return {"done": True, "worker": this_process()}
@@ -81,4 +87,31 @@ class Jobs:
             result = {"failed": f"{type(error).__name__}: {error}"}
             logger.exception("training %s failed", name)
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
+        return {"done": True, "worker": this_process()}
+
+    def _curve(self, name):
+        """Train a point of the learning curve, as `final/plan.json` says, on some of the first
+        fold's training frames; its errors are those on the frames that validate this fold."""
+        folder = self.problem.out / "final" / name
+        point = read_json(folder.parent / "plan.json")["curve"][name]
+        train, validate = self.problem.folds[0]
+        # A smaller share is part of every larger one.
+        drawn = np.random.default_rng(self.problem.tuning.seed).permutation(len(train))
+        train = train[np.sort(drawn[: point["frames"]])]
+        config = point["config"]
+        config["cmd"] |= {"debug": True}
+        start = time.perf_counter()
+        try:
+            dataset, _ = self.problem.dataset(config, train)
+            trainer = StoreTrainer(config, dataset, train)
+            trainer.train()
+            frames, energies, forces = predicted(trainer, validate)
+            errors = finite_summary(frames, energies, forces, self.problem.outliers)
+            result = {"errors": errors, "epochs": len(trainer.net.history)}
+            save_predictions(folder / "validation.npz", frames, {"chosen": (energies, forces)})
+        except (*FAILURES, TrialPruned) as error:
+            result = {"failed": f"{type(error).__name__}: {error}"}
+            logger.warning("%s of the learning curve failed: %s", name, error)
+        result["seconds"] = time.perf_counter() - start
+        write_json(folder / "result.json", {"name": name, "frames": len(train), **result})
         return {"done": True, "worker": this_process()}

@@ -22,8 +22,14 @@ def completed_records(out):
 def front_of(out):
     """Records of the trials than which none is both more accurate and cheaper, the cheapest
     first."""
+    return pareto(completed_records(out))
+
+
+def pareto(records):
+    """Those of the records of completed trials than which none is both more accurate and cheaper,
+    the cheapest first."""
     front = []
-    for record in sorted(completed_records(out), key=lambda r: (r["cost"], r["error"])):
+    for record in sorted(records, key=lambda r: (r["cost"], r["error"])):
         if not front or record["error"] < front[-1]["error"]:
             front.append(record)
     return front

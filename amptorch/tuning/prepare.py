@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from amptorch.config import to_json
 from amptorch.frames import Frames, read_images
+from amptorch.profiling.environment import environment
 from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.settings import split_config
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 # Correlation of consecutive frames from which on random validation frames are remembered.
 FLATTERS = 0.3
 LOCK = ".lock"
+CALLS = "calls.json"
 
 
 @contextmanager
@@ -146,6 +149,18 @@ def _check_same(before, now, out):
                 f"{str(out)!r} holds a study of other {what}; give another folder, or what it was "
                 f"begun with ({out / SETTINGS})"
             )
+
+
+def note_call(out, call):
+    """Add a call to `calls.json`: when, with what, and on what machine."""
+    call = {key: os.fspath(v) if isinstance(v, os.PathLike) else v for key, v in call.items()}
+    for key in ("train", "test"):
+        if not isinstance(call[key], (str, type(None))):
+            call[key] = f"{len(call[key])} frames given from Python"
+    call["begun"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    path = out / CALLS
+    calls = read_json(path) if path.exists() else []
+    write_json(path, [*calls, {**call, "environment": environment()}])
 
 
 class Clock:

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
-from amptorch.tuning.prepare import Clock, alone, checked, settle
+from amptorch.tuning.prepare import Clock, alone, checked, note_call, settle
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
     completed,
@@ -20,6 +20,7 @@ from amptorch.tuning.study import (
     open_storage,
     open_study,
     pareto_front,
+    public_url,
     quiet_optuna,
     read_json,
     read_records,
@@ -58,6 +59,7 @@ def tune(
     config=None,
     storage=None,
     workers=None,
+    report=True,
 ):
     """Search for symmetry functions, network and training together, then train the best for long.
 
@@ -71,6 +73,7 @@ def tune(
     config : dictionary of AtomsTrainer's sections, and of a section `tuning`, see `TuningConfig`
     storage : URL of Optuna's, "journal:FILE", or None for an SQLite file in `out`
     workers : processes, one a core where None; 0 runs everything in this process
+    report : whether to write report.html, report.md and results.zip at the end
 
     Returns `Tuned`. Raises ValueError, TypeError or OSError that names the key, file or frame that
     cannot be used, before any work; RuntimeError where worker processes cannot run at all. An
@@ -94,12 +97,21 @@ def tune(
         problem.cache.begin(about["elements"], about["cutoff"])
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(problem.space.baseline(), user_attrs={"baseline": True})
+        call = {"train": train, "test": test, "trials": trials, "seconds": seconds}
+        note_call(out, {**call, "workers": workers, "storage": storage and public_url(storage)})
         lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
     if lost:
         logger.info("trials %s were cut off and will be run again", lost)
-    with _Run(problem, study, url, workers, trials, seconds) as run:
-        run.search()
-        return run.finish(test)
+    run = _Run(problem, study, url, workers, trials, seconds)
+    try:
+        with run:
+            run.search()
+            return run.finish(test)
+    finally:
+        if report and run.over:
+            from amptorch.tuning.report import write_report
+
+            write_report(out)
 
 
 class _Run:
@@ -112,6 +124,7 @@ class _Run:
         self.trials = trials
         self.seconds = seconds
         self.clock = Clock(problem.out)
+        self.over = False
         self.given = 0
         self.shown = {record["number"] for record in read_records(problem.out)}
         if workers:
@@ -142,7 +155,8 @@ class _Run:
     def finish(self, test):
         """Train the best, and test; in one process of all that work on the study."""
         out = self.problem.out
-        if not completed(self.study):
+        self.over = not completed(self.study)
+        if self.over:
             raise ValueError(
                 f"no trial gave an error; {out / 'trials'} says what went wrong in each"
             )
@@ -151,6 +165,7 @@ class _Run:
         tuned.best |= {name: best.user_attrs[name] for name in ("error", "cost")}
         self._write_summary(tuned)
         if not self.problem.tuning.members:
+            self.over = True
             return tuned
         lock = FileLock(out / ".final.lock", timeout=0)
         try:
@@ -171,8 +186,10 @@ class _Run:
         names = final.missing(out, plan)
         if names:
             logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
-        left = iter([{"job": "train", "name": name} for name in names])
+        curve = plan.get("curve", ())
+        left = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
         self._run(lambda: next(left, None), self._training_done)
+        self.over = True
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
         if not tuned.chosen.exists():

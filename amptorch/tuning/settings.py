@@ -35,6 +35,11 @@ def validation(key, value):
     return value if isinstance(value, Validation) else Validation.from_dict(mapping(key, value))
 
 
+def shares(key, value):
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return sorted({float(number(above=0, maximum=1)(key, item)) for item in values})
+
+
 def objectives(key, value):
     values = [value] if isinstance(value, str) else list(value)
     checked = [choice("error", "cost")(key, item) for item in values]
@@ -64,6 +69,12 @@ class TuningConfig(_Section):
     members: int = option(3, number(minimum=0, integer=True), "best trials that are trained longer")
     final_seconds: float | None = option(None, number(above=0), "of training of each of these")
     final_epochs: int | None = option(None, count, "epochs of each, instead of seconds")
+    curve: list = option(
+        [0.125, 0.25, 0.5, 1.0], shares, "of the frames, trained on for the learning curve"
+    )
+    curve_share: float = option(
+        0.1, number(above=0, below=1), "of the time after the search, for the learning curve"
+    )
     disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
 
     def identity(self):

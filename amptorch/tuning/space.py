@@ -366,6 +366,19 @@ class Space:
         """Names of the parameters with more than one value."""
         return [name for name, domain in self.domains.items() if not domain.single]
 
+    @property
+    def reachable(self):
+        """Names of the parameters that matter in some trial."""
+        return [
+            name
+            for name in self.domains
+            if all(
+                any(value in ok for value in self.domains[other].values)
+                for other, ok in BY_NAME[name].when
+                if self._has(other)
+            )
+        ]
+
     def suggest(self, trial):
         """{name: value} of a trial; parameters that do not matter in it are left out."""
         return self._filled(lambda name, domain: domain.suggest(trial, name))

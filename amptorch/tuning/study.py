@@ -80,6 +80,13 @@ def open_storage(url):
             raise ImportError(f"the storage {shown} needs a driver: {error}") from error
 
 
+def public_url(url):
+    """The URL of a storage, without the password that it may hold."""
+    if url.startswith("journal:"):
+        return url
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def make_sampler(tuning, seed):
     """What draws the parameters, for one process; `seed` (a sequence of numbers) is its own."""
     seed = int(np.random.SeedSequence(seed).generate_state(1)[0])

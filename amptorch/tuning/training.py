@@ -24,7 +24,8 @@ class Diverged(TrialPruned):
 class StoreTrainer(AtomsTrainer):
     """An AtomsTrainer on a StoreDataset that is there already.
 
-    train, validate: frames of the data set, int64 arrays; without `validate` all are trained on.
+    train, validate: frames of the data set, int64 arrays; without `train` all are trained on, and
+    without `validate` nothing is validated.
     callbacks: further (name, callback) pairs.
     """
 
@@ -46,10 +47,10 @@ class StoreTrainer(AtomsTrainer):
     def load_extras(self):
         super().load_extras()
         _, train, validate, callbacks = self.given
-        if validate is not None:
+        if train is not None:
             self.split = lambda data, y=None, **kwargs: (
                 Subset(data, train),
-                Subset(data, validate),
+                None if validate is None else Subset(data, validate),
             )
         self.callbacks += callbacks
 
@@ -99,7 +100,11 @@ def predicted(trainer, frame_ids):
 
 def errors_of(trainer, frame_ids, above=np.inf):
     """`errors.summary` of these frames; Diverged where a prediction is not finite."""
-    frames, energies, forces = predicted(trainer, frame_ids)
+    return finite_summary(*predicted(trainer, frame_ids), above)
+
+
+def finite_summary(frames, energies, forces, above):
+    """`errors.summary`; Diverged where a prediction is not finite."""
     if not np.isfinite(energies).all() or not (forces is None or np.isfinite(forces).all()):
         raise Diverged("the potential predicts NaN or infinity on the validation frames")
     return summary(frames, energies, forces, above)

@@ -1,0 +1,428 @@
+"""The report of a study: what it says of any outcome, and the files it writes."""
+
+import csv
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+
+from amptorch import cli
+from amptorch.config import Config
+from amptorch.tuning import tune
+from amptorch.tuning.ensemble import Ensemble
+from amptorch.tuning.report.findings import Findings, HeldOut
+from amptorch.tuning.report.importance import Forest, importances, levels
+from amptorch.tuning.report.page import sections_of
+from amptorch.tuning.report.parts import compared, counted, duration, listed, number
+from amptorch.tuning.space import Space
+from amptorch.tuning.study import read_json, read_records, write_json
+from tests.test_tuning_study import SPACE, TEST, TRAIN, options
+
+NOT_FOR_PEOPLE = re.compile(r"\bnan\b|\bNone\b(?! of)|\binf\b|[{}]|  |\.\.|–%|\bTrue\b|\bFalse\b")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of three trials with everything in it."""
+    out = tmp_path_factory.mktemp("report") / "study"
+    config = options(members=2, final_epochs=3, pruner="none", curve=[0.5, 1.0])
+    storage = f"journal:{out.with_name('journal')}"
+    tune(TRAIN, out, TEST, 3, config=config, storage=storage, workers=0)
+    return out
+
+
+def texts(findings):
+    """{title: all text of the section}, checked to be fit for people and not empty."""
+    found = {}
+    for section in sections_of(findings):
+        assert section.blocks, section.title
+        parts = []
+        for block in section.blocks:
+            parts += [block.text] if block.kind in ("text", "code") else []
+            parts += [block.caption] if block.kind == "picture" else []
+            if block.kind == "table":
+                widths = {len(line) for line in block.lines}
+                assert len(widths) == 1, section.title
+                assert len(block.lines) > 1, section.title
+                parts += [cell for line in block.lines for cell in line]
+                parts += [block.note] if block.note else []
+        for part in parts:
+            assert not NOT_FOR_PEOPLE.search(part), (section.title, part)
+        found[section.title] = "\n".join(parts)
+    return found
+
+
+def test_files(finished):
+    page = (finished / "report.html").read_text()
+    assert page.count("<svg") == len(list((finished / "figures").glob("*.png")))
+    assert not re.search(r"(src|href)=", page.replace("xlink:href", ""))
+    text = (finished / "report.md").read_text()
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert sorted(pictures) == sorted(f"figures/{p.name}" for p in finished.glob("figures/*"))
+    assert {"figures/parity.png", "figures/uncertainty.png", "figures/learning-curve.png"} < {
+        *pictures
+    }
+    # The same sections, in the same order.
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles == re.findall(r"<h2>(.*?)</h2>", page)
+    texts(Findings.read(finished))
+
+
+def test_numbers_of_the_report_are_those_of_the_records(finished):
+    test, found = read_json(finished / "test.json"), texts(Findings.read(finished))
+    chosen, base = test["chosen"], test["baseline"]
+    table = found["Errors on the test frames"]
+    for value in (chosen["energy"]["rmse"], base["forces"]["mae"]):
+        assert number(value) in table
+    assert (
+        test["opened"].replace("T", " at ").replace("+00:00", " UTC")
+        in found["How it was validated"]
+    )
+    rows = list(csv.DictReader((finished / "trials.csv").open()))
+    records = read_records(finished)
+    assert [int(row["number"]) for row in rows] == [record["number"] for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert float(row["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
+        assert float(row["lr"]) == record["params"]["lr"]
+
+
+def test_predictions_that_are_kept(finished):
+    held, test = Findings.read(finished).predictions, read_json(finished / "test.json")
+    assert held.kind == "test"
+    for name in ("chosen", "baseline"):
+        energy, forces = held.energy_errors(name), held.force_errors(name)
+        assert np.sqrt(np.mean(energy**2)) == pytest.approx(test[name]["energy"]["rmse"])
+        assert np.sqrt(np.mean(forces**2)) == pytest.approx(test[name]["forces"]["rmse"], rel=1e-5)
+        squares = held.frame_force_errors(name) ** 2
+        assert np.average(squares, weights=held.counts) == pytest.approx(np.mean(forces**2))
+    energy, forces = held.spreads("chosen")
+    expected = 1000 * np.array(test["chosen"]["energy_uncertainty_per_atom"])
+    np.testing.assert_allclose(energy, expected)
+    assert forces.shape == held.forces.shape
+    assert held.spreads("baseline") is None
+
+
+def test_learning_curve(finished):
+    findings = Findings.read(finished)
+    train = findings.about["folds"][0]["train"]
+    assert [point["frames"] for point in findings.curve] == [len(train) // 2, len(train)]
+    # As many steps with half of the frames.
+    assert [point["epochs"] for point in findings.curve] == [4, 2]
+    assert findings.curve[1]["errors"]["frames"] == len(findings.about["folds"][0]["validate"])
+    # Without test frames, its last point is what is shown.
+    findings.test = None
+    held = findings.predictions
+    assert held.kind == "validation"
+    error = np.sqrt(np.mean(held.energy_errors("chosen") ** 2))
+    assert error == pytest.approx(findings.curve[1]["errors"]["energy"]["rmse"])
+    assert "had a say" in texts(findings)["Parity"]
+
+
+def test_archive(finished, tmp_path):
+    with zipfile.ZipFile(finished / "results.zip") as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        archive.extractall(tmp_path)
+        for name in names:
+            if not name.endswith((".pt", ".png", ".npz", ".db")):
+                assert str(finished.parent) not in archive.read(name).decode(), name
+    results = tmp_path / "results"
+    for name in ("report.html", "report.md", "trials.csv", "study/settings.json", "study/test.npz"):
+        assert (results / name).is_file()
+    assert len(list((results / "study" / "trials").iterdir())) == 3
+    moved = Ensemble.load(results / "checkpoint").predict(TEST)
+    assert moved["energy"] == pytest.approx(read_json(finished / "test.json")["chosen"]["energies"])
+    for name in ("best", "baseline", "final-member-1"):
+        config = yaml.safe_load((results / "configurations" / f"{name}.yaml").read_text())
+        Config.from_dict(config)
+    given = yaml.safe_load((results / "configurations" / "tuning.yaml").read_text())
+    assert given["tuning"]["members"] == 2
+
+
+def test_the_command(finished, capsys, tmp_path):
+    (finished / "report.md").unlink()
+    (finished / "figures" / "of-before.png").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", str(finished)])
+    assert ended.value.code == 0
+    assert "results.zip" in capsys.readouterr().out
+    assert (finished / "report.md").exists()
+    assert not (finished / "figures" / "of-before.png").exists()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "there is no study" in capsys.readouterr().err
+
+
+def errors(energy, forces=0.5, frames=6):
+    def statistics(rmse):
+        return {"rmse": rmse, "mae": 0.8 * rmse, "median": 0.5 * rmse}
+
+    result = {"frames": frames, "energy": statistics(energy)}
+    if forces is not None:
+        result["forces"] = statistics(forces)
+        result["forces_by_element"] = {"Cu": statistics(forces), "O": statistics(2 * forces)}
+    return result
+
+
+def record(number, error=20.0, cost=10.0, state="complete", forces=0.5, **params):
+    base = Space(SPACE).baseline() if forces is not None else Space(SPACE, NO_FORCES).baseline()
+    result = {"number": number, "state": state, "params": {**base, **params}, "epochs": []}
+    result["seconds"] = {"fingerprints": 1.0, "training": 9.0, "evaluation": 0.0}
+    if state == "complete":
+        config = {"model": {}, "optim": {}, "dataset": {}, "cmd": {}}
+        result |= {"error": error, "cost": cost, "config": config, "reports": [[1, 2 * error]]}
+        force_part = 0.0 if forces is None else 10 * forces
+        result |= {"errors": errors(error - force_part, forces), "n_functions": 9}
+    else:
+        result["reason"] = f"it went wrong in trial {number} at 3.5e-2"
+    return result
+
+
+NO_FORCES = {"model": {"get_forces": False}}
+
+
+def study(out, records, config=None, **files):
+    """The folder of a study, by hand, and its Findings."""
+    about = {
+        "config": config or {"tuning": {"space": SPACE}},
+        "elements": ["Cu", "O"],
+        "frames": 40,
+        "outliers_above": 1.25,
+        "correlation": 0.9,
+        "folds": [{"train": list(range(34)), "validate": list(range(34, 40))}],
+        "study": "tune-1",
+        "data": "somewhere/frames.traj",
+    }
+    write_json(out / "settings.json", about)
+    for one in records:
+        write_json(out / "trials" / f"{one['number']:05d}.json", one)
+    for name, content in files.items():
+        write_json(out / f"{name}.json", content)
+    return Findings.read(out)
+
+
+def after(chosen, base, widths=(6, 4)):
+    """What else is in the folder after a final training and a test with these errors."""
+    trainings = {
+        name: {"trial": k, "params": {"width": width}, "config": {}}
+        for k, (name, width) in enumerate(zip(("member-1", "baseline"), widths, strict=True))
+    }
+    files = {"final/plan": {"budget": {"seconds": 7200}, "trainings": trainings}}
+    for name in trainings:
+        files[f"final/{name}/result"] = {"name": name, "checkpoint": "x", "epochs": {}}
+    if base is None:
+        files["final/baseline/result"] = {"name": "baseline", "failed": "ValueError: no"}
+    files["summary"] = {"chosen": "final/member-1/x", "baseline": None}
+    models = {"chosen": chosen, "baseline": base}
+    files["test"] = {name: errors_ for name, errors_ in models.items() if errors_ is not None}
+    return files
+
+
+def test_nothing_yet(tmp_path):
+    found = texts(study(tmp_path, []))
+    assert "No trial has given an error yet" in found["In short"]
+    assert "There are no trials yet" in found["Trials without a result"]
+    assert "What mattered, and by how much" not in found
+
+
+def test_all_failed(tmp_path):
+    records = [record(k, state="failed") for k in range(3)] + [record(3, state="died")]
+    records[2]["reason"] = "something else\nand more"
+    found = texts(study(tmp_path, records))
+    assert "No trial gave an error, so that there is no result" in found["In short"]
+    assert "3 failed, 1 died" in found["In short"]
+    lost = found["Trials without a result"].splitlines()
+    # Two reasons that differ in their numbers alone are one.
+    assert lost[lost.index("it went wrong in trial … at …") + 1] == "2"
+    assert "and more" not in lost
+
+
+def test_one_trial_that_is_the_baseline(tmp_path):
+    found = texts(study(tmp_path, [record(0)]))
+    assert "That is the baseline itself" in found["In short"]
+    assert "fewer than 20, say nothing" in found["What mattered, and by how much"]
+    assert "both the most accurate and the cheapest" in found["Error against cost"]
+    assert "No test frames were given" in found["How it was validated"]
+    assert "too good by the luck of the draw" in found["Errors on the validation frames"]
+    assert "no predictions on held-out frames" in found["Parity"]
+    assert "training of the best trials is not over" in found["In short"]
+
+
+def test_the_baseline_failed(tmp_path):
+    found = texts(study(tmp_path, [record(0, state="failed"), record(1, width=6)]))
+    assert "There is no baseline to compare it with" in found["In short"]
+    assert "so that there is no way from it" in found["What mattered, and by how much"]
+
+
+def test_better_than_the_baseline(tmp_path):
+    records = [record(0, 20.0, 10.0), record(1, 15.0, 8.0, width=6), record(2, 15.0, 9.0, width=6)]
+    found = texts(study(tmp_path, records))
+    assert "25 % lower than the baseline's" in found["In short"]
+    assert "number 1," in found["In short"]
+    assert "`width` 4 → 6" in found["What mattered, and by how much"]
+    assert (
+        "Trial 1 is as accurate as the baseline, or more so, at 0.80 of its cost"
+        in (found["Error against cost"])
+    )
+    assert "1 trial after it did no better" in found["Course of the search"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "base", "said"),
+    [
+        (errors(4.0), errors(5.0), "4.00 meV/atom, is 20 % lower than the baseline's 5.00"),
+        (errors(6.0), errors(5.0), "6.00 meV/atom, is 20 % higher than the baseline's 5.00"),
+        (errors(15.0), errors(5.0), "is 3.00 times the baseline's 5.00"),
+        (errors(5.0), errors(5.0), "is the same as the baseline's 5.00"),
+        (errors(5.0, None), errors(5.0, None), "is the same as the baseline's"),
+    ],
+)
+def test_comparison_with_the_baseline(tmp_path, chosen, base, said):
+    forces = 0.5 if "forces" in chosen else None
+    config = {"tuning": {"space": SPACE}, **(NO_FORCES if forces is None else {})}
+    records = [record(0, forces=forces), record(1, 19.0, forces=forces, width=6)]
+    findings = study(tmp_path, records, config, **after(chosen, base))
+    found = texts(findings)
+    assert said in found["Errors on the test frames"]
+    assert "trained for 2.0 h on all training frames" in found["In short"]
+    assert ("eV/Å" in found["Errors on the test frames"]) == (forces is not None)
+    assert ("eV/Å" in found["What was searched, and how"]) == (forces is not None)
+
+
+def test_the_same_configuration_twice(tmp_path):
+    files = after(errors(4.0), errors(5.0), (4, 4))
+    found = texts(study(tmp_path, [record(0)], **files))
+    assert "differ in the seed alone" in found["Errors on the test frames"]
+
+
+def test_without_a_baseline_at_the_end(tmp_path):
+    found = texts(study(tmp_path, [record(0)], **after(errors(4.0), None)))
+    assert "its training failed" in found["In short"]
+    assert "Failed: baseline (ValueError: no)" in found["How it was validated"]
+
+
+def test_outliers_and_what_they_make_up(tmp_path):
+    chosen = errors(10.0, frames=10)
+    chosen["without_outliers"] = errors(5.0, frames=9)
+    found = texts(study(tmp_path, [record(0)], **after(chosen, errors(9.0))))
+    # 1 - 9·25 / (10·100)
+    assert "1 of 10 frames is beyond it and makes up 78 %" in found["Errors on the test frames"]
+
+
+def held_out(chosen, base, spread=None, n=40, seed=0):
+    """HeldOut of n frames of two atoms whose errors have these standard deviations, meV/atom."""
+    rng = np.random.default_rng(seed)
+    energies = np.linspace(-1, 1, n)
+    arrays = {"counts": np.full(n, 2), "numbers": np.tile([29, 8], n), "energies": energies}
+    arrays["forces"] = rng.normal(size=(2 * n, 3)).astype(np.float32)
+    for name in ("chosen", "baseline"):
+        noise = 0.1 * rng.normal(size=(2 * n, 3))
+        arrays[f"{name}_forces"] = (arrays["forces"] + noise).astype(np.float32)
+    arrays["chosen_energies"] = energies + 1e-3 * chosen * rng.normal(size=n)
+    arrays["baseline_energies"] = energies + 1e-3 * base * rng.normal(size=n)
+    if spread is not None:
+        arrays["chosen_energies_spread"] = spread / 1000
+    return HeldOut("test", arrays)
+
+
+def test_what_other_test_frames_might_have_given():
+    low, high = held_out(1.0, 1.0, seed=2).ratio("energy")
+    assert low < 1 < high
+    low, high = held_out(1.0, 5.0).ratio("energy")
+    assert 0.1 < low < 0.2 < high < 0.35
+    assert held_out(1.0, 1.0, n=4).ratio("energy") is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(1.0, "about the size of"), (0.2, "too small"), (5.0, "too large")],
+)
+def test_spread_against_error(tmp_path, factor, said):
+    scale = np.geomspace(1.0, 50.0, 200)
+    held = held_out(scale, 1.0, factor * scale, n=200)
+    findings = study(tmp_path, [record(0)], **after(errors(4.0), errors(5.0)))
+    findings.predictions = held
+    text = texts(findings)["Uncertainty of the ensemble"]
+    assert said in text
+    assert "tells well which frames" in text
+
+
+def many(n, depends, seed=0):
+    """Records of n trials with random parameters; depends(params, rng): the error."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for k in range(n):
+        params = {"lr": float(rng.choice([4e-3, 6e-3])), "width": int(rng.choice([4, 6]))}
+        records.append(record(k, depends(params, rng), float(10 + rng.random()), **params))
+    return records
+
+
+def test_what_matters_is_found():
+    def depends(params, rng):
+        return (10.0 if params["lr"] == 4e-3 else 30.0) * np.exp(0.05 * rng.normal())
+
+    space, records = Space(SPACE), many(80, depends)
+    found = importances(records, space)
+    assert found[0].name == "lr"
+    assert found[0].stands_out
+    forest = Forest(records, space)
+    assert forest.score > 0.9
+    low, high = levels("lr", records, space, forest)
+    assert (low.label, high.label) == ("0.004", "0.006")
+    assert low.predicted == pytest.approx(10, rel=0.1)
+    assert high.predicted == pytest.approx(30, rel=0.1)
+    assert low.trials + high.trials == 80
+
+
+def test_what_does_not_matter_is_not_made_up(tmp_path):
+    records = many(80, lambda params, rng: 10 * np.exp(0.3 * rng.normal()), seed=5)
+    space = Space(SPACE)
+    assert sum(importance.stands_out for importance in importances(records, space)) <= 1
+    assert Forest(records, space).score < 0.2
+    text = texts(study(tmp_path, records))["What mattered, and by how much"]
+    assert "too little to say what one parameter does" in text
+    assert importances(records[:19], space) == []
+
+
+def test_numbers_are_put_into_groups():
+    space = Space({**SPACE, "lr": {"low": 1e-3, "high": 1e-2}})
+    records = [record(k, lr=1e-3 * (1 + k / 10)) for k in range(30)]
+    groups = levels("lr", records, space)
+    assert sum(group.trials for group in groups) == 30
+    assert min(group.trials for group in groups) >= 9
+    assert groups[0].label == "0.001 to 0.0019"
+    assert groups[-1].label.endswith(" to 0.0039")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (compared(8.0, 10.0), "20 % lower than"),
+        (compared(10.0, 8.0), "25 % higher than"),
+        (compared(10.0, 10.01), "within half a percent of"),
+        (compared(0.0, 0.0), "the same as"),
+        (compared(30.0, 10.0), "3.00 times"),
+        (number(0.04567), "0.0457"),
+        (number(12345.6), "12346"),
+        (number(9.996), "10.0"),
+        (number(float("nan")), "–"),
+        (listed(["a"]), "a"),
+        (listed(["a", "b", "c"]), "a, b and c"),
+        (counted(1, "trial"), "1 trial"),
+        (duration(7300), "2.0 h"),
+    ],
+)
+def test_words_for_numbers(said, expected):
+    assert said == expected
+
+
+def test_trials_as_a_table_without_any():
+    from amptorch.tuning.report.archive import trial_table
+
+    class Empty:
+        records, space = [], Space(SPACE)
+
+    assert trial_table(Empty) == ""
