@@ -1,5 +1,6 @@
 """Data sets in LMDB files: those of v1.0's users, those made by hand, and ours."""
 
+import json
 import pickle
 import shutil
 import sys
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
+from typer.testing import CliRunner
 
+from amptorch.cli import app
 from amptorch.dataset import AtomsDataset, DataCollater
 from amptorch.dataset.lmdb_file import LMDBFile, write_lmdb
+from amptorch.dataset.lmdb_store import lmdb_to_store
+from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset_lmdb import (
     AtomsLMDBDataset,
     AtomsLMDBDatasetCache,
@@ -394,6 +399,63 @@ def test_processes_can_share_a_batch(parts, cache):
     split = [model(share_of(batch, rank, 2).part) for rank in range(2)]
     for k in range(2):
         torch.testing.assert_close(torch.cat([part[k] for part in split]), whole[k])
+
+
+# --- into a store ---
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_store_out_of_lmdb_files(frames, parts, tmp_path, dtype):
+    store = lmdb_to_store(parts, tmp_path / "store", dtype, frames_per_shard=4, verbose=False)
+    assert (store.n_frames, store.n_shards, store.elements) == (N_FRAMES, 3, ["Cu", "O"])
+    assert not store.has_structures
+    packed = StoreDataset(store, SETUP, derivatives="stored", derivative_dtype=dtype)
+    memory = AtomsDataset(frames, SETUP, verbose=False)
+    atol = 1e-10 if dtype == "float64" else 1e-5
+    for ids in ([0, 3, 7], np.arange(N_FRAMES)):
+        same_batch(packed.__getitems__(ids), memory.__getitems__(ids), atol)
+    with pytest.raises(ValueError, match="holds no structures"):
+        StoreDataset(store, SETUP, derivatives="recompute")
+    with pytest.raises(FileExistsError, match="there is a store"):
+        lmdb_to_store(parts, tmp_path / "store", verbose=False)
+
+
+def test_training_on_a_store_out_of_lmdb_files(frames, parts, tmp_path):
+    lmdb_to_store(parts, tmp_path / "store", frames_per_shard=4, verbose=False)
+    options = config(None, tmp_path, dataset__store=str(tmp_path / "store"))
+    trainer = AtomsTrainer(options)
+    trainer.train()
+    assert trainer.plan is None
+    losses = trainer.net.history[:, "train_loss"]
+    assert losses[-1] < losses[0]
+    assert np.isfinite(trainer.predict(frames)["energy"]).all()
+    options["dataset"]["derivatives"] = "recompute"
+    with pytest.raises(ValueError, match="holds no structures"):
+        AtomsTrainer(options).train()
+
+
+def test_a_killed_conversion_begins_anew(parts, tmp_path, monkeypatch):
+    get = LMDBFile.__getitem__
+
+    def fail(self, index):
+        if index == 4:
+            raise RuntimeError("power cut")
+        return get(self, index)
+
+    monkeypatch.setattr(LMDBFile, "__getitem__", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        lmdb_to_store(parts, tmp_path / "store", frames_per_shard=2, verbose=False)
+    monkeypatch.setattr(LMDBFile, "__getitem__", get)
+    store = lmdb_to_store(parts, tmp_path / "store", frames_per_shard=4, verbose=False)
+    assert store.n_shards == 3
+
+
+def test_the_command_line_trains_on_lmdb_files(parts, tmp_path):
+    options = settings(parts, tmp_path, dataset__cache="full", optim__epochs=1)
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "config.json")])
+    assert result.exit_code == 0, result.output
+    assert "checkpoint:" in result.output
 
 
 # --- what is refused ---

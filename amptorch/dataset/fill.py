@@ -33,8 +33,8 @@ def fill_store(
     verbose=True,
     show=None,
 ):
-    """The FrameStore in `folder`, the Plan of its derivatives (None without `forces`), and the
-    dtype that they are stored in.
+    """The FrameStore in `folder`, the Plan of its derivatives (None without `forces`, or where the
+    store has no structures), and the dtype that they are stored in.
 
     options: the section `dataset` of a configuration. raw_data: what `preprocess` takes, put into
     the store as far as it is not there, with stored derivatives where the plan says so; None to
@@ -47,6 +47,9 @@ def fill_store(
         if store is not None:
             found = _stored_dtype(store, descriptor, dtype, options.derivatives)
             there, dtype = (there, dtype) if found is None else (True, found)
+        if store is not None and not store.has_structures:
+            # Nothing to choose between, and nothing to measure.
+            return store, None, dtype
         if store is None:
             sample, n_frames = _sample_of_data(raw_data, descriptor.elements)
         else:

@@ -189,13 +189,13 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     def _packs(self, frame_ids):
         """({number: Pack}, numbers (k,), places in them (k,)) of the frames."""
         here = np.zeros(len(frame_ids), dtype=np.int64)
-        return {0: self._pack(frame_ids)}, here, np.arange(len(frame_ids))
+        return {0: self.pack(frame_ids)}, here, np.arange(len(frame_ids))
 
     def _locate(self, index):
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
         return file, int(index - self.starts[file])
 
-    def _pack(self, frame_ids):
+    def pack(self, frame_ids):
         """The `Pack` of frames, each read once."""
         parts = [self._frame(int(index)) for index in frame_ids]
         fingerprints, numbers, energies, forces, matrices = zip(*parts, strict=True)
@@ -265,7 +265,7 @@ class AtomsLMDBDatasetCache(AtomsLMDBDataset):
     cache = "full"
 
     def _prepare(self):
-        self._all = self._pack(np.arange(len(self)))
+        self._all = self.pack(np.arange(len(self)))
 
     def _packs(self, frame_ids):
         return {0: self._all}, np.zeros(len(frame_ids), dtype=np.int64), frame_ids
@@ -308,7 +308,7 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
         with self._lock:
             if number not in self._kept_packs:
                 first, last = self._shard_starts[number : number + 2]
-                self._kept_packs[number] = self._pack(np.arange(first, last))
+                self._kept_packs[number] = self.pack(np.arange(first, last))
             self._kept_packs.move_to_end(number)
             if len(self._kept_packs) > KEPT_SHARDS:
                 self._kept_packs.popitem(last=False)

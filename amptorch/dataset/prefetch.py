@@ -93,17 +93,16 @@ class BatchLoader:
         return prefetched(make, enumerate(self.sampler.batches(epoch)))
 
     def _batch(self, epoch, number, frame_ids):
+        some = self.force_fraction < 1 and self.dataset.forcetraining
+
         def drawn(n_atoms):
-            if self.force_fraction == 1 or not self.dataset.forcetraining:
-                return None
             return drawn_rows(n_atoms, self.force_fraction, generator(self.seed, epoch, number))
 
         if self._own is not None:
-            rows = drawn(int(self.dataset.counts[frame_ids].sum()))
+            rows = drawn(int(self.dataset.counts[frame_ids].sum())) if some else None
             return self.dataset.share(frame_ids, *self._own, rows)
         batch = self.dataset.__getitems__(frame_ids)
-        rows = drawn(len(batch.fingerprint))
-        return batch if rows is None else with_forces_of(batch, rows)
+        return with_forces_of(batch, drawn(len(batch.fingerprint))) if some else batch
 
 
 def root_of(dataset):

@@ -80,7 +80,7 @@ def preprocess(
     if np.dtype(getattr(descriptor, "dtype", np.float64)) != np.float64:
         raise ValueError("a store keeps fingerprints in float64; make the descriptor with that")
     sources = open_sources(paths_or_images)
-    with _locked(settings.store), disk_errors(settings.store):
+    with locked(settings.store), disk_errors(settings.store):
         return _fill(settings, sources, frames_per_shard, verbose, dask)
 
 
@@ -95,7 +95,7 @@ def _derivative_dtype(derivatives, dtype):
 
 
 @contextmanager
-def _locked(folder):
+def locked(folder):
     """Make the folder, and keep other processes out of it."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file; a store is a folder")
@@ -126,7 +126,7 @@ def _fill(settings, sources, frames_per_shard, verbose, dask):
     remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
     about = _begin(settings, sources, frames_per_shard)
     settings = replace(settings, cutoff=about["cutoff"])
-    _write_setup(root, settings.descriptor)
+    write_setup(root, settings.descriptor)
     missing = _missing_shards(settings, about)
     n_frames = sum(n for _, n in missing)
     with tqdm(total=n_frames, desc="preprocessing", unit="frame", disable=not verbose) as bar:
@@ -190,7 +190,7 @@ def _check_fit(settings, about, inputs):
         raise ValueError(f"{refused} it was made without forces; {advice}")
 
 
-def _write_setup(root, descriptor):
+def write_setup(root, descriptor):
     """Say what a set-up's hash stands for."""
     setup = getattr(descriptor, "descriptor_setup", {})
     path = root / "setups" / f"{descriptor.descriptor_setup_hash}.json"

@@ -29,6 +29,8 @@ class FrameStore:
     n_frames, n_atoms, n_pairs : int
     cutoff : float, of the neighbour lists, Å
     has_forces : bool
+    has_structures : bool; without them (see `store.described`) there are fingerprints and
+        derivatives of one set-up and nothing to recompute
     elements : chemical symbols that occur, sorted
     shard_starts : (K+1,) int64, shard k holds frames shard_starts[k]:shard_starts[k+1]
     skipped : [(name of the source, index in it, reason)] of the frames that were left out
@@ -47,6 +49,7 @@ class FrameStore:
         self.about = about
         self.cutoff = about["cutoff"]
         self.has_forces = about["forces"]
+        self.has_structures = about.get("structures", True)
         self.elements = about["elements"]
         sizes = np.array(about["shards"], dtype=np.int64).reshape(-1, 3)
         self.n_frames, self.n_atoms, self.n_pairs = (int(n) for n in sizes.sum(axis=0))
@@ -91,7 +94,11 @@ class FrameStore:
         return np.repeat(np.arange(self.n_shards), np.diff(self.shard_starts))
 
     def frames(self, frame_ids):
-        """Frames of `frame_ids`, in that order; their `indices` are places in their sources."""
+        """Frames of `frame_ids`, in that order; their `indices` are places in their sources.
+
+        ValueError in a store without structures, as of everything that needs them.
+        """
+        self._need_structures()
         return join_frames([reader.frames(local) for reader, local in self._runs(frame_ids)])
 
     def numbers(self, frame_ids):
@@ -108,6 +115,7 @@ class FrameStore:
 
     def structures(self, frame_ids, threads=None):
         """(Frames, NeighborList) of `frame_ids`."""
+        self._need_structures()
         parts = []
         for reader, local in self._runs(frame_ids):
             frames = reader.frames(local)
@@ -156,6 +164,7 @@ class FrameStore:
 
         Raises ValueError where its cutoff is longer than that of the neighbour lists.
         """
+        self._need_structures()
         return RecomputedFromStore(self, descriptor)
 
     def locate(self, frame_ids):
@@ -175,6 +184,13 @@ class FrameStore:
             if len(self._readers) > OPEN_SHARDS:
                 self._readers.popitem(last=False)
             return self._readers[number]
+
+    def _need_structures(self):
+        if not self.has_structures:
+            raise ValueError(
+                f"the store {self.path} holds no structures, it was made from LMDB files: nothing "
+                "can be recomputed; use dataset.derivatives 'stored' and its own fingerprints"
+            )
 
     def _folder(self, number):
         return layout.shard_folder(self.path, number)

@@ -108,10 +108,11 @@ def _in_store(trainer, raw_data):
             verbose=cmd.verbose and trainer.ranks.first,
             show=lambda plan: _show(trainer, plan),
         )
+    kind = options.derivatives if trainer.plan is None else trainer.plan.derivatives
     dataset = partial(
         StoreDataset,
         store,
-        derivatives=trainer.plan.derivatives if trainer.forcetraining else None,
+        derivatives="stored" if kind == "auto" else kind,
         derivative_dtype=derivative_dtype,
     )
     common = _common(trainer)

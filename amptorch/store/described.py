@@ -1,0 +1,116 @@
+"""Stores without structures: frames of which only fingerprints, derivatives and targets are known.
+
+They lack positions, cells and neighbour lists, so that nothing can be recomputed, and no other
+symmetry functions can be added; otherwise training reads them as any other store.
+"""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from amptorch.store import layout
+from amptorch.store.arrays import (
+    disk_errors,
+    folder_when_complete,
+    write_array,
+    write_json,
+)
+from amptorch.store.build import locked, write_setup
+from amptorch.store.reader import ShardReader
+from amptorch.store.store import FrameStore, read_store
+from amptorch.store.writers import FingerprintWriter, derivative_writer
+
+
+@dataclass(frozen=True)
+class Described:
+    """Some frames: `counts` (F,) atoms of each, `numbers` (n,), `energies` (F,), eV, `indices` (F,)
+    places in their file, `fingerprints` (n, S), not scaled, and with forces `forces` (n, 3), eV/Å,
+    and `derivatives`, DerivativeBlocks of the fingerprints."""
+
+    counts: np.ndarray
+    numbers: np.ndarray
+    energies: np.ndarray
+    indices: np.ndarray
+    fingerprints: np.ndarray
+    forces: np.ndarray | None = None
+    derivatives: object = None
+
+
+def write_described(shards, descriptor, out, inputs, forces, dtype="float64", frames_per_shard=512):
+    """Make the store in the new folder `out`, and return its FrameStore.
+
+    shards : of iterables of `Described`, each of `frames_per_shard` frames in all but the last
+    inputs : of {"path", "size", "sha256", "frames"}, where the frames come from
+    forces : whether there are forces and derivatives, which are kept as `dtype`
+
+    Raises FileExistsError where there is a store already, and OSError where it cannot be written.
+    """
+    root = Path(out).absolute()
+    about = {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "cutoff": descriptor.cutoff,
+        "forces": forces,
+        "structures": False,
+        "frames_per_shard": frames_per_shard,
+        "inputs": inputs,
+        "skipped": [],
+        "complete": False,
+    }
+    with locked(root), disk_errors(root):
+        if (root / layout.STORE).exists():
+            before = read_store(root)
+            if before["complete"] or before.get("structures", True):
+                raise FileExistsError(
+                    f"there is a store in {str(root)!r} already; give a new folder"
+                )
+            # Left behind by a call that was stopped.
+            shutil.rmtree(root / "shards", ignore_errors=True)
+        write_json(root / layout.STORE, about)
+        write_setup(root, descriptor)
+        for number, parts in enumerate(shards):
+            _write_shard(layout.shard_folder(root, number), parts, descriptor, forces, dtype)
+        found = [ShardReader(path).about for path in sorted((root / "shards").iterdir())]
+        about["shards"] = [
+            [shard[key] for key in ("n_frames", "n_atoms", "n_pairs")] for shard in found
+        ]
+        numbers = {number for shard in found for number in shard["numbers"]}
+        about["elements"] = sorted(chemical_symbols[number] for number in numbers)
+        write_json(root / layout.STORE, {**about, "complete": True})
+    return FrameStore(root)
+
+
+def _write_shard(shard, parts, descriptor, forces, dtype):
+    name = descriptor.descriptor_setup_hash
+    kept = ("counts", "numbers", "energies", "indices") + (("forces",) if forces else ())
+    with folder_when_complete(shard) as folder:
+        pieces = {key: [] for key in kept}
+        fingerprints = FingerprintWriter(folder, name, descriptor.n_features)
+        writer = derivative_writer(folder, name, dtype) if forces else nullcontext()
+        with writer as derivatives:
+            for part in parts:
+                for key in kept:
+                    pieces[key].append(getattr(part, key))
+                fingerprints.add(part.fingerprints)
+                if forces:
+                    derivatives.add(part.derivatives)
+        fingerprints.write()
+        arrays = {key: np.concatenate(values) for key, values in pieces.items()}
+        arrays["numbers"] = arrays["numbers"].astype(np.uint8)
+        arrays["offsets"] = np.concatenate(([0], np.cumsum(arrays.pop("counts")))).astype(np.int64)
+        content = {
+            "n_frames": len(arrays["energies"]),
+            "n_atoms": len(arrays["numbers"]),
+            "n_pairs": 0,
+            "numbers": np.unique(arrays["numbers"]).tolist(),
+            "inputs": [],
+            "skipped": [],
+            "arrays": {
+                key: write_array(folder / f"{key}.npy", array) for key, array in arrays.items()
+            },
+        }
+        write_json(folder / layout.SHARD, content)
