@@ -309,9 +309,8 @@ def cost(findings):
             f"more accurate and cheaper. From the cheapest ({cheap['number']}) to the most "
             "accurate "
             f"({good['number']}) the cost is {number(good['cost'] / cheap['cost'], 2)} times "
-            "and the "
-            f"error {percent(1 - good['error'] / cheap['error'])} lower. `amptorch pick` takes "
-            "one of them."
+            f"as high and the error {percent(1 - good['error'] / cheap['error'])} lower. "
+            "`amptorch pick` takes one of them."
         )
     base = findings.baseline
     if base is not None:
