@@ -2,14 +2,20 @@
 
 import csv
 import re
+import sqlite3
 import zipfile
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from ase.io import write
 
 from amptorch import cli
 from amptorch.config import Config
+from amptorch.datasets import iron_water
+from amptorch.files import read_config
 from amptorch.tuning import tune
 from amptorch.tuning.ensemble import Ensemble
 from amptorch.tuning.report.findings import Findings, HeldOut
@@ -28,8 +34,7 @@ def finished(tmp_path_factory):
     """A study of three trials with everything in it."""
     out = tmp_path_factory.mktemp("report") / "study"
     config = options(members=2, final_epochs=3, pruner="none", curve=[0.5, 1.0])
-    storage = f"journal:{out.with_name('journal')}"
-    tune(TRAIN, out, TEST, 3, config=config, storage=storage, workers=0)
+    tune(TRAIN, out, TEST, 3, config=config, workers=0)
     return out
 
 
@@ -132,6 +137,8 @@ def test_archive(finished, tmp_path):
     for name in ("report.html", "report.md", "trials.csv", "study/settings.json", "study/test.npz"):
         assert (results / name).is_file()
     assert len(list((results / "study" / "trials").iterdir())) == 3
+    with closing(sqlite3.connect(results / "study" / "study.db")) as database:
+        assert database.execute("SELECT COUNT(*) FROM trials").fetchone() == (3,)
     moved = Ensemble.load(results / "checkpoint").predict(TEST)
     assert moved["energy"] == pytest.approx(read_json(finished / "test.json")["chosen"]["energies"])
     for name in ("best", "baseline", "final-member-1"):
@@ -310,6 +317,66 @@ def test_outliers_and_what_they_make_up(tmp_path):
     found = texts(study(tmp_path, [record(0)], **after(chosen, errors(9.0))))
     # 1 - 9·25 / (10·100)
     assert "1 of 10 frames is beyond it and makes up 78 %" in found["Errors on the test frames"]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "said"),
+    [
+        ({"sampler": "random"}, "The others were drawn by chance alone"),
+        ({"startup_trials": 2}, "until 2 trials had ended, the rest by the tree-structured"),
+        ({"pruner": "none"}, "No trial was ended early"),
+        ({"objectives": ["error", "cost"]}, "Error and cost were minimised together"),
+        ({"metric": "mae"}, "the MAE of the energy in meV/atom plus 10 times the MAE"),
+        (
+            {"trial_epochs": 3, "validation": {"folds": 3}},
+            "trained for 3 epochs in each of 3 folds",
+        ),
+        ({"validation": {"folds": 3}}, "trained for 60 s, shared by 3 folds"),
+    ],
+)
+def test_the_search_is_described(tmp_path, tuning, said):
+    config = {"tuning": {"space": SPACE, **tuning}}
+    found = texts(study(tmp_path, [record(k, 20.0 + k) for k in range(3)], config))
+    assert said in found["What was searched, and how"]
+
+
+def test_what_cannot_matter_is_not_searched(tmp_path):
+    config = {"tuning": {"space": {**SPACE, "selection": "none", "optimizer": "ekf"}}}
+    text = texts(study(tmp_path, [record(0)], config))["What was searched, and how"]
+    assert "`radial`" in text
+    for name in ("functions", "lr", "weight_decay"):
+        assert f"`{name}`" not in text
+
+
+def test_commands(tmp_path):
+    call = {"train": "/data/my train.traj", "test": None, "trials": None, "seconds": 5400.0}
+    call |= {"workers": 2, "storage": "journal:/scratch/log", "begun": "2026-01-01T00:00:00+00:00"}
+    call["environment"] = {"processor": "of a kind", "cores": 2}
+    findings = study(tmp_path / "my study", [record(0)], calls=[call])
+    found = texts(findings)
+    assert (
+        "amptorch tune --train 'my train.traj' --out 'my study' --time 90min "
+        "--config configurations/tuning.yaml --storage journal:log --workers 2\n"
+    ) in found["To do it again"]
+    assert "of a kind" in found["Machine and versions"]
+    assert "2026-01-01 at 00:00:00 UTC" in found["Machine and versions"]
+
+
+def test_the_preset_of_the_documentation(tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text()
+    text = text.split("## A preset for water on iron")[1].split("\n## ")[0]
+    settings, script = (
+        re.search(f"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("yaml", "python")
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "preset.yaml").write_text(settings)
+    write("train.traj", iron_water(2))
+    exec(compile(script, "tuning.md", "exec"), {})  # our own file
+    config = Config.from_dict(read_config(tmp_path / "water-iron.yaml"))
+    assert config.optim.lr == 0.004
+    # 8 G2 for each of three elements, and G4 for six pairs; fewer where none could be seen.
+    functions = config.dataset.fp_params
+    assert all(40 < len(functions[symbol]) <= 72 for symbol in ("Fe", "H", "O"))
 
 
 def held_out(chosen, base, spread=None, n=40, seed=0):

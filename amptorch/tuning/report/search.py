@@ -45,15 +45,20 @@ def strategy(findings):
         if tuning.trial_epochs is not None
         else {"seconds": tuning.trial_seconds}
     )
-    folds = tuning.validation.folds
+    folds, timed = tuning.validation.folds, tuning.trial_epochs is None
     error = {"rmse": "RMSE", "mae": "MAE", "median": "median absolute error"}[tuning.metric]
     terms = f"the {error} of the energy in meV/atom"
     if findings.base_forces:
         terms += f" plus {tuning.force_weight:g} times the {error} of the forces in eV/Å"
     text = (
         f"Each trial trained for {each}"
-        + (f", shared by {folds} folds" if folds > 1 and tuning.trial_epochs is None else "")
-        + (" and each of its folds" if folds > 1 and tuning.trial_epochs is not None else "")
+        + (
+            ""
+            if folds == 1
+            else f", shared by {folds} folds"
+            if timed
+            else f" in each of {folds} folds"
+        )
         + f", and its error is {terms}. The first trial is the baseline, set by hand. "
         + _drawn(tuning, len(findings.records))
     )
