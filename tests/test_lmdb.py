@@ -388,7 +388,7 @@ def test_atomic_correction_in_a_file(frames, tmp_path):
     assert torch.isfinite(model(batch)[1]).all()
 
 
-@CACHES
+@pytest.mark.parametrize("cache", ["full", "partial"])
 def test_processes_can_share_a_batch(parts, cache):
     """Each evaluates some of the frames, as under torchrun."""
     dataset = get_lmdb_dataset(parts, cache, memory_budget=3e5)

@@ -27,7 +27,7 @@ KEPT_SHARDS = 2 * GROUPS
 class Pack:
     """Some frames in memory: lists of a scaled fingerprint (n, S), of atomic numbers (n,), and of
     forces (n, 3), eV/Å, or None; energies (k,), eV; `derivatives` of fingerprints that are not
-    scaled, as DerivativeBlocks or, where these cannot be, as a list of sparse matrices; or None."""
+    scaled, as DerivativeBlocks or as a list of sparse matrices; or None."""
 
     fingerprints: list
     numbers: list
@@ -85,6 +85,9 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     """
 
     cache = "no"
+    # Dense blocks are contracted several times as fast as sparse matrices, but take as long to make
+    # as ten contractions: they are for derivatives that are kept.
+    keeps = False
     # Of consecutive frames, those that are kept together; None: all are as near as any other.
     shards = None
 
@@ -201,11 +204,13 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         fingerprints, numbers, energies, forces, matrices = zip(*parts, strict=True)
         derivatives = None
         if self.forcetraining:
-            derivatives = self._kept(matrices, numbers)
+            derivatives = self._derivatives_of(matrices, numbers)
             forces = list(forces)
         return Pack(list(fingerprints), list(numbers), np.array(energies), forces, derivatives)
 
-    def _kept(self, matrices, numbers):
+    def _derivatives_of(self, matrices, numbers):
+        if not self.keeps:
+            return list(matrices)
         blocks = []
         for matrix, of_frame in zip(matrices, numbers, strict=True):
             part = blocks_from_coo(matrix, of_frame, self._kinds)
@@ -263,6 +268,7 @@ class AtomsLMDBDatasetCache(AtomsLMDBDataset):
     """
 
     cache = "full"
+    keeps = True
 
     def _prepare(self):
         self._all = self.pack(np.arange(len(self)))
@@ -280,6 +286,7 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
     """
 
     cache = "partial"
+    keeps = True
 
     def _prepare(self):
         of_shard = self.memory_budget / KEPT_SHARDS

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from amptorch.dataset.lmdb import AtomsLMDBDataset
+from amptorch.dataset.lmdb import AtomsLMDBDatasetPartialCache
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.store.described import Described, write_described
 
@@ -30,7 +30,7 @@ def lmdb_to_store(
     Raises ValueError where derivatives cannot be kept as blocks because AMPTorch v1.0 had cut small
     ones off, FileExistsError where there is a store already, and what `AtomsLMDBDataset` raises.
     """
-    dataset = AtomsLMDBDataset(lmdb_paths, forces, derivative_dtype=derivative_dtype)
+    dataset = AtomsLMDBDatasetPartialCache(lmdb_paths, forces, derivative_dtype=derivative_dtype)
     inputs = [
         {
             "path": str(file.path),

@@ -50,7 +50,8 @@ class SparseDerivatives:
         if len(g) != self.n_atoms:
             raise ValueError(
                 f"{len(g)} atoms are asked for out of a sparse matrix of {self.n_atoms}: batches "
-                "of data objects cannot be shared between processes; train in one process"
+                "of data objects cannot be shared between processes; train in one process, or take "
+                "dataset.cache 'full'"
             )
         result = self._product(g, transposed=True).reshape(-1, 3)
         return result if rows is None else result[rows]

@@ -159,7 +159,11 @@ def _sparse_tensor(layout, content):
     if layout != "torch.sparse_coo":
         raise ValueError(f"it holds a tensor of layout {layout}")
     indices, values, size = content[:3]
-    return torch.sparse_coo_tensor(indices, values, size, check_invariants=True).coalesce()
+    # Whether it is in order was not always written; where it was, the check is of that too.
+    ordered = len(content) > 3 and bool(content[3])
+    return torch.sparse_coo_tensor(
+        indices, values, size, is_coalesced=ordered, check_invariants=True
+    ).coalesce()
 
 
 def _encoded(text, encoding):

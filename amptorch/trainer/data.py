@@ -123,9 +123,10 @@ def _in_store(trainer, raw_data):
 
 def _in_lmdb(trainer):
     options = trainer.settings.dataset
-    if options.cache == "partial" and trainer.ranks.size > 1:
+    if options.cache != "full" and trainer.ranks.size > 1:
         raise ValueError(
-            "dataset.cache 'partial' is for one process; take 'full' or 'no', or make a store"
+            f"dataset.cache {options.cache!r} is for one process; take 'full', or make a store of "
+            "the files with amptorch.dataset.lmdb_store.lmdb_to_store"
         )
     defaults = DatasetConfig()
     for key in ("pca", "target_scaling", "atomic_correction"):
