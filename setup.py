@@ -9,7 +9,8 @@ VERSION = "2.0.0.dev0"
 
 DASK = ["distributed>=2024.1"]
 TUNE = ["optuna>=4"]
-TEST = ["pytest>=7", "pytest-benchmark>=5.2", "hypothesis>=6", *DASK, *TUNE]
+LMDB = ["lmdb>=1.4"]
+TEST = ["pytest>=7", "pytest-benchmark>=5.2", "hypothesis>=6", *DASK, *TUNE, *LMDB]
 PROFILING = ["py-spy>=0.3", "line_profiler>=4"]
 DOCS = ["pdoc>=14"]
 
@@ -48,6 +49,7 @@ setup(
         "docs": DOCS,
         "dask": DASK,
         "tune": TUNE,
+        "lmdb": LMDB,
         "dev": [
             *TEST,
             *PROFILING,
