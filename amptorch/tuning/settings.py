@@ -25,7 +25,10 @@ DEFAULTS = {
 }
 # Keys that the study has to set itself.
 OWN = {
-    "dataset": ("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
+    "dataset": (
+        *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
+        *("pca", "target_scaling", "atomic_correction", "weights"),
+    ),
     "optim": ("epochs", "max_seconds"),
     "cmd": ("run_dir", "identifier", "debug", "seed"),
 }
