@@ -16,7 +16,7 @@ from amptorch.uncertainty.points import (
     training_points,
 )
 
-# Of the standard deviation of an ensemble: members that agree to the last digit still err.
+# eV, or eV/Å: the distances of calibrators are positive.
 SMALLEST_SPREAD = 1e-12
 
 
@@ -118,15 +118,18 @@ class NegativeLeastLikelihoodFeatureSpace(_FeatureSpaceEstimator):
 
 
 class EnsembleSDEstimator(UncertaintyEstimator):
-    """The standard deviation of the members of an ensemble, brought to scale by conformal
-    prediction: the members agree more with each other than with the truth.
+    """The standard deviation of the members of an ensemble, brought to scale: they agree more with
+    each other than with the truth, and now and then by chance.
 
     ensemble : `Ensemble`, or what makes one (trained trainers, or checkpoint folders). For the
-        standard deviation itself see `Ensemble.predict`.
+        standard deviation s itself see `Ensemble.predict`; here σ = s1 + s2 s by maximum likelihood
+        (G. Palmer et al., npj Comput. Mater. 8, 115, 2022), where s of a force is the root of the
+        sum over its components; quantile : as of `NegativeLeastLikelihoodEstimator`
     """
 
-    def __init__(self, ensemble):
+    def __init__(self, ensemble, quantile="calibrated"):
         super().__init__(ensemble if isinstance(ensemble, Ensemble) else Ensemble(ensemble))
+        self.quantile = quantile
 
     @classmethod
     def train(cls, config, n_members=5, bootstrap=True):
@@ -134,7 +137,7 @@ class EnsembleSDEstimator(UncertaintyEstimator):
         return cls(train_ensemble(config, n_members, bootstrap))
 
     def calibrator(self):
-        return ConformalPrediction()
+        return NegativeLeastLikelihoodEstimator(self.quantile)
 
     def evaluated(self, potential, batch):
         energy, forces, energy_spread, forces_spread = potential.spread(batch)
