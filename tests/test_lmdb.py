@@ -24,7 +24,7 @@ from amptorch.dataset_lmdb import (
     PartialCacheSampler,
     get_lmdb_dataset,
 )
-from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.model import BPNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
 from amptorch.preprocessing.sparse import SparseDerivatives, blocks_from_coo
@@ -456,6 +456,20 @@ def test_the_command_line_trains_on_lmdb_files(parts, tmp_path):
     result = CliRunner().invoke(app, ["train", str(tmp_path / "config.json")])
     assert result.exit_code == 0, result.output
     assert "checkpoint:" in result.output
+
+
+def test_a_descriptor_set_in_a_file(frames, tmp_path):
+    functions = GaussianDescriptorSet(["Cu", "O"], cutoff=4.5)
+    functions.batch_add_descriptors(2, [0.5, 12.0], [0.0, 0.0], None)
+    functions.add_g5("Cu", "O", "O", eta=0.1)
+    path = tmp_path / "set.lmdb"
+    options = config(None, ".", dataset__fp_params=functions, dataset__elements=["Cu", "O"])
+    write_lmdb(frames, path, options, verbose=False)
+    assert LMDBFile(path).descriptor_setup[1] == functions
+    trainer = trained([path], tmp_path, dataset__cache="full")
+    again = AtomsTrainer()
+    again.load_pretrained(trainer.cp_dir)
+    assert again.predict(frames)["energy"] == trainer.predict(frames)["energy"]
 
 
 # --- what is refused ---

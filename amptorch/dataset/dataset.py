@@ -75,7 +75,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
         self.elements = list(self.descriptor.elements)
-        self.input_dim = self.descriptor.n_features if pca is None else pca["num_pc"]
+        self.input_dim = None
         self.forcetraining = forcetraining
         self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
         self.cores = cores
@@ -132,6 +132,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.forces = None
         if self.forcetraining:
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
+        self.input_dim = self.fingerprint.shape[1]
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
         return self.data_list
 

@@ -108,7 +108,6 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self.elements = first.elements
         self.descriptor_setup = first.descriptor_setup
         self.descriptor = construct_descriptor(first.descriptor_setup)
-        self.input_dim = self.descriptor.n_features
         self._check_files()
         self.lengths = [len(file) for file in self.files]
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)))
@@ -119,6 +118,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self.derivative_dtype = np.dtype(derivative_dtype)
         self.feature_scaler = feature_scaler or first.feature_scaler
         self.target_scaler = target_scaler or first.target_scaler
+        self.input_dim = self.feature_scaler.width(self.descriptor.n_features)
         self.memory_budget = memory_budget
         self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)

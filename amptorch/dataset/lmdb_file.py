@@ -160,8 +160,8 @@ def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, ve
     options, forces = settings.dataset, settings.model.get_forces
     if options.pca is not None:
         raise ValueError("dataset.pca: LMDB files hold fingerprints that are not reduced")
-    if options.fp_params is None or hasattr(options.fp_params, "descriptor_setup"):
-        raise ValueError("dataset.fp_params of an LMDB file must be a dictionary")
+    if options.fp_params is None:
+        raise ValueError(f"config needs dataset.fp_params for fp_scheme {options.fp_scheme!r}")
     images = read_images(images)
     frames = Frames.from_atoms(images, options.elements, energies=True, forces=forces)
     elements = options.elements

@@ -58,7 +58,6 @@ class StoreDataset(torch.utils.data.Dataset):
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
         self.elements = list(self.descriptor.elements)
-        self.input_dim = self.descriptor.n_features if pca is None else pca["num_pc"]
         self.forcetraining = forcetraining
         self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
         self.derivative_kind = derivatives if forcetraining else None
@@ -75,6 +74,7 @@ class StoreDataset(torch.utils.data.Dataset):
             self.feature_scaler = FeatureScaler.fitted(
                 self._chunks, self.scaling, forcetraining, pca
             )
+        self.input_dim = self.feature_scaler.width(self.descriptor.n_features)
         self.target_scaler = target_scaler
         if target_scaler is None:
             self.target_scaler = TargetScaler.fitted(

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
+from scipy.sparse import block_diag, coo_array
 
 from amptorch.checks import pca as checked_setting
-from amptorch.preprocessing.sparse import sparse_block_diag
 from amptorch.preprocessing.statistics import Covariance
 
 # In place of an element, where all atoms have the same components.
@@ -102,8 +102,16 @@ class PCAReducer:
     def reduce_primes(self, fprimes, numbers):
         """Vᵀ J (n·num_pc, 3n), sparse, of a sparse J (n·n_features, 3n) of atoms `numbers`."""
         kinds = [int(number) if self.elementwise else ALL for number in numbers]
-        projections = [self.components[kind][1].T.to(fprimes.dtype).to_sparse() for kind in kinds]
-        return torch.sparse.mm(sparse_block_diag(projections), fprimes).coalesce()
+        projections = block_diag([self.components[kind][1].T.numpy() for kind in kinds], "csr")
+        matrix = fprimes.coalesce()
+        indices, values = matrix.indices().numpy(), matrix.values().numpy()
+        reduced = (projections @ coo_array((values, indices), matrix.shape)).tocoo()
+        return torch.sparse_coo_tensor(
+            np.stack([reduced.row, reduced.col]),
+            torch.from_numpy(reduced.data).to(fprimes.dtype),
+            reduced.shape,
+            check_invariants=False,
+        ).coalesce()
 
     def reduce(self, data_list):
         """Replace `fingerprint` (and `fprimes`) of the data objects in place; returns the list."""

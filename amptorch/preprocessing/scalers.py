@@ -134,6 +134,10 @@ class FeatureScaler:
         known = not self.elementwise or int(number) in self.scales
         return known and (self.pca is None or self.pca.knows(number))
 
+    def width(self, n_features):
+        """Of what `transform_rows` makes of `n_features`."""
+        return n_features if self.pca is None else self.pca.num_pc
+
     def slope_and_offset(self):
         """(slope, intercept), each (n_elements, n_features): y = x·slope[k] + intercept[k] for the
         atoms of the k-th element in `unique`; a single row where the scaler is not elementwise."""

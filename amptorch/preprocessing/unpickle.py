@@ -16,6 +16,7 @@ from pathlib import PurePath
 import numpy as np
 import torch
 
+from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 from amptorch.preprocessing.data import Data
 from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
 
@@ -68,6 +69,8 @@ class _Unpickler(pickle.Unpickler):
             return lambda *args: function(*args)
         if (module, name) in RECORDS:
             return type(name, (RECORDS[module, name],), {})
+        if module.startswith("amptorch.descriptor.") and name == "GaussianDescriptorSet":
+            return type(name, (_DescriptorSetRecord,), {})
         if (module, name) in TYPES:
             return TYPES[module, name]
         if module.split(".")[:2] in (["torch", "nn"], ["torch", "optim"]):
@@ -124,6 +127,12 @@ class _FeatureScalerRecord(_Record):
 class _TargetScalerRecord(_Record):
     def rebuilt(self):
         return TargetScaler.from_state(self.state)
+
+
+class _DescriptorSetRecord(_Record):
+    def rebuilt(self):
+        keys = ("elements", "cutoff", "cutoff_params", "descriptor_setup")
+        return GaussianDescriptorSet.from_setup(**{key: self.state[key] for key in keys})
 
 
 class _DataRecord(_Record):

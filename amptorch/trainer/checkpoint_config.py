@@ -3,8 +3,6 @@
 import warnings
 from dataclasses import fields, replace
 
-import numpy as np
-
 from amptorch.config import SECTIONS, Config, OptimConfig, to_json
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 
@@ -39,7 +37,7 @@ def config_from_json(config):
     config = _sections(config)
     params = config["dataset"].get("fp_params")
     if isinstance(params, dict) and DESCRIPTOR_SET in params:
-        config["dataset"]["fp_params"] = _descriptor_set(**params[DESCRIPTOR_SET])
+        config["dataset"]["fp_params"] = GaussianDescriptorSet.from_setup(**params[DESCRIPTOR_SET])
     return _checked(config)
 
 
@@ -84,23 +82,3 @@ def _checked(config):
     if not Config.from_dict(config).dataset.elements:
         raise ValueError("it has no dataset.elements")
     return config
-
-
-def _descriptor_set(elements, cutoff, cutoff_params, descriptor_setup):
-    result = GaussianDescriptorSet(elements, cutoff, cutoff_params)
-    symbols = {number: symbol for symbol, number in result.numbers.items()}
-    for symbol, rows in descriptor_setup.items():
-        for kind, first, second, reach, *parameters in np.asarray(rows, dtype=np.float64).tolist():
-            neighbors = [symbols[number] for number in (first, second) if number]
-            if kind in (2, 4):
-                # The set keeps the eta of these divided by the cutoff squared.
-                parameters[0] *= reach**2
-            add = getattr(result, f"add_g{kind:.0f}")
-            add(symbol, *neighbors, *_used(kind, parameters), cutoff=reach, update=False)
-    result.update()
-    return result
-
-
-def _used(kind, parameters):
-    """A row has three parameters, of which G1 has none, G2 two, and G3 one."""
-    return parameters[: {1: 0, 2: 2, 3: 1}.get(kind, 3)]

@@ -130,7 +130,7 @@ def _in_lmdb(trainer):
         )
     defaults = DatasetConfig()
     for key in ("pca", "target_scaling", "atomic_correction"):
-        if getattr(options, key) != getattr(defaults, key):
+        if not trainer.pretrained and getattr(options, key) != getattr(defaults, key):
             raise ValueError(
                 f"dataset.{key} is not for LMDB files, whose entries are scaled already; leave it "
                 "out, or train on dataset.raw_data or dataset.store"

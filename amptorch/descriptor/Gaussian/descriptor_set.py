@@ -55,6 +55,25 @@ class GaussianDescriptorSet:
         if default_interactions:
             self.process_combinatorial_Gs({"default": {"cutoff": cutoff, **DEFAULT_INTERACTIONS}})
 
+    @classmethod
+    def from_setup(cls, elements, cutoff, cutoff_params, descriptor_setup):
+        """The set with this `descriptor_setup`, {symbol: (n, 7) table}.
+
+        Raises ValueError, KeyError or TypeError where it is no such table.
+        """
+        result = cls(elements, cutoff, cutoff_params)
+        symbols = {number: symbol for symbol, number in result.numbers.items()}
+        for symbol, rows in descriptor_setup.items():
+            for kind, *pair, reach, eta, second, third in np.asarray(rows, np.float64).tolist():
+                name = f"G{kind:.0f}"
+                neighbors = [symbols[number] for number in pair if number]
+                # The set divides the eta of these by the cutoff squared.
+                eta *= reach**2 if name in ETA_IN_RC2 else 1.0
+                values = (eta, second, third)[: len(PARAMETERS[name])]
+                result._add(name, symbol, neighbors, values, reach, update=False)
+        result.update()
+        return result
+
     def add_g1(self, element_i, element_j, cutoff=None, update=True):
         """Add G1 of the neighbours `element_j` of atoms `element_i`."""
         self._add("G1", element_i, [element_j], (), cutoff, update)
