@@ -36,6 +36,23 @@ def test_the_baseline_is_a_configuration_that_trains():
     assert (checked.model.num_layers, checked.model.num_nodes) == (2, 50)
 
 
+def test_the_other_start_is_the_kalman_filter_where_the_space_has_it():
+    baseline, other = Space().starts()
+    assert baseline == Space().baseline()
+    assert (other["optimizer"], other["width"], other["batch_size"]) == ("ekf", 20, 16)
+    assert not {"lr", "schedule", "batchnorm", "weight_decay"} & set(other)
+    config = configuration(
+        other,
+        {"model": {}, "optim": {}, "dataset": {}, "cmd": {}},
+        {"cutoff": 6.0, "default": [{"type": "G1", "element": "O"}]},
+        {"seconds": 3.0},
+        seed=1,
+    )
+    assert Config.from_dict(config).optim.lr == 1.0
+    del other["optimizer"]
+    assert len(Space({**other, "optimizer": "adam"}).starts()) == 1
+
+
 def test_ranges_are_fixed_and_narrowed():
     space = Space({"cutoff": 6, "lr": {"low": 2e-3}, "activation": ["silu", "Tanh"], "width": [8]})
     assert space.domains["cutoff"] == Choice((6.0,))

@@ -25,7 +25,14 @@ from tests.small_frames import FP_PARAMS, labelled, mixed_frames
 
 FRAMES = mixed_frames(28)
 TRAIN, TEST = FRAMES[:24], FRAMES[24:]
-SPACE = {"layers": 1, "width": [4, 6], "lr": [4e-3, 6e-3], "activation": "Tanh", "batch_size": 8}
+SPACE = {
+    "layers": 1,
+    "width": [4, 6],
+    "activation": "Tanh",
+    "optimizer": "adam",
+    "lr": [4e-3, 6e-3],
+    "batch_size": 8,
+}
 
 
 def options(space=None, dataset=None, **tuning):

@@ -85,10 +85,11 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     tuned = tune(**{**call, "workers": 0})
     records = read_records(out)
     assert [r["state"] for r in records] == ["interrupted", "complete", "complete"]
-    # The trial that was cut off, the baseline, was run again.
-    assert records[0]["params"].items() <= records[1]["params"].items()
-    assert records[1]["params"]["lr"] == 4e-3
-    assert records[1]["params"]["averaging"] == "none"
+    # The trial that was cut off, the baseline, was run again, behind what stood in line already.
+    assert records[0]["params"].items() <= records[2]["params"].items()
+    assert records[2]["params"]["lr"] == 4e-3
+    assert records[1]["params"]["averaging"] == "ema"
+    assert records[2]["params"]["averaging"] == "none"
     assert len(tuned.study.trials) == 3
 
 

@@ -96,7 +96,8 @@ def tune(
         problem = load_problem(out)
         problem.cache.begin(about["elements"], about["cutoff"])
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(problem.space.baseline(), user_attrs={"baseline": True})
+            for start in problem.space.starts():
+                study.enqueue_trial(start)
         call = {"train": train, "test": test, "trials": trials, "seconds": seconds}
         note_call(out, {**call, "workers": workers, "storage": storage and public_url(storage)})
         lost = fail_trials_of(study, out, gone, "its process was killed", again=True)

@@ -153,12 +153,9 @@ def configuration(params, base, fp_params, budget, seed):
     if params.get("early_stopping"):
         cmd["early_stopping"] = True
         cmd["early_stopping_patience"] = params["early_stopping"]
-    optimizer = params.get("optimizer")
-    if optimizer in ("lbfgs", "ekf"):
+    if params.get("optimizer") in ("lbfgs", "ekf"):
         # Both know the length of their steps.
         optim["lr"] = 1.0
-    if optimizer == "ekf":
-        optim["optimizer_args"] = {"decoupled": True}
     cosine = params.get("schedule") == "cosine"
     if "epochs" in budget:
         optim["epochs"] = budget["epochs"]

@@ -245,15 +245,22 @@ PARAMETERS = (
         "model.activation",
         among=("Tanh", "SiLU", "Softplus", "GELU", "ELU", "Sigmoid", "ReLU"),
     ),
-    _choice("batchnorm", (False, True), False, "batch normalisation", "model.batchnorm"),
     # (d) the training
     _choice(
         "optimizer",
-        ("adam", "adamw"),
+        ("adam", "adamw", "ekf"),
         "adam",
         "optimiser",
         "optim.optimizer",
         among=("adam", "adamw", "lbfgs", "ekf"),
+    ),
+    _choice(
+        "batchnorm",
+        (False, True),
+        False,
+        "batch normalisation, which the Kalman filter has no place for",
+        "model.batchnorm",
+        when=GRADIENT,
     ),
     _number(
         "lr",
@@ -328,6 +335,17 @@ PARAMETERS = (
     ),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+# What the trials after the baseline begin with, where it differs from that: the extended Kalman
+# filter, which takes small networks and larger batches, on functions by a published recipe.
+OTHER_STARTS = (
+    {
+        "optimizer": "ekf",
+        "width": 20,
+        "batch_size": 16,
+        "averaging": "ema",
+        "radial_recipe": "imbalzano-shifted",
+    },
+)
 OF_FORCES = ("force_coefficient", "force_fraction")
 
 
@@ -385,7 +403,22 @@ class Space:
 
     def baseline(self):
         """The documented start, or what is nearest to it in this space."""
-        return self._filled(lambda name, domain: domain.nearest(BY_NAME[name].start))
+        return self._start({})
+
+    def starts(self):
+        """The baseline, and other starts that are known to be good, as near as this space has them:
+        [{name: value}], each once."""
+        starts = []
+        for changes in ({}, *OTHER_STARTS):
+            start = self._start(changes)
+            if start not in starts:
+                starts.append(start)
+        return starts
+
+    def _start(self, changes):
+        return self._filled(
+            lambda name, domain: domain.nearest(changes.get(name, BY_NAME[name].start))
+        )
 
     def largest_cutoff(self):
         """Å, or None where the configuration fixes the functions."""
