@@ -90,7 +90,7 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
     assert [int(row["number"]) for row in rows] == [record["number"] for record in records]
     for row, record in zip(rows, records, strict=True):
         assert float(row["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
-        assert float(row["lr"]) == record["params"]["lr"]
+        assert int(row["width"]) == record["params"]["width"]
 
 
 def test_predictions_that_are_kept(finished):

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from amptorch.profiling.environment import environment
+from amptorch.tuning.prepare import FLATTERS
 from amptorch.tuning.report.parts import (
     Code,
     Section,
@@ -18,6 +19,8 @@ from amptorch.tuning.report.parts import (
 # Of `environment`, what is said of every machine; the rest is versions.
 LEFT_OUT = ("date", "load at the start", "threads of torch")
 CONFIGURATIONS = "configurations"
+FLATTERED = ": frames drawn at random, as here, flatter; `method: blocked` would not."
+NOT_FLATTERED = ", so that frames drawn at random would have flattered."
 
 
 def validation(findings):
@@ -26,34 +29,24 @@ def validation(findings):
     fold = about["folds"][0]
     trained, validated = len(fold["train"]), len(fold["validate"])
     sentence = tuning.validation.describe().replace("%", " %")
+    in_each = "In each fold about " if tuning.validation.folds > 1 else ""
+    correlated = about["correlation"] > FLATTERS
+    random = tuning.validation.method == "random"
     lines = [
-        f"{sentence[0].upper()}{sentence[1:]}. "
-        + (
-            f"{counted(trained, 'frame')} to train on and {validated} to validate on"
-            if tuning.validation.folds == 1
-            else f"In each fold about {counted(trained, 'frame')} to train on and {validated} to "
-            "validate on"
-        )
-        + f". Energies of consecutive frames correlate with {signed(about['correlation'])}"
-        + (
-            ", so that frames drawn at random would have flattered."
-            if about["correlation"] > 0.3 and tuning.validation.method == "blocked"
-            else ": frames drawn at random flatter here; `method: blocked` would not."
-            if about["correlation"] > 0.3
-            else "."
-        ),
-        "Scalers and symmetry functions of the trials were fitted to the frames that are "
-        "trained on, "
-        "alone. Trials were compared by their errors on the validation frames; the smallest of "
+        f"{sentence[0].upper()}{sentence[1:]}. {in_each}{counted(trained, 'frame')} to train "
+        f"on and {validated} to validate on. Energies of consecutive frames correlate with "
+        f"{signed(about['correlation'])}"
+        + ("." if not correlated else FLATTERED if random else NOT_FLATTERED),
+        "Scalers and symmetry functions of the trials were fitted to the frames that are trained "
+        "on, alone. Trials were compared by their errors on the validation frames; the smallest of "
         "many is too good by the luck of the draw.",
     ]
     if findings.plan is not None:
         names = list(findings.plan["trainings"])
         lines.append(
             f"The {counted(len(names) - 1, 'best trial')} and the baseline were then trained on "
-            "all "
-            f"{about['frames']} training frames, for {budget_words(findings.plan['budget'])} each; "
-            "these trainings were not validated, and nothing was chosen among them."
+            f"all {about['frames']} training frames, for {budget_words(findings.plan['budget'])} "
+            "each; these trainings were not validated, and nothing was chosen among them."
         )
         failed = [n for n, result in findings.results.items() if "failed" in result]
         if failed:
@@ -68,12 +61,11 @@ def _test_words(findings):
         n = findings.test["chosen"]["frames"]
         when = f", on {_moment(findings.test['opened'])}," if "opened" in findings.test else ""
         return (
-            f"The {counted(n, 'test frame')} were opened once{when} after every decision and every "
-            "training, for the chosen model and the baseline. Before that they were only "
-            "checked to "
-            "be usable (elements; whether energies and forces are there). What came out is in "
-            "`test.json`, from which it is read ever since; a study that was tested searches no "
-            "more."
+            f"The {counted(n, 'test frame')} were opened once{when} after every decision and "
+            "every training, for the chosen model and the baseline. Before that they were only "
+            "checked to be usable (elements; whether energies and forces are there). What came "
+            "out is in `test.json`, from which it is read ever since; a study that was tested "
+            "searches no more."
         )
     if any(call["test"] for call in findings.calls):
         return "The test frames were not opened yet."
@@ -124,8 +116,7 @@ def again(findings):
     note = (
         "The search, this report, the choice of another trial, the training of the best trial's "
         "configuration, and predictions. The same search on another machine, or with other "
-        "workers, "
-        "draws other trials: what a minute of training gives depends on the machine."
+        "workers, draws other trials: what a minute of training gives depends on the machine."
     )
     return Section("To do it again", [Text(note), Code("\n".join(lines))])
 

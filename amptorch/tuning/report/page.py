@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from amptorch.profiling.plots import as_svg
 from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.picking import train_config
-from amptorch.tuning.report import conduct, held_out, results, search
+from amptorch.tuning.report import conduct, held_out, mattered, results, search
 from amptorch.tuning.report.archive import trial_table, write_results
 from amptorch.tuning.report.findings import Findings
 
@@ -60,7 +60,7 @@ def sections_of(findings):
         *held_out.held_out(findings),
         results.learning_curve(findings),
         search.strategy(findings),
-        search.mattered(findings),
+        mattered.mattered(findings),
         search.course(findings),
         search.cost(findings),
         search.lost(findings),

@@ -220,9 +220,8 @@ def _outlier_words(findings, errors):
     share = 1 - usual["frames"] * usual["energy"]["rmse"] ** 2 / total if total else 0.0
     return text + (
         f"{n} of {counted(errors['frames'], 'frame')} {'is' if n == 1 else 'are'} beyond it and "
-        f"{'makes' if n == 1 else 'make'} up {percent(share)} of the sum of squared energy "
-        "errors of "
-        "the first row."
+        f"{'makes' if n == 1 else 'make'} up {percent(share)} of the sum of squared energy errors "
+        "of the first row."
     )
 
 
@@ -247,8 +246,7 @@ def learning_curve(findings):
     blocks = [
         Text(
             "The configuration of the best trial, with its symmetry functions, trained anew on "
-            "fewer "
-            f"frames: {each}. Errors on the {counted(frames, 'validation frame')}"
+            f"fewer frames: {each}. Errors on the {counted(frames, 'validation frame')}"
             + (" of the first fold" if findings.tuning.validation.folds > 1 else "")
             + ", none of which is trained on."
         )

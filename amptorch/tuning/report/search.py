@@ -4,21 +4,19 @@ import re
 from collections import Counter
 
 from amptorch.tuning.report import plots
-from amptorch.tuning.report.importance import ENOUGH, SHUFFLES, Forest, importances, levels, shown
+from amptorch.tuning.report.importance import shown
 from amptorch.tuning.report.parts import (
     Picture,
     Section,
     Table,
     Text,
     budget_words,
-    compared,
     counted,
     duration,
-    listed,
     number,
     percent,
 )
-from amptorch.tuning.space import BY_NAME, Choice
+from amptorch.tuning.space import Choice
 from amptorch.tuning.training import RUNGS
 
 SAMPLERS = {
@@ -29,11 +27,6 @@ SAMPLERS = {
     "nsga2": "NSGA-II",
 }
 PRUNERS = {"hyperband": "Hyperband", "asha": "successive halving", "median": "the median of others"}
-# R² of the forest, on trials it has not seen, from which on its numbers are given.
-TRUSTED = 0.2
-# Parameters whose levels are shown: those that stand out, and at least so many.
-SHOWN = 6
-TITLE = "What mattered, and by how much"
 STATES = {"pruned": "ended early"}
 
 
@@ -50,16 +43,13 @@ def strategy(findings):
     terms = f"the {error} of the energy in meV/atom"
     if findings.base_forces:
         terms += f" plus {tuning.force_weight:g} times the {error} of the forces in eV/Å"
+    if folds > 1:
+        each += f", shared by {folds} folds" if timed else f" in each of {folds} folds"
+    others = len(space.starts()) - 1
     text = (
-        f"Each trial trained for {each}"
-        + (
-            ""
-            if folds == 1
-            else f", shared by {folds} folds"
-            if timed
-            else f" in each of {folds} folds"
-        )
-        + f", and its error is {terms}. The first trial is the baseline, set by hand. "
+        f"Each trial trained for {each}, and its error is {terms}. The first trial is the "
+        "baseline, set by hand"
+        + (f", with {counted(others, 'other start')} after it. " if others else ". ")
         + _drawn(tuning, len(findings.records))
     )
     blocks = [Text(text)]
@@ -73,8 +63,7 @@ def strategy(findings):
         blocks.append(
             Text(
                 f"At up to {RUNGS - 1} points of its training a trial told its error, and was "
-                "ended "
-                f"where it was behind ({PRUNERS[tuning.pruner]})."
+                f"ended where it was behind ({PRUNERS[tuning.pruner]})."
             )
         )
     lines = [["parameter", "searched", "baseline", "best trial"]]
@@ -108,157 +97,6 @@ def _range(domain):
     if domain.step is not None:
         text += f" in steps of {shown(domain.step)}"
     return text + (" (logarithmic)" if domain.log else "")
-
-
-def mattered(findings):
-    """Importance of the parameters, and what each of their values gave."""
-    complete, space = findings.complete, findings.space
-    if not complete:
-        return None
-    blocks = [Text(text) for text in _changes(findings)]
-    found = importances(complete, space, findings.tuning.seed)
-    if not found:
-        text = (
-            f"{counted(len(complete), 'completed trial')}, fewer than {ENOUGH}, say nothing about "
-            "how important each parameter is; `trials.csv` has what each of them gave."
-        )
-        return Section(TITLE, [*blocks, Text(text)])
-    forest = Forest(complete, space, findings.tuning.seed)
-    trusted = forest.score is not None and forest.score >= TRUSTED
-    standing = sum(importance.stands_out for importance in found)
-    names = [importance.name for importance in found[: max(SHOWN, standing)]]
-    table = {
-        name: levels(name, findings.records, space, forest if trusted else None) for name in names
-    }
-    blocks += [*_importance_blocks(found, len(complete)), Text(_forest_words(forest, trusted))]
-    blocks += [*_level_words(found, table, trusted), _level_table(table, trusted)]
-    varied = [n for n in names if len({str(r["params"].get(n)) for r in complete}) > 1]
-    if varied:
-        caption = "Errors of the completed trials over the values of parameters."
-        blocks.append(Picture("parameters", plots.slices(findings, varied), caption))
-    return Section(TITLE, blocks)
-
-
-def _changes(findings):
-    best, base = findings.best, findings.baseline
-    if base is None:
-        return [
-            "The trial of the baseline gave no error, so that there is no way from it to the best."
-        ]
-    if best["number"] == base["number"]:
-        return [
-            f"None of {counted(len(findings.complete), 'completed trial')} is better than the "
-            "baseline."
-        ]
-    old, new = base["params"], best["params"]
-    changed = [
-        f"`{name}` {_value(old, name)} → {_value(new, name)}"
-        for name in findings.space.domains
-        if old.get(name) != new.get(name)
-    ]
-    text = (
-        f"From the baseline (trial {base['number']}) to the best trial ({best['number']}) the "
-        "error "
-        f"went from {number(base['error'])} to {number(best['error'])} meV/atom"
-    )
-    if not changed:
-        return [text + ", with the same parameters: the difference is chance."]
-    return [text + ". What differs: " + "; ".join(changed) + "."]
-
-
-def _value(params, name):
-    return shown(params[name]) if name in params else "–"
-
-
-def _importance_blocks(found, n):
-    standing = [importance for importance in found if importance.stands_out]
-    if standing:
-        names = [f"`{i.name}` ({percent(i.share)})" for i in standing]
-        text = (
-            "What sets the best tenth of the trials apart from the others (share of all "
-            "importance): "
-            + listed(names)
-            + f". These exceed what shuffled errors give in 95 of {SHUFFLES} cases; the other "
-            f"{counted(len(found) - len(standing), 'parameter')} "
-            f"{'does' if len(found) - len(standing) == 1 else 'do'} not."
-        )
-        if len(standing) == len(found):
-            text = text.partition("; the other")[0] + "."
-    else:
-        text = (
-            "No parameter sets the best tenth of the trials apart from the others more than "
-            "shuffled "
-            f"errors would in 5 of {SHUFFLES} cases: these trials do not tell which matters."
-        )
-    text += (
-        f" Of {len(found)} parameters, one in twenty would pass that by chance. By PED-ANOVA, from "
-        f"{counted(n, 'completed trial')}; those that were ended early are not in it."
-    )
-    if not standing:
-        return [Text(text)]
-    return [
-        Text(text),
-        Picture("importance", plots.importance_bars(found), "Importance (PED-ANOVA)."),
-    ]
-
-
-def _forest_words(forest, trusted):
-    text = (
-        f"A random forest of the completed trials explains {percent(max(forest.score, 0.0))} of "
-        "the "
-        "variance of log(error) in trials that it has not seen. "
-    )
-    if trusted:
-        return text + (
-            "What it says of one parameter with everything else as in the trials is the last "
-            "column "
-            "of the table; the median is over trials that differ in other parameters too."
-        )
-    return text + (
-        "That is too little to say what one parameter does with everything else the same; the "
-        "medians are over trials that differ in other parameters too."
-    )
-
-
-def _level_words(found, table, trusted):
-    """Sentences about parameters that stand out: their best and worst level."""
-    lines = []
-    for importance in found:
-        if not importance.stands_out:
-            continue
-        known = [
-            (level.predicted if trusted else level.median, level)
-            for level in table[importance.name]
-            if level.median is not None
-        ]
-        if len(known) < 2:
-            continue
-        (low, best), (high, worst) = min(known, key=lambda k: k[0]), max(known, key=lambda k: k[0])
-        if high < 1.01 * low:
-            continue
-        what = "expected with everything else the same" if trusted else "the median of its trials"
-        lines.append(
-            f"`{importance.name}` ({BY_NAME[importance.name].meaning}): best with {best.label}, an "
-            f"error of {number(low)} meV/atom {what}; with {worst.label} it is {number(high)}, "
-            f"{compared(high, low)} that."
-        )
-    return [Text(line) for line in lines]
-
-
-def _level_table(table, trusted):
-    header = ["parameter", "value", "trials", "completed", "median error", "best error"]
-    lines = [header + (["all else the same"] if trusted else [])]
-    for name, rows in table.items():
-        for k, level in enumerate(rows):
-            cells = [
-                f"`{name}`" if k == 0 else "",
-                level.label,
-                str(level.trials),
-                str(level.complete),
-            ]
-            cells += [number(level.median), number(level.best)]
-            lines.append(cells + ([number(level.predicted)] if trusted else []))
-    return Table(lines, "Errors in meV/atom, as they were minimised.")
 
 
 def course(findings):
@@ -310,11 +148,9 @@ def cost(findings):
     else:
         text = (
             f"{counted(len(front), 'trial')} of {len(findings.complete)} are such that none is "
-            "both "
-            f"more accurate and cheaper. From the cheapest ({cheap['number']}) to the most "
-            "accurate "
-            f"({good['number']}) the cost is {number(good['cost'] / cheap['cost'], 2)} times "
-            f"as high and the error {percent(1 - good['error'] / cheap['error'])} lower. "
+            f"both more accurate and cheaper. From the cheapest ({cheap['number']}) to the most "
+            f"accurate ({good['number']}) the cost is {number(good['cost'] / cheap['cost'], 2)} "
+            f"times as high and the error {percent(1 - good['error'] / cheap['error'])} lower. "
             "`amptorch pick` takes one of them."
         )
     base = findings.baseline
@@ -356,8 +192,7 @@ def lost(findings):
         blocks.append(
             Text(
                 f"Trials that were ended early had used {percent(sum(ended) / len(ended))} of "
-                "their "
-                "budget on average."
+                "their budget on average."
             )
         )
     return Section("Trials without a result", blocks)
