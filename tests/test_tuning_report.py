@@ -119,7 +119,7 @@ def test_learning_curve(finished):
     # Without test frames, its last point is what is shown.
     findings.test = None
     held = findings.predictions
-    assert held.kind == "validation"
+    assert (held.kind, held.label("chosen")) == ("validation", "configuration")
     error = np.sqrt(np.mean(held.energy_errors("chosen") ** 2))
     assert error == pytest.approx(findings.curve[1]["errors"]["energy"]["rmse"])
     assert "had a say" in texts(findings)["Parity"]
@@ -317,6 +317,37 @@ def test_outliers_and_what_they_make_up(tmp_path):
     found = texts(study(tmp_path, [record(0)], **after(chosen, errors(9.0))))
     # 1 - 9·25 / (10·100)
     assert "1 of 10 frames is beyond it and makes up 78 %" in found["Errors on the test frames"]
+
+
+def test_nothing_trained_for_longer(tmp_path):
+    config = {"tuning": {"space": SPACE, "members": 0}}
+    assert (
+        "No trial was trained for longer" in texts(study(tmp_path, [record(0)], config))["In short"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (errors(4.0, 0.4), "More frames of the same kind would likely help further"),
+        (errors(4.0, 0.5), "would likely help, though not with all of it"),
+        (errors(9.0, 0.6), "more frames of the same kind do not help"),
+        (None, "With 30 frames the training failed: ValueError: no."),
+    ],
+)
+def test_what_the_learning_curve_says(tmp_path, last, said):
+    points = {"curve-10": errors(9.0), "curve-15": errors(8.0, 0.5), "curve-30": last}
+    files = after(errors(4.0), errors(5.0))
+    files["final/plan"] |= {"curve": dict.fromkeys(points), "curve_budget": {"seconds": 90.0}}
+    for name, result in points.items():
+        outcome = (
+            {"failed": "ValueError: no"} if result is None else {"errors": result, "epochs": 7}
+        )
+        point = {"name": name, "frames": int(name[6:]), "seconds": 1.0, **outcome}
+        files[f"final/{name}/result"] = point
+    text = texts(study(tmp_path, [record(0)], **files))["Learning curve"]
+    assert said in text
+    assert "90 s each, however many frames there are" in text
 
 
 @pytest.mark.parametrize(

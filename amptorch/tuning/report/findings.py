@@ -144,6 +144,11 @@ class HeldOut:
         self.forces = arrays.get("forces")
         self.atom_frames = np.repeat(np.arange(len(self.counts)), self.counts)
 
+    def label(self, name):
+        """The model's name for people: on validation frames it is not the chosen one that predicts,
+        for that one has been trained on them."""
+        return name if self.kind == "test" else "configuration"
+
     def energy_errors(self, name):
         """(F,), meV/atom."""
         return 1000 * (self.arrays[f"{name}_energies"] - self.energies)

@@ -65,7 +65,7 @@ def _elements(findings):
     if findings.test is not None:
         models = {n: findings.test[n] for n in ("chosen", BASELINE) if n in findings.test}
     else:
-        models = {"chosen": findings.curve[-1]["errors"]}
+        models = {findings.predictions.label("chosen"): findings.curve[-1]["errors"]}
     if not all("forces_by_element" in result for result in models.values()):
         return None
     held = findings.predictions
@@ -109,8 +109,10 @@ def _energy_range(held, above):
     forces = {name: held.frame_force_errors(name) for name in held.models}
     with_forces = held.forces is not None
     header = ["energy (eV/atom)", "frames"]
-    header += [f"{name}, energy RMSE (meV/atom)" for name in held.models]
-    header += [f"{name}, force RMSE (eV/Å)" for name in held.models] if with_forces else []
+    header += [f"{held.label(name)}, energy RMSE (meV/atom)" for name in held.models]
+    header += (
+        [f"{held.label(name)}, force RMSE (eV/Å)" for name in held.models] if with_forces else []
+    )
     lines, rmse = [header], []
     for k, group in enumerate(groups):
         if not len(group):
@@ -128,9 +130,7 @@ def _energy_range(held, above):
                 for name in held.models
             ]
         lines.append([label, str(len(group)), *map(number, cells)])
-    blocks = [
-        Table(lines, "Equal numbers of frames in each row, the outliers in one of their own.")
-    ]
+    blocks = [Table(lines, "About as many frames in each row, outliers in one of their own.")]
     text = _trend(held)
     blocks += [Text(text)] if text else []
     caption = "Error of each frame against its energy; triangles are outliers."

@@ -103,7 +103,7 @@ def slices(findings, names):
             panel.plot(places + rng.uniform(-0.15, 0.15, len(places)), errors, "o", ms=3, alpha=0.7)
             panel.set_xticks(range(len(known)), [shown(value) for value in known], fontsize="small")
             panel.set_xlim(-0.5, len(known) - 0.5)
-            if len(known) > 3:
+            if sum(len(shown(value)) for value in known) > 20:
                 panel.tick_params(axis="x", rotation=25)
         else:
             panel.plot(values, errors, "o", ms=3, alpha=0.7)
@@ -128,13 +128,20 @@ def parity(held):
     for name in reversed(held.models):
         predicted = held.arrays[f"{name}_energies"]
         error = np.sqrt(np.mean(held.energy_errors(name) ** 2))
-        _scatter(panels[0], held.energies, predicted, f"{name}: RMSE {error:.3g} meV/atom", name, 4)
+        _scatter(
+            panels[0],
+            held.energies,
+            predicted,
+            f"{held.label(name)}: RMSE {error:.3g} meV/atom",
+            name,
+            4,
+        )
     if with_forces:
         panels[1].set(xlabel="reference force (eV/Å)", ylabel="predicted force (eV/Å)")
         for name in reversed(held.models):
             error = np.sqrt(np.mean(held.force_errors(name) ** 2))
             predicted = held.arrays[f"{name}_forces"]
-            label = f"{name}: RMSE {error:.3g} eV/Å"
+            label = f"{held.label(name)}: RMSE {error:.3g} eV/Å"
             _scatter(panels[1], held.forces, predicted, label, name, 2)
     for panel in panels:
         low, high = panel.dataLim.x0, panel.dataLim.x1
@@ -155,7 +162,14 @@ def energy_range(held, above):
             color = COLORS[name]
             # What hardly differs from 0 stands at the bottom.
             errors = np.maximum(errors, 1e-3 * errors.max())
-            panel.plot(held.energies[usual], errors[usual], "o", ms=3.5, color=color, label=name)
+            panel.plot(
+                held.energies[usual],
+                errors[usual],
+                "o",
+                ms=3.5,
+                color=color,
+                label=held.label(name),
+            )
             panel.plot(held.energies[~usual], errors[~usual], "^", ms=7, mfc="none", color=color)
     for panel, label in zip(
         axes[0], ("|energy error| (meV/atom)", "force RMSE (eV/Å)"), strict=False
