@@ -1,0 +1,86 @@
+"""The scheme `gmp`."""
+
+import numpy as np
+
+from amptorch.checks import known_keys, mapping, number
+from amptorch.descriptor.multipole.descriptor import MultipoleDescriptor
+from amptorch.descriptor.multipole.features import Segment, groups_of
+from amptorch.descriptor.multipole.parameters import (
+    check_fp_params,
+    element_densities,
+    length,
+    listed,
+    order_number,
+    probe_cutoff,
+    setup_hash,
+)
+
+KEYS = ("MCSHs", "cutoff", "atom_gaussians")
+
+
+class GMP(MultipoleDescriptor):
+    """Gaussian multipole features, each group of components of an order on its own.
+
+    X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). The components of order l are those
+    of a Cartesian tensor, x^a y^b z^c with a + b + c = l; a group holds those whose exponents are
+    permutations of each other, and groups are counted from 1 in falling order: (2,0,0), (1,1,0). A
+    feature is the root of the sum of the squares of its components, each the moment of the density
+    with a surface harmonic times a Gaussian A exp(−αr²), A = 1/(σ√(2π)), α = 1/(2σ²). A group of one
+    component, such as (0,0,0) or (1,1,1), is that component with its sign, as in v1.0; that one
+    changes its sign in a mirror, and no group of an order above 1 stays the same when all is
+    rotated. `GMPOrderNorm` does.
+
+    Parameters
+    ----------
+    MCSHs : dict, `fp_params`
+        "MCSHs" : {"0": {"groups": [1], "sigmas": [Å, ...]}, "1": ...}, a key for each order;
+        features are ordered by order, group, sigma
+        "cutoff", "atom_gaussians" : as in `GMPOrderNorm`
+    elements : list of chemical symbols
+
+    Raises ValueError or TypeError that names the key or the element.
+    """
+
+    def __init__(self, MCSHs, elements):
+        check_fp_params(MCSHs, KEYS)
+        self.descriptor_type = "GMP"
+        self.MCSHs = MCSHs
+        segments = _segments(MCSHs.get("MCSHs"))
+        cutoff = probe_cutoff(MCSHs, [sigma for segment in segments for sigma in segment.sigmas])
+        densities = element_densities(MCSHs.get("atom_gaussians"), elements)
+        super().__init__(elements, segments, cutoff, densities, probe_amplitude)
+        self.descriptor_setup_hash = setup_hash(
+            "gmp",
+            cutoff,
+            *(number for row in self.descriptor_setup[self.elements[0]] for number in row),
+            *(
+                part
+                for symbol, gaussians in densities.items()
+                for part in (symbol, *gaussians.flat)
+            ),
+        )
+
+
+def probe_amplitude(sigma):
+    """A = 1/(σ√(2π)), as v1.0 has it here."""
+    return 1 / (sigma * np.sqrt(2 * np.pi))
+
+
+def _segments(given):
+    where = "fp_params['MCSHs']"
+    given = mapping(where, given)
+    orders = {order_number(f"{where} key", key): entry for key, entry in given.items()}
+    if not orders:
+        raise ValueError(f"{where} is empty; give at least one order")
+    segments = []
+    for order, entry in sorted(orders.items()):
+        inside = f"{where}[{order}]"
+        known_keys(inside, entry, ["groups", "sigmas"])
+        groups = groups_of(order)
+        group_number = number(minimum=1, maximum=len(groups), integer=True)
+        sigmas = listed(f"{inside}['sigmas']", entry.get("sigmas", ()), length)
+        for group in listed(f"{inside}['groups']", entry.get("groups", ()), group_number):
+            segments.append(
+                Segment(order, sigmas, group=groups[group - 1], solid=False, square=False)
+            )
+    return segments

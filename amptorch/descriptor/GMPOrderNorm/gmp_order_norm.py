@@ -1,0 +1,103 @@
+"""The scheme `gmpordernorm`."""
+
+import numpy as np
+
+from amptorch.checks import boolean, known_keys, mapping
+from amptorch.descriptor.multipole.descriptor import MultipoleDescriptor
+from amptorch.descriptor.multipole.features import Segment
+from amptorch.descriptor.multipole.parameters import (
+    check_fp_params,
+    element_densities,
+    length,
+    listed,
+    order_number,
+    probe_cutoff,
+    setup_hash,
+)
+
+KEYS = (
+    "MCSHs",
+    "MCSHs_detailed_list",
+    "cutoff",
+    "square",
+    "solid_harmonics",
+    "atom_gaussians",
+)
+
+
+class GMPOrderNorm(MultipoleDescriptor):
+    """Gaussian multipole features, the norm of all components of an order.
+
+    X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). With the density of an atom
+    Σ_g B_g exp(−β_g r²), A = (σ√(2π))⁻³ and α = 1/(2σ²),
+
+        w_l(j) = Σ_g A B_g (π/(α+β_g))^{3/2} exp[−αβ_g r_j²/(α+β_g)] (β_g/(α+β_g))^l
+        F(l, σ) = l! (2l−1)!! Σ_jk w_l(j) w_l(k) r_j^l r_k^l P_l(cosθ_jk)
+
+    over all atoms within the cutoff, the central atom included.
+
+    Parameters
+    ----------
+    MCSHs : dict, `fp_params`
+        "MCSHs" : {"orders": [l, ...], "sigmas": [Å, ...]}, features ordered by order, then sigma; or
+        "MCSHs_detailed_list" : [{"order": l, "sigmas": [Å, ...]}, ...]
+        "cutoff" : Å; where the widest probe has fallen to 1e-8 if it is not given
+        "square" : True; the root of F where False, with derivatives 0 where F is 0
+        "solid_harmonics" : True; surface harmonics (powers of r² are 1) where False
+        "atom_gaussians" : {symbol: path of a text file with columns B and β, or rows [B, β]}; the
+        package's own valence densities if it is not given
+    elements : list of chemical symbols
+
+    Raises ValueError or TypeError that names the key or the element.
+    """
+
+    def __init__(self, MCSHs, elements):
+        check_fp_params(MCSHs, KEYS)
+        self.descriptor_type = "GMPOrderNorm"
+        self.MCSHs = MCSHs
+        square = boolean("fp_params['square']", MCSHs.get("square", True))
+        solid = boolean("fp_params['solid_harmonics']", MCSHs.get("solid_harmonics", True))
+        segments = [
+            Segment(order, sigmas, solid=solid, square=square)
+            for order, sigmas in _orders_and_sigmas(MCSHs)
+        ]
+        cutoff = probe_cutoff(MCSHs, [sigma for segment in segments for sigma in segment.sigmas])
+        densities = element_densities(MCSHs.get("atom_gaussians"), elements)
+        super().__init__(elements, segments, cutoff, densities, probe_amplitude)
+        self.descriptor_setup_hash = setup_hash(
+            "gmpordernorm",
+            *("square" if square else "root", "solid" if solid else "surface"),
+            cutoff,
+            *(number for row in self.descriptor_setup[self.elements[0]] for number in row),
+            *(
+                part
+                for symbol, gaussians in densities.items()
+                for part in (symbol, *gaussians.flat)
+            ),
+        )
+
+
+def probe_amplitude(sigma):
+    """A = (σ√(2π))⁻³ of a probe that is normalised in three dimensions."""
+    return (sigma * np.sqrt(2 * np.pi)) ** -3
+
+
+def _orders_and_sigmas(fp_params):
+    """[(order, sigmas)] of either form."""
+    common, detailed = fp_params.get("MCSHs"), fp_params.get("MCSHs_detailed_list")
+    if (common is None) == (detailed is None):
+        raise ValueError("fp_params needs one of 'MCSHs' and 'MCSHs_detailed_list'")
+    if common is not None:
+        where = "fp_params['MCSHs']"
+        known_keys(where, common, ["orders", "sigmas"])
+        sigmas = listed(f"{where}['sigmas']", common.get("sigmas", ()), length)
+        orders = listed(f"{where}['orders']", common.get("orders", ()), order_number)
+        return [(order, sigmas) for order in orders]
+    entries = listed("fp_params['MCSHs_detailed_list']", detailed, mapping)
+    result = []
+    for place, entry in enumerate(entries):
+        where = f"fp_params['MCSHs_detailed_list'][{place}]"
+        known_keys(where, entry, ["order", "sigmas"])
+        order = order_number(f"{where}['order']", entry.get("order"))
+        result.append((order, listed(f"{where}['sigmas']", entry.get("sigmas", ()), length)))
+    return result

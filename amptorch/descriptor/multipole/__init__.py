@@ -1,0 +1,1 @@
+"""What the schemes `gmp` and `gmpordernorm` have in common."""

@@ -1,0 +1,99 @@
+"""Checks of `fp_params` that the schemes `gmp` and `gmpordernorm` share."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from amptorch.checks import known_keys, number
+from amptorch.descriptor.densities import check_gaussians, read_gaussians, valence_gaussians
+from amptorch.frames import symbol_numbers
+
+# Where the probe has fallen to this, v1.0's default cutoff ends.
+TAIL = 1e-8
+# Above this a power of r or a factorial leaves the range of float64.
+MAX_ORDER = 40
+
+order_number = number(minimum=0, maximum=MAX_ORDER, integer=True)
+length = number(above=0)
+
+
+def check_fp_params(fp_params, known):
+    """TypeError where it is no dictionary, ValueError where it has a key that is not known."""
+    if not isinstance(fp_params, Mapping):
+        raise TypeError(f"fp_params is {type(fp_params).__name__}, expected a dictionary")
+    known_keys("fp_params", fp_params, known)
+
+
+def listed(where, values, check):
+    """The checked values of a list that is not empty, as a tuple."""
+    if isinstance(values, (str, Mapping)) or not np.iterable(values):
+        raise TypeError(f"{where} must be a list, got {values!r}")
+    values = tuple(check(f"{where}[{k}]", value) for k, value in enumerate(values))
+    if not values:
+        raise ValueError(f"{where} is empty; give at least one value")
+    return values
+
+
+def probe_cutoff(fp_params, sigmas):
+    """The cutoff of `fp_params` in Å, or where the widest probe Gaussian has fallen to 1e-8.
+
+    round(√(ln(1e-8/A₁)/(−α)), 2) with A₁ = 1/(σ√(2π)), α = 1/(2σ²), as in v1.0.
+    """
+    given = fp_params.get("cutoff")
+    if given is not None:
+        return length("fp_params['cutoff']", given)
+    sigma = max(sigmas)
+    height = 1 / (sigma * np.sqrt(2 * np.pi))
+    if height <= TAIL:
+        raise ValueError(f"sigma {sigma} Å has no default cutoff; give fp_params['cutoff']")
+    return round(float(np.sqrt(-2 * sigma**2 * np.log(TAIL / height))), 2)
+
+
+def element_densities(atom_gaussians, elements):
+    """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of every element.
+
+    atom_gaussians: {symbol: path of a text file of two columns, or rows [B, β]}; None for the
+    package's own valence densities. Raises ValueError that names an element without a density.
+    """
+    symbol_numbers(elements)
+    if atom_gaussians is None:
+        return {symbol: valence_gaussians(symbol) for symbol in elements}
+    if not isinstance(atom_gaussians, Mapping):
+        raise TypeError(
+            "fp_params['atom_gaussians'] must be a dictionary of an element's symbol and its file, "
+            f"got {atom_gaussians!r}"
+        )
+    missing = [symbol for symbol in elements if symbol not in atom_gaussians]
+    if missing:
+        raise ValueError(
+            f"fp_params['atom_gaussians'] has no {missing[0]!r}; give the densities of all elements "
+            f"{list(elements)}, or of none to use those of the package"
+        )
+    return {symbol: _density(symbol, atom_gaussians[symbol]) for symbol in elements}
+
+
+def with_densities(fp_params, elements):
+    """`fp_params` with the numbers of all densities in it, so that it depends on no file and on no
+    version of the package's table. Raises what `element_densities` raises."""
+    densities = element_densities(fp_params.get("atom_gaussians"), elements)
+    numbers = {symbol: gaussians.tolist() for symbol, gaussians in densities.items()}
+    return {**fp_params, "atom_gaussians": numbers}
+
+
+def setup_hash(*parts):
+    """The md5 that names a set-up: strings as they are, numbers with all their digits."""
+    text = (part if isinstance(part, str) else np.format_float_scientific(part) for part in parts)
+    return hashlib.md5(" ".join(text).encode()).hexdigest()
+
+
+def _density(symbol, given):
+    where = f"fp_params['atom_gaussians'][{symbol!r}]"
+    if isinstance(given, (str, os.PathLike)):
+        return read_gaussians(given, where)
+    try:
+        gaussians = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        gaussians = np.empty(0)
+    return check_gaussians(gaussians, where)

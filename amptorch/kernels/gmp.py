@@ -1,0 +1,345 @@
+"""Gaussian multipole features and their derivatives, central atom by central atom.
+
+X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022).
+
+Every feature is a quadratic form, or the root of one, of moments of the atoms around i, i included,
+
+    A_cm = Σ_j ρ_c(r_ij²) Y_lm(r_ij),
+
+with solid harmonics Y (`harmonics.py`) and radial functions ρ (`gmp_radial.py`). With B = ∂F/∂A the
+derivative of a feature is that of a function of one neighbour alone, with h_c = Σ_m B_cm Y_lm(r_j) and s = r_j²,
+
+    ∂F/∂r_j = Σ_c ∂/∂r_j [ρ_c h_c] = Σ_c ρ_c ∇h_c + 2 (dρ_c/ds) h_c r_j,
+
+so that everything is linear in the number of neighbours. ∇h is a combination of the 2l−1 harmonics
+of order l − 1 with coefficients that are computed once an atom, and h = r·∇h / l.
+
+Loops run over lanes: the central atom and its neighbours, in the order of the neighbour list. Four
+kernels, one for each purpose: see `symmetry_functions.py`.
+"""
+
+import math
+
+import numpy as np
+
+from amptorch.kernels._jit import njit
+from amptorch.kernels.gmp_radial import radial_functions
+from amptorch.kernels.gmp_structures import (
+    CHUNK,
+    GROUP,
+    N_FIELDS,
+    R2,
+    ROOT,
+    SIGNED,
+    TILE,
+    VX,
+    VY,
+    VZ,
+    Work,
+    X,
+    Y,
+    Z,
+)
+from amptorch.kernels.harmonics import gradient_coefficients, solid_harmonics
+
+# A root of less than this, relative to the moments it would be without cancellation, is rounding.
+ROUNDING = 1e-26
+
+
+@njit
+def values(f, table, element, offsets, neighbors, vectors, start, stop, out):
+    """F of central atoms `start:stop` into out (N, S).
+
+    Here and below: f are the Multipoles, table the RadialTable; element (N,) is the place of each atom's
+    element in the table; offsets, neighbors, vectors are the neighbour list.
+    """
+    work = _workspace(f, table, offsets, start, stop)
+    none = np.empty((0, 3))
+    for i in range(start, stop):
+        n = _gather(False, i, f.cutoff, element, offsets, neighbors, vectors, none, work)
+        _moments(False, f, table, n, work)
+        _features(False, i, f.features, f.moments, work, out)
+
+
+@njit
+def derivatives(f, table, element, offsets, neighbors, vectors, start, stop, out, blocks):
+    """F into out (N, S) and ∂F/∂r into blocks (zeros on entry), one for all elements."""
+    work = _workspace(f, table, offsets, start, stop)
+    none = np.empty((0, 3))
+    for i in range(start, stop):
+        n = _gather(False, i, f.cutoff, element, offsets, neighbors, vectors, none, work)
+        _assign_slots(i, neighbors, n, work, blocks)
+        _moments(True, f, table, n, work)
+        _features(True, i, f.features, f.moments, work, out)
+        for first in range(0, n, CHUNK):
+            m = min(CHUNK, n - first)
+            for tile in range(f.tiles.order.shape[0]):
+                _tile_gradients(f.tiles, tile, first, m, work)
+                _add_to_block(f.tiles, tile, i, first, m, work, blocks)
+
+
+@njit
+def pair_gradients(f, table, element, offsets, neighbors, vectors, start, stop, weights, out):
+    """Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S)."""
+    work = _workspace(f, table, offsets, start, stop)
+    none = np.empty((0, 3))
+    unused = np.empty_like(weights[:1])
+    for i in range(start, stop):
+        n = _gather(False, i, f.cutoff, element, offsets, neighbors, vectors, none, work)
+        _moments(True, f, table, n, work)
+        _features(True, 0, f.features, f.moments, work, unused)
+        _weigh(f.tiles, weights, i, work)
+        for first in range(0, n, CHUNK):
+            m = min(CHUNK, n - first)
+            for tile in range(f.tiles.order.shape[0]):
+                _tile_gradients(f.tiles, tile, first, m, work)
+                _add_to_pairs(f.tiles, tile, first, m, work, out)
+
+
+@njit
+def directional(f, table, element, offsets, neighbors, vectors, start, stop, velocities, out):
+    """J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry."""
+    work = _workspace(f, table, offsets, start, stop)
+    unused = np.empty_like(out[:1])
+    for i in range(start, stop):
+        n = _gather(True, i, f.cutoff, element, offsets, neighbors, vectors, velocities, work)
+        _moments(True, f, table, n, work)
+        _features(True, 0, f.features, f.moments, work, unused)
+        for first in range(0, n, CHUNK):
+            m = min(CHUNK, n - first)
+            for tile in range(f.tiles.order.shape[0]):
+                _tile_gradients(f.tiles, tile, first, m, work)
+                _add_directional(f.tiles, tile, i, first, m, work, out)
+
+
+@njit
+def _workspace(f, table, offsets, start, stop):
+    """Scratch for central atoms `start:stop`."""
+    lanes = 1
+    for i in range(start, stop):
+        lanes = max(lanes, offsets[i + 1] - offsets[i] + 1)
+    lanes = GROUP * ((lanes + GROUP - 1) // GROUP)
+    return Work(
+        np.zeros((N_FIELDS, lanes)),
+        np.zeros(lanes, np.int64),
+        np.zeros(lanes, np.int64),
+        np.zeros(lanes, np.int64),
+        np.zeros((table.n_channels, lanes)),
+        np.zeros((table.n_channels, lanes)),
+        np.zeros(((f.order + 1) ** 2, lanes)),
+        np.zeros((2 * GROUP, table.n_channels)),
+        np.zeros(f.n_moments),
+        np.zeros(table.n_channels),
+        np.zeros(f.n_derivatives),
+        np.zeros((3, 2 * f.order + 1)),
+        np.zeros((3 * TILE, CHUNK)),
+    )
+
+
+@njit
+def _gather(moving, i, cutoff, element, offsets, neighbors, vectors, velocities, work):
+    """Atom i and its neighbours within the cutoff as lanes; returns their number.
+
+    Lanes up to the end of the last group are filled up with what has no weight.
+    """
+    near = work.near
+    for q in range(N_FIELDS):
+        near[q, 0] = 0.0
+    work.pair[0] = work.slot[0] = -1
+    work.element[0] = element[i]
+    n = 1
+    for p in range(offsets[i], offsets[i + 1]):
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        r2 = x * x + y * y + z * z
+        if r2 < cutoff * cutoff:
+            a = neighbors[p]
+            near[X, n], near[Y, n], near[Z, n], near[R2, n] = x, y, z, r2
+            work.pair[n] = p
+            work.element[n] = element[a]
+            if moving:
+                near[VX, n] = velocities[a, 0] - velocities[i, 0]
+                near[VY, n] = velocities[a, 1] - velocities[i, 1]
+                near[VZ, n] = velocities[a, 2] - velocities[i, 2]
+            n += 1
+    for j in range(n, GROUP * ((n + GROUP - 1) // GROUP)):
+        for q in range(N_FIELDS):
+            near[q, j] = 0.0
+        work.element[j] = element[i]
+    return n
+
+
+@njit
+def _assign_slots(i, neighbors, n, work, blocks):
+    """Place of each lane's atom in the block of atom i; images of an atom share one."""
+    last, slot = i, -1
+    for j in range(1, n):
+        a = neighbors[work.pair[j]]
+        if a == i:
+            work.slot[j] = -1
+            continue
+        if a != last:
+            slot += 1
+            blocks.atoms[blocks.atom_start[i] + slot] = a
+            last = a
+        work.slot[j] = slot
+
+
+@njit
+def _moments(with_slope, f, table, n, work):
+    """Moments of lanes 0 to n − 1, and what they would be without cancellation."""
+    near, rho, harmonics = work.near, work.rho, work.harmonics
+    radial_functions(table, work.element, near, n, with_slope, work.piece, rho, work.slope)
+    solid_harmonics(near, harmonics, f.order, n)
+    moments = f.moments
+    for g in range(moments.order.shape[0]):
+        order, count = moments.order[g], moments.count[g]
+        for m in range(2 * order + 1):
+            row = order * order + m
+            for k in range(count):
+                channel = moments.channel[g] + k
+                total = 0.0
+                for j in range(n):
+                    total += rho[channel, j] * harmonics[row, j]
+                work.moment[moments.start[g] + m * count + k] = total
+        if f.roots:
+            for channel in range(moments.channel[g], moments.channel[g] + count):
+                total = 0.0
+                for j in range(n):
+                    total += rho[channel, j] ** 2 * near[R2, j] ** order
+                work.size[channel] = total
+
+
+@njit
+def _features(with_derivatives, i, f, moments, work, out):
+    """Row i of out from the moments; with_derivatives, B too."""
+    moment, derivative = work.moment, work.derivative
+    if with_derivatives:
+        derivative[:] = 0.0
+    for g in range(f.kind.shape[0]):
+        signed = f.kind[g] == SIGNED
+        for k in range(f.count[g]):
+            value = 0.0
+            for q in range(f.components[g], f.components[g + 1]):
+                first, last = f.entries[q], f.entries[q + 1]
+                component = 0.0
+                for e in range(first, last):
+                    component += f.coefficient[e] * moment[f.entry_moment[e] + k]
+                value += component if signed else component * component
+                if with_derivatives:
+                    factor = 1.0 if signed else 2.0 * component
+                    for e in range(first, last):
+                        derivative[f.entry_term[e] + k] += factor * f.coefficient[e]
+            if f.kind[g] == ROOT:
+                square, value = value, math.sqrt(value)
+                if with_derivatives:
+                    size = 0.0
+                    for u in range(f.terms[g], f.terms[g + 1]):
+                        size += f.term_scale[u] * work.size[moments.channel[f.term_moment[u]] + k]
+                    # The derivative of the root of nothing is defined as nothing.
+                    factor = 0.5 / value if square > ROUNDING * size else 0.0
+                    for u in range(f.terms[g], f.terms[g + 1]):
+                        for m in range(2 * moments.order[f.term_moment[u]] + 1):
+                            derivative[f.term_start[u] + m * f.count[g] + k] *= factor
+            out[i, f.first[g] + k] = value
+
+
+@njit
+def _weigh(tiles, weights, i, work):
+    """B of every feature times its weight."""
+    for tile in range(tiles.order.shape[0]):
+        for m in range(2 * tiles.order[tile] + 1):
+            row = tiles.start[tile] + m * tiles.step[tile]
+            for q in range(tiles.count[tile]):
+                work.derivative[row + q] *= weights[i, tiles.feature[tile] + q]
+
+
+@njit
+def _tile_gradients(tiles, tile, first, m, work):
+    """∂/∂r [ρ h] of the columns of a tile in lanes `first` to `first + m` − 1."""
+    near, y, e, lanes = work.near, work.harmonics, work.gradient, work.lanes
+    order, step = tiles.order[tile], tiles.step[tile]
+    for q in range(tiles.count[tile]):
+        channel, start = tiles.channel[tile] + q, tiles.start[tile] + q
+        if order == 0:
+            twice = 2.0 * work.derivative[start]
+            for j in range(m):
+                radial = twice * work.slope[channel, first + j]
+                lanes[q, j] = radial * near[X, first + j]
+                lanes[TILE + q, j] = radial * near[Y, first + j]
+                lanes[2 * TILE + q, j] = radial * near[Z, first + j]
+            continue
+        gradient_coefficients(work.derivative, start, step, order, e)
+        x0, y0, z0 = e[0, 0], e[1, 0], e[2, 0]
+        row = (order - 1) * (order - 1)
+        for j in range(m):
+            w = y[row, first + j]
+            lanes[q, j] = x0 * w
+            lanes[TILE + q, j] = y0 * w
+            lanes[2 * TILE + q, j] = z0 * w
+        for k in range(1, 2 * order - 1, 2):
+            x0, y0, z0 = e[0, k], e[1, k], e[2, k]
+            x1, y1, z1 = e[0, k + 1], e[1, k + 1], e[2, k + 1]
+            for j in range(m):
+                c, s = y[row + k, first + j], y[row + k + 1, first + j]
+                lanes[q, j] += x0 * c + x1 * s
+                lanes[TILE + q, j] += y0 * c + y1 * s
+                lanes[2 * TILE + q, j] += z0 * c + z1 * s
+        twice = 2.0 / order
+        for j in range(m):
+            gx, gy, gz = lanes[q, j], lanes[TILE + q, j], lanes[2 * TILE + q, j]
+            rx, ry, rz = near[X, first + j], near[Y, first + j], near[Z, first + j]
+            rho = work.rho[channel, first + j]
+            radial = twice * work.slope[channel, first + j] * (gx * rx + gy * ry + gz * rz)
+            lanes[q, j] = rho * gx + radial * rx
+            lanes[TILE + q, j] = rho * gy + radial * ry
+            lanes[2 * TILE + q, j] = rho * gz + radial * rz
+
+
+@njit
+def _add_to_block(tiles, tile, i, first, m, work, blocks):
+    """Add the gradients of a tile to the block of atom i."""
+    n_features = blocks.feature_row.shape[2]
+    count, column = tiles.count[tile], tiles.feature[tile]
+    for j in range(m):
+        slot = work.slot[first + j]
+        if slot >= 0:
+            at = blocks.value_start[i] + 3 * slot * n_features + column
+            for q in range(count):
+                blocks.values[at + q] += work.lanes[q, j]
+            at += n_features
+            for q in range(count):
+                blocks.values[at + q] += work.lanes[TILE + q, j]
+            at += n_features
+            for q in range(count):
+                blocks.values[at + q] += work.lanes[2 * TILE + q, j]
+
+
+@njit
+def _add_to_pairs(tiles, tile, first, m, work, out):
+    """Add the gradients of all columns of a tile to those of the pairs."""
+    lanes = work.lanes
+    for q in range(1, tiles.count[tile]):
+        for axis in range(3):
+            for j in range(m):
+                lanes[axis * TILE, j] += lanes[axis * TILE + q, j]
+    for j in range(m):
+        p = work.pair[first + j]
+        if p >= 0:
+            out[p, 0] += lanes[0, j]
+            out[p, 1] += lanes[TILE, j]
+            out[p, 2] += lanes[2 * TILE, j]
+
+
+@njit
+def _add_directional(tiles, tile, i, first, m, work, out):
+    """Add the gradients of a tile times the relative velocities to row i of out."""
+    near, lanes = work.near, work.lanes
+    for q in range(tiles.count[tile]):
+        total = 0.0
+        for j in range(m):
+            total += (
+                lanes[q, j] * near[VX, first + j]
+                + lanes[TILE + q, j] * near[VY, first + j]
+                + lanes[2 * TILE + q, j] * near[VZ, first + j]
+            )
+        out[i, tiles.feature[tile] + q] += total
