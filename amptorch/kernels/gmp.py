@@ -50,8 +50,8 @@ ROUNDING = 1e-26
 def values(f, table, element, offsets, neighbors, vectors, start, stop, out):
     """F of central atoms `start:stop` into out (N, S).
 
-    Here and below: f are the Multipoles, table the RadialTable; element (N,) is the place of each atom's
-    element in the table; offsets, neighbors, vectors are the neighbour list.
+    Here and below: f are the Multipoles, table the RadialTable; element (N,) is the place of each
+    atom's element in the table; offsets, neighbors, vectors are the neighbour list.
     """
     work = _workspace(f, table, offsets, start, stop)
     none = np.empty((0, 3))
@@ -71,11 +71,11 @@ def derivatives(f, table, element, offsets, neighbors, vectors, start, stop, out
         _assign_slots(i, neighbors, n, work, blocks)
         _moments(True, f, table, n, work)
         _features(True, i, f.features, f.moments, work, out)
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
+        for chunk in range(_chunks(n)):
+            m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(f.tiles.order.shape[0]):
-                _tile_gradients(f.tiles, tile, first, m, work)
-                _add_to_block(f.tiles, tile, i, first, m, work, blocks)
+                _tile_gradients(f.tiles, tile, chunk, m, work)
+                _add_to_block(f.tiles, tile, i, work.slot[chunk], m, work.lanes, blocks)
 
 
 @njit
@@ -89,11 +89,11 @@ def pair_gradients(f, table, element, offsets, neighbors, vectors, start, stop, 
         _moments(True, f, table, n, work)
         _features(True, 0, f.features, f.moments, work, unused)
         _weigh(f.tiles, weights, i, work)
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
+        for chunk in range(_chunks(n)):
+            m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(f.tiles.order.shape[0]):
-                _tile_gradients(f.tiles, tile, first, m, work)
-                _add_to_pairs(f.tiles, tile, first, m, work, out)
+                _tile_gradients(f.tiles, tile, chunk, m, work)
+                _add_to_pairs(f.tiles.count[tile], work.pair[chunk], m, work.lanes, out)
 
 
 @njit
@@ -105,28 +105,34 @@ def directional(f, table, element, offsets, neighbors, vectors, start, stop, vel
         n = _gather(True, i, f.cutoff, element, offsets, neighbors, vectors, velocities, work)
         _moments(True, f, table, n, work)
         _features(True, 0, f.features, f.moments, work, unused)
-        for first in range(0, n, CHUNK):
-            m = min(CHUNK, n - first)
+        for chunk in range(_chunks(n)):
+            m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(f.tiles.order.shape[0]):
-                _tile_gradients(f.tiles, tile, first, m, work)
-                _add_directional(f.tiles, tile, i, first, m, work, out)
+                _tile_gradients(f.tiles, tile, chunk, m, work)
+                _add_directional(f.tiles, tile, i, work.near[chunk], m, work.lanes, out)
+
+
+@njit
+def _chunks(n):
+    """Chunks that hold n lanes."""
+    return (n + CHUNK - 1) // CHUNK
 
 
 @njit
 def _workspace(f, table, offsets, start, stop):
     """Scratch for central atoms `start:stop`."""
-    lanes = 1
+    most = 1
     for i in range(start, stop):
-        lanes = max(lanes, offsets[i + 1] - offsets[i] + 1)
-    lanes = GROUP * ((lanes + GROUP - 1) // GROUP)
+        most = max(most, offsets[i + 1] - offsets[i] + 1)
+    chunks = _chunks(most)
     return Work(
-        np.zeros((N_FIELDS, lanes)),
-        np.zeros(lanes, np.int64),
-        np.zeros(lanes, np.int64),
-        np.zeros(lanes, np.int64),
-        np.zeros((table.n_channels, lanes)),
-        np.zeros((table.n_channels, lanes)),
-        np.zeros(((f.order + 1) ** 2, lanes)),
+        np.zeros((chunks, N_FIELDS, CHUNK)),
+        np.zeros((chunks, CHUNK), np.int64),
+        np.zeros((chunks, CHUNK), np.int64),
+        np.zeros((chunks, CHUNK), np.int64),
+        np.zeros((chunks, table.n_channels, CHUNK)),
+        np.zeros((chunks, table.n_channels, CHUNK)),
+        np.zeros((chunks, (f.order + 1) ** 2, CHUNK)),
         np.zeros((2 * GROUP, table.n_channels)),
         np.zeros(f.n_moments),
         np.zeros(table.n_channels),
@@ -138,33 +144,28 @@ def _workspace(f, table, offsets, start, stop):
 
 @njit
 def _gather(moving, i, cutoff, element, offsets, neighbors, vectors, velocities, work):
-    """Atom i and its neighbours within the cutoff as lanes; returns their number.
-
-    Lanes up to the end of the last group are filled up with what has no weight.
-    """
+    """Atom i and its neighbours within the cutoff as lanes; returns their number."""
     near = work.near
     for q in range(N_FIELDS):
-        near[q, 0] = 0.0
-    work.pair[0] = work.slot[0] = -1
-    work.element[0] = element[i]
+        near[0, q, 0] = 0.0
+    work.pair[0, 0] = work.slot[0, 0] = -1
+    work.element[0, 0] = element[i]
     n = 1
     for p in range(offsets[i], offsets[i + 1]):
         x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
         r2 = x * x + y * y + z * z
         if r2 < cutoff * cutoff:
             a = neighbors[p]
-            near[X, n], near[Y, n], near[Z, n], near[R2, n] = x, y, z, r2
-            work.pair[n] = p
-            work.element[n] = element[a]
+            chunk, j = n // CHUNK, n % CHUNK
+            near[chunk, X, j], near[chunk, Y, j], near[chunk, Z, j] = x, y, z
+            near[chunk, R2, j] = r2
+            work.pair[chunk, j] = p
+            work.element[chunk, j] = element[a]
             if moving:
-                near[VX, n] = velocities[a, 0] - velocities[i, 0]
-                near[VY, n] = velocities[a, 1] - velocities[i, 1]
-                near[VZ, n] = velocities[a, 2] - velocities[i, 2]
+                near[chunk, VX, j] = velocities[a, 0] - velocities[i, 0]
+                near[chunk, VY, j] = velocities[a, 1] - velocities[i, 1]
+                near[chunk, VZ, j] = velocities[a, 2] - velocities[i, 2]
             n += 1
-    for j in range(n, GROUP * ((n + GROUP - 1) // GROUP)):
-        for q in range(N_FIELDS):
-            near[q, j] = 0.0
-        work.element[j] = element[i]
     return n
 
 
@@ -172,41 +173,58 @@ def _gather(moving, i, cutoff, element, offsets, neighbors, vectors, velocities,
 def _assign_slots(i, neighbors, n, work, blocks):
     """Place of each lane's atom in the block of atom i; images of an atom share one."""
     last, slot = i, -1
-    for j in range(1, n):
-        a = neighbors[work.pair[j]]
+    for k in range(1, n):
+        chunk, j = k // CHUNK, k % CHUNK
+        a = neighbors[work.pair[chunk, j]]
         if a == i:
-            work.slot[j] = -1
+            work.slot[chunk, j] = -1
             continue
         if a != last:
             slot += 1
             blocks.atoms[blocks.atom_start[i] + slot] = a
             last = a
-        work.slot[j] = slot
+        work.slot[chunk, j] = slot
 
 
 @njit
 def _moments(with_slope, f, table, n, work):
     """Moments of lanes 0 to n − 1, and what they would be without cancellation."""
-    near, rho, harmonics = work.near, work.rho, work.harmonics
-    radial_functions(table, work.element, near, n, with_slope, work.piece, rho, work.slope)
-    solid_harmonics(near, harmonics, f.order, n)
-    moments = f.moments
+    work.moment[:] = 0.0
+    work.size[:] = 0.0
+    for chunk in range(_chunks(n)):
+        m = min(CHUNK, n - chunk * CHUNK)
+        near, rho, harmonics = work.near[chunk], work.rho[chunk], work.harmonics[chunk]
+        slope = work.slope[chunk]
+        radial_functions(table, work.element[chunk], near, m, with_slope, work.piece, rho, slope)
+        solid_harmonics(near, harmonics, f.order, m)
+        _add_moments(f.moments, rho, harmonics, m, work.moment)
+        if f.roots:
+            _add_sizes(f.moments, rho, near, m, work.size)
+
+
+@njit
+def _add_moments(moments, rho, harmonics, m, out):
+    """Add what lanes 0 to m − 1 contribute to the moments."""
     for g in range(moments.order.shape[0]):
         order, count = moments.order[g], moments.count[g]
-        for m in range(2 * order + 1):
-            row = order * order + m
-            for k in range(count):
-                channel = moments.channel[g] + k
+        for k in range(count):
+            channel = moments.channel[g] + k
+            for row in range(order * order, (order + 1) * (order + 1)):
                 total = 0.0
-                for j in range(n):
+                for j in range(m):
                     total += rho[channel, j] * harmonics[row, j]
-                work.moment[moments.start[g] + m * count + k] = total
-        if f.roots:
-            for channel in range(moments.channel[g], moments.channel[g] + count):
-                total = 0.0
-                for j in range(n):
-                    total += rho[channel, j] ** 2 * near[R2, j] ** order
-                work.size[channel] = total
+                out[moments.start[g] + (row - order * order) * count + k] += total
+
+
+@njit
+def _add_sizes(moments, rho, near, m, out):
+    """Add Σ_j ρ² r^(2l) of lanes 0 to m − 1."""
+    for g in range(moments.order.shape[0]):
+        for channel in range(moments.channel[g], moments.channel[g] + moments.count[g]):
+            total = 0.0
+            for j in range(m):
+                total += rho[channel, j] ** 2 * near[R2, j] ** moments.order[g]
+            out[channel] += total
 
 
 @njit
@@ -254,92 +272,100 @@ def _weigh(tiles, weights, i, work):
 
 
 @njit
-def _tile_gradients(tiles, tile, first, m, work):
-    """∂/∂r [ρ h] of the columns of a tile in lanes `first` to `first + m` − 1."""
-    near, y, e, lanes = work.near, work.harmonics, work.gradient, work.lanes
-    order, step = tiles.order[tile], tiles.step[tile]
+def _tile_gradients(tiles, tile, chunk, m, work):
+    """∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
+    near, y, lanes = work.near[chunk], work.harmonics[chunk], work.lanes
+    rho, slope = work.rho[chunk], work.slope[chunk]
+    order, e = tiles.order[tile], work.gradient
+    row = (order - 1) * (order - 1)
     for q in range(tiles.count[tile]):
         channel, start = tiles.channel[tile] + q, tiles.start[tile] + q
         if order == 0:
-            twice = 2.0 * work.derivative[start]
-            for j in range(m):
-                radial = twice * work.slope[channel, first + j]
-                lanes[q, j] = radial * near[X, first + j]
-                lanes[TILE + q, j] = radial * near[Y, first + j]
-                lanes[2 * TILE + q, j] = radial * near[Z, first + j]
+            _spherical(work.derivative[start], slope, channel, near, q, m, lanes)
             continue
-        gradient_coefficients(work.derivative, start, step, order, e)
-        x0, y0, z0 = e[0, 0], e[1, 0], e[2, 0]
-        row = (order - 1) * (order - 1)
+        gradient_coefficients(work.derivative, start, tiles.step[tile], order, e)
         for j in range(m):
-            w = y[row, first + j]
-            lanes[q, j] = x0 * w
-            lanes[TILE + q, j] = y0 * w
-            lanes[2 * TILE + q, j] = z0 * w
+            w = y[row, j]
+            lanes[q, j] = e[0, 0] * w
+            lanes[TILE + q, j] = e[1, 0] * w
+            lanes[2 * TILE + q, j] = e[2, 0] * w
         for k in range(1, 2 * order - 1, 2):
-            x0, y0, z0 = e[0, k], e[1, k], e[2, k]
-            x1, y1, z1 = e[0, k + 1], e[1, k + 1], e[2, k + 1]
-            for j in range(m):
-                c, s = y[row + k, first + j], y[row + k + 1, first + j]
-                lanes[q, j] += x0 * c + x1 * s
-                lanes[TILE + q, j] += y0 * c + y1 * s
-                lanes[2 * TILE + q, j] += z0 * c + z1 * s
-        twice = 2.0 / order
-        for j in range(m):
-            gx, gy, gz = lanes[q, j], lanes[TILE + q, j], lanes[2 * TILE + q, j]
-            rx, ry, rz = near[X, first + j], near[Y, first + j], near[Z, first + j]
-            rho = work.rho[channel, first + j]
-            radial = twice * work.slope[channel, first + j] * (gx * rx + gy * ry + gz * rz)
-            lanes[q, j] = rho * gx + radial * rx
-            lanes[TILE + q, j] = rho * gy + radial * ry
-            lanes[2 * TILE + q, j] = rho * gz + radial * rz
+            _add_two_harmonics(e, k, y, row, q, m, lanes)
+        _times_radial(rho, slope, channel, 2.0 / order, near, q, m, lanes)
 
 
 @njit
-def _add_to_block(tiles, tile, i, first, m, work, blocks):
+def _spherical(b, slope, channel, near, q, m, lanes):
+    """Order 0: 2 b (dρ/ds) r."""
+    for j in range(m):
+        radial = 2.0 * b * slope[channel, j]
+        lanes[q, j] = radial * near[X, j]
+        lanes[TILE + q, j] = radial * near[Y, j]
+        lanes[2 * TILE + q, j] = radial * near[Z, j]
+
+
+@njit
+def _add_two_harmonics(e, k, y, row, q, m, lanes):
+    """Add the terms of harmonics k and k + 1 to ∇h."""
+    x0, y0, z0 = e[0, k], e[1, k], e[2, k]
+    x1, y1, z1 = e[0, k + 1], e[1, k + 1], e[2, k + 1]
+    for j in range(m):
+        c, s = y[row + k, j], y[row + k + 1, j]
+        lanes[q, j] += x0 * c + x1 * s
+        lanes[TILE + q, j] += y0 * c + y1 * s
+        lanes[2 * TILE + q, j] += z0 * c + z1 * s
+
+
+@njit
+def _times_radial(rho, slope, channel, two_over_order, near, q, m, lanes):
+    """From ∇h to ρ ∇h + 2 (dρ/ds) h r with h = r·∇h / l."""
+    for j in range(m):
+        gx, gy, gz = lanes[q, j], lanes[TILE + q, j], lanes[2 * TILE + q, j]
+        rx, ry, rz = near[X, j], near[Y, j], near[Z, j]
+        w = rho[channel, j]
+        radial = two_over_order * slope[channel, j] * (gx * rx + gy * ry + gz * rz)
+        lanes[q, j] = w * gx + radial * rx
+        lanes[TILE + q, j] = w * gy + radial * ry
+        lanes[2 * TILE + q, j] = w * gz + radial * rz
+
+
+@njit
+def _add_to_block(tiles, tile, i, slots, m, lanes, blocks):
     """Add the gradients of a tile to the block of atom i."""
     n_features = blocks.feature_row.shape[2]
-    count, column = tiles.count[tile], tiles.feature[tile]
+    count = tiles.count[tile]
     for j in range(m):
-        slot = work.slot[first + j]
-        if slot >= 0:
-            at = blocks.value_start[i] + 3 * slot * n_features + column
-            for q in range(count):
-                blocks.values[at + q] += work.lanes[q, j]
-            at += n_features
-            for q in range(count):
-                blocks.values[at + q] += work.lanes[TILE + q, j]
-            at += n_features
-            for q in range(count):
-                blocks.values[at + q] += work.lanes[2 * TILE + q, j]
+        if slots[j] >= 0:
+            at = blocks.value_start[i] + 3 * slots[j] * n_features + tiles.feature[tile]
+            for axis in range(3):
+                for q in range(count):
+                    blocks.values[at + q] += lanes[axis * TILE + q, j]
+                at += n_features
 
 
 @njit
-def _add_to_pairs(tiles, tile, first, m, work, out):
+def _add_to_pairs(count, pairs, m, lanes, out):
     """Add the gradients of all columns of a tile to those of the pairs."""
-    lanes = work.lanes
-    for q in range(1, tiles.count[tile]):
+    for q in range(1, count):
         for axis in range(3):
             for j in range(m):
                 lanes[axis * TILE, j] += lanes[axis * TILE + q, j]
     for j in range(m):
-        p = work.pair[first + j]
-        if p >= 0:
-            out[p, 0] += lanes[0, j]
-            out[p, 1] += lanes[TILE, j]
-            out[p, 2] += lanes[2 * TILE, j]
+        if pairs[j] >= 0:
+            out[pairs[j], 0] += lanes[0, j]
+            out[pairs[j], 1] += lanes[TILE, j]
+            out[pairs[j], 2] += lanes[2 * TILE, j]
 
 
 @njit
-def _add_directional(tiles, tile, i, first, m, work, out):
+def _add_directional(tiles, tile, i, near, m, lanes, out):
     """Add the gradients of a tile times the relative velocities to row i of out."""
-    near, lanes = work.near, work.lanes
     for q in range(tiles.count[tile]):
         total = 0.0
         for j in range(m):
             total += (
-                lanes[q, j] * near[VX, first + j]
-                + lanes[TILE + q, j] * near[VY, first + j]
-                + lanes[2 * TILE + q, j] * near[VZ, first + j]
+                lanes[q, j] * near[VX, j]
+                + lanes[TILE + q, j] * near[VY, j]
+                + lanes[2 * TILE + q, j] * near[VZ, j]
             )
         out[i, tiles.feature[tile] + q] += total

@@ -10,14 +10,15 @@ VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
 X, Y, Z, R2, VX, VY, VZ = range(7)
 N_FIELDS = 7
 
-# Lanes are computed in whole groups of this many; columns of the radial table stand in such groups.
+# Lanes are computed in whole groups of this many; the radial table has whole groups of channels.
 GROUP = 8
-# Coefficients of a piece of the radial table, highest power first.
+# Coefficients of a piece of the radial table.
 N_COEFFICIENTS = 12
 
-# Gradients of this many columns and lanes at a time stay in the first-level cache.
-TILE = 12
+# Lanes of a chunk, and columns whose gradients are computed at a time: both together stay in the
+# first-level cache.
 CHUNK = 128
+TILE = 12
 
 # How the components of a feature become its value.
 SQUARE, ROOT, SIGNED = range(3)
@@ -29,7 +30,7 @@ class RadialTable(NamedTuple):
     step: float  # Å; piece k is k·step ≤ r < (k+1)·step
     n_pieces: int
     n_channels: int  # rounded up to whole groups
-    coefficients: np.ndarray  # (E · n_pieces · groups · N_COEFFICIENTS · GROUP,)
+    coefficients: np.ndarray  # (E · n_pieces, N_COEFFICIENTS, n_channels), highest power first
 
 
 class Moments(NamedTuple):
@@ -92,15 +93,19 @@ class Multipoles(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch of one thread for one central atom."""
+    """Scratch of one thread for one central atom.
 
-    near: np.ndarray  # (N_FIELDS, lanes)
-    pair: np.ndarray  # place of a lane in the neighbour list, -1 for the central atom
-    slot: np.ndarray  # its place in the block, -1 for the central atom and its images
-    element: np.ndarray  # place of its element in the radial table
-    rho: np.ndarray  # (channels, lanes)
-    slope: np.ndarray  # (channels, lanes), dρ/d(r²)
-    harmonics: np.ndarray  # ((order + 1)², lanes)
+    Lanes stand in chunks, the first index. A row of a chunk is taken from its start, so that LLVM
+    sees consecutive places; with rows over all lanes it does not, and loops stay scalar.
+    """
+
+    near: np.ndarray  # (chunks, N_FIELDS, CHUNK)
+    pair: np.ndarray  # (chunks, CHUNK) place in the neighbour list, -1 for the central atom
+    slot: np.ndarray  # (chunks, CHUNK) place in the block, -1 for the central atom and its images
+    element: np.ndarray  # (chunks, CHUNK) place of the element in the radial table
+    rho: np.ndarray  # (chunks, channels, CHUNK)
+    slope: np.ndarray  # (chunks, channels, CHUNK), dρ/d(r²)
+    harmonics: np.ndarray  # (chunks, (order + 1)², CHUNK)
     piece: np.ndarray  # (2 · GROUP, channels): ρ and dρ/d(r²) of one group of lanes
     moment: np.ndarray
     size: np.ndarray  # (channels,) Σ_j ρ² r^(2l), where roots are taken

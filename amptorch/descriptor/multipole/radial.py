@@ -79,15 +79,14 @@ def radial_table(channels, densities, cutoff):
                 f"{cutoff} Å; sigmas down to 0.02 Å and densities with beta up to 1e4/Å² are in reach"
             )
     n_channels = GROUP * -(-len(channels) // GROUP)
-    padded = np.zeros((len(densities), n_pieces, n_channels, N_COEFFICIENTS))
+    coefficients = np.zeros((len(densities), n_pieces, N_COEFFICIENTS, n_channels))
     for element, table in enumerate(tables):
-        padded[element, :, : len(channels)] = table.transpose(1, 0, 2)
-    grouped = padded.reshape(len(densities), n_pieces, -1, GROUP, N_COEFFICIENTS)
+        coefficients[element, ..., : len(channels)] = table.transpose(1, 2, 0)
     return RadialTable(
         step=cutoff / n_pieces,
         n_pieces=n_pieces,
         n_channels=n_channels,
-        coefficients=grouped.transpose(0, 1, 2, 4, 3).ravel(),
+        coefficients=coefficients.reshape(-1, N_COEFFICIENTS, n_channels),
     )
 
 
