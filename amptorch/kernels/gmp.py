@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inlined, njit
 from amptorch.kernels.gmp_radial import radial_functions
 from amptorch.kernels.gmp_structures import (
     CHUNK,
@@ -294,7 +294,7 @@ def _tile_gradients(tiles, tile, chunk, m, work):
         _times_radial(rho, slope, channel, 2.0 / order, near, q, m, lanes)
 
 
-@njit
+@inlined
 def _spherical(b, slope, channel, near, q, m, lanes):
     """Order 0: 2 b (dρ/ds) r."""
     for j in range(m):
@@ -304,7 +304,7 @@ def _spherical(b, slope, channel, near, q, m, lanes):
         lanes[2 * TILE + q, j] = radial * near[Z, j]
 
 
-@njit
+@inlined
 def _add_two_harmonics(e, k, y, row, q, m, lanes):
     """Add the terms of harmonics k and k + 1 to ∇h."""
     x0, y0, z0 = e[0, k], e[1, k], e[2, k]
@@ -316,7 +316,7 @@ def _add_two_harmonics(e, k, y, row, q, m, lanes):
         lanes[2 * TILE + q, j] += z0 * c + z1 * s
 
 
-@njit
+@inlined
 def _times_radial(rho, slope, channel, two_over_order, near, q, m, lanes):
     """From ∇h to ρ ∇h + 2 (dρ/ds) h r with h = r·∇h / l."""
     for j in range(m):
