@@ -7,7 +7,8 @@ Every feature is a quadratic form, or the root of one, of moments of the atoms a
     A_cm = Σ_j ρ_c(r_ij²) Y_lm(r_ij),
 
 with solid harmonics Y (`harmonics.py`) and radial functions ρ (`gmp_radial.py`). With B = ∂F/∂A the
-derivative of a feature is that of a function of one neighbour alone, with h_c = Σ_m B_cm Y_lm(r_j) and s = r_j²,
+derivative of a feature is that of a function of one neighbour alone, with s = r_j² and
+h_c = Σ_m B_cm Y_lm(r_j),
 
     ∂F/∂r_j = Σ_c ∂/∂r_j [ρ_c h_c] = Σ_c ρ_c ∇h_c + 2 (dρ_c/ds) h_c r_j,
 

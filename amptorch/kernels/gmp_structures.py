@@ -15,9 +15,9 @@ GROUP = 8
 # Coefficients of a piece of the radial table.
 N_COEFFICIENTS = 12
 
-# Lanes of a chunk, and columns whose gradients are computed at a time: what both together take stays
-# in the nearer caches. Not a power of two, so that rows do not fall into the same places of the cache
-# (a third of the time of the gradients).
+# Lanes of a chunk, and columns whose gradients are computed at a time: what they take stays in the
+# nearer caches. Not a power of two, so that rows do not fall into the same places of the cache (a
+# third of the time of the gradients).
 CHUNK = 200
 TILE = 12
 

@@ -37,7 +37,12 @@ def close(actual, desired, rtol=1e-10):
 
 class DescriptorContract:
     """A subclass has `make(elements)`, the descriptor, and `reference(descriptor, atoms)`: values
-    (n, S), derivatives (n, S, n, 3) and strain derivatives (n, S, 3, 3) by its slow twin."""
+    (n, S), derivatives (n, S, n, 3) and strain derivatives (n, S, 3, 3) by its slow twin.
+
+    `rotation` is one that changes nothing: any, unless the subclass says otherwise.
+    """
+
+    rotation = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
 
     def setup_for(self, name, seed=0):
         atoms = systems.make(name, seed)
@@ -126,7 +131,7 @@ class DescriptorContract:
         translated.positions += [0.7, -11.3, 5.1]
         close(values_of(translated), values)
 
-        rotation = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
+        rotation = self.rotation
         rotated = atoms.copy()
         rotated.set_cell(atoms.cell.array @ rotation.T)
         rotated.positions = atoms.positions @ rotation.T
@@ -148,7 +153,7 @@ class DescriptorContract:
 
     def test_rotated_gradient(self):
         atoms, frames, descriptor = self.setup_for("skewed_cell")
-        rotation = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
+        rotation = self.rotation
         rotated = atoms.copy()
         rotated.set_cell(atoms.cell.array @ rotation.T, scale_atoms=True)
         g = np.random.default_rng(5).normal(size=(len(atoms), descriptor.n_features))

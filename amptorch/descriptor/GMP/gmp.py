@@ -25,10 +25,11 @@ class GMP(MultipoleDescriptor):
     of a Cartesian tensor, x^a y^b z^c with a + b + c = l; a group holds those whose exponents are
     permutations of each other, and groups are counted from 1 in falling order: (2,0,0), (1,1,0). A
     feature is the root of the sum of the squares of its components, each the moment of the density
-    with a surface harmonic times a Gaussian A exp(−αr²), A = 1/(σ√(2π)), α = 1/(2σ²). A group of one
-    component, such as (0,0,0) or (1,1,1), is that component with its sign, as in v1.0; that one
-    changes its sign in a mirror, and no group of an order above 1 stays the same when all is
-    rotated. `GMPOrderNorm` does.
+    with a surface harmonic times a Gaussian A exp(−αr²), A = 1/(σ√(2π)), α = 1/(2σ²), and its
+    derivatives are 0 where it is 0.
+
+    A group of one component, such as (0,0,0) or (1,1,1), is that component with its sign, as in
+    v1.0. Features of an order above 1 change when all is rotated; those of `GMPOrderNorm` do not.
 
     Parameters
     ----------

@@ -39,8 +39,8 @@ class GMPOrderNorm(MultipoleDescriptor):
     Parameters
     ----------
     MCSHs : dict, `fp_params`
-        "MCSHs" : {"orders": [l, ...], "sigmas": [Å, ...]}, features ordered by order, then sigma; or
-        "MCSHs_detailed_list" : [{"order": l, "sigmas": [Å, ...]}, ...]
+        "MCSHs" : {"orders": [l, ...], "sigmas": [Å, ...]}, features ordered by order, then sigma,
+        or "MCSHs_detailed_list" : [{"order": l, "sigmas": [Å, ...]}, ...]
         "cutoff" : Å; where the widest probe has fallen to 1e-8 if it is not given
         "square" : True; the root of F where False, with derivatives 0 where F is 0
         "solid_harmonics" : True; surface harmonics (powers of r² are 1) where False

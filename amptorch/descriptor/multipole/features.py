@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from math import factorial, prod
 
 import numpy as np
@@ -49,7 +49,7 @@ class Segment:
 
 
 def groups_of(order):
-    """Groups of components of a Cartesian tensor, as exponents in falling order: (2, 0, 0), (1, 1, 0)."""
+    """Groups of components of a Cartesian tensor as exponents: (2, 0, 0), (1, 1, 0)."""
     return [
         (a, b, order - a - b)
         for a in range(order, -1, -1)
@@ -65,8 +65,8 @@ def harmonic_norm(order, row):
 
 
 def compile_features(segments, cutoff, amplitude):
-    """(Multipoles, channels): features in the order of `segments`, and the radial functions that they
-    need as a list of (order, rank, sigma, amplitude).
+    """(Multipoles, channels): features in the order of `segments`, and the radial functions that
+    they need as a list of (order, rank, sigma, amplitude).
 
     cutoff: Å; amplitude: A of the probe from its sigma.
     """
@@ -136,8 +136,8 @@ def _columns(rows):
 def _scale(order, rank):
     """What Σ_m n_lm² |A_lm|² of one rank contributes to the squared norm of the whole tensor.
 
-    l! over the square of r^{2Q} S_λm, S = n Y, in the inner product ⟨p, q⟩ = p(∂)q, in which x^n has
-    the square n!.
+    l! over the square of r^{2Q} S_λm, S = n Y, in the inner product ⟨p, q⟩ = p(∂)q, in which x^n
+    has the square n!.
     """
     steps = (order - rank) // 2
     square = double_factorial(2 * rank - 1) * prod(
@@ -178,7 +178,7 @@ def _tensor_component(exponents, ranks):
     return result
 
 
-@lru_cache(maxsize=None)
+@cache
 def _harmonic(order, row):
     """Y_lm as {(a, b, c): coefficient}, by the recurrences of `kernels/harmonics.py`."""
     if order == 0:

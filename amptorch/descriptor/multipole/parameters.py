@@ -68,8 +68,8 @@ def element_densities(atom_gaussians, elements):
     missing = [symbol for symbol in elements if symbol not in atom_gaussians]
     if missing:
         raise ValueError(
-            f"fp_params['atom_gaussians'] has no {missing[0]!r}; give the densities of all elements "
-            f"{list(elements)}, or of none to use those of the package"
+            f"fp_params['atom_gaussians'] has no {missing[0]!r}; give the densities of all of "
+            f"{list(elements)}, or leave it out to use those of the package"
         )
     return {symbol: _density(symbol, atom_gaussians[symbol]) for symbol in elements}
 

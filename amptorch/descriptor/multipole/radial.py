@@ -3,14 +3,14 @@
 The density of an atom, Σ_g B_g exp(−β_g r²), meets a probe A exp(−α r²) p(r), α = 1/(2σ²), where p
 is a harmonic of order l; what comes out is the mean of p over a Gaussian of variance
 v = 1/(2(α + β)) around λ r_j, λ = β/(α + β), times A B (π/(α + β))^{3/2} exp[−αβ r_j²/(α + β)]. The
-mean of a solid harmonic is its value at λ r_j. A surface harmonic is a harmonic polynomial p in which
+mean of a solid harmonic is its value at λ r_j. A surface harmonic is a harmonic polynomial in which
 powers of r² are replaced by 1, and
 
     p = Σ_K (−1)^K (2l − 2K − 1)!! Δ^K x^n / (2^K K!),      mean = exp(vΔ/2) p,
 
-for the component x^n of a Cartesian tensor. x^n holds harmonics of the orders λ = l, l − 2, …, as
-r^{2Q} Y_λm with Q = (l − λ)/2, and Δ turns r^{2Q} Y_λm into 2Q (2Q + 2λ + 1) r^{2Q−2} Y_λm; so there is
-one radial function for each order λ ("rank" below, since λ is taken).
+for the component x^n of a Cartesian tensor. x^n holds harmonics of the orders k = l, l − 2, …, as
+r^{2Q} Y_km with Q = (l − k)/2, and Δ turns r^{2Q} Y_km into 2Q (2Q + 2k + 1) r^{2Q−2} Y_km; so
+there is one radial function for each k, the "rank".
 """
 
 from math import comb, factorial, prod
@@ -76,7 +76,7 @@ def radial_table(channels, densities, cutoff):
         if n_pieces > MAX_PIECES:
             raise ValueError(
                 "a radial function varies too fast for the cutoff of "
-                f"{cutoff} Å; sigmas down to 0.02 Å and densities with beta up to 1e4/Å² are in reach"
+                f"{cutoff} Å; give wider probes (sigma) or wider densities (a smaller beta)"
             )
     n_channels = GROUP * -(-len(channels) // GROUP)
     coefficients = np.zeros((len(densities), n_pieces, N_COEFFICIENTS, n_channels))
