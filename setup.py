@@ -24,7 +24,11 @@ setup(
     license="GPL-3.0-or-later",
     python_requires=">=3.10",
     packages=find_packages(include=["amptorch", "amptorch.*"]),
-    package_data={"amptorch.profiling": ["*.html"], "amptorch.tuning.report": ["*.html", "*.md"]},
+    package_data={
+        "amptorch.descriptor.densities": ["valence.json"],
+        "amptorch.profiling": ["*.html"],
+        "amptorch.tuning.report": ["*.html", "*.md"],
+    },
     install_requires=[
         "numpy>=1.24",
         "scipy>=1.10",

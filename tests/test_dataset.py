@@ -251,7 +251,7 @@ def test_no_frames():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "message"), [("GMP", "later release"), ("gauss", "gaussian"), (None, "gaussian")]
+    ("scheme", "message"), [("GMPs", "gmpordernorm"), ("gauss", "gaussian"), (None, "gaussian")]
 )
 def test_unknown_scheme(scheme, message):
     with pytest.raises(ValueError, match=message):

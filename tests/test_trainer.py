@@ -318,7 +318,7 @@ def test_fingerprints_are_kept_in_the_run_folder(frames, tmp_path):
         ({"optim__learning_rate": 0.1}, "optim.learning_rate"),
         ({"dataset__raw_data": None}, "raw_data"),
         ({"dataset__raw_data": []}, "empty"),
-        ({"dataset__fp_scheme": "gmp"}, "later release"),
+        ({"dataset__fp_scheme": "gmp"}, "fp_params has no key"),
         ({"optim__gpus": 1}, "optim.gpus"),
         ({"cmd__logger": True}, "wandb"),
     ],

@@ -5,16 +5,25 @@ from dataclasses import fields, replace
 
 from amptorch.config import SECTIONS, Config, OptimConfig, to_json
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
+from amptorch.descriptor.multipole.parameters import with_densities
 
 DESCRIPTOR_SET = "GaussianDescriptorSet"
 # v1.0's keys for what the descriptor was made of, in its order.
 DESCRIPTOR = ("fp_scheme", "fp_params", "cutoff_params", "elements")
+DENSITY_SCHEMES = ("gmp", "gmpordernorm")
 V1_KEYS = ("raw_data", "lmdb_path", "descriptor", "fp_length", "cutoff_func")
 
 
 def config_to_json(config):
-    """A `Config` as JSON types, without `raw_data`."""
+    """A `Config` as JSON types, without `raw_data`.
+
+    Densities of elements are written as numbers: files may be gone where the potential is used, and
+    the package's own table may be another one.
+    """
     params = config.dataset.fp_params
+    if config.dataset.fp_scheme in DENSITY_SCHEMES and params and config.dataset.elements:
+        params = with_densities(params, config.dataset.elements)
+        return replace(config, dataset=replace(config.dataset, fp_params=params)).to_dict()
     if not isinstance(params, GaussianDescriptorSet):
         return config.to_dict()
     written = replace(config, dataset=replace(config.dataset, fp_params={})).to_dict()
