@@ -110,7 +110,7 @@ class TestGroups(GMPContract):
 
     def make(self, elements):
         orders = {
-            "0": {"groups": [1], "sigmas": [0.4]},
+            "0": {"groups": [1], "sigmas": [0.45]},
             "2": {"groups": [2, 1], "sigmas": [0.3, 0.4]},
             "1": {"groups": [1], "sigmas": [0.35]},
             "3": {"groups": [1, 2, 3], "sigmas": [0.4]},
@@ -119,7 +119,7 @@ class TestGroups(GMPContract):
         return GMP({**fp_params, "atom_gaussians": densities_of(elements)}, elements)
 
     def features(self):
-        listed = [(0, 1, 0.4), (1, 1, 0.35), (2, 2, 0.3), (2, 2, 0.4), (2, 1, 0.3), (2, 1, 0.4)]
+        listed = [(0, 1, 0.45), (1, 1, 0.35), (2, 2, 0.3), (2, 2, 0.4), (2, 1, 0.3), (2, 1, 0.4)]
         result = []
         for order, number, sigma in [*listed, (3, 1, 0.4), (3, 2, 0.4), (3, 3, 0.4)]:
             exponents = gmp.group(order, number)

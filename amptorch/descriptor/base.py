@@ -182,3 +182,12 @@ class BaseDescriptor(ABC):
                     zip(("row", "col", "val", "size"), blocks.to_coo(frame), strict=True)
                 )
             yield entry
+
+
+def atom_flags(rows, n_atoms):
+    """What the kernels take for `rows`: 1 for these atoms, 0 for the others; empty where None."""
+    if rows is None:
+        return np.empty(0, dtype=np.int8)
+    flags = np.zeros(n_atoms, dtype=np.int8)
+    flags[rows] = 1
+    return flags

@@ -80,8 +80,13 @@ def derivatives(f, table, element, offsets, neighbors, vectors, start, stop, out
 
 
 @njit
-def pair_gradients(f, table, element, offsets, neighbors, vectors, start, stop, weights, out):
-    """Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S)."""
+def pair_gradients(
+    f, table, element, offsets, neighbors, vectors, start, stop, wanted, weights, out
+):
+    """Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
+
+    wanted (N,): pairs of two atoms where it is 0 are left out; empty: all are wanted.
+    """
     work = _workspace(f, table, offsets, start, stop)
     none = np.empty((0, 3))
     unused = np.empty_like(weights[:1])
@@ -90,6 +95,7 @@ def pair_gradients(f, table, element, offsets, neighbors, vectors, start, stop, 
         _moments(True, f, table, n, work)
         _features(True, 0, f.features, f.moments, work, unused)
         _weigh(f.tiles, weights, i, work)
+        n = _keep_wanted(i, wanted, neighbors, n, work)
         for chunk in range(_chunks(n)):
             m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(f.tiles.order.shape[0]):
@@ -98,14 +104,20 @@ def pair_gradients(f, table, element, offsets, neighbors, vectors, start, stop, 
 
 
 @njit
-def directional(f, table, element, offsets, neighbors, vectors, start, stop, velocities, out):
-    """J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry."""
+def directional(
+    f, table, element, offsets, neighbors, vectors, start, stop, moving, velocities, out
+):
+    """J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry.
+
+    moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
+    """
     work = _workspace(f, table, offsets, start, stop)
     unused = np.empty_like(out[:1])
     for i in range(start, stop):
         n = _gather(True, i, f.cutoff, element, offsets, neighbors, vectors, velocities, work)
         _moments(True, f, table, n, work)
         _features(True, 0, f.features, f.moments, work, unused)
+        n = _keep_wanted(i, moving, neighbors, n, work)
         for chunk in range(_chunks(n)):
             m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(f.tiles.order.shape[0]):
@@ -185,6 +197,28 @@ def _assign_slots(i, neighbors, n, work, blocks):
             blocks.atoms[blocks.atom_start[i] + slot] = a
             last = a
         work.slot[chunk, j] = slot
+
+
+@njit
+def _keep_wanted(i, wanted, neighbors, n, work):
+    """Move the lanes of wanted atoms together, once the moments are there; returns their number.
+
+    All are kept where the central atom is wanted, since its own derivative is minus their sum.
+    """
+    if wanted.shape[0] == 0 or wanted[i] != 0:
+        return n
+    kept = 0
+    for k in range(1, n):
+        chunk, j = k // CHUNK, k % CHUNK
+        if wanted[neighbors[work.pair[chunk, j]]] == 0:
+            continue
+        to, q = kept // CHUNK, kept % CHUNK
+        work.pair[to, q] = work.pair[chunk, j]
+        for array in (work.near, work.rho, work.slope, work.harmonics):
+            for row in range(array.shape[1]):
+                array[to, row, q] = array[chunk, row, j]
+        kept += 1
+    return kept
 
 
 @njit

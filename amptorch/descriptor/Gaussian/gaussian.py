@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.base import BaseDescriptor, atom_flags
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
@@ -85,7 +85,7 @@ class Gaussian(BaseDescriptor):
         neighbors, elements, vectors = self._inputs(frames, neighbors, threads)
         g = self._checked(g, (frames.n_atoms, self.n_features))
         pairs = self._zeros(neighbors.n_pairs, 3)
-        wanted = _flags(rows, frames.n_atoms)
+        wanted = atom_flags(rows, frames.n_atoms)
         self._run(kernels.pair_gradients, neighbors, threads, elements, vectors, wanted, g, pairs)
         return pairs
 
@@ -96,7 +96,7 @@ class Gaussian(BaseDescriptor):
         if rows is not None:
             given, v = v, self._zeros(frames.n_atoms, 3)
             v[rows] = given
-        moving = _flags(rows, frames.n_atoms)
+        moving = atom_flags(rows, frames.n_atoms)
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(kernels.directional, neighbors, threads, elements, vectors, moving, v, values)
         return values
@@ -186,12 +186,3 @@ class Gaussian(BaseDescriptor):
 
     def _zeros(self, *shape):
         return np.zeros(shape, dtype=self.dtype)
-
-
-def _flags(rows, n_atoms):
-    """1 for the atoms `rows`, 0 for the others; nothing where all are meant."""
-    if rows is None:
-        return np.empty(0, dtype=np.int8)
-    flags = np.zeros(n_atoms, dtype=np.int8)
-    flags[rows] = 1
-    return flags

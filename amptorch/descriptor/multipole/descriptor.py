@@ -4,7 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.base import BaseDescriptor, atom_flags
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.multipole.features import compile_features
 from amptorch.descriptor.multipole.radial import radial_table
@@ -61,20 +61,26 @@ class MultipoleDescriptor(BaseDescriptor):
         self._run(kernels.derivatives, neighbors, threads, elements, values, blocks)
         return values, DerivativeBlocks(blocks, self.n_features, frames.offsets).astype(dtype)
 
-    def pair_gradients(self, frames, g, neighbors=None, threads=None):
-        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S)."""
+    def pair_gradients(self, frames, g, neighbors=None, threads=None, rows=None):
+        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S); with
+        `rows`, for the pairs with one of these atoms at least."""
         neighbors, elements = self._inputs(frames, neighbors, threads)
         g = _checked(g, (frames.n_atoms, self.n_features))
         pairs = np.zeros((neighbors.n_pairs, 3))
-        self._run(kernels.pair_gradients, neighbors, threads, elements, g, pairs)
+        wanted = atom_flags(rows, frames.n_atoms)
+        self._run(kernels.pair_gradients, neighbors, threads, elements, wanted, g, pairs)
         return pairs
 
-    def jvp(self, frames, v, neighbors=None, threads=None):
-        """J v (N, S) for v (N, 3)."""
+    def jvp(self, frames, v, neighbors=None, threads=None, rows=None):
+        """J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         neighbors, elements = self._inputs(frames, neighbors, threads)
-        v = _checked(v, (frames.n_atoms, 3))
+        v = _checked(v, (frames.n_atoms if rows is None else len(rows), 3))
+        if rows is not None:
+            given, v = v, np.zeros((frames.n_atoms, 3))
+            v[rows] = given
+        moving = atom_flags(rows, frames.n_atoms)
         values = np.zeros((frames.n_atoms, self.n_features))
-        self._run(kernels.directional, neighbors, threads, elements, v, values)
+        self._run(kernels.directional, neighbors, threads, elements, moving, v, values)
         return values
 
     @cached_property
