@@ -16,7 +16,7 @@ def test_every_element_has_its_electrons(symbol):
     gaussians = valence_gaussians(symbol)
     b, beta = gaussians.T
     electrons = (b * (np.pi / beta) ** 1.5).sum()
-    assert electrons == pytest.approx(round(electrons), abs=1e-4)
+    assert electrons == pytest.approx(round(electrons), abs=1e-3)
     assert 1 <= round(electrons) <= 32
     r = np.linspace(0, 6, 601)[:, None]
     density = (b * np.exp(-beta * r**2)).sum(axis=1)
