@@ -54,6 +54,7 @@ setup(
         "dask": DASK,
         "tune": TUNE,
         "lmdb": LMDB,
+        "densities": ["pyscf>=2.4"],
         "dev": [
             *TEST,
             *PROFILING,
