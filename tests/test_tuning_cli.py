@@ -89,4 +89,4 @@ def test_without_optuna_there_is_one_clear_line():
         "except ImportError as error:\n    print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install amptorch[tune]" in run.stdout
+    assert "pip install optuna" in run.stdout

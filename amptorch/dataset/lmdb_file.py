@@ -33,7 +33,7 @@ def import_lmdb():
     try:
         import lmdb
     except ImportError as error:
-        raise ImportError("LMDB files need the package lmdb: pip install amptorch[lmdb]") from error
+        raise ImportError("LMDB files need the package lmdb: pip install lmdb") from error
     return lmdb
 
 

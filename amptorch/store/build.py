@@ -287,7 +287,7 @@ def _run_on_dask(cluster, settings, tasks, sizes, bar):
         from distributed import Client, as_completed
     except ImportError as error:
         raise ImportError(
-            "dask= needs the package distributed: pip install amptorch[dask]"
+            "dask= needs the package distributed: pip install distributed"
         ) from error
     client = cluster
     if isinstance(cluster, str):

@@ -14,7 +14,7 @@ import numpy as np
 try:
     import optuna
 except ImportError as error:
-    raise ImportError("tuning needs the package optuna: pip install amptorch[tune]") from error
+    raise ImportError("tuning needs the package optuna: pip install optuna") from error
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError

@@ -1,6 +1,6 @@
 """Make valence.json: valence densities of free atoms, and Gaussians fitted to them.
 
-    pip install 'amptorch[densities]' && python -m amptorch.descriptor.densities.fit valence.json
+    pip install -e '.[densities]' && python -m amptorch.descriptor.densities.fit valence.json
 
 For each element up to radon, a restricted Kohn-Sham atom with the PBE functional (J. P. Perdew,
 K. Burke, M. Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996)) and the dual-space pseudopotential of
