@@ -11,6 +11,7 @@ from ase.io import write
 from numpy.testing import assert_allclose
 
 from amptorch import AtomsTrainer
+from amptorch.dataset.lmdb_file import write_lmdb
 from amptorch.dataset.packed import StoreDataset
 from amptorch.uncertainty import (
     ConformalPredictionFeatureSpace,
@@ -271,6 +272,17 @@ class TestTrainingFrames:
         found = training_points(trainer, FeatureSpace())
         assert_allclose(found[0], expected[0], atol=1e-10)
         assert_allclose(found[1][29], expected[1][29], atol=1e-10)
+
+    def test_of_lmdb_files(self, training, tmp_path):
+        path = str(tmp_path / "train.lmdb")
+        settings = config(training, tmp_path, optim__epochs=1)
+        in_memory = AtomsTrainer(settings)
+        in_memory.train()
+        write_lmdb(training, path, settings, verbose=False)
+        trainer = trained(None, tmp_path, dataset__lmdb_path=[path])
+        found, expected = (training_points(t, FeatureSpace()) for t in (trainer, in_memory))
+        assert_allclose(found[0], expected[0], atol=1e-10)
+        assert_allclose(found[1][8], expected[1][8], atol=1e-10)
 
     def test_frame_without_labels_is_named(self, trainer, calibration):
         bare = [*calibration[:3], calibration[3].copy()]

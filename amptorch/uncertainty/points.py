@@ -9,6 +9,8 @@ from amptorch.trainer.predict import BATCH_ATOMS
 
 # The last hidden layer of the networks, which the energy is linear in.
 LAST_HIDDEN = -2
+# Training frames at once.
+CHUNK = 32
 
 
 class LatentSpace:
@@ -70,9 +72,7 @@ def training_batches(trainer, most_frames, rng):
     chosen = rng.choice(len(dataset), min(most_frames, len(dataset)), replace=False)
     potential = trainer.potential
     with use_threads(trainer.settings.cmd.threads):
-        # As many frames at once as have the atoms of a batch on average.
-        n = max(1, int(BATCH_ATOMS / np.mean(dataset.counts)))
-        for part in np.split(np.sort(chosen), range(n, len(chosen), n)):
+        for part in np.split(np.sort(chosen), range(CHUNK, len(chosen), CHUNK)):
             yield potential, dataset.__getitems__(part)
 
 
