@@ -17,13 +17,13 @@ from amptorch.config import Config
 from amptorch.datasets import iron_water
 from amptorch.files import read_config
 from amptorch.tuning import tune
-from amptorch.tuning.ensemble import Ensemble
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.importance import Forest, importances, levels
 from amptorch.tuning.report.page import sections_of
 from amptorch.tuning.report.parts import compared, counted, duration, listed, number
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
+from amptorch.uncertainty.ensemble import Ensemble
 from tests.test_tuning_study import SPACE, TEST, TRAIN, options
 
 NOT_FOR_PEOPLE = re.compile(r"\bnan\b|\bNone\b(?! of)|\binf\b|[{}]|  |\.\.|–%|\bTrue\b|\bFalse\b")
