@@ -163,13 +163,13 @@ def test_nan_does_not_end_the_study(tmp_path, monkeypatch):
         return get_loss(self, *arguments, **options) * (np.nan if self.lr > 5e-3 else 1.0)
 
     monkeypatch.setattr(PotentialNet, "get_loss", sometimes_nan)
-    tuned = run(tmp_path / "study", 6)
+    tuned = run(tmp_path / "study", 12)
     states = {r["params"]["lr"]: (r["state"], r.get("reason")) for r in read_records(tuned.out)}
     assert states[6e-3] == ("diverged", "the loss is nan after 1 epochs")
     assert states[4e-3][0] in ("complete", "pruned")
     assert tuned.best["params"]["lr"] == 4e-3
     summary = json.loads((tuned.out / "summary.json").read_text())
-    assert sum(summary["trials"].values()) == 6
+    assert sum(summary["trials"].values()) == 12
 
 
 def test_failed_trials_are_kept_and_explained(tmp_path):
