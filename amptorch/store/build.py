@@ -286,9 +286,7 @@ def _run_on_dask(cluster, settings, tasks, sizes, bar):
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise ImportError(
-            "dask= needs the package distributed: pip install distributed"
-        ) from error
+        raise ImportError("dask= needs the package distributed: pip install distributed") from error
     client = cluster
     if isinstance(cluster, str):
         client = Client(cluster, timeout=CONNECT_TIMEOUT, set_as_default=False)
