@@ -195,7 +195,10 @@ class TestPredict:
         estimator = ConformalPredictionLatentSpace(trainer).fit(calibration)
         found = estimator.metrics(calibration, levels=[0.4, 0.8])
         assert found["energy"]["coverage"].tolist() == [10 / 24, 20 / 24]
-        assert found["forces"]["coverage"] == pytest.approx([0.4, 0.8], abs=0.03)
+        # Of either element one more than the share; atoms that symmetry makes alike come together.
+        coverage = found["forces"]["coverage"]
+        assert (coverage >= [0.4, 0.8]).all()
+        assert coverage == pytest.approx([0.4, 0.8], abs=0.08)
 
 
 class TestCalculator:

@@ -81,7 +81,7 @@ class Recorder:
     def __call__(self, phase):
         """The time inside counts for `phase`; phases follow each other."""
         done = threading.Event()
-        sampler = threading.Thread(target=self._sample, args=(done,), daemon=True)
+        sampler = threading.Thread(target=self._sample, args=(phase, done), daemon=True)
         self.phase = phase
         start = time.perf_counter()
         self._main.enter(OTHER, False)
@@ -113,16 +113,19 @@ class Recorder:
             self._threads.append(thread)
         return thread
 
-    def _sample(self, done):
-        while not done.wait(1 / SAMPLES):
-            used, phase = self._memory(), self.phase
+    def _sample(self, phase, done):
+        # Once at least, however short the phase.
+        over = False
+        while not over:
+            used = self._memory()
             now = time.perf_counter() - self._start
-            self.curve.append((now, used, phase, self._main.stage))
+            self.curve.append((now, used, phase, self._main.stage or OTHER))
             for thread in list(self._threads):
                 stage = thread.stage
                 if stage is not None:
                     key = phase, stage
                     self.peaks[key] = max(self.peaks.get(key, 0), used)
+            over = done.wait(1 / SAMPLES)
 
 
 class _Thread:
