@@ -2,5 +2,6 @@
 
 from amptorch.preprocessing.corrections import AtomicCorrectionScaler
 from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
+from amptorch.preprocessing.sparse import sparse_block_diag
 
-__all__ = ["AtomicCorrectionScaler", "FeatureScaler", "TargetScaler"]
+__all__ = ["AtomicCorrectionScaler", "FeatureScaler", "TargetScaler", "sparse_block_diag"]
