@@ -3,10 +3,10 @@
 import sys
 
 import numpy as np
-from ase.optimize import BFGS
+from ase.optimize import FIRE
 
 from amptorch import AmpTorch, AtomsTrainer
-from amptorch.datasets import iron_water
+from amptorch.datasets import iron_water, iron_water_potential
 from amptorch.frames import Frames
 from amptorch.reports import error_table, prediction_errors
 
@@ -52,13 +52,15 @@ trainer = AtomsTrainer(config)
 trainer.train()
 
 predictions = trainer.predict(test_images)
-reference = Frames.from_atoms(test_images, energies=True, forces=True)
-print(error_table({"kept out": prediction_errors(reference, predictions)}))
+test_frames = Frames.from_atoms(test_images, energies=True, forces=True)
+print(error_table({"kept out": prediction_errors(test_frames, predictions)}))
 
-# A relaxation, for a few steps.
+# A relaxation, for a few steps: away from the training frames, but still right?
 atoms = test_images[0].copy()
 atoms.calc = AmpTorch(trainer)
-BFGS(atoms).run(fmax=0.3, steps=10)
+FIRE(atoms).run(fmax=0.3, steps=20)
+reached, reference = atoms.get_potential_energy(), iron_water_potential(atoms)[0]
+print(f"after the relaxation: {reached:.2f} eV, reference {reference:.2f} eV")
 
 # The folder of the checkpoint is all that is needed to predict.
 again = AtomsTrainer()
