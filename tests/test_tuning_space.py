@@ -190,3 +190,17 @@ def test_correlation_of_a_trajectory_and_of_noise():
     assert correlation(np.sin(np.linspace(0, 6, 100))) > 0.9
     assert abs(correlation(np.random.default_rng(0).normal(size=1000))) < 0.15
     assert correlation([1.0, 1.0, 1.0]) == 0.0
+
+
+def test_outliers_are_trained_on_and_validate_only_where_they_are_asked_to():
+    for method in ("blocked", "random"):
+        whole = Validation(method, 0.2, folds=3, outliers=True).split(60, outliers=[3, 30, 31])
+        split = Validation(method, 0.2, folds=3).split(60, outliers=[3, 30, 31])
+        for (train, validate), (all_train, all_validate) in zip(split, whole, strict=True):
+            assert {3, 30, 31} <= set(train)
+            assert set(validate) == set(all_validate) - {3, 30, 31}
+            assert sorted([*train, *validate]) == sorted([*all_train, *all_validate])
+        assert any({3, 30, 31} & set(validate) for _, validate in whole)
+    # A part of outliers alone has nothing else to validate on.
+    train, validate = Validation("random", 0.5).split(2, outliers=[0, 1])[0]
+    assert len(train) == len(validate) == 1

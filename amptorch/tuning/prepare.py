@@ -58,14 +58,16 @@ def checked(train, test, config):
     elements = base["dataset"].get("elements") or found
     if test is not None:
         _check_test(test, found, forces)
-    folds = tuning.validation.split(len(frames), tuning.seed)
+    above = outlier_energy(frames)
+    outliers = np.flatnonzero(frames.energies / frames.counts > above)
+    folds = tuning.validation.split(len(frames), tuning.seed, outliers)
     _check_folds(frames, folds)
     about = {
         "config": config,
         "train": _digest(frames),
         "elements": elements,
         "frames": len(frames),
-        "outliers_above": outlier_energy(frames),
+        "outliers_above": above,
         "correlation": correlation(frames.energies / frames.counts),
         "folds": [{"train": a.tolist(), "validate": b.tolist()} for a, b in folds],
         "cutoff": _cutoff(base, space, elements),

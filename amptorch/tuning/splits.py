@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amptorch.checks import choice, known_keys, number
+from amptorch.checks import boolean, choice, known_keys, number
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Validation:
     folds : trainings of a trial: 1 is hold-out; with more, each validates on other frames
     blocks : runs of consecutive frames that make up the validation frames of a training
     gap : frames on each side of a block that are neither trained on nor validated
+    outliers : whether frames of very high energy (`errors.outlier_energy`) may validate. One of
+        them can outweigh all others in an RMSE, and trials would be compared by it alone; so they
+        are trained on instead, unless this is set
     """
 
     method: str = "blocked"
@@ -28,6 +31,7 @@ class Validation:
     folds: int = 1
     blocks: int = 5
     gap: int = 0
+    outliers: bool = False
 
     @classmethod
     def from_dict(cls, given):
@@ -40,11 +44,14 @@ class Validation:
             "folds": number(minimum=1, integer=True),
             "blocks": number(minimum=1, integer=True),
             "gap": number(minimum=0, integer=True),
+            "outliers": boolean,
         }
         return cls(**{key: checks[key](f"{where}.{key}", value) for key, value in given.items()})
 
-    def split(self, n_frames, seed=0):
+    def split(self, n_frames, seed=0, outliers=()):
         """[(frames to train on, frames to validate on)], sorted int64 arrays, one for each fold.
+
+        outliers: frames that do not validate (but where a part would have no others).
 
         Raises ValueError where there are too few frames.
         """
@@ -63,7 +70,13 @@ class Validation:
             kept = [np.concatenate(pieces[k::parts]) for k in range(parts)]
         # Hold-out takes the part in the middle, whose blocks lie farthest from both ends.
         chosen = [parts // 2] if self.folds == 1 else range(self.folds)
-        return [(self._others(n_frames, kept[k]), kept[k]) for k in chosen]
+        return [self._fold(n_frames, kept[k], np.asarray(outliers, dtype=np.int64)) for k in chosen]
+
+    def _fold(self, n_frames, kept, outliers):
+        usual = np.setdiff1d(kept, outliers)
+        if self.outliers or not len(usual):
+            return self._others(n_frames, kept), kept
+        return np.union1d(self._others(n_frames, kept), np.setdiff1d(kept, usual)), usual
 
     def _others(self, n_frames, kept):
         near = np.zeros(n_frames, dtype=bool)

@@ -201,16 +201,11 @@ def _baseline_lines(findings):
 
 
 def _outlier_words(findings, errors):
-    above, metric = findings.about["outliers_above"], findings.tuning.metric
+    above = findings.about["outliers_above"]
     text = (
         f"Outliers are frames with more than {above:.4f} eV/atom, the 99th percentile of the "
-        f"training frames. Nothing was left out: they were trained on {_like_others(findings)}, "
-        "and the search minimised "
-        + {
-            "rmse": "the RMSE over all frames, in which they weigh most. ",
-            "mae": "the MAE over all frames, in which they weigh less than in an RMSE. ",
-            "median": "the median error, which hardly depends on them. ",
-        }[metric]
+        f"training frames. Nothing was left out: they were trained on {_like_others(findings)}. "
+        + _in_the_search(findings.tuning)
     )
     usual = errors.get("without_outliers")
     if usual is None:
@@ -223,6 +218,19 @@ def _outlier_words(findings, errors):
         f"{'makes' if n == 1 else 'make'} up {percent(share)} of the sum of squared energy errors "
         "of the first row."
     )
+
+
+def _in_the_search(tuning):
+    if not tuning.validation.outliers:
+        return (
+            "In the search they were always among the frames trained on, never among those "
+            "that validate: one of them can outweigh all others in an RMSE. "
+        )
+    return {
+        "rmse": "The search minimised the RMSE over all frames, in which they weigh most. ",
+        "mae": "The search minimised the MAE over all frames, in which they weigh less. ",
+        "median": "The search minimised the median error, which hardly depends on them. ",
+    }[tuning.metric]
 
 
 def _like_others(findings):
