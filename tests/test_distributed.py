@@ -21,7 +21,7 @@ from amptorch.dataset.collate import Share
 from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss
-from amptorch.store import preprocess
+from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import ShardReader
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.ranks import Ranks, part_of, share_of
@@ -220,21 +220,30 @@ def frames_read():
     """{what: [[shard, frame within it], …]} of all that is read of any store; of derivatives the
     shard alone."""
     read = {"fingerprints": [], "derivatives": [], "neighbors": []}
-    methods = {name: getattr(ShardReader, name) for name in read}
+    places = {
+        (FrameStore, "fingerprints"): lambda store, _, frames: zip(
+            *store.locate(frames), strict=True
+        ),
+        (ShardReader, "derivatives"): lambda reader, *_: [(reader.folder.name, 0)],
+        (ShardReader, "neighbors"): lambda reader, frames, *_: [
+            (reader.folder.name, frame) for frame in frames
+        ],
+    }
+    methods = {(owner, name): getattr(owner, name) for owner, name in places}
 
-    def counted(name, place):
+    def counted(owner, name):
         def call(reader, *arguments):
-            frames = np.asarray(arguments[place]) if place is not None else [0]
-            read[name] += [[reader.folder.name, int(frame)] for frame in frames]
-            return methods[name](reader, *arguments)
+            found = places[owner, name](reader, *arguments)
+            read[name] += [[str(shard), int(frame)] for shard, frame in found]
+            return methods[owner, name](reader, *arguments)
 
         return call
 
-    for name, place in (("fingerprints", 1), ("derivatives", None), ("neighbors", 0)):
-        setattr(ShardReader, name, counted(name, place))
+    for owner, name in places:
+        setattr(owner, name, counted(owner, name))
     yield read
-    for name, method in methods.items():
-        setattr(ShardReader, name, method)
+    for (owner, name), method in methods.items():
+        setattr(owner, name, method)
 
 
 def history(trainer):

@@ -13,9 +13,11 @@ from amptorch.threads import use_threads
 # Frames that are measured, and atoms in them: a second of work, and means good to a few percent.
 SAMPLE_FRAMES = 32
 SAMPLE_ATOMS = 4096
-# They are contracted in batches, as in training, and all is measured so many times.
-BATCH = 8
-RUNS = 3
+# They are contracted in batches, as in training, and all is measured so many times, or as often as
+# fits into some seconds.
+BATCH = 16
+RUNS = 5
+SECONDS = 2.0
 GB = 1e9
 
 
@@ -120,7 +122,9 @@ def _measure(descriptor, sample, dtype, threads):
         # Kernels are compiled, or read from numba's cache, before the clock starts.
         _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype)
         neighbors = neighbor_list(sample, descriptor.cutoff)
-        runs = [_times(descriptor, sample, neighbors, dtype) for _ in range(RUNS)]
+        runs, end = [], time.perf_counter() + SECONDS
+        while not runs or (len(runs) < RUNS and time.perf_counter() < end):
+            runs.append(_times(descriptor, sample, neighbors, dtype))
     return np.median(runs, axis=0)
 
 

@@ -6,6 +6,8 @@ of those frames in that order. `rows`, sorted positions among these atoms, leave
 Forces are −vjp with g = ∂E/∂G.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from amptorch.kernels import forces as kernels
@@ -13,7 +15,45 @@ from amptorch.kernels.structures import Blocks
 from amptorch.threads import run_chunks
 
 
-class DerivativeBlocks:
+class KeptDerivatives(ABC):
+    """Contractions with derivatives that lie in one or in several DerivativeBlocks."""
+
+    n_features: int
+
+    @abstractmethod
+    def runs(self, frame_ids):
+        """([(DerivativeBlocks, frames within it)], number of atoms of each frame): `frame_ids` in
+        their order, as runs of frames that are in the same blocks."""
+
+    def vjp(self, frame_ids, g, rows=None, threads=None):
+        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        runs, counts = self.runs(frame_ids)
+        n_atoms = counts.sum()
+        place, n_rows = _places(n_atoms, rows)
+        g = _checked(g, (n_atoms, self.n_features))
+        out = np.zeros((n_rows, 3))
+        _contract(kernels.contract_blocks, runs, counts, place, g, out, threads)
+        return out
+
+    def jvp(self, frame_ids, v, rows=None, threads=None):
+        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        runs, counts = self.runs(frame_ids)
+        place, n_rows = _places(counts.sum(), rows)
+        v = _checked(v, (n_rows, 3))
+        out = np.zeros((counts.sum(), self.n_features))
+        _contract(kernels.apply_blocks, runs, counts, place, v, out, threads)
+        return out
+
+    def parts(self, frame_ids):
+        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
+        runs, counts = self.runs(frame_ids)
+        starts, first = _starts(counts), 0
+        for blocks, local in runs:
+            yield blocks, local, np.arange(starts[first], starts[first + len(local)])
+            first += len(local)
+
+
+class DerivativeBlocks(KeptDerivatives):
     """Derivatives that are kept: for each atom and element, an array (neighbours, 3, features).
 
     Only features that involve the neighbour's element, only other atoms (images of one atom folded
@@ -50,25 +90,26 @@ class DerivativeBlocks:
         """Bytes of all arrays whose size grows with the number of atoms."""
         return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
-    def vjp(self, frame_ids, g, rows=None, threads=None):
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
-        frame_ids, offsets, place, n_rows = self._places(frame_ids, rows)
-        g = _checked(g, (offsets[-1], self.n_features))
-        out = np.zeros((n_rows, 3))
-        self._run(kernels.contract_blocks, frame_ids, offsets, place, g, out, threads)
-        return out
+    def runs(self, frame_ids):
+        frame_ids = np.asarray(frame_ids, dtype=np.int64)
+        counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
+        return [(self, frame_ids)], counts
 
-    def jvp(self, frame_ids, v, rows=None, threads=None):
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
-        frame_ids, offsets, place, n_rows = self._places(frame_ids, rows)
-        v = _checked(v, (n_rows, 3))
-        out = np.zeros((offsets[-1], self.n_features))
-        self._run(kernels.apply_blocks, frame_ids, offsets, place, v, out, threads)
-        return out
-
-    def parts(self, frame_ids):
-        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
-        yield self, np.asarray(frame_ids, dtype=np.int64), None
+    def contract(self, kernel, frame_ids, first, last, offsets, place, given, out):
+        """Call `kernel` of `kernels.forces` for `frame_ids[first:last]`."""
+        kernel(
+            self.blocks,
+            self._feature_start,
+            self._features,
+            self.frame_offsets,
+            frame_ids,
+            offsets,
+            first,
+            last,
+            place,
+            given,
+            out,
+        )
 
     def features_of_blocks(self, atoms):
         """Features of each block of the atoms: a list of arrays, element after element."""
@@ -143,34 +184,6 @@ class DerivativeBlocks:
         )
         return cls(blocks, parts[0].n_features, _join([p.frame_offsets for p in parts], atoms))
 
-    def _places(self, frame_ids, rows):
-        frame_ids = np.asarray(frame_ids, dtype=np.int64)
-        counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
-        offsets = _starts(counts)
-        if rows is None:
-            return frame_ids, offsets, np.arange(offsets[-1]), offsets[-1]
-        place = np.full(offsets[-1], -1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
-        return frame_ids, offsets, place, len(rows)
-
-    def _run(self, kernel, frame_ids, offsets, place, given, out, threads):
-        def run(first, last):
-            kernel(
-                self.blocks,
-                self._feature_start,
-                self._features,
-                self.frame_offsets,
-                frame_ids,
-                offsets,
-                first,
-                last,
-                place,
-                given,
-                out,
-            )
-
-        run_chunks(run, np.diff(offsets), threads)
-
 
 class RecomputedDerivatives:
     """Derivatives that are never kept: contracted on the fly from positions and neighbour lists.
@@ -211,6 +224,32 @@ class RecomputedDerivatives:
         if np.array_equal(frame_ids, np.arange(len(self.frames))):
             return self.frames, self.neighbors
         return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
+
+
+def _contract(kernel, runs, counts, place, given, out, threads):
+    """Call `kernel` for all frames of `runs`; those of several blocks share the threads."""
+    local = np.concatenate([frame_ids for _, frame_ids in runs])
+    ends = np.cumsum([len(frame_ids) for _, frame_ids in runs])
+    offsets = _starts(counts)
+
+    def run(first, last):
+        start = 0
+        for (blocks, _), stop in zip(runs, ends, strict=True):
+            if first < stop and start < last:
+                chunk = max(first, start), min(last, stop)
+                blocks.contract(kernel, local, *chunk, offsets, place, given, out)
+            start = stop
+
+    run_chunks(run, counts, threads)
+
+
+def _places(n_atoms, rows):
+    """For each atom its place in `rows`, or -1; and the number of rows."""
+    if rows is None:
+        return np.arange(n_atoms), n_atoms
+    place = np.full(n_atoms, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    return place, len(rows)
 
 
 def _checked(array, shape):

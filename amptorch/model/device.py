@@ -65,7 +65,6 @@ class _Part:
         last = blocks.frame_offsets[np.asarray(frame_ids) + 1]
         self.n_atoms = int((last - first).sum())
         own = _ranges(first, last)
-        rows = np.arange(self.n_atoms) if atoms is None else atoms
         # Atoms of a frame keep their order, so one shift a frame leads to the rows of the batch.
         position = np.repeat(np.cumsum(last - first) - (last - first) - first, last - first)
         which = (own[:, None] * n_elements + np.arange(n_elements)).ravel()
@@ -84,8 +83,8 @@ class _Part:
         def there(array):
             return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
 
-        self.centre = there(np.repeat(np.repeat(rows, n_elements), counts))
-        self.atom = there(rows[arrays.atoms[pairs] + np.repeat(shift, counts)])
+        self.centre = there(np.repeat(np.repeat(atoms, n_elements), counts))
+        self.atom = there(atoms[arrays.atoms[pairs] + np.repeat(shift, counts)])
         # The rest is as long as the values, so it is worked out where they are.
         width = there(np.repeat(widths, counts))
         first_feature = there(np.repeat(starts, counts))

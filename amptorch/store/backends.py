@@ -1,24 +1,19 @@
 """Derivative back ends over a store, with the interface of `amptorch.descriptor.blocks`."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import OrderedDict
 from threading import Lock
 
 import numpy as np
 
-from amptorch.descriptor.blocks import RecomputedDerivatives
+from amptorch.descriptor.blocks import KeptDerivatives, RecomputedDerivatives
 
 # Batches whose structures are kept: the one in use and those that are made ahead.
 KEPT_BATCHES = 4
 
 
-class ShardedDerivatives(ABC):
-    """Derivatives of frames that are spread over the DerivativeBlocks of several shards.
-
-    See `DerivativeBlocks` for `vjp` and `jvp`.
-    """
-
-    n_features: int
+class ShardedDerivatives(KeptDerivatives):
+    """Derivatives of frames that are spread over the DerivativeBlocks of several shards."""
 
     @abstractmethod
     def locate(self, frame_ids):
@@ -28,49 +23,12 @@ class ShardedDerivatives(ABC):
     def blocks(self, number):
         """DerivativeBlocks of a shard."""
 
-    def vjp(self, frame_ids, g, rows=None, threads=None):
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
-        parts = list(self._parts(frame_ids, rows))
-        if len(parts) == 1:
-            blocks, local, _, _, rows = parts[0]
-            return blocks.vjp(local, g, rows, threads)
-        out = np.empty((len(g) if rows is None else len(rows), 3))
-        for blocks, local, atoms, chosen, part_rows in parts:
-            out[chosen] = blocks.vjp(local, g[atoms], part_rows, threads)
-        return out
-
-    def jvp(self, frame_ids, v, rows=None, threads=None):
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
-        parts = list(self._parts(frame_ids, rows))
-        if len(parts) == 1:
-            blocks, local, _, _, rows = parts[0]
-            return blocks.jvp(local, v, rows, threads)
-        out = np.empty((sum(len(part[2]) for part in parts), self.n_features))
-        for blocks, local, atoms, chosen, part_rows in parts:
-            out[atoms] = blocks.jvp(local, v[chosen], part_rows, threads)
-        return out
-
-    def parts(self, frame_ids):
-        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
-        for blocks, local, atoms, _, _ in self._parts(frame_ids, None):
-            yield blocks, local, atoms
-
-    def _parts(self, frame_ids, rows):
-        """For each shard: its blocks, the frames within it, their atoms among those of the batch,
-        places in `rows` of those among them that are asked for, and these as `rows` of the part."""
+    def runs(self, frame_ids):
         shards, local, counts = self.locate(frame_ids)
-        numbers = np.unique(shards)
-        if len(numbers) == 1:
-            yield self.blocks(numbers[0]), local, None, None, rows
-            return
-        shard_of_atom = np.repeat(shards, counts)
-        for number in numbers:
-            atoms = np.flatnonzero(shard_of_atom == number)
-            chosen, part_rows = atoms, None
-            if rows is not None:
-                chosen = np.flatnonzero(shard_of_atom[rows] == number)
-                part_rows = np.searchsorted(atoms, rows[chosen])
-            yield self.blocks(number), local[shards == number], atoms, chosen, part_rows
+        breaks = np.flatnonzero(shards[1:] != shards[:-1]) + 1
+        firsts = shards[np.concatenate(([0], breaks))]
+        blocks = [self.blocks(number) for number in firsts.tolist()]
+        return list(zip(blocks, np.split(local, breaks), strict=True)), counts
 
 
 class StoredDerivatives(ShardedDerivatives):
@@ -97,8 +55,7 @@ class StoredDerivatives(ShardedDerivatives):
 
     def prepare(self, frame_ids):
         """Open and check what `vjp` and `jvp` of these frames will need."""
-        for number in np.unique(self.store.locate(frame_ids)[0]):
-            self.blocks(number)
+        self.runs(frame_ids)
 
     def locate(self, frame_ids):
         return *self.store.locate(frame_ids), self.store.counts[np.asarray(frame_ids)]

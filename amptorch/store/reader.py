@@ -28,6 +28,8 @@ class ShardReader:
         self._checked = set() if checked is None else checked
         self._arrays = {}
         self._entries = {}
+        self._named = {}
+        self._fingerprints = {}
         self._blocks = {}
 
     @property
@@ -37,7 +39,10 @@ class ShardReader:
 
     def array(self, name):
         """One of the arrays of structures and neighbour lists, such as "positions"."""
-        return self._array(self.folder / f"{name}.npy", self.about["arrays"][name], self.folder)
+        if name not in self._named:
+            path = self.folder / f"{name}.npy"
+            self._named[name] = self._array(path, self.about["arrays"][name], self.folder)
+        return self._named[name]
 
     @property
     def counts(self):
@@ -62,10 +67,6 @@ class ShardReader:
             indices=self.array("indices")[frames],
         )
 
-    def atom_rows(self, name, frames):
-        """The rows of the atoms of those frames in "numbers", "positions" or "forces"."""
-        return _rows(self.array(name), *self._atoms(frames))
-
     def neighbors(self, frames, structures, cutoff, threads=None):
         """The neighbour list, up to `cutoff`, of the frames, whose Frames are `structures`."""
         first, last = self._atoms(frames)
@@ -89,25 +90,34 @@ class ShardReader:
         path = layout.fingerprint_entry(self.folder, setup_hash)
         return self._entry(path, path)["array"]
 
-    def fingerprints(self, setup_hash, frames):
-        """(n, S), not scaled."""
-        entry = self.fingerprint_entry(setup_hash)
-        path = layout.fingerprint_file(self.folder, setup_hash)
-        delete = layout.fingerprint_entry(self.folder, setup_hash)
-        return _rows(self._array(path, entry, delete), *self._atoms(frames))
+    def has_fingerprints(self, setup_hash):
+        """Whether they are there."""
+        if setup_hash in self._fingerprints:
+            return True
+        return layout.fingerprint_entry(self.folder, setup_hash).is_file()
+
+    def fingerprints(self, setup_hash):
+        """(N, S), not scaled, of all atoms."""
+        if setup_hash not in self._fingerprints:
+            entry = self.fingerprint_entry(setup_hash)
+            path = layout.fingerprint_file(self.folder, setup_hash)
+            delete = layout.fingerprint_entry(self.folder, setup_hash)
+            self._fingerprints[setup_hash] = self._array(path, entry, delete)
+        return self._fingerprints[setup_hash]
 
     def derivatives(self, setup_hash, dtype, n_features):
         """DerivativeBlocks over the memory maps."""
-        folder = layout.derivative_folder(self.folder, setup_hash, dtype)
-        if folder not in self._blocks:
+        key = setup_hash, dtype
+        if key not in self._blocks:
+            folder = layout.derivative_folder(self.folder, setup_hash, dtype)
             entries = self._entry(folder / layout.DERIVATIVES, folder)["arrays"]
             arrays = {
                 name: self._array(folder / f"{name}.npy", entries[name], folder)
                 for name in Blocks._fields
             }
             blocks = DerivativeBlocks(Blocks(**arrays), n_features, self.array("offsets"))
-            self._blocks[folder] = blocks
-        return self._blocks[folder]
+            self._blocks[key] = blocks
+        return self._blocks[key]
 
     def derivative_bytes(self, setup_hash, dtype):
         """Bytes of the derivatives on disk."""

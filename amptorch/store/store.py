@@ -15,6 +15,7 @@ from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 # Shards that are kept open at one time: each takes about twenty of the files that a process may
 # have open, often 1024.
 OPEN_SHARDS = 16
+EMPTY = "the list of frames that are asked for is empty"
 
 
 class FrameStore:
@@ -103,11 +104,11 @@ class FrameStore:
 
     def numbers(self, frame_ids):
         """(n,) int64 atomic numbers of the atoms of `frame_ids`."""
-        return self._atom_rows("numbers", frame_ids).astype(np.int64)
+        return self._atom_rows(lambda reader: reader.array("numbers"), frame_ids).astype(np.int64)
 
     def forces(self, frame_ids):
         """(n, 3) eV/Å, of the atoms of `frame_ids`; nothing else is read."""
-        return self._atom_rows("forces", frame_ids)
+        return self._atom_rows(lambda reader: reader.array("forces"), frame_ids)
 
     def neighbors(self, frame_ids, threads=None):
         """NeighborList of `frame_ids`, as long as the store's cutoff."""
@@ -132,14 +133,16 @@ class FrameStore:
 
     def fingerprints(self, setup_hash, frame_ids):
         """(n, S), not scaled; ValueError where the store has none of this set-up."""
-        runs = self._runs(frame_ids)
-        for reader, _ in runs:
-            if not layout.fingerprint_entry(reader.folder, setup_hash).is_file():
+
+        def array(reader):
+            if not reader.has_fingerprints(setup_hash):
                 raise ValueError(
                     f"the store {self.path} has no fingerprints of the set-up {setup_hash}; run "
                     "`amptorch preprocess` on it with these symmetry functions"
                 )
-        return np.concatenate([reader.fingerprints(setup_hash, local) for reader, local in runs])
+            return reader.fingerprints(setup_hash)
+
+        return self._atom_rows(array, frame_ids)
 
     def has_derivatives(self, setup_hash, dtype):
         """Whether every shard has the derivatives of this set-up; dtype "float32" or "float64"."""
@@ -195,16 +198,28 @@ class FrameStore:
     def _folder(self, number):
         return layout.shard_folder(self.path, number)
 
-    def _atom_rows(self, name, frame_ids):
-        return np.concatenate(
-            [reader.atom_rows(name, local) for reader, local in self._runs(frame_ids)]
-        )
+    @cached_property
+    def _first_atoms(self):
+        """(F,) first atom of each frame within its shard."""
+        firsts = np.cumsum(self.counts) - self.counts
+        return firsts - np.repeat(firsts[self.shard_starts[:-1]], np.diff(self.shard_starts))
+
+    def _atom_rows(self, array_of, frame_ids):
+        """The rows of the atoms of `frame_ids`, of the arrays `array_of(ShardReader)`."""
+        shards, _ = self.locate(frame_ids)
+        if len(shards) == 0:
+            raise ValueError(EMPTY)
+        firsts = self._first_atoms[frame_ids]
+        lasts = firsts + self.counts[frame_ids]
+        arrays = {number: array_of(self.reader(number)) for number in np.unique(shards).tolist()}
+        places = zip(shards.tolist(), firsts.tolist(), lasts.tolist(), strict=True)
+        return np.concatenate([arrays[shard][first:last] for shard, first, last in places])
 
     def _runs(self, frame_ids):
         """[(reader, frames within its shard)]: runs of frames that are in one shard."""
         shards, local = self.locate(frame_ids)
         if len(shards) == 0:
-            raise ValueError("the list of frames that are asked for is empty")
+            raise ValueError(EMPTY)
         breaks = np.flatnonzero(np.diff(shards)) + 1
         starts = np.concatenate(([0], breaks))
         return [
