@@ -208,7 +208,7 @@ for changes, resume in runs:
         "rank": trainer.ranks.rank,
         "history": history(trainer),
         "parameters": [p.tolist() for p in trainer.net.module_.parameters()],
-        "folder": str(trainer.cp_dir),
+        "folder": trainer.cp_dir,
     }
     sys.stdout.write(json.dumps(result) + "\\n")
     sys.stdout.flush()

@@ -202,12 +202,12 @@ class TestFolder:
             ensemble.save(tmp_path / "ensemble")
 
     def test_of_checkpoint_folders(self, trainers, frames):
-        ensemble = Ensemble([str(trainers[0].cp_dir), trainers[1].cp_dir])
+        ensemble = Ensemble([trainers[0].cp_dir, trainers[1].cp_dir])
         energies, _ = of_members(trainers[:2], frames)
         assert_allclose(ensemble.predict(frames)["energy"], energies.mean(axis=0), rtol=1e-12)
 
     def test_folders_elsewhere(self, trainers, frames, tmp_path):
-        members = [str(trainer.cp_dir) for trainer in trainers[:2]]
+        members = [trainer.cp_dir for trainer in trainers[:2]]
         content = {"format": "amptorch ensemble", "version": 1, "members": members}
         (tmp_path / "ensemble.json").write_text(json.dumps(content))
         energies, _ = of_members(trainers[:2], frames)
@@ -225,7 +225,7 @@ class TestFolder:
         ],
     )
     def test_damaged(self, trainers, tmp_path, changes, message):
-        members = [str(trainer.cp_dir) for trainer in trainers[:2]]
+        members = [trainer.cp_dir for trainer in trainers[:2]]
         content = {"format": "amptorch ensemble", "version": 1, "members": members, **changes}
         (tmp_path / "ensemble.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message) as error:

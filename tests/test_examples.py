@@ -64,7 +64,7 @@ def test_lmdb(run, tmp_path):
 def test_descriptor_set(run):
     names, printed = run("descriptor_set")
     assert "O: 16 symmetry functions" in printed
-    folder = names["trainer"].cp_dir
+    folder = Path(names["trainer"].cp_dir)
     assert json.loads((folder / "config.json").read_text())["dataset"]["elements"] == [
         "Fe",
         "H",

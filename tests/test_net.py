@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from skorch.callbacks import BatchScoring, Callback, EpochScoring
@@ -40,7 +41,9 @@ def test_history_keeps_the_batches_of_no_finished_epoch(tmp_path):
     assert trainer.net.history[:, "size"] == [4.0] * EPOCHS
     assert all(loss > 0 for loss in trainer.net.history[:, "train_loss"])
     for epoch in (EPOCHS - 1, EPOCHS):
-        rows = json.loads((trainer.cp_dir / "epochs" / str(epoch) / "history.json").read_text())
+        rows = json.loads(
+            (Path(trainer.cp_dir) / "epochs" / str(epoch) / "history.json").read_text()
+        )
         assert [len(row["batches"]) for row in rows] == [0] * (epoch - 1) + [2]
 
 

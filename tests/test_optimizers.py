@@ -1,5 +1,7 @@
 """Optimizers: their names, the Kalman filter, and L-BFGS in training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -375,7 +377,7 @@ def test_a_checkpoint_of_the_filter_is_trained_on(frames, tmp_path):
     second.load_pretrained(first.cp_dir)
     for one, two in zip(first.net.module.parameters(), second.net.module.parameters(), strict=True):
         assert torch.equal(one, two)
-    kept = torch.load(first.cp_dir / "optimizer.pt", weights_only=True)["state"]
+    kept = torch.load(Path(first.cp_dir) / "optimizer.pt", weights_only=True)["state"]
     states = second.net.optimizer_.state.values()
     assert len(states) == len(kept) == 2
     for state, expected in zip(states, kept.values(), strict=True):

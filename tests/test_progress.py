@@ -1,6 +1,7 @@
 """Training for some time, and learning rates that follow it."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_training_ends_with_its_time(frames, tmp_path, seconds, batches):
     assert history[:, "train_batch_count"] == batches
     assert history[:, "valid_batch_count"] == [1] * len(batches)
     assert all("val_energy_mae" in row and "event_cp" in row for row in history)
-    newest = max(int(path.name) for path in (trainer.cp_dir / "epochs").iterdir())
+    newest = max(int(path.name) for path in (Path(trainer.cp_dir) / "epochs").iterdir())
     assert newest == len(batches)
 
 

@@ -85,8 +85,8 @@ def assert_same(one, two):
     assert_equal(*states)
     assert_equal(*(dict(trainer.net.module_.state_dict()) for trainer in (one, two)))
     for name in ("params.pt", "optimizer.pt", "criterion.pt"):
-        assert_equal(*(torch.load(t.cp_dir / name, weights_only=True) for t in (one, two)))
-    scalers = [(trainer.cp_dir / "normalizers.json").read_bytes() for trainer in (one, two)]
+        assert_equal(*(torch.load(Path(t.cp_dir) / name, weights_only=True) for t in (one, two)))
+    scalers = [(Path(trainer.cp_dir) / "normalizers.json").read_bytes() for trainer in (one, two)]
     assert scalers[0] == scalers[1]
     ends = [newest_state(trainer.cp_dir) for trainer in (one, two)]
     assert_equal(*(end.checkpoint.params for end in ends))
@@ -283,7 +283,7 @@ def progress(run_dir):
 def test_the_last_few_epochs_are_kept_and_are_checkpoints(frames, tmp_path):
     trainer = train(settings_of(frames, tmp_path))
     assert epochs_of(trainer.cp_dir) == [EPOCHS - k for k in range(KEPT)]
-    folder = trainer.cp_dir / "epochs" / str(EPOCHS)
+    folder = Path(trainer.cp_dir) / "epochs" / str(EPOCHS)
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
         "criterion.pt",
@@ -341,8 +341,8 @@ def test_nothing_to_resume_is_a_new_run(frames, tmp_path):
     settings = settings_of(frames, tmp_path, optim__epochs=2)
     first = train(settings, resume=True)
     assert len(first.net.history) == 2
-    shutil.rmtree(first.cp_dir / "epochs")
-    for path in first.cp_dir.iterdir():
+    shutil.rmtree(Path(first.cp_dir) / "epochs")
+    for path in Path(first.cp_dir).iterdir():
         path.unlink()
     again = AtomsTrainer(settings)
     again.load()
@@ -458,6 +458,6 @@ def test_full_disk(frames, tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_written(frames, tmp_path):
     trainer = AtomsTrainer(settings_of(frames, tmp_path))
     trainer.load()
-    (trainer.cp_dir / "epochs").write_text("in the way")
+    (Path(trainer.cp_dir) / "epochs").write_text("in the way")
     with pytest.raises(OSError, match="checkpoint of epoch 0"):
         trainer.train()

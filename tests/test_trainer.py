@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_best_parameters_are_loaded_back(frames, tmp_path, quantity):
     assert best != len(column) - 1
     for name, value in trainer.net.module.state_dict().items():
         assert torch.equal(value, seen[best][name])
-    saved = torch.load(trainer.cp_dir / "params.pt", weights_only=True)
+    saved = torch.load(Path(trainer.cp_dir) / "params.pt", weights_only=True)
     assert all(torch.equal(saved[name], value) for name, value in seen[best].items())
     events = trainer.net.history[:, "event_cp"]
     assert events[best]
@@ -187,9 +188,9 @@ def test_no_epochs(frames, tmp_path):
 
 def test_identifier(frames, tmp_path):
     trainer = trained(frames, tmp_path, cmd__identifier="copper", optim__epochs=1)
-    assert trainer.identifier == trainer.cp_dir.name
+    assert trainer.identifier == Path(trainer.cp_dir).name
     assert trainer.identifier.endswith("-copper")
-    assert trainer.cp_dir.parent == tmp_path / "checkpoints"
+    assert Path(trainer.cp_dir).parent == tmp_path / "checkpoints"
 
 
 def test_unwritable_run_dir_is_found_before_any_work(frames, tmp_path):
@@ -230,7 +231,7 @@ def test_interruption_keeps_the_best(frames, tmp_path):
     trainer.load()
     trainer.net.callbacks.append(("interrupt", Interrupt()))
     trainer.train()
-    saved = torch.load(trainer.cp_dir / "params.pt", weights_only=True)
+    saved = torch.load(Path(trainer.cp_dir) / "params.pt", weights_only=True)
     for name, value in trainer.net.module.state_dict().items():
         assert torch.equal(value, saved[name])
 
@@ -404,5 +405,5 @@ def test_weights_and_biases(frames, tmp_path, monkeypatch):
 
 def test_history_is_readable(frames, tmp_path):
     trainer = trained(frames, tmp_path)
-    history = json.loads((trainer.cp_dir / "history.json").read_text())
+    history = json.loads((Path(trainer.cp_dir) / "history.json").read_text())
     assert history[0]["train_energy_mae"] == trainer.net.history[0]["train_energy_mae"]

@@ -69,7 +69,7 @@ def energies_alone(training, tmp_path_factory):
 
 
 def estimators(trainer):
-    other = Ensemble([trainer, str(trainer.cp_dir)])
+    other = Ensemble([trainer, trainer.cp_dir])
     # The same potential twice would have no spread.
     for parameter in other.members[1].net.module.parameters():
         parameter.data *= 1.1
@@ -229,7 +229,7 @@ class TestCalculator:
 class TestTrainingFrames:
     def test_of_a_checkpoint(self, trainer, training, calibration, images):
         loaded = AtomsTrainer()
-        loaded.load_pretrained(str(trainer.cp_dir))
+        loaded.load_pretrained(trainer.cp_dir)
         with pytest.raises(ValueError, match="give them as train_images"):
             ConformalPredictionLatentSpace(loaded)
         for kind in (ConformalPredictionLatentSpace, ConformalPredictionFeatureSpace):
@@ -320,7 +320,7 @@ class TestTrainedEnsemble:
         assert {k: v for k, v in settings.items() if k != "dataset"} == before
         assert settings["dataset"]["raw_data"] is training
         assert "elements" not in settings["dataset"]
-        assert len({str(member.cp_dir) for member in ensemble.members}) == 3
+        assert len({member.cp_dir for member in ensemble.members}) == 3
         assert [member.settings.cmd.seed for member in ensemble.members] == [3, 4, 5]
         seen = [
             [sum(atoms is frame for atoms in member.train_dataset.images) for frame in training]

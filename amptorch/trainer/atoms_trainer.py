@@ -54,7 +54,7 @@ class AtomsTrainer:
     ----------
     net : the skorch net (`net.history`, `net.module`); model : the network itself
     train_dataset, feature_scaler, target_scaler, elements, descriptor, forcetraining, device
-    cp_dir : Path of this run's checkpoint folder, or None; identifier : the folder's name
+    cp_dir : path of this run's checkpoint folder, a str, or None; identifier : the folder's name
     settings : the checked `Config`
 
     Raises ValueError, TypeError or FileNotFoundError that names the key, frame or file which cannot
@@ -268,7 +268,7 @@ class AtomsTrainer:
             state.check_settings(settings)
             self._apply(settings)
             self._adopt(state.checkpoint)
-        self.cp_dir, self.identifier = run, run.name
+        self.cp_dir, self.identifier = str(run), run.name
         self.load_rng_seed()
         self.load_logger()
         self.load_dataset()
@@ -288,8 +288,8 @@ class AtomsTrainer:
         self.cp_dir = None
         if not self.debug:
             cmd = self.settings.cmd
-            self.cp_dir = self.ranks.tell(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
-            self.identifier = self.cp_dir.name
+            run = self.ranks.tell(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
+            self.cp_dir, self.identifier = str(run), run.name
         try:
             yield
         except BaseException:

@@ -80,7 +80,7 @@ class Jobs:
             trainer = StoreTrainer(config, dataset)
             trainer.train(resume=newest_run(folder) is not None)
             result = {
-                "checkpoint": str(trainer.cp_dir.relative_to(self.problem.out)),
+                "checkpoint": str(Path(trainer.cp_dir).relative_to(self.problem.out)),
                 "epochs": epoch_columns(trainer.net.history),
             }
         except FAILURES as error:
