@@ -63,7 +63,7 @@ def cut(settings, *moment):
     trainer.net.callbacks.append(("cut", Cut(*moment)))
     with pytest.raises(PowerCut):
         trainer.train()
-    return trainer.cp_dir
+    return Path(trainer.cp_dir)
 
 
 def train(settings, **options):
@@ -141,7 +141,7 @@ def test_goes_on_with_the_same_numbers(frames, tmp_path, changes):
     settings = settings_of(frames, tmp_path / "cut", **changes)
     folder = cut(settings, 2, 1)
     resumed = train(settings, resume=True)
-    assert resumed.cp_dir == folder
+    assert resumed.cp_dir == str(folder)
     assert_same(resumed, whole)
 
 
@@ -237,7 +237,7 @@ def test_training_again_starts_afresh(frames, tmp_path):
     trainer = train(settings, resume=True)
     resumed = history(trainer)
     trainer.train()
-    assert trainer.cp_dir != folder
+    assert trainer.cp_dir != str(folder)
     assert history(trainer) == resumed
 
 

@@ -265,7 +265,7 @@ def test_train_again_starts_afresh(frames, tmp_path):
     trainer.train()
     assert torch.equal(parameters(trainer), first)
     assert trainer.cp_dir != folder
-    assert folder.is_dir()
+    assert Path(folder).is_dir()
 
 
 def test_in_order_split():

@@ -3,12 +3,18 @@
 import numpy as np
 from tqdm import tqdm
 
+from amptorch.descriptor.base import MEMORY_ADVICE
 from amptorch.descriptor.blocks import DerivativeBlocks, RecomputedDerivatives
 from amptorch.frames import COINCIDENT
+from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
 
 # Atoms described in one go: enough work for every core, little memory beside the result.
 CHUNK_ATOMS = 4096
+# Frames from which it is known what the derivatives of all will take.
+SAMPLE = 4
+# Copies of the fingerprints that there are at a time while they are scaled.
+COPIES = 5
 
 
 def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
@@ -30,6 +36,28 @@ def check_distances(frames, threads=None):
     neighbor_list(frames, 2 * COINCIDENT, threads)
 
 
+def check_memory(descriptor, frames, derivatives=None, dtype=np.float64, threads=None):
+    """Raise ValueError where the fingerprints of `frames`, and their derivatives where these are
+    "stored" as `dtype`, would not fit into memory."""
+    needed = COPIES * 8 * frames.n_atoms * descriptor.n_features
+    what = "fingerprints"
+    # What one chunk takes the descriptor itself knows, without a sample.
+    if derivatives == "stored" and frames.n_atoms > CHUNK_ATOMS:
+        places = (np.arange(SAMPLE) + 0.5) * len(frames) / SAMPLE
+        sample = frames.select(np.argsort(frames.counts, kind="stable")[places.astype(np.int64)])
+        _, some = descriptor.values_and_derivatives(sample, dtype=dtype, threads=threads)
+        # Those of all chunks are joined at the end, which takes them twice.
+        taken = 2 * (some.nbytes + some.blocks.feature_row.nbytes)
+        needed += taken * frames.n_atoms / sample.n_atoms
+        what += " and derivatives"
+    require_memory(
+        needed,
+        f"{what} of {len(frames)} frames, {frames.n_atoms} atoms, by {descriptor.n_features} "
+        f"functions for {len(descriptor.elements)} elements",
+        f"keep them on disk (dataset.store), or {MEMORY_ADVICE}",
+    )
+
+
 def describe(
     descriptor,
     frames,
@@ -47,6 +75,7 @@ def describe(
     "stored". threads: of the kernels, None for all cores.
     """
     check_distances(frames, threads)
+    check_memory(descriptor, frames, derivatives, dtype, threads)
     # The lists of all frames are needed later where derivatives are recomputed; otherwise each
     # chunk makes its own and drops it.
     keep = derivatives == "recompute"

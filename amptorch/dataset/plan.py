@@ -82,12 +82,14 @@ def make_plan(
     wanted="auto",
     there=None,
     threads=None,
+    available=np.inf,
 ):
     """Plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
 
     wanted: "auto", "stored" or "recompute", as the configuration says. there: whether derivatives
     are stored already, which "auto" follows; None where they can be made, and then it stores what
-    fits into `budget` bytes, and recomputes otherwise. threads: of the kernels.
+    fits into `budget` bytes, and recomputes otherwise. threads: of the kernels. available: bytes of
+    memory where derivatives are to be kept there; while they are joined they take it twice.
     """
     measured = _measure(descriptor, sample, np.dtype(dtype), threads)
     stored, making, reading, recomputing = measured * (n_frames / len(sample))
@@ -97,10 +99,12 @@ def make_plan(
         chosen, reason = "stored", "they are in the store already"
     elif there is not None:
         chosen, reason = "recompute", "the store holds none"
-    elif stored <= budget:
-        chosen, reason = "stored", f"within dataset.memory_budget of {budget / GB:g} GB"
-    else:
+    elif stored > budget:
         chosen, reason = "recompute", f"more than dataset.memory_budget of {budget / GB:g} GB"
+    elif 2 * stored > available:
+        chosen, reason = "recompute", f"only {available / GB:.3g} GB of memory are available"
+    else:
+        chosen, reason = "stored", f"within dataset.memory_budget of {budget / GB:g} GB"
     return Plan(
         n_frames=n_frames,
         atoms=sample.n_atoms / len(sample),

@@ -10,12 +10,18 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames
 from amptorch.kernels.forces import scatter_pair_gradients
+from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
 from amptorch.threads import run_chunks
 
 # Frames described in one go by `prepare_fingerprints`.
 CHUNK = 32
 STORE = "processed/fingerprints.sqlite"
+MEMORY_ADVICE = (
+    "keep no derivatives (dataset.derivatives: recompute), take fewer frames or fewer functions (a "
+    "GaussianDescriptorSet has chosen pairs of elements alone), or fp_scheme 'gmpordernorm', whose "
+    "features are as many for any number of elements"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +128,15 @@ class BaseDescriptor(ABC):
             )
         return neighbors
 
+    def require_memory(self, n_bytes, n_atoms):
+        """ValueError where there are no `n_bytes` of memory for the derivatives of `n_atoms`."""
+        require_memory(
+            n_bytes,
+            f"derivatives of {n_atoms} atoms by {self.n_features} functions for "
+            f"{len(self.elements)} elements",
+            MEMORY_ADVICE,
+        )
+
     def prepare_fingerprints(
         self, images, calc_derivatives=False, save_fps=False, verbose=False, cores=None, log=None
     ):
@@ -165,6 +180,12 @@ class BaseDescriptor(ABC):
             else:
                 values, blocks = self.values(part, threads=cores), None
             prepared.extend(self._as_dicts(part, values, blocks))
+            if calc_derivatives and start == 0:
+                primes = (entry["descriptor_primes"] for entry in prepared)
+                taken = sum(array.nbytes for entry in primes for array in entry.values())
+                # `AtomsToData` makes tensors of them.
+                taken *= 2 * (len(frames) / len(part) - 1)
+                self.require_memory(taken, frames.n_atoms)
         (log or logger).info("described %d images", len(frames))
         return prepared
 

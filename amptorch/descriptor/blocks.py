@@ -6,6 +6,7 @@ of those frames in that order. `rows`, sorted positions among these atoms, leave
 Forces are −vjp with g = ∂E/∂G.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -158,14 +159,7 @@ class DerivativeBlocks(KeptDerivatives):
         atoms = _starts([part.n_atoms for part in parts])
         entries = _starts([len(part.blocks.atoms) for part in parts])
         values = _starts([len(part.blocks.values) for part in parts])
-        kinds = _starts([len(part.blocks.feature_row) for part in parts])
-        # Kinds that stand in several parts become one.
-        feature_row, same_kind = np.unique(
-            np.concatenate([part.blocks.feature_row for part in parts]),
-            axis=0,
-            return_inverse=True,
-        )
-        same_kind = same_kind.reshape(-1)
+        kinds = Kinds()
         blocks = Blocks(
             atom_start=_join([p.blocks.atom_start for p in parts], entries),
             atoms=np.concatenate(
@@ -175,14 +169,38 @@ class DerivativeBlocks(KeptDerivatives):
             ),
             value_start=_join([p.blocks.value_start for p in parts], values),
             values=np.concatenate([p.blocks.values for p in parts]),
-            kind=same_kind[
-                np.concatenate(
-                    [p.blocks.kind + first for p, first in zip(parts, kinds, strict=False)]
-                )
-            ],
-            feature_row=feature_row,
+            kind=np.concatenate([kinds.add(p.blocks.feature_row)[p.blocks.kind] for p in parts]),
+            feature_row=kinds.feature_row,
         )
         return cls(blocks, parts[0].n_features, _join([p.frame_offsets for p in parts], atoms))
+
+
+class Kinds:
+    """The kinds of atoms of several `Blocks`, each of them once: with many elements the table of
+    which features stand in which block is large."""
+
+    def __init__(self):
+        self._number = {}
+        self._rows = []
+
+    def __len__(self):
+        return len(self._rows)
+
+    def add(self, feature_row):
+        """(kinds,) numbers, in the table of all, of the kinds of one `Blocks.feature_row`."""
+        numbers = np.empty(len(feature_row), dtype=np.int64)
+        for k, row in enumerate(feature_row):
+            digest = hashlib.blake2b(np.ascontiguousarray(row)).digest()
+            numbers[k] = self._number.setdefault(digest, len(self._rows))
+            if numbers[k] == len(self._rows):
+                # Not a view, which would keep the whole table that it is of.
+                self._rows.append(row.copy())
+        return numbers
+
+    @property
+    def feature_row(self):
+        """The table of all, (kinds, elements, features)."""
+        return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
 class RecomputedDerivatives:

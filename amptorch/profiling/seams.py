@@ -65,7 +65,6 @@ SEAMS = (
         "amptorch.store.arrays:write_json",
         "amptorch.store.writers:StructureWriter.add",
         "amptorch.store.writers:StructureWriter.write",
-        "amptorch.store.writers:FingerprintWriter.write",
         "amptorch.store.writers:_DerivativeWriter.add",
     ),
     *_seams("preparing shards", "amptorch.store.shard:make_shard"),

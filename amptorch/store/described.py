@@ -22,7 +22,7 @@ from amptorch.store.arrays import (
 from amptorch.store.build import locked, write_setup
 from amptorch.store.reader import ShardReader
 from amptorch.store.store import FrameStore, read_store
-from amptorch.store.writers import FingerprintWriter, derivative_writer
+from amptorch.store.writers import derivative_writer, fingerprint_writer
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,15 @@ def _write_shard(shard, parts, descriptor, forces, dtype):
     kept = ("counts", "numbers", "energies", "indices") + (("forces",) if forces else ())
     with folder_when_complete(shard) as folder:
         pieces = {key: [] for key in kept}
-        fingerprints = FingerprintWriter(folder, name, descriptor.n_features)
+        described = fingerprint_writer(folder, name, descriptor.n_features)
         writer = derivative_writer(folder, name, dtype) if forces else nullcontext()
-        with writer as derivatives:
+        with described as fingerprints, writer as derivatives:
             for part in parts:
                 for key in kept:
                     pieces[key].append(getattr(part, key))
-                fingerprints.add(part.fingerprints)
+                fingerprints.append(part.fingerprints)
                 if forces:
                     derivatives.add(part.derivatives)
-        fingerprints.write()
         arrays = {key: np.concatenate(values) for key, values in pieces.items()}
         arrays["numbers"] = arrays["numbers"].astype(np.uint8)
         arrays["offsets"] = np.concatenate(([0], np.cumsum(arrays.pop("counts")))).astype(np.int64)

@@ -12,7 +12,7 @@ from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
 from amptorch.store.reader import ShardReader, join_frames
-from amptorch.store.writers import FingerprintWriter, StructureWriter, derivative_writer
+from amptorch.store.writers import StructureWriter, derivative_writer, fingerprint_writer
 
 # Atoms described in one go: enough work for every core, little memory beside the result.
 CHUNK_ATOMS = 4096
@@ -101,9 +101,12 @@ def _descriptions(folder, settings, missing):
     shard in `folder` at the end."""
     descriptor, dtype = settings.descriptor, settings.derivatives
     name = descriptor.descriptor_setup_hash
-    fingerprints = FingerprintWriter(folder, name, descriptor.n_features)
-    wanted = "derivatives" in missing
-    with derivative_writer(folder, name, dtype) if wanted else nullcontext() as derivatives:
+    wanted = [nullcontext(), nullcontext()]
+    if "fingerprints" in missing:
+        wanted[0] = fingerprint_writer(folder, name, descriptor.n_features)
+    if "derivatives" in missing:
+        wanted[1] = derivative_writer(folder, name, dtype)
+    with wanted[0] as fingerprints, wanted[1] as derivatives:
 
         def describe(frames, neighbors):
             if dtype is None:
@@ -114,11 +117,10 @@ def _descriptions(folder, settings, missing):
                 )
                 if derivatives is not None:
                     derivatives.add(blocks)
-            fingerprints.add(values)
+            if fingerprints is not None:
+                fingerprints.append(values)
 
         yield describe
-    if "fingerprints" in missing:
-        fingerprints.write()
 
 
 def _checked_chunks(source, part, settings, skipped):

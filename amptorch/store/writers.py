@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from amptorch.descriptor.blocks import Kinds
 from amptorch.store import layout
 from amptorch.store.arrays import (
     ArrayWriter,
@@ -77,28 +78,21 @@ class StructureWriter:
         }
 
 
-class FingerprintWriter:
-    """Fingerprints (N, S) of a set-up."""
-
-    def __init__(self, shard, setup_hash, n_features):
-        self._shard = shard
-        self._setup_hash = setup_hash
-        self._values = [np.empty((0, n_features))]
-
-    def add(self, values):
-        self._values.append(values)
-
-    def write(self):
-        path = layout.fingerprint_file(self._shard, self._setup_hash)
-        path.parent.mkdir(exist_ok=True)
-        unfinished = unfinished_name(path)
-        try:
-            entry = write_array(unfinished, np.concatenate(self._values))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        # The entry comes last: where it is, the array is complete.
-        write_json(layout.fingerprint_entry(self._shard, self._setup_hash), {"array": entry})
+@contextmanager
+def fingerprint_writer(shard, setup_hash, n_features):
+    """Takes the fingerprints (N, S) of one chunk of frames after the other with `append`; they go
+    to disk as they come, and the file has its name at the end."""
+    path = layout.fingerprint_file(shard, setup_hash)
+    path.parent.mkdir(exist_ok=True)
+    unfinished = unfinished_name(path)
+    try:
+        with ArrayWriter(unfinished, np.float64, (n_features,)) as values:
+            yield values
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    # The entry comes last: where it is, the array is complete.
+    write_json(layout.fingerprint_entry(shard, setup_hash), {"array": values.entry})
 
 
 @contextmanager
@@ -117,31 +111,28 @@ def derivative_writer(shard, setup_hash, dtype):
 class _DerivativeWriter:
     def __init__(self, values):
         self._values = values
-        self._n_kinds = 0
+        self._kinds = Kinds()
         self._pieces = {
             "atom_start": [np.zeros(1, np.int64)],
             "atoms": [np.empty(0, np.int32)],
             "value_start": [np.zeros(1, np.int64)],
             "kind": [np.empty(0, np.int64)],
-            "feature_row": [],
         }
         self._n_atoms = 0
 
     def add(self, derivatives):
         blocks, pieces = derivatives.blocks, self._pieces
         pieces["atoms"].append(blocks.atoms + np.int32(self._n_atoms))
-        pieces["kind"].append(blocks.kind + self._n_kinds)
-        pieces["feature_row"].append(blocks.feature_row)
+        pieces["kind"].append(self._kinds.add(blocks.feature_row)[blocks.kind])
         for name in ("atom_start", "value_start"):
             pieces[name].append(getattr(blocks, name)[1:] + pieces[name][-1][-1])
         self._values.append(blocks.values)
         self._n_atoms += len(blocks.kind)
-        self._n_kinds += len(blocks.feature_row)
 
     def write(self, folder):
         entries = {"values": self._values.entry}
-        for name, pieces in self._pieces.items():
-            array = np.concatenate(pieces) if pieces else np.empty((0, 1, 1), np.int64)
+        arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
+        for name, array in {**arrays, "feature_row": self._kinds.feature_row}.items():
             entries[name] = write_array(folder / f"{name}.npy", array)
         write_json(folder / layout.DERIVATIVES, {"arrays": entries})
 

@@ -15,6 +15,7 @@ from amptorch.dataset.plan import GB, make_plan, sample_of
 from amptorch.dataset.prefetch import BatchLoader
 from amptorch.dataset.weights import weights_of
 from amptorch.frames import Frames, read_images
+from amptorch.memory import available_memory
 from amptorch.trainer.splits import validation_size
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def _planned(trainer, images):
         options.derivative_dtype,
         GB * options.memory_budget,
         threads=trainer.settings.cmd.threads,
+        available=available_memory(),
     )
     _show(trainer, trainer.plan)
     return trainer.plan.derivatives

@@ -55,6 +55,8 @@ class Gaussian(BaseDescriptor):
             self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
         )
         self._depends = elements_of_features(self.descriptor_setup, numbers)
+        tables = [table.tobytes() for table in self._depends]
+        self._table = np.array([tables.index(table) for table in tables])
         self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
         self._element_of_number = np.full(max(numbers) + 1, -1, dtype=np.int64)
         self._element_of_number[numbers] = np.arange(len(numbers))
@@ -142,28 +144,37 @@ class Gaussian(BaseDescriptor):
             )
 
         run_chunks(count, neighbors.counts + 1, threads)
-        # Atoms of one element with the same elements around them are of one kind. One element after
-        # the other keeps the numbers small, and is many times faster than comparing rows.
-        kind = elements
+        # Atoms whose features depend on the same elements, with the same ones around, are one kind.
+        # One element after the other keeps the numbers small, and is many times faster than
+        # comparing rows.
+        kind = self._table[elements]
         for e in range(n_elements):
             _, some_atom, kind = np.unique(
                 2 * kind + present[:, e], return_index=True, return_inverse=True
             )
         # A feature is there where all elements that it depends on are.
+        table = 8 * len(some_atom) * n_elements * self.n_features
+        # Half as much again, for what it is made of.
+        self.require_memory(1.5 * table, n)
         depends = self._depends[elements[some_atom]]
         absent = present[some_atom][:, None, :] == 0
         stands = (depends & ~(depends & absent).any(axis=2, keepdims=True)).transpose(0, 2, 1)
-        feature_row = np.where(stands, np.cumsum(stands, axis=2) - 1, -1)
+        # In place: with many elements this table is large.
+        feature_row = np.empty(stands.shape, dtype=np.int64)
+        np.cumsum(stands, axis=2, out=feature_row)
+        feature_row -= 1
+        feature_row[~stands] = -1
         atom_start = np.concatenate(([0], np.cumsum(counts.ravel())))
         sizes = 3 * counts * stands.sum(axis=2)[kind]
         value_start = np.concatenate(([0], np.cumsum(sizes.ravel())))
+        self.require_memory(self.dtype.itemsize * value_start[-1], n)
         return Blocks(
             atom_start=atom_start.astype(np.int64),
             atoms=np.empty(atom_start[-1], dtype=np.int32),
             value_start=value_start.astype(np.int64),
             values=self._zeros(value_start[-1]),
             kind=kind.astype(np.int64),
-            feature_row=np.ascontiguousarray(feature_row, dtype=np.int64),
+            feature_row=feature_row,
         )
 
     def _elements(self, frames):

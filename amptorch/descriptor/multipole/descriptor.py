@@ -142,6 +142,7 @@ class MultipoleDescriptor(BaseDescriptor):
 
         run_chunks(count, neighbors.counts + 1, threads)
         atom_start = np.concatenate(([0], np.cumsum(counts.ravel()))).astype(np.int64)
+        self.require_memory(8 * 3 * self.n_features * atom_start[-1], n)
         return Blocks(
             atom_start=atom_start,
             atoms=np.repeat(np.arange(n, dtype=np.int32), counts.ravel()),
