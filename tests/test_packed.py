@@ -229,6 +229,26 @@ def test_a_store_is_filled_and_trained_from_and_found_again(images, tmp_path, ca
     assert loaded.predict(images[:3])["energy"] == alone.predict(images[:3])["energy"]
 
 
+def test_predictions_of_the_net_come_in_the_order_of_the_frames(images, store, tmp_path):
+    """Batches out of a store have their share of every part of it; predictions do not show it."""
+    trainer = AtomsTrainer(packed_config(store.path, tmp_path, dataset__val_split=0.4))
+    trainer.train()
+    net, scaler = trainer.net, trainer.target_scaler
+    expected = trainer.predict(images)
+    energies = scaler.denorm(net.predict(trainer.train_dataset))
+    np.testing.assert_allclose(energies, expected["energy"], atol=1e-8)
+    energies, forces = net.forward(trainer.train_dataset)
+    assert torch.equal(energies, torch.as_tensor(net.predict(trainer.train_dataset)))
+    np.testing.assert_allclose(
+        scaler.denorm(forces, "forces"), np.concatenate(expected["forces"]), atol=1e-8
+    )
+    chosen = [20, 3, 11, 0, 19, 7]
+    part = torch.utils.data.Subset(trainer.train_dataset, chosen)
+    np.testing.assert_allclose(
+        scaler.denorm(net.predict(part)), np.array(expected["energy"])[chosen], atol=1e-8
+    )
+
+
 def test_more_than_the_budget_is_recomputed(images, tmp_path):
     settings = config(
         images, tmp_path, dataset__store=str(tmp_path / "store"), dataset__memory_budget=1e-6

@@ -3,6 +3,7 @@
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from copy import copy
 
 import numpy as np
 from torch.utils.data import Subset
@@ -70,6 +71,7 @@ class BatchLoader:
         self.epoch = epoch
         self.force_fraction = force_fraction
         self._own = groups = shards = None
+        self._given = self._frame_ids
         if self.dataset.shards is not None:
             self._frame_ids = np.sort(self._frame_ids)
             each = -(-GROUPS // processes)
@@ -79,6 +81,14 @@ class BatchLoader:
             if processes > 1:
                 self._own = cuts[each * process], cuts[each * (process + 1)]
         self.sampler = BlockSampler(len(self._frame_ids), batch_size, seed, groups, shards, shuffle)
+
+    def in_order(self):
+        """A loader of the same frames in the order in which they were given, whole batches in every
+        process: for predictions, which are told apart by their places."""
+        loader = copy(self)
+        loader._frame_ids, loader._own = self._given, None
+        loader.sampler = BlockSampler(len(self._given), self.sampler.batch_size, shuffle=False)
+        return loader
 
     def __len__(self):
         return len(self.sampler)

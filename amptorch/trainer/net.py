@@ -5,8 +5,10 @@ from itertools import takewhile
 
 import torch
 from skorch import NeuralNetRegressor
+from skorch.utils import to_device
 
 from amptorch.dataset import Batch
+from amptorch.dataset.prefetch import BatchLoader
 from amptorch.optimizers import EKF
 from amptorch.trainer.callbacks import EpochTable
 from amptorch.trainer.kalman import kalman_step
@@ -63,6 +65,18 @@ class PotentialNet(NeuralNetRegressor):
         if training and self.progress is not None:
             iterator = takewhile(lambda _: not self.progress.over, iterator)
         super().run_single_epoch(iterator, training, *args, **kwargs)
+
+    def forward_iter(self, X, training=False, device="cpu"):
+        """skorch's; predictions come in the order of the frames, from any data set."""
+        if training:
+            yield from super().forward_iter(X, training, device)
+            return
+        iterator = self.get_iterator(self.get_dataset(X))
+        if isinstance(iterator, BatchLoader):
+            # Out of a store, batches have their share of every part of it.
+            iterator = iterator.in_order()
+        for batch in iterator:
+            yield to_device(self.evaluation_step(batch), device)
 
     def on_epoch_begin(self, net, **kwargs):
         if self.progress is not None and self.progress.over:
