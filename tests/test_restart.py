@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,6 +155,31 @@ def test_whenever_it_ended(frames, tmp_path, moment):
     assert_same(train(settings, resume=folder), whole)
     # There is nothing left to do, and nothing changes.
     assert_same(train(settings, resume=folder), whole)
+
+
+@pytest.mark.parametrize(("changes", "others"), [({"dataset__store": "store"}, (3,)), ({}, ())])
+def test_another_number_of_processes(frames, tmp_path, changes, others, monkeypatch):
+    """Other batches would be drawn out of a store for some numbers, which is said."""
+    settings = settings_of(frames, tmp_path, **changes)
+    for before in (3, 4):
+        processes = SimpleNamespace(size=before)
+        with monkeypatch.context() as patched:
+            patched.setattr("amptorch.trainer.restart.Ranks", lambda now=processes: now)
+            folder = cut(settings, 1)
+        state = newest_state(folder)
+        assert state.training["processes"] == before
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            train({**settings, "optim": {**settings["optim"], "epochs": 1}}, resume=folder)
+        said = [str(warning.message) for warning in said if "processes" in str(warning.message)]
+        assert len(said) == (before in others)
+        if said:
+            assert f"was trained by {before} processes, now there is 1" in said[0]
+    # As many groups: the batches are the same.
+    state.training["processes"] = 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state.check_processes(9)
 
 
 def test_after_an_interruption_from_the_keyboard(frames, tmp_path, monkeypatch):

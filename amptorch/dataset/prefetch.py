@@ -9,11 +9,11 @@ import numpy as np
 from torch.utils.data import Subset
 
 from amptorch.dataset.samplers import (
-    GROUPS,
     BlockSampler,
     cuts_of,
     drawn_rows,
     generator,
+    groups_for,
     with_forces_of,
 )
 
@@ -74,11 +74,12 @@ class BatchLoader:
         self._given = self._frame_ids
         if self.dataset.shards is not None:
             self._frame_ids = np.sort(self._frame_ids)
-            each = -(-GROUPS // processes)
-            cuts = cuts_of(self.dataset.sizes, each * processes)
+            n_groups = groups_for(processes)
+            cuts = cuts_of(self.dataset.sizes, n_groups)
             groups = np.searchsorted(cuts[1:-1], self._frame_ids, side="right")
             shards = self.dataset.shards[self._frame_ids]
             if processes > 1:
+                each = n_groups // processes
                 self._own = cuts[each * process], cuts[each * (process + 1)]
         self.sampler = BlockSampler(len(self._frame_ids), batch_size, seed, groups, shards, shuffle)
 

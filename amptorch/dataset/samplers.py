@@ -20,6 +20,11 @@ def generator(seed, *place):
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
 
 
+def groups_for(processes):
+    """Number of groups that a data set on disk is in for so many processes: each has as many."""
+    return -(-GROUPS // processes) * processes
+
+
 def cuts_of(counts, n):
     """(n+1,) places where frames of `counts` (F,) atoms are cut into n ranges of about as many."""
     counts = np.asarray(counts)

@@ -9,6 +9,7 @@
 | `random` | states of torch's random numbers |
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
 | `frames` | number, CRC-32 of the energies, whether in a store: the data set is known again |
+| `processes` | how many trained together |
 
 Such a folder appears, complete, by being renamed; the last `KEPT` stay. A callback's state is, by
 scikit-learn's convention, its attributes that end in an underscore.
@@ -29,6 +30,7 @@ import torch
 from skorch.callbacks import Callback, PrintLog
 from skorch.history import History
 
+from amptorch.dataset.samplers import groups_for
 from amptorch.trainer.checkpoint_config import config_to_json
 from amptorch.trainer.checkpoints import (
     Checkpoint,
@@ -38,6 +40,7 @@ from amptorch.trainer.checkpoints import (
     load_tensors,
     write_files,
 )
+from amptorch.trainer.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 FOLDER, FILE = "epochs", "training.pt"
@@ -125,6 +128,19 @@ class TrainingState:
                 "order, and dataset.weights as they were"
             )
 
+    def check_processes(self, processes):
+        """A warning where so many processes would draw other batches out of a store than those that
+        the run was trained by."""
+        before = self.training.get("processes", processes)
+        if self.training["frames"]["packed"] and groups_for(before) != groups_for(processes):
+            warnings.warn(
+                f"the run {run_of(self.checkpoint.folder)} was trained by {before} "
+                f"process{'es' * (before > 1)}, now there {'are' if processes > 1 else 'is'} "
+                f"{processes}: from here on batches are drawn in another way, so that the numbers "
+                "are not those of an uninterrupted run; they are the same for 1, 2, 4 and 8",
+                stacklevel=2,
+            )
+
     def restore(self, net, random_state):
         """Put an initialized net, and the random numbers, in this state."""
         self.checkpoint.load_params(net.module_)
@@ -158,12 +174,14 @@ class EpochCheckpoint(Callback):
 
     def on_train_begin(self, net, X=None, **kwargs):
         start, self.start = self.start, None
-        self.frames = fingerprint_of(X)
+        self.frames, self.processes = fingerprint_of(X), Ranks().size
         if start is None:
             self.first_epoch = len(net.history)
             self._write(net)
         else:
             self.first_epoch = start.first_epoch
+            if self.folder() is not None:
+                start.check_processes(self.processes)
             start.restore(net, self.random_state)
 
     def on_epoch_end(self, net, **kwargs):
@@ -182,6 +200,7 @@ class EpochCheckpoint(Callback):
             "random": self.random_state.get(),
             "first_epoch": self.first_epoch,
             "frames": self.frames,
+            "processes": self.processes,
         }
 
         def write(folder):
