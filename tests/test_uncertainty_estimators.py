@@ -226,6 +226,65 @@ class TestCalculator:
             estimator.fit(calibration).get_calc(95)
 
 
+class TestFiles:
+    def test_saved_and_loaded(self, trainer, calibration, images, tmp_path):
+        for number, estimator in enumerate(estimators(trainer)):
+            path = tmp_path / f"{number}.npz"
+            estimator.fit(calibration).save(path)
+            loaded = type(estimator).load(path, estimator.model)
+            one, two = (some.predict(images, CONFIDENCE) for some in (estimator, loaded))
+            assert one["energy_uncertainty"] == two["energy_uncertainty"]
+            for widths in zip(one["forces_uncertainty"], two["forces_uncertainty"], strict=True):
+                np.testing.assert_array_equal(*widths)
+            assert vars(loaded).keys() == vars(estimator).keys()
+
+    def test_for_a_potential_from_its_folder(self, trainer, calibration, images, tmp_path):
+        estimator = NegativeLeastLikelihoodLatentSpace(
+            trainer, get_latent=0, k=3, quantile="normal"
+        )
+        estimator.fit(calibration).save(tmp_path / "estimator.npz")
+        again = AtomsTrainer()
+        again.load_pretrained(trainer.cp_dir)
+        loaded = NegativeLeastLikelihoodLatentSpace.load(tmp_path / "estimator.npz", again)
+        assert (loaded.k, loaded.space.layer, loaded.quantile) == (3, 0, "normal")
+        calculator = loaded.get_calc(CONFIDENCE)
+        expected = estimator.predict(images, CONFIDENCE)["energy_uncertainty"]
+        found = [calculator.get_property("energy_uncertainty", atoms) for atoms in images]
+        assert_allclose(found, expected, rtol=1e-9)
+
+    def test_energies_alone(self, energies_alone, calibration, images, tmp_path):
+        estimator = ConformalPredictionFeatureSpace(energies_alone).fit(calibration)
+        estimator.save(str(tmp_path / "estimator"))
+        loaded = ConformalPredictionFeatureSpace.load(tmp_path / "estimator", energies_alone)
+        assert loaded.forces_calibrators_ == {}
+        one, two = (some.predict(images) for some in (loaded, estimator))
+        assert one["energy_uncertainty"] == two["energy_uncertainty"]
+
+    def test_refused(self, trainer, energies_alone, calibration, tmp_path):
+        estimator, path = ConformalPredictionFeatureSpace(trainer), tmp_path / "estimator.npz"
+        with pytest.raises(ValueError, match="not calibrated"):
+            estimator.save(path)
+        with pytest.raises(FileNotFoundError):
+            ConformalPredictionFeatureSpace.load(path, trainer)
+        estimator.fit(calibration).save(path)
+        with pytest.raises(ValueError, match=r"ConformalPredictionFeatureSpace\.load"):
+            ConformalPredictionLatentSpace.load(path, trainer)
+        with pytest.raises(ValueError, match="other parameters"):
+            ConformalPredictionFeatureSpace.load(path, energies_alone)
+        whole = path.read_bytes()
+        for content in (b"", b"something else", whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="damaged, or no estimator"):
+                ConformalPredictionFeatureSpace.load(path, trainer)
+        state = estimator.state()
+        np.savez(path, **{name: state[name] for name in ("kind", "model")})
+        with pytest.raises(ValueError, match="does not hold all"):
+            ConformalPredictionFeatureSpace.load(path, trainer)
+        np.savez(path, kind=np.array([{}], dtype=object), model=0)
+        with pytest.raises(ValueError, match="damaged, or no estimator"):
+            ConformalPredictionFeatureSpace.load(path, trainer)
+
+
 class TestTrainingFrames:
     def test_of_a_checkpoint(self, trainer, training, calibration, images):
         loaded = AtomsTrainer()

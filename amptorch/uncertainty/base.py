@@ -1,6 +1,8 @@
 """What all estimators do: calibrate on some frames, then predict with uncertainties."""
 
+import zlib
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -53,6 +55,26 @@ class Observed:
         )
 
 
+def named(prefix, state):
+    """`state` with names that begin with `prefix`."""
+    return {f"{prefix}/{name}": value for name, value in state.items()}
+
+
+def below(prefix, state):
+    """The part of `state` whose names begin with `prefix`, without that."""
+    start = f"{prefix}/"
+    return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
+
+
+def checksum(model):
+    """CRC-32 of the parameters of a trainer, or of an ensemble's weights and members."""
+    found = zlib.crc32(np.asarray(getattr(model, "weights", ()), dtype=np.float64).tobytes())
+    for member in getattr(model, "members", [model]):
+        for tensor in member.net.module.state_dict().values():
+            found = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), found)
+    return found
+
+
 class UncertaintyEstimator:
     """Base of the estimators; a subclass says how hard frames and atoms are, and `calibrator()`
     how that becomes an interval.
@@ -63,6 +85,9 @@ class UncertaintyEstimator:
     model : trained `AtomsTrainer`, or an `Ensemble`
     energy_calibrator_ : fitted to the energies; forces_calibrators_ : {atomic number: the same}
     """
+
+    # Of the estimators that take one for their calibrators.
+    quantile = None
 
     def __init__(self, model):
         self.model = model
@@ -115,6 +140,66 @@ class UncertaintyEstimator:
                     )
         return self
 
+    # --- files ---
+
+    def save(self, path):
+        """Write the calibrated estimator to a file, .npz, of numbers and text alone, which is safe
+        to read whoever wrote it. The model is not in it: save that too.
+
+        Raises ValueError before `fit`.
+        """
+        self.check()
+        with open(path, "wb") as file:
+            np.savez(file, **self.state())
+
+    @classmethod
+    def load(cls, path, model):
+        """The estimator that `save` wrote, for the model that it was calibrated with.
+
+        Raises FileNotFoundError where there is no such file, and ValueError where it holds
+        something else, or an estimator of another class or for another model.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                state = dict(content)
+            kind, parameters = str(state["kind"]), int(state["model"])
+        except (ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{path} is damaged, or no estimator: {error}") from error
+        if kind != cls.__name__:
+            raise ValueError(f"{path} holds a {kind}; load it with {kind}.load")
+        estimator = cls.__new__(cls)
+        UncertaintyEstimator.__init__(estimator, model)
+        if parameters != checksum(model):
+            raise ValueError(
+                f"{path} was calibrated for a model with other parameters; give that one, or "
+                "calibrate anew with fit(images)"
+            )
+        try:
+            return estimator.restore(state)
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{path} does not hold all of an estimator: {error}") from error
+
+    def state(self):
+        """{name: array} of everything but the model."""
+        state = {"kind": type(self).__name__, "model": checksum(self.model)}
+        state |= {} if self.quantile is None else {"quantile": self.quantile}
+        state |= named("energy", self.energy_calibrator_.state())
+        for number, calibrator in self.forces_calibrators_.items():
+            state |= named(f"forces/{number}", calibrator.state())
+        return {name: np.asarray(value) for name, value in state.items()}
+
+    def restore(self, state):
+        """Be as `state` says; returns the estimator."""
+        if "quantile" in state:
+            self.quantile = str(state["quantile"])
+        self.energy_calibrator_ = self.calibrator().restore(below("energy", state))
+        numbers = {int(name.split("/")[0]) for name in below("forces", state)}
+        self.forces_calibrators_ = {
+            number: self.calibrator().restore(below(f"forces/{number}", state))
+            for number in sorted(numbers)
+        }
+        return self
+
     # --- prediction ---
 
     def half_widths(self, observed, confidence=0.9):
@@ -132,7 +217,7 @@ class UncertaintyEstimator:
                 forces[rows] = calibrator.predict(observed.forces_difficulty[rows], confidence)
         return energy, forces
 
-    def check(self, confidence):
+    def check(self, confidence=0.9):
         """ValueError before `fit`, and for a confidence that is not between 0 and 1."""
         check_confidence(confidence)
         if self.energy_calibrator_ is None:

@@ -32,6 +32,15 @@ class ConformalPrediction:
         self.scores_ = np.sort(lengths / distances)
         return self
 
+    def state(self):
+        """{name: array} of what was fitted; `restore` takes it back."""
+        return {"scores": self.scores_}
+
+    def restore(self, state):
+        """Be as fitted; returns the calibrator."""
+        self.scores_ = state["scores"]
+        return self
+
     def quantile(self, confidence):
         """q; infinite, with a warning, where n is too small for the confidence."""
         check_confidence(confidence)
@@ -94,6 +103,18 @@ class NegativeLeastLikelihoodEstimator:
         s1, s2 = min(fits, key=lambda fit: fit.fun).x
         self.s1_, self.s2_ = float(s1 * error), float(s2 * error / distance)
         self._conformal = ConformalPrediction().fit(lengths, self.sigma(distances))
+        return self
+
+    def state(self):
+        """{name: array} of what was fitted; `restore` takes it back."""
+        parameters = np.array([self.s1_, self.s2_, self.dimension_])
+        return {"parameters": parameters, **self._conformal.state()}
+
+    def restore(self, state):
+        """Be as fitted; returns the calibrator."""
+        self.s1_, self.s2_, dimension = state["parameters"].tolist()
+        self.dimension_ = int(dimension)
+        self._conformal = ConformalPrediction().restore(state)
         return self
 
     def sigma(self, distances):

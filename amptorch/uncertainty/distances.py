@@ -20,6 +20,8 @@ class NearestTraining:
 
     No distance counts as less than a tenth of the median that the points themselves have to their
     nearest: a frame that was trained on has an error too.
+
+    points : (m, width)
     """
 
     def __init__(self, points, k=10):
@@ -29,16 +31,16 @@ class NearestTraining:
         if not len(points):
             raise ValueError("there are no training points")
         self.k = min(k, len(points))
-        self._points = points
+        self.points = points
         self._search = NearestNeighbors().fit(points)
         self.least = self._least()
 
     def _least(self):
-        if len(self._points) == 1:
+        if len(self.points) == 1:
             return 1.0
         # The nearest to a training point is the point itself.
-        chosen = self._points[:: max(1, len(self._points) // SAMPLE)]
-        found = np.sort(self._nearest(chosen, min(self.k + 1, len(self._points))), axis=1)
+        chosen = self.points[:: max(1, len(self.points) // SAMPLE)]
+        found = np.sort(self._nearest(chosen, min(self.k + 1, len(self.points))), axis=1)
         # All in one place: then any distance will do.
         return LEAST * float(np.median(found[:, 1:].mean(axis=1))) or 1.0
 
@@ -46,7 +48,7 @@ class NearestTraining:
         """(n, k) distances to the k nearest points."""
         which = self._search.kneighbors(rows, k, return_distance=False)
         # The search may go by x² − 2xy + y², which is quick and leaves 1e-8 between equal points.
-        return np.linalg.norm(self._points[which] - rows[:, None], axis=2)
+        return np.linalg.norm(self.points[which] - rows[:, None], axis=2)
 
     def distances(self, rows):
         """(n,) mean distance of each of the rows (n, width) to its k nearest points."""

@@ -3,7 +3,7 @@ members of an ensemble disagree."""
 
 import numpy as np
 
-from amptorch.uncertainty.base import Observed, UncertaintyEstimator
+from amptorch.uncertainty.base import Observed, UncertaintyEstimator, below, named
 from amptorch.uncertainty.bootstrap import train_ensemble
 from amptorch.uncertainty.calibrators import ConformalPrediction, NegativeLeastLikelihoodEstimator
 from amptorch.uncertainty.distances import NearestTraining
@@ -28,9 +28,29 @@ class _DistanceEstimator(UncertaintyEstimator):
         super().__init__(trainer)
         self.space = space
         forces = trainer.forcetraining
-        frames, atoms = training_points(trainer, space, train_images, most, forces, seed)
+        self._place(*training_points(trainer, space, train_images, most, forces, seed), k)
+
+    def _place(self, frames, atoms, k):
+        self.k = k
         self._frames = NearestTraining(frames, k)
         self._atoms = {number: NearestTraining(rows, k) for number, rows in atoms.items()}
+
+    def state(self):
+        atoms = {str(number): nearest.points for number, nearest in self._atoms.items()}
+        layer = getattr(self.space, "layer", None)
+        return {
+            **super().state(),
+            **named("space", {"k": self.k, "frames": self._frames.points}),
+            **named("space", {} if layer is None else {"layer": layer}),
+            **named("space/atoms", atoms),
+        }
+
+    def restore(self, state):
+        space = below("space", state)
+        self.space = LatentSpace(int(space["layer"])) if "layer" in space else FeatureSpace()
+        atoms = {int(number): rows for number, rows in below("space/atoms", state).items()}
+        self._place(space["frames"], atoms, int(space["k"]))
+        return super().restore(state)
 
     def evaluated(self, potential, batch):
         rows = self.space(potential, batch)
