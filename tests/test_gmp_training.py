@@ -1,7 +1,10 @@
 """Training on Gaussian multipoles: every back end, and a checkpoint that needs no other file."""
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 
 from amptorch import AmpTorch, AtomsTrainer
 from tests.small_frames import config, mixed_frames
@@ -91,3 +94,56 @@ def test_a_checkpoint_needs_no_file_and_no_table(frames, tmp_path, monkeypatch, 
     np.testing.assert_array_equal(after["energy"], before["energy"])
     for mine, theirs in zip(after["forces"], before["forces"], strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def as_of_v1(trainer, folder, scheme, fp_params):
+    """The checkpoint of a trainer in v1.0's layout, which holds paths of the densities' files."""
+    shutil.copytree(
+        trainer.cp_dir, folder, ignore=shutil.ignore_patterns("epochs", "n*", "config*")
+    )
+    elements = list(trainer.elements)
+    model = {"name": "bpnn", "num_layers": 2, "num_nodes": 6, "get_forces": True}
+    dataset = {
+        **{"fp_scheme": scheme, "fp_params": fp_params, "elements": elements, "val_split": 0},
+        **{"descriptor": (scheme, fp_params, {}, elements), "fp_length": 6},
+    }
+    config = {"model": model, "optim": {"lr": 0.1}, "dataset": dataset, "cmd": {"run_dir": "./"}}
+    torch.save(config, folder / "config.pt")
+    scalers = {"target": trainer.target_scaler, "feature": trainer.feature_scaler}
+    torch.save(scalers, folder / "normalizers.pt")
+    shutil.copy(f"{trainer.cp_dir}/history.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize(("scheme", "params"), [("gmpordernorm", ORDER_NORM), ("gmp", GROUPS)])
+def test_a_checkpoint_of_v1_with_files(frames, tmp_path, scheme, params):
+    """Where these are gone, the message names them, and they are taken from where they are now."""
+    there, moved = tmp_path / "there", tmp_path / "moved"
+    there.mkdir()
+    for symbol in ("Cu", "O"):
+        (there / f"{symbol}.g").write_text(f"0.8 {2.0 + len(symbol)}\n-0.1 4.0\n")
+
+    def with_files(folder):
+        files = {symbol: str(folder / f"{symbol}.g") for symbol in ("Cu", "O")}
+        return {**params, "atom_gaussians": files}
+
+    trainer = trained(frames, tmp_path, scheme, with_files(there))
+    expected = trainer.predict(frames[:3])["energy"]
+    folder = as_of_v1(trainer, tmp_path / "v1", scheme, with_files(there))
+    again = AtomsTrainer()
+    again.load_pretrained(folder)
+    np.testing.assert_allclose(again.predict(frames[:3])["energy"], expected, rtol=1e-12)
+    shutil.move(there, moved)
+    with pytest.raises(FileNotFoundError, match=r"\['Cu'\].*there/Cu\.g; the checkpoint .*v1 was"):
+        AtomsTrainer().load_pretrained(folder)
+    settings = {"dataset": {"fp_params": with_files(moved)}}
+    again = AtomsTrainer(settings)
+    again.load_pretrained(folder)
+    np.testing.assert_allclose(again.predict(frames[:3])["energy"], expected, rtol=1e-12)
+    # Those of another cutoff are not what it was trained with.
+    settings["dataset"]["fp_params"] = {**with_files(moved), "cutoff": 4.0}
+    with pytest.raises(ValueError, match=r"dataset\.fp_params"):
+        AtomsTrainer(settings).load_pretrained(folder)
+    (moved / "O.g").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\['O'\].*moved/O\.g"):
+        AtomsTrainer({"dataset": {"fp_params": with_files(moved)}}).load_pretrained(folder)

@@ -1,6 +1,8 @@
 """Going on from a checkpoint."""
 
+import os
 import warnings
+from collections.abc import Mapping
 
 from amptorch.config import Config, DatasetConfig
 from amptorch.dataset import construct_descriptor
@@ -30,16 +32,44 @@ def settings_for(config, checkpoint):
             f"dataset.pca is {settings.dataset.pca}, but the checkpoint {checkpoint.folder} was "
             f"trained with {trained['pca']}; leave it out to take it from there"
         )
-    hashes = [
-        construct_descriptor([options[key] for key in SETUP]).descriptor_setup_hash
-        for options in (vars(settings.dataset), vars(Config.from_dict(checkpoint.config).dataset))
-    ]
-    if hashes[0] != hashes[1]:
+    before = vars(Config.from_dict(checkpoint.config).dataset)
+    before["fp_params"] = _found_again(before["fp_params"], settings.dataset.fp_params)
+    if _hash(vars(settings.dataset), checkpoint) != _hash(before, checkpoint):
         raise ValueError(
             f"dataset.fp_params or dataset.cutoff_params are not those that the checkpoint "
             f"{checkpoint.folder} was trained with; leave them out to take them from there"
         )
     return settings
+
+
+def _found_again(params, given):
+    """`fp_params` of a checkpoint; where files of densities are gone (v1.0 kept the paths that they
+    had on its machine), those that the user has `given` in theirs."""
+    files, others = (
+        options.get("atom_gaussians") if isinstance(options, Mapping) else None
+        for options in (params, given)
+    )
+    if not isinstance(files, Mapping) or not isinstance(others, Mapping):
+        return params
+    gone = {
+        symbol
+        for symbol, file in files.items()
+        if isinstance(file, (str, os.PathLike)) and not os.path.isfile(file)
+    }
+    found = {symbol: others[symbol] for symbol in gone & set(others)}
+    return {**params, "atom_gaussians": {**files, **found}}
+
+
+def _hash(options, checkpoint):
+    """The hash of the fingerprints that a section `dataset` asks for."""
+    try:
+        return construct_descriptor([options[key] for key in SETUP]).descriptor_setup_hash
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; the checkpoint {checkpoint.folder} was made with it: give the trainer a "
+            "configuration with the fp_params that it was trained with, and in atom_gaussians the "
+            "paths that the files have now"
+        ) from error
 
 
 def resume_optimizer(optimizer, state, trained, wanted):
