@@ -126,8 +126,9 @@ def test_killed_and_gone_on_with(tmp_path):
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        if kills:
+        # On a busy machine a process may be done before it is killed.
+        if process.wait() == -signal.SIGKILL:
+            kills += 1
             with pytest.raises(ValueError, match="not complete"):
                 FrameStore(out)
     assert kills > 0
