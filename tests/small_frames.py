@@ -1,5 +1,7 @@
 """Small frames with energies and forces for tests that train or predict."""
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -56,7 +58,7 @@ def config(images, run_dir, **changes):
         "dataset": {
             "raw_data": images,
             "fp_scheme": "gaussian",
-            "fp_params": FP_PARAMS,
+            "fp_params": deepcopy(FP_PARAMS),
             "save_fps": False,
         },
         "cmd": {"run_dir": str(run_dir), "verbose": False, "seed": 3},
