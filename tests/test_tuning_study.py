@@ -1,6 +1,7 @@
 """A small study in this process: what it writes, what it reuses, what it refuses."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def options(space=None, dataset=None, **tuning):
     """A configuration of a study that takes no time."""
     tuning = {"trial_epochs": 2, "members": 0, "curve": [], "space": space or SPACE, **tuning}
     dataset = (
-        {"fp_params": FP_PARAMS, "cutoff_params": {"cutoff_func": "Cosine"}}
+        {"fp_params": deepcopy(FP_PARAMS), "cutoff_params": {"cutoff_func": "Cosine"}}
         if dataset is None
         else dataset
     )
