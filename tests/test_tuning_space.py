@@ -1,12 +1,16 @@
 """The search space, the section `tuning` of a configuration, and the splits."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from amptorch.config import Config
+from amptorch.optimizers import EKF
 from amptorch.tuning.settings import configuration, split_config
 from amptorch.tuning.space import BY_NAME, PARAMETERS, Choice, Space
 from amptorch.tuning.splits import Validation, correlation
@@ -39,8 +43,8 @@ def test_the_baseline_is_a_configuration_that_trains():
 def test_the_other_start_is_the_kalman_filter_where_the_space_has_it():
     baseline, other = Space().starts()
     assert baseline == Space().baseline()
-    assert (other["optimizer"], other["width"], other["batch_size"]) == ("ekf", 20, 16)
-    assert not {"lr", "schedule", "batchnorm", "weight_decay"} & set(other)
+    assert (other["optimizer"], other["ekf_width"], other["batch_size"]) == ("ekf", 20, 16)
+    assert not {"lr", "schedule", "batchnorm", "weight_decay", "width"} & set(other)
     config = configuration(
         other,
         {"model": {}, "optim": {}, "dataset": {}, "cmd": {}},
@@ -49,8 +53,9 @@ def test_the_other_start_is_the_kalman_filter_where_the_space_has_it():
         seed=1,
     )
     assert Config.from_dict(config).optim.lr == 1.0
-    del other["optimizer"]
-    assert len(Space({**other, "optimizer": "adam"}).starts()) == 1
+    assert Config.from_dict(config).model.num_nodes == 20
+    del other["ekf_width"]
+    assert len(Space({**other, "optimizer": "adam", "width": 20}).starts()) == 1
 
 
 def test_ranges_are_fixed_and_narrowed():
@@ -95,6 +100,34 @@ def test_parameters_that_do_not_matter_are_not_drawn():
     assert "lr" in Space({}, {"optim": {"optimizer": "sgd"}}).baseline()
 
 
+@pytest.mark.parametrize(("model", "networks"), [("bpnn", 3), ("singlenn", 1)])
+def test_every_network_of_the_default_space_fits_the_kalman_filter(model, networks):
+    # The most functions that three elements get: 12 G2 each; 6 pairs, 2 etas, 3 zetas, 2 signs.
+    domains = Space().domains
+    width, layers = int(domains["ekf_width"].highest()), int(domains["layers"].highest())
+    nodes = [3 * int(domains["radial"].highest()) + 72] + layers * [width] + [1]
+    weights = sum((a + 1) * b for a, b in pairwise(nodes))
+    # Raises where the covariance is too large; it is made in the first step.
+    EKF([{"params": [torch.nn.Parameter(torch.empty(weights))]} for _ in range(networks)])
+
+
+def test_a_width_that_is_given_holds_for_the_kalman_filter_too():
+    space = Space({"width": [40, 60], "optimizer": ["adam", "ekf"]})
+    assert "ekf_width" not in space.domains
+    assert [start["width"] for start in space.starts()] == [40, 40]
+    both = Space({"width": 40, "ekf_width": 25}).starts()
+    assert [start.get("ekf_width") for start in both] == [None, 25]
+
+
+def test_an_optimizer_of_the_configuration_decides_what_matters_with_it():
+    space = Space({}, {"optim": {"optimizer": "EKF"}})
+    found = space.baseline()
+    assert not {"lr", "batchnorm", "schedule", "weight_decay", "width"} & set(found)
+    assert found["ekf_width"] == 20
+    assert set(space.reachable) == set(found) | {"functions"}
+    assert "ekf_width" not in Space({}, {"optim": {"optimizer": "sgd"}}).baseline()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -135,6 +168,11 @@ def test_types_that_make_no_sense():
         ({"optim": {"lr": 1e-3}, "tuning": {"space": {"lr": 1e-3}}}, "both given"),
         (
             {"tuning": {"space": {n: BY_NAME[n].start for n in BY_NAME}}},
+            "excludes everything: each",
+        ),
+        (
+            # Of AdamW alone, which is never drawn.
+            {"tuning": {"space": {n: BY_NAME[n].start for n in BY_NAME if n != "weight_decay"}}},
             "excludes everything: each",
         ),
     ],

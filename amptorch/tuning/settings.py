@@ -102,7 +102,7 @@ def split_config(config):
     if str(base.get("dataset", {}).get("fp_scheme", "gaussian")).lower() != "gaussian":
         raise ValueError("dataset.fp_scheme: only 'gaussian' functions are tuned")
     space = Space(tuning.space, base)
-    if not space.searched:
+    if not set(space.searched) & set(space.reachable):
         raise ValueError(
             "the search space excludes everything: each parameter has one value only; give some "
             "of them a range, or use `amptorch train`"
@@ -144,8 +144,9 @@ def configuration(params, base, fp_params, budget, seed):
                 config[section][key] = params[name]
     if "layers" in params:
         model["num_layers"] = params["layers"]
-    if "width" in params:
-        model["num_nodes"] = params["width"]
+    for name in ("width", "ekf_width"):
+        if name in params:
+            model["num_nodes"] = params[name]
     if params.get("averaging", "none") != "none":
         optim["averaging"] = params["averaging"]
     if "weight_decay" in params:

@@ -91,6 +91,13 @@ class Parameter:
     def numeric(self):
         return isinstance(self.default, Range)
 
+    def known(self, base, key):
+        """What `key` of the configuration says, as the value that other parameters depend on; where
+        it is none of those that are known (another optimizer), they go by the start."""
+        section, _, name = key.partition(".")
+        said = str(base[section][name]).lower()
+        return next((value for value in self.limits if str(value).lower() == said), self.start)
+
     def parse(self, given):
         """The Range or Choice out of what `tuning.space` says of this parameter.
 
@@ -214,6 +221,15 @@ PARAMETERS = (
     _choice(
         "angular_zetas", ("1", "1 4", "1 4 16"), "1 4", "their zetas", FUNCTIONS, when=BY_RECIPE
     ),
+    # (d) the training; what does it comes first, for it says how large the network may be.
+    _choice(
+        "optimizer",
+        ("adam", "adamw", "ekf"),
+        "adam",
+        "optimiser",
+        "optim.optimizer",
+        among=("adam", "adamw", "lbfgs", "ekf"),
+    ),
     # (c) the network
     _choice("model", ("bpnn", "singlenn"), "bpnn", "a network per element, or one", "model.name"),
     _number(
@@ -236,6 +252,20 @@ PARAMETERS = (
         "model.hidden_layers",
         limits=(1, 10_000),
         step=10,
+        when=(("optimizer", ("adam", "adamw", "lbfgs")),),
+    ),
+    _number(
+        "ekf_width",
+        15,
+        30,
+        20,
+        "nodes of each layer for the Kalman filter, whose covariance of wider ones fits no memory; "
+        "where `width` is given, that holds for the filter, too",
+        "model.num_nodes",
+        "model.hidden_layers",
+        limits=(1, 10_000),
+        step=5,
+        when=(("optimizer", ("ekf",)),),
     ),
     _choice(
         "activation",
@@ -245,15 +275,7 @@ PARAMETERS = (
         "model.activation",
         among=("Tanh", "SiLU", "Softplus", "GELU", "ELU", "Sigmoid", "ReLU"),
     ),
-    # (d) the training
-    _choice(
-        "optimizer",
-        ("adam", "adamw", "ekf"),
-        "adam",
-        "optimiser",
-        "optim.optimizer",
-        among=("adam", "adamw", "lbfgs", "ekf"),
-    ),
+    # (d) the rest of the training
     _choice(
         "batchnorm",
         (False, True),
@@ -336,7 +358,8 @@ PARAMETERS = (
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 # What the trials after the baseline begin with, where it differs from that: the extended Kalman
-# filter, which takes small networks and larger batches, on functions by a published recipe.
+# filter, which takes small networks (`width`, where it holds for the filter) and larger batches, on
+# functions by a published recipe.
 OTHER_STARTS = (
     {
         "optimizer": "ekf",
@@ -365,7 +388,7 @@ class Space:
             if name not in BY_NAME:
                 raise ValueError(f"tuning.space has no {name!r}{nearest(name, list(BY_NAME))}")
         forces = (base.get("model") or {}).get("get_forces", True)
-        self.domains = {}
+        self.domains, self.fixed = {}, {}
         for parameter in PARAMETERS:
             name = parameter.name
             fixed = [key for key in parameter.keys if _says(base, key)]
@@ -375,7 +398,11 @@ class Space:
                 )
             if name in given and name in OF_FORCES and not forces:
                 raise ValueError(f"tuning.space.{name} is given, but model.get_forces is False")
-            if not fixed and (forces or name not in OF_FORCES):
+            if fixed:
+                self.fixed[name] = parameter.known(base, fixed[0])
+            elif name == "ekf_width" and "width" in given and name not in given:
+                continue
+            elif forces or name not in OF_FORCES:
                 default = parameter.default
                 self.domains[name] = parameter.parse(given[name]) if name in given else default
 
@@ -391,9 +418,8 @@ class Space:
             name
             for name in self.domains
             if all(
-                any(value in ok for value in self.domains[other].values)
-                for other, ok in BY_NAME[name].when
-                if self._has(other)
+                any(value in ok for value in self._possible(other))
+                for other, ok in self._conditions(name)
             )
         ]
 
@@ -425,15 +451,20 @@ class Space:
         domain = self.domains.get("cutoff")
         return None if domain is None else domain.highest()
 
-    def _has(self, name):
-        return name in self.domains
+    def _conditions(self, name):
+        """[(other parameter, values)], one for each that `name` has a meaning with."""
+        if name == "width" and "ekf_width" not in self.domains:
+            return ()
+        return BY_NAME[name].when
+
+    def _possible(self, name):
+        return (self.fixed[name],) if name in self.fixed else self.domains[name].values
 
     def _filled(self, value):
         values = {}
         for name, domain in self.domains.items():
-            conditions = BY_NAME[name].when
-            # What the configuration fixes is no condition any more.
-            if all(values.get(other, ok[0]) in ok for other, ok in conditions if self._has(other)):
+            known = {**self.fixed, **values}
+            if all(known[other] in ok for other, ok in self._conditions(name)):
                 values[name] = value(name, domain)
         return values
 
