@@ -1,12 +1,13 @@
 """A small study in this process: what it writes, what it reuses, what it refuses."""
 
+import gc
 import json
 from copy import deepcopy
 
 import numpy as np
 import pytest
 from ase.io import write
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, TrialState
 
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
@@ -17,11 +18,13 @@ from amptorch.tuning import tune
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.command import front_table, seconds_of
 from amptorch.tuning.errors import combined, summary
-from amptorch.tuning.jobs import load_problem
+from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
+from amptorch.tuning.run import _Run
 from amptorch.tuning.space import BY_NAME
-from amptorch.tuning.study import fail_trials_of, open_storage, read_records
+from amptorch.tuning.study import fail_trials_of, open_storage, process_name, read_records
+from amptorch.tuning.training import StoreTrainer
 from tests.small_frames import FP_PARAMS, labelled, mixed_frames
 
 FRAMES = mixed_frames(28)
@@ -285,6 +288,71 @@ def test_a_study_is_gone_on_with_and_only_with_what_it_is_of(tmp_path):
     tuned = run(out, 3)
     assert len(tuned.study.trials) == 4
     assert tuned.study.trials[3].params["width"] == trial.params["width"]
+
+
+def test_what_may_change_is_as_the_last_call_says(tmp_path):
+    out = tmp_path / "study"
+    assert run(out, 1).chosen is None
+    later = run(out, 1, config=options(members=1, final_epochs=1, sampler="random"))
+    assert later.chosen is not None
+    assert json.loads((out / "settings.json").read_text())["config"]["tuning"]["members"] == 1
+
+
+def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatch):
+    config = options(members=1, final_epochs=2, curve=[1.0])
+    train, deaths = Jobs._train, {"member-1": 1, "baseline": 2}
+
+    def dies(self, name):
+        if deaths[name]:
+            deaths[name] -= 1
+        else:
+            train(self, name)
+
+    monkeypatch.setattr(Jobs, "_train", dies)
+    tuned = run(tmp_path / "study", 2, test=TEST, config=config)
+    assert set(deaths.values()) == {0}
+    assert tuned.baseline is None
+    result = json.loads((tuned.out / "final" / "baseline" / "result.json").read_text())
+    assert result["failed"] == "its process died"
+    assert "chosen" in tuned.test
+    assert "baseline" not in tuned.test
+
+
+def test_a_process_of_another_machine_with_the_same_number_is_another(tmp_path):
+    out = tmp_path / "study"
+    study = run(out, 1).study
+    one = _Run(load_problem(out), study, f"journal:{tmp_path / 'journal'}", 0, 1, None)
+    for worker, state in (("elsewhere:123", "RUNNING"), (process_name(123), "FAIL")):
+        trial = study.ask()
+        trial.set_user_attr("worker", worker)
+        one._died(123, "killed; its last words")
+        assert study.trials[trial.number].state.name == state
+
+
+def test_trials_that_optuna_gave_up_are_recorded(tmp_path):
+    out = tmp_path / "study"
+    study = run(out, 1).study
+    trial = study.ask()
+    trial.set_user_attr("worker", "elsewhere:123")
+    study.tell(trial, state=TrialState.FAIL)
+    run(out, 3)
+    record = read_records(out)[1]
+    assert record["state"] == "died"
+    assert "elsewhere:123 gave no sign of life" in record["reason"]
+    assert len(study.trials) == 3
+
+
+def test_nothing_of_a_job_is_left_when_it_is_over(tmp_path):
+    out = tmp_path / "study"
+    name = run(out, 1).study.study_name
+    jobs = Jobs(out, f"journal:{tmp_path / 'journal'}", name, [0])
+    gc.collect()
+    gc.disable()
+    try:
+        jobs({"job": "trial"})
+        assert not [one for one in gc.get_objects() if type(one) is StoreTrainer]
+    finally:
+        gc.enable()
 
 
 def test_times():

@@ -100,10 +100,22 @@ def _budget(tuning, seconds_left, n_trainings, workers):
 def missing(out, plan):
     """Names of the trainings, and of points of the learning curve, that have no result yet."""
     names = [*plan["trainings"], *plan.get("curve", ())]
-    return [name for name in names if not _result(out, name).exists()]
+    return [name for name in names if not result_file(out, name).exists()]
 
 
-def _result(out, name):
+def give_up(out, plan, reason):
+    """Count what has no result as failed for `reason`: it has had its chances."""
+    for name in missing(out, plan):
+        result = {"name": name, "failed": reason}
+        if name in plan["trainings"]:
+            result["trial"] = plan["trainings"][name]["trial"]
+        else:
+            result["frames"] = plan["curve"][name]["frames"]
+        write_json(result_file(out, name), result)
+
+
+def result_file(out, name):
+    """Where what came out of a training is written when it is over."""
     return Path(out) / "final" / name / "result.json"
 
 
@@ -116,7 +128,7 @@ def collect(out, plan):
     out = Path(out)
     members, baseline, failed = [], None, []
     for name in plan["trainings"]:
-        result = read_json(_result(out, name))
+        result = read_json(result_file(out, name))
         if "failed" in result:
             failed.append(f"{name}: {result['failed']}")
             logger.warning("the training %s failed: %s", name, result["failed"])

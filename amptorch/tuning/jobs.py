@@ -1,5 +1,6 @@
 """The jobs of a study: to run a trial, to train one of the best for long or on fewer frames."""
 
+import gc
 import logging
 import time
 from pathlib import Path
@@ -15,9 +16,9 @@ from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
     open_storage,
     open_study,
+    process_name,
     quiet_optuna,
     read_json,
-    this_process,
     write_json,
 )
 from amptorch.tuning.training import StoreTrainer, epoch_columns, finite_summary, predicted
@@ -60,12 +61,16 @@ class Jobs:
     def __call__(self, job):
         """The answer to a job."""
         if job["job"] == "train":
-            return self._train(job["name"])
-        if job["job"] == "curve":
-            return self._curve(job["name"])
-        with quiet_optuna():
-            self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
-        return {"done": True, "worker": this_process()}
+            self._train(job["name"])
+        elif job["job"] == "curve":
+            self._curve(job["name"])
+        else:
+            with quiet_optuna():
+                self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
+        # A trainer is part of cycles: it would keep its fingerprints and the covariance of its
+        # Kalman filter, a gigabyte perhaps, through the next few jobs.
+        gc.collect()
+        return {"done": True, "worker": process_name()}
 
     def _train(self, name):
         """Train as `final/plan.json` says for `name`, on all training frames; a training that was
@@ -87,7 +92,6 @@ class Jobs:
             result = {"failed": f"{type(error).__name__}: {error}"}
             logger.exception("training %s failed", name)
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
-        return {"done": True, "worker": this_process()}
 
     def _curve(self, name):
         """Train a point of the learning curve, as `final/plan.json` says, on some of the first
@@ -114,4 +118,3 @@ class Jobs:
             logger.warning("%s of the learning curve failed: %s", name, error)
         result["seconds"] = time.perf_counter() - start
         write_json(folder / "result.json", {"name": name, "frames": len(train), **result})
-        return {"done": True, "worker": this_process()}

@@ -11,7 +11,7 @@ from amptorch.tuning.errors import combined, mean_of
 from amptorch.tuning.functions import by_recipe, by_selection
 from amptorch.tuning.recipes import pair_distances
 from amptorch.tuning.settings import configuration
-from amptorch.tuning.study import this_process, write_record
+from amptorch.tuning.study import process_name, write_record
 from amptorch.tuning.training import (
     RUNGS,
     Diverged,
@@ -97,8 +97,8 @@ class Objective:
         self.counts = problem.cache.store().counts
 
     def __call__(self, trial):
-        trial.set_user_attr("worker", this_process())
-        record = {"number": trial.number, "worker": this_process(), "begun": time.time()}
+        trial.set_user_attr("worker", process_name())
+        record = {"number": trial.number, "worker": process_name(), "begun": time.time()}
         seconds = record["seconds"] = {"fingerprints": 0.0, "training": 0.0, "evaluation": 0.0}
         try:
             value = self._run(trial, record, seconds)

@@ -81,11 +81,19 @@ def checked(train, test, config):
 
 
 def settle(about, train, images, out):
-    """Write `settings.json`, or compare with the one that is there; returns its content."""
+    """Write `settings.json`, or compare with the one that is there; returns its content.
+
+    What may be different (sampler, pruner, how the best are trained, …) is from now on as it is
+    given."""
     path = out / SETTINGS
     if path.exists():
-        _check_same(read_json(path), about, out)
-        return read_json(path)
+        before = read_json(path)
+        _check_same(before, about, out)
+        if before["config"] != about["config"]:
+            before["config"] = about["config"]
+            write_json(path, before)
+            logger.info("the study goes on with the configuration of this call")
+        return before
     (out / "cache").mkdir(exist_ok=True)
     about["data"] = _data(train, images, out)
     write_json(path, about)

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,10 +21,12 @@ from amptorch.tuning.study import (
     open_storage,
     open_study,
     pareto_front,
+    process_name,
     public_url,
     quiet_optuna,
     read_json,
     read_records,
+    record_silent,
     write_json,
 )
 from amptorch.tuning.workers import Workers
@@ -127,6 +130,7 @@ class _Run:
         self.clock = Clock(problem.out)
         self.over = False
         self.given = 0
+        self.last_words = "its process died"
         self.shown = {record["number"] for record in read_records(problem.out)}
         if workers:
             first = {"storage": url, "study": study.study_name}
@@ -152,6 +156,7 @@ class _Run:
             logger.info("the search of this study is over: its best trials are in training")
         else:
             self._run(self._take_trial, self._trial_done)
+            record_silent(self.study, self.problem.out)
 
     def finish(self, test):
         """Train the best, and test; in one process of all that work on the study."""
@@ -184,12 +189,15 @@ class _Run:
         out, problem = self.problem.out, self.problem
         left = None if self.seconds is None else max(0.0, self.seconds - self.clock())
         plan = final.make_plan(problem, self.study, left, max(self.workers, 1))
-        names = final.missing(out, plan)
-        if names:
-            logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
         curve = plan.get("curve", ())
-        left = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
-        self._run(lambda: next(left, None), self._training_done)
+        # A training whose worker died is gone on with, once.
+        for _ in range(2):
+            names = final.missing(out, plan)
+            if names:
+                logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
+            jobs = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
+            self._run(partial(next, jobs, None), self._training_done)
+        final.give_up(out, plan, self.last_words)
         self.over = True
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
@@ -245,12 +253,13 @@ class _Run:
 
     def _training_done(self, job):
         self.clock.stop()
-        logger.info("%s is trained", job["name"])
+        done = final.result_file(self.problem.out, job["name"]).exists()
+        logger.info("%s %s", job["name"], "is over" if done else "was cut off")
 
     def _died(self, pid, reason):
-        fail_trials_of(
-            self.study, self.problem.out, lambda worker: worker.endswith(f":{pid}"), reason
-        )
+        name = process_name(pid)
+        fail_trials_of(self.study, self.problem.out, lambda worker: worker == name, reason)
+        self.last_words = reason.partition(";")[0]
         logger.warning("%s", reason)
 
     def _write_summary(self, tuned):

@@ -136,9 +136,9 @@ def open_study(storage, name, tuning, seed=(0,)):
     )
 
 
-def this_process():
-    """How trials say who runs them: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def process_name(pid=None):
+    """How trials say who runs them: host and process id, this process's where None."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
 def counted(study):
@@ -192,6 +192,17 @@ def fail_trials_of(study, out, dead, reason, again=False):
             study.enqueue_trial(params)
         numbers.append(trial.number)
     return numbers
+
+
+def record_silent(study, out):
+    """Write the records of the trials that Optuna counted as failed, because whatever ran them gave
+    no sign of life any more."""
+    recorded = {record["number"] for record in read_records(out)}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if trial.number not in recorded:
+            reason = f"{trial.user_attrs.get('worker', 'its process')} gave no sign of life"
+            record = {"number": trial.number, "state": "died", "reason": reason}
+            write_record(out, {**record, "params": trial.params})
 
 
 def gone(worker):
