@@ -21,6 +21,8 @@ from amptorch.tuning.errors import combined, summary
 from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
+from amptorch.tuning.report.conduct import validation
+from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.run import _Run
 from amptorch.tuning.space import BY_NAME
 from amptorch.tuning.study import fail_trials_of, open_storage, process_name, read_records
@@ -88,6 +90,8 @@ def test_a_study_from_frames_to_tested_models(tmp_path):
     assert len(tuned.test["chosen"]["energy_uncertainty_per_atom"]) == len(TEST)
     assert about["outliers_above"] == tuned.test["outliers_above"]
     assert (tuned.chosen / "ensemble.json").is_file()
+    with pytest.raises(ValueError, match="was tested on other frames"):
+        run(tmp_path / "study", 4, test=TEST[:3], config=config)
     # Again: nothing is left to do, and the test frames are not read for errors again.
     (tuned.out / "test.json").write_text('{"chosen": {"energy": "as it was"}}')
     again = run(tmp_path / "study", 4, test=TEST, config=config)
@@ -200,6 +204,27 @@ def test_folds_and_objectives(tmp_path):
     highest = int(np.argmax([atoms.get_potential_energy() / len(atoms) for atoms in TRAIN]))
     validated = sorted(k for fold in about["folds"] for k in fold["validate"])
     assert validated == [k for k in range(24) if k != highest]
+
+
+def test_folds_tell_optuna_each_step_once(tmp_path):
+    config = options(trial_epochs=18, validation={"folds": 3, "fraction": 0.3}, pruner="none")
+    tuned = run(tmp_path / "study", 1, config=config)
+    steps = [step for step, _ in read_records(tuned.out)[0]["reports"]]
+    assert steps == sorted(set(steps))
+    assert dict(read_records(tuned.out)[0]["reports"]) == tuned.study.trials[0].intermediate_values
+
+
+def test_an_ensemble_of_seeds(tmp_path):
+    config = options(members=2, final_epochs=1, ensemble="seeds", pruner="none")
+    tuned = run(tmp_path / "study", 2, config=config)
+    plan = json.loads((tuned.out / "final" / "plan.json").read_text())["trainings"]
+    first, second = plan["member-1"], plan["member-2"]
+    assert first["trial"] == second["trial"] == tuned.best["number"]
+    assert first["config"]["cmd"].pop("seed") != second["config"]["cmd"].pop("seed")
+    assert first == second
+    assert (tuned.chosen / "ensemble.json").is_file()
+    words = validation(Findings.read(tuned.out)).blocks
+    assert any("The best trial, with 2 seeds, and the baseline" in block.text for block in words)
 
 
 def test_without_forces(tmp_path):

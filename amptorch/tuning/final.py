@@ -12,6 +12,7 @@ from amptorch.threads import use_threads
 from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
 from amptorch.tuning.predictions import save_predictions
+from amptorch.tuning.prepare import digest
 from amptorch.tuning.settings import configuration
 from amptorch.tuning.study import completed, read_json, write_json
 from amptorch.tuning.training import microseconds_per_atom
@@ -30,8 +31,9 @@ RESERVE = 0.05
 def make_plan(problem, study, seconds_left, workers):
     """Decide, once, what is trained and for how long: `final/plan.json`.
 
-    The best trials of different configurations and the baseline, each for the same time, so that
-    they can be compared; then the best trial on fewer and fewer frames. Returns the plan.
+    The best trials of different configurations (or the best one with different seeds) and the
+    baseline, each for the same time, so that they can be compared; then the best trial on fewer
+    and fewer frames. Returns the plan.
     """
     path = problem.out / "final" / PLAN
     if path.exists():
@@ -41,6 +43,8 @@ def make_plan(problem, study, seconds_left, workers):
         if trial.params not in seen and len(best) < problem.tuning.members:
             seen.append(trial.params)
             best.append(trial)
+    if problem.tuning.ensemble == "seeds":
+        best = best[:1] * problem.tuning.members
     if not best:
         raise ValueError(
             f"no trial gave an error, so that there is nothing to train; {problem.out}/trials says "
@@ -153,14 +157,20 @@ def collect(out, plan):
 def test_once(out, chosen, baseline, test, elements, above):
     """Errors of the chosen model and of the baseline on the test frames, which nothing before this
     has looked at; kept in `test.json`, and read from there ever after. Every prediction is in
-    `test.npz`, see `predictions.save_predictions`."""
+    `test.npz`, see `predictions.save_predictions`. ValueError where it was tested on others."""
     path = Path(out) / TEST
-    if path.exists():
-        return read_json(path)
     images = read_images(test)
     frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.forcetraining)
+    if path.exists():
+        result = read_json(path)
+        if result.get("digest", digest(frames)) != digest(frames):
+            raise ValueError(
+                f"this study was tested on other frames already ({path}), once and for all; use "
+                "`amptorch evaluate` with its models for more"
+            )
+        return result
     opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    result = {"outliers_above": above, "opened": opened}
+    result = {"outliers_above": above, "opened": opened, "digest": digest(frames)}
     predictions = {}
     for name, model in (("chosen", chosen), (BASELINE, baseline)):
         if model is None:

@@ -176,7 +176,11 @@ class Objective:
             before = [problem.error(result) for result in record["folds"]]
             mean = float(np.mean([*before, error]))
             step = max(1, int(RUNGS * (fold + share) / folds))
-            record.setdefault("reports", []).append([step, mean])
+            reports = record.setdefault("reports", [])
+            # Folds share the steps; Optuna keeps the first error of each.
+            if reports and reports[-1][0] == step:
+                return
+            reports.append([step, mean])
             trial.report(mean, step)
             if trial.should_prune():
                 raise TrialPruned(

@@ -64,7 +64,7 @@ def checked(train, test, config):
     _check_folds(frames, folds)
     about = {
         "config": config,
-        "train": _digest(frames),
+        "train": digest(frames),
         "elements": elements,
         "frames": len(frames),
         "outliers_above": above,
@@ -136,11 +136,12 @@ def _cutoff(base, space, elements):
     return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
 
 
-def _digest(frames):
-    digest = hashlib.sha256()
+def digest(frames):
+    """What tells these frames, their energies and forces from others: a hexadecimal number."""
+    found = hashlib.sha256()
     for array in (frames.numbers, frames.positions, frames.cells, frames.energies, frames.forces):
-        digest.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
+    return found.hexdigest()
 
 
 def _data(train, images, out):

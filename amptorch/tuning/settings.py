@@ -65,11 +65,18 @@ class TuningConfig(_Section):
     sampler: str = option("tpe", choice(*SAMPLERS), "what draws the parameters")
     pruner: str = option("hyperband", choice(*PRUNERS), "what ends trials early")
     startup_trials: int = option(10, count, "random trials before the sampler learns")
-    seed: int = option(0, number(minimum=0, integer=True), "of everything that is drawn")
+    seed: int = option(
+        0,
+        number(minimum=0, integer=True),
+        "of splits and networks; each process draws trials by one of its own",
+    )
     search_share: float = option(
         0.4, number(above=0, below=1), "of the time, for the search; the rest trains the best"
     )
-    members: int = option(3, number(minimum=0, integer=True), "best trials that are trained longer")
+    members: int = option(3, number(minimum=0, integer=True), "potentials that are trained longer")
+    ensemble: str = option(
+        "trials", choice("trials", "seeds"), "members: the best trials, or the best with more seeds"
+    )
     final_seconds: float | None = option(None, number(above=0), "of training of each of these")
     final_epochs: int | None = option(None, count, "epochs of each, instead of seconds")
     curve: list = option(

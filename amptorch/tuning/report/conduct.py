@@ -37,14 +37,16 @@ def validation(findings):
         f"on and {validated} to validate on. Energies of consecutive frames correlate with "
         f"{signed(about['correlation'])}"
         + ("." if not correlated else FLATTERED if random else NOT_FLATTERED),
-        "Scalers and symmetry functions of the trials were fitted to the frames that are trained "
-        "on, alone. Trials were compared by their errors on the validation frames; the smallest of "
-        "many is too good by the luck of the draw.",
+        f"{_fitted(tuning)} Trials were compared by their errors on the validation frames; the "
+        "smallest of many is too good by the luck of the draw.",
     ]
     if findings.plan is not None:
         names = list(findings.plan["trainings"])
+        best = counted(len(names) - 1, "best trial")
+        if tuning.ensemble == "seeds":
+            best = f"best trial, with {counted(len(names) - 1, 'seed')},"
         lines.append(
-            f"The {counted(len(names) - 1, 'best trial')} and the baseline were then trained on "
+            f"The {best} and the baseline were then trained on "
             f"all {about['frames']} training frames, for {budget_words(findings.plan['budget'])} "
             "each; these trainings were not validated, and nothing was chosen among them."
         )
@@ -72,6 +74,19 @@ def _test_words(findings):
     return (
         "No test frames were given. All errors here are on validation frames, by which the "
         "configuration was chosen; errors on frames of another run are likely larger."
+    )
+
+
+def _fitted(tuning):
+    if tuning.validation.folds == 1:
+        return (
+            "Scalers and symmetry functions of the trials were fitted to the frames that are "
+            "trained on, alone."
+        )
+    return (
+        "Scalers were fitted to the frames that are trained on, alone, in each fold. Symmetry "
+        "functions are the same in all folds: they were placed by the structures, not the energies "
+        "or forces, that the first fold trains on, some of which validate in the others."
     )
 
 

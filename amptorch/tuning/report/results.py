@@ -94,6 +94,9 @@ def _chosen_line(findings):
     budget = budget_words(findings.plan["budget"])
     if len(trials) == 1:
         what = f"trial {trials[0]}, trained for {budget}"
+    elif len(set(trials)) == 1:
+        what = f"the mean of {len(trials)} trainings of trial {trials[0]}, which differ in their "
+        what += f"seeds, for {budget} each,"
     else:
         what = f"the mean of trials {listed(trials)}, trained for {budget} each"
     return f"Chosen model: {what} on all training frames (`{findings.chosen}`)."
