@@ -260,6 +260,8 @@ def test_errors_with_and_without_outliers():
         ("journal:/no/such/folder/x.log", FileNotFoundError, "no folder"),
         ("nonsense", ValueError, "no URL"),
         ("nosuch://host/name", (ValueError, OSError, ImportError), "nosuch"),
+        # No such machine, or no driver; the password is not shown.
+        ("postgresql://me:secret@h.invalid/x", (OSError, ImportError), r"me:\*\*\*@h\.invalid/x"),
     ],
 )
 def test_storages_that_cannot_be_reached(tmp_path, url, error, message):
@@ -279,8 +281,13 @@ def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
     out = tmp_path / "study"
     with pytest.raises(ValueError, match=r"test frames: frame 0.*Au"):
         run(out, test=[gold])
+    nothing = TEST[0].copy()
+    with pytest.raises(ValueError, match=r"test frames: frame 1.*energy"):
+        run(out, test=[TEST[0], nothing])
     with pytest.raises(ValueError, match="frames cannot be split into 7"):
         run(out, train=TRAIN[:5])
+    with pytest.raises(ValueError, match="24 frames cannot be split into 30"):
+        run(out, config=options(validation={"folds": 30}))
     with pytest.raises(ValueError, match="trials or a time"):
         run(out, None)
     with pytest.raises(ValueError, match="trials must be above 0"):

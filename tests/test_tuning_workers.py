@@ -15,7 +15,15 @@ from ase.io import write
 
 from amptorch.tuning import tune
 from amptorch.tuning import workers as processes
-from amptorch.tuning.study import gone, open_storage, open_study, quiet_optuna, read_records
+from amptorch.tuning.jobs import load_problem
+from amptorch.tuning.study import (
+    gone,
+    open_storage,
+    open_study,
+    quiet_optuna,
+    read_json,
+    read_records,
+)
 from amptorch.tuning.workers import Workers
 from tests.test_tuning_study import TRAIN, options
 
@@ -91,6 +99,29 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     assert records[1]["params"]["averaging"] == "ema"
     assert records[2]["params"]["averaging"] == "none"
     assert len(tuned.study.trials) == 3
+
+
+def test_two_calls_at_once_share_a_study(tmp_path):
+    out = tmp_path / "study"
+    write(tmp_path / "frames.traj", TRAIN)
+    config = options(trial_epochs=120, pruner="none", members=1, final_epochs=2)
+    call = {"train": str(tmp_path / "frames.traj"), "out": str(out), "trials": 4}
+    call |= {"config": config, "workers": 0, "report": False}
+    other = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(call)])
+    wait_for(lambda: running_worker(out))
+    tune(**call)
+    assert other.wait(timeout=120) == 0
+    records = read_records(out)
+    assert {record["state"] for record in records} == {"complete"}
+    numbers = [int(record["worker"].rpartition(":")[2]) for record in records]
+    assert set(numbers) == {os.getpid(), other.pid}
+    # Each may have begun its last trial without knowing of the other's.
+    assert len(records) in (4, 5)
+    # What stands in line at the start is put there, and what came out is trained, once.
+    assert sum(record["params"]["averaging"] == "ema" for record in records[:2]) == 1
+    assert records[0]["params"] == load_problem(out).space.baseline()
+    assert len(read_json(out / "calls.json")) == 2
+    assert (out / read_json(out / "summary.json")["chosen"]).is_dir()
 
 
 def test_workers_that_cannot_start_end_the_study(tmp_path, monkeypatch):
