@@ -19,7 +19,7 @@ from amptorch.files import read_config
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.importance import Forest, importances, levels
-from amptorch.tuning.report.page import sections_of
+from amptorch.tuning.report.page import sections_of, write_report
 from amptorch.tuning.report.parts import compared, counted, duration, listed, number
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
@@ -391,6 +391,17 @@ def test_commands(tmp_path):
     ) in found["To do it again"]
     assert "of a kind" in found["Machine and versions"]
     assert "2026-01-01 at 00:00:00 UTC" in found["Machine and versions"]
+
+
+def test_a_journal_is_in_the_archive(tmp_path):
+    (tmp_path / "journal.log").write_text('{"op_code": 0}\n')
+    call = {"train": "train.traj", "test": None, "trials": 1, "seconds": None, "workers": 0}
+    call |= {"begun": "2026-01-01T00:00:00+00:00", "environment": {}}
+    call["storage"] = f"journal:{tmp_path / 'journal.log'}"
+    out = tmp_path / "study"
+    study(out, [record(0)], calls=[call])
+    with zipfile.ZipFile(write_report(out)[-1]) as archive:
+        assert archive.read("results/study/journal.log") == b'{"op_code": 0}\n'
 
 
 def test_the_preset_of_the_documentation(tmp_path, monkeypatch):

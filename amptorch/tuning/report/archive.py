@@ -55,7 +55,7 @@ def write_results(findings):
 
     Report and figures, trials.csv, configurations, the chosen model and the baseline as checkpoints
     that load from wherever they are, and in `study/` the records of the trials and the Optuna study
-    where it is in the folder. Names of this machine's folders are taken out of the texts.
+    where it is in the folder or in a journal (a database of its own stays where it is). Names of this machine's folders are taken out of the texts.
     """
     out = findings.out
     archive = out / "results.zip"
@@ -83,6 +83,8 @@ def write_results(findings):
             _add(target, out / "final" / "plan.json", "results/study/final/plan.json", findings)
         if (out / "study.db").exists():
             target.writestr("results/study/study.db", _database(out / "study.db"))
+        for journal in _journals(findings):
+            target.write(journal, f"results/study/{journal.name}")
     os.replace(unfinished, archive)
     return archive
 
@@ -115,6 +117,12 @@ def _folders(findings):
         files.append((call["storage"] or "").removeprefix("journal:").removeprefix("sqlite:///"))
     parents = {str(Path(file).parent) for file in files if Path(file).is_absolute()}
     return sorted({str(findings.out), *parents} - {"/"}, key=len, reverse=True)
+
+
+def _journals(findings):
+    storages = {call["storage"] or "" for call in findings.calls}
+    files = [Path(url.removeprefix("journal:")) for url in storages if url.startswith("journal:")]
+    return [path for path in files if path.is_file()]
 
 
 def _database(path):
