@@ -55,7 +55,8 @@ def write_results(findings):
 
     Report and figures, trials.csv, configurations, the chosen model and the baseline as checkpoints
     that load from wherever they are, and in `study/` the records of the trials and the Optuna study
-    where it is in the folder or in a journal (a database of its own stays where it is). Names of this machine's folders are taken out of the texts.
+    where it is in the folder or in a journal (a database of its own stays where it is). Names of
+    this machine's folders are taken out of the texts.
     """
     out = findings.out
     archive = out / "results.zip"
