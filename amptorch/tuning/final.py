@@ -11,8 +11,7 @@ from amptorch.frames import Frames, read_images
 from amptorch.threads import use_threads
 from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
-from amptorch.tuning.predictions import save_predictions
-from amptorch.tuning.prepare import digest
+from amptorch.tuning.predictions import digest, save_predictions
 from amptorch.tuning.settings import configuration
 from amptorch.tuning.study import completed, read_json, write_json
 from amptorch.tuning.training import microseconds_per_atom

@@ -20,6 +20,7 @@ from amptorch.frames import Frames, read_images
 from amptorch.profiling.environment import environment
 from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS
+from amptorch.tuning.predictions import digest
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.splits import correlation
 from amptorch.tuning.study import read_json, write_json
@@ -134,14 +135,6 @@ def _cutoff(base, space, elements):
 
     options = base["dataset"]
     return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
-
-
-def digest(frames):
-    """What tells these frames, their energies and forces from others: a hexadecimal number."""
-    found = hashlib.sha256()
-    for array in (frames.numbers, frames.positions, frames.cells, frames.energies, frames.forces):
-        found.update(np.ascontiguousarray(array if array is not None else 0).tobytes())
-    return found.hexdigest()
 
 
 def _data(train, images, out):
