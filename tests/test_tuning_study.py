@@ -14,6 +14,7 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.store import shard
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.net import PotentialNet
+from amptorch.trainer.restart import EpochCheckpoint
 from amptorch.tuning import tune
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.command import front_table, seconds_of
@@ -348,6 +349,27 @@ def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatc
     assert result["failed"] == "its process died"
     assert "chosen" in tuned.test
     assert "baseline" not in tuned.test
+
+
+def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypatch):
+    written = EpochCheckpoint.on_epoch_end
+
+    def diverges(self, net, **kwargs):
+        written(self, net, **kwargs)
+        if len(net.history) == 3:
+            raise ValueError("the Kalman filter has diverged")
+
+    monkeypatch.setattr(EpochCheckpoint, "on_epoch_end", diverges)
+    config = options(members=1, final_epochs=5)
+    tuned = run(tmp_path / "study", 1, test=TEST, config=config)
+    result = json.loads((tuned.out / "final" / "member-1" / "result.json").read_text())
+    assert result["cut_short"] == "ValueError: the Kalman filter has diverged"
+    assert tuned.test["chosen"]["energy"]["rmse"] > 0
+    words = "\n".join(block.text for block in validation(Findings.read(tuned.out)).blocks)
+    assert "member-1 after 3 epochs (ValueError: the Kalman filter has diverged)" in words
+    # No trial begins once it is decided what is trained for long.
+    one = _Run(load_problem(tuned.out), tuned.study, f"journal:{tmp_path / 'journal'}", 0, 99, None)
+    assert one._take_trial() is None
 
 
 def test_a_process_of_another_machine_with_the_same_number_is_another(tmp_path):

@@ -79,19 +79,25 @@ class Jobs:
         plan = read_json(folder.parent / "plan.json")["trainings"][name]
         config = plan["config"]
         config["cmd"] |= {"run_dir": str(folder), "debug": False}
+        trainer = None
         try:
             n_frames = self.problem.cache.store().n_frames
             dataset, _ = self.problem.dataset(config, np.arange(n_frames))
             trainer = StoreTrainer(config, dataset)
             trainer.train(resume=newest_run(folder) is not None)
-            result = {
-                "checkpoint": str(Path(trainer.cp_dir).relative_to(self.problem.out)),
-                "epochs": epoch_columns(trainer.net.history),
-            }
+            result = self._trained(trainer)
         except FAILURES as error:
-            result = {"failed": f"{type(error).__name__}: {error}"}
             logger.exception("training %s failed", name)
+            reason = f"{type(error).__name__}: {error}"
+            result = {"failed": reason}
+            # A Kalman filter may diverge after many good epochs, of which the best is there.
+            if trainer is not None and trainer.cp_dir and Path(trainer.cp_dir, "params.pt").is_file():
+                result = {**self._trained(trainer), "cut_short": reason}
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
+
+    def _trained(self, trainer):
+        folder = Path(trainer.cp_dir).relative_to(self.problem.out)
+        return {"checkpoint": str(folder), "epochs": epoch_columns(trainer.net.history)}
 
     def _curve(self, name):
         """Train a point of the learning curve, as `final/plan.json` says, on some of the first

@@ -152,7 +152,7 @@ class _Run:
 
     def search(self):
         """Run trials until there are enough, or the time for it is over."""
-        if (self.problem.out / "final" / final.PLAN).exists():
+        if self._decided():
             logger.info("the search of this study is over: its best trials are in training")
         else:
             self._run(self._take_trial, self._trial_done)
@@ -227,6 +227,8 @@ class _Run:
     def _take_trial(self):
         """The next job, or None; called with no other call of it going on."""
         self.clock.stop()
+        if self._decided():
+            return None
         if self.seconds is not None:
             limit = self.seconds * (self.problem.tuning.search_share if self._trains else 1)
             # A trial by epochs takes what it takes.
@@ -239,6 +241,10 @@ class _Run:
             return None
         self.given += 1
         return {"job": "trial"}
+
+    def _decided(self):
+        """Whether it is decided, by whatever process, what the search came to."""
+        return (self.problem.out / "final" / final.PLAN).exists()
 
     @property
     def _trains(self):

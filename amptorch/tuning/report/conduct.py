@@ -54,6 +54,14 @@ def validation(findings):
         if failed:
             reasons = [f"{name} ({findings.results[name]['failed']})" for name in failed]
             lines.append(f"Failed: {listed(reasons)}.")
+        cut = [
+            f"{name} after {counted(len(next(iter(result['epochs'].values()))), 'epoch')} "
+            f"({result['cut_short']})"
+            for name, result in findings.results.items()
+            if "cut_short" in result
+        ]
+        if cut:
+            lines.append(f"Cut short, so that the best epoch until then is taken: {listed(cut)}.")
     lines.append(_test_words(findings))
     return Section("How it was validated", [Text(line) for line in lines])
 
