@@ -91,7 +91,8 @@ class Jobs:
             reason = f"{type(error).__name__}: {error}"
             result = {"failed": reason}
             # A Kalman filter may diverge after many good epochs, of which the best is there.
-            if trainer is not None and trainer.cp_dir and Path(trainer.cp_dir, "params.pt").is_file():
+            run = trainer and trainer.cp_dir
+            if run and Path(run, "params.pt").is_file():
                 result = {**self._trained(trainer), "cut_short": reason}
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
 
