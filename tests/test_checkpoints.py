@@ -371,6 +371,46 @@ def test_a_configured_class_is_only_a_name():
     assert callable(torch.nn.GELU.forward)
 
 
+class Pickled:
+    """Pickles as the call of a function, and the state of what it gives."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+# A field that takes bytes for an object.
+OVERLAPPING = Pickled(
+    np.dtype, "V8", False, True, state=(3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "data"),
+    [
+        ((1,), OVERLAPPING, b"A" * 8),
+        ((1,), np.dtype("O"), b"A" * 8),
+        ((9,), np.dtype("O"), []),
+        ((-2, -1), np.dtype("f8"), b"A" * 16),
+        ((3,), np.dtype("f8"), b"A" * 16),
+    ],
+)
+def test_an_array_cannot_call_bytes_addresses(shape, dtype, data):
+    """Reading an item of such an array is reading, or calling, any place in memory."""
+    reconstruct, *_ = np.arange(2).__reduce__()
+    array = Pickled(reconstruct, np.ndarray, (0,), b"b", state=(1, shape, dtype, False, data))
+    with pytest.raises(ValueError, match="cannot be read"):
+        loads_restricted(pickle.dumps([array]))
+
+
+@pytest.mark.parametrize("arguments", [((1,), "O", b"A" * 8), ((10**15,),)])
+def test_an_array_is_not_made_by_its_class(arguments):
+    with pytest.raises(ValueError, match="cannot be read"):
+        loads_restricted(pickle.dumps(Pickled(np.ndarray, *arguments)))
+
+
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     torch.save({"a": torch.arange(4.0)}, tmp_path / "tensor.pt")
     with zipfile.ZipFile(tmp_path / "tensor.pt") as archive:
@@ -393,6 +433,13 @@ def test_a_user_class_in_a_checkpoint_of_v1_is_named(tmp_path):
 def test_what_v1_stores_is_read(tmp_path):
     stored = {
         "a": [np.arange(3), np.float64(2.5), np.array(["Cu", "O"], dtype=object), range(3)],
+        "arrays": (
+            np.array(["Cu", "O"]),
+            np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+            np.zeros((0, 3)),
+            np.arange(3, dtype=">i4"),
+            np.dtype("float32"),
+        ),
         "b": OrderedDict(c=torch.tensor([[1.5]])),
         "dtype": torch.DoubleTensor,
         "path": Path("a/b"),
@@ -402,6 +449,9 @@ def test_what_v1_stores_is_read(tmp_path):
     assert read["a"][0].tolist() == [0, 1, 2]
     assert read["a"][1] == 2.5
     assert read["a"][2].tolist() == ["Cu", "O"]
+    for found, expected in zip(read["arrays"], stored["arrays"], strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert type(found) is type(expected)
     assert read["b"]["c"].tolist() == [[1.5]]
     assert read["dtype"] == "DoubleTensor"
     assert read["path"] == str(Path("a/b"))

@@ -3,13 +3,15 @@
 v1.0's checkpoints (`config.pt`, `normalizers.pt`) and LMDB entries are pickles, and a pickle can
 call anything. Here each name that a pickle asks for is looked up in a short list. A name that only
 says which class was configured (an activation, an optimizer) becomes a string; an object of one of
-v1.0's own classes becomes an inert record, and is built anew from the attributes that belong to it;
-functions are wrapped, so that nothing in a pickle reaches, or changes, the real ones.
+v1.0's own classes becomes an inert record, and is built anew from the attributes that belong to it.
+So are arrays: numpy itself would take bytes for the addresses of objects. Functions are wrapped, so
+that nothing in a pickle reaches, or changes, the real ones.
 """
 
 import io
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import PurePath
 
@@ -26,11 +28,13 @@ FAILURES = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -121,18 +125,18 @@ class _Record:
 
 class _FeatureScalerRecord(_Record):
     def rebuilt(self):
-        return FeatureScaler.from_state(self.state)
+        return FeatureScaler.from_state(_rebuilt(self.state))
 
 
 class _TargetScalerRecord(_Record):
     def rebuilt(self):
-        return TargetScaler.from_state(self.state)
+        return TargetScaler.from_state(_rebuilt(self.state))
 
 
 class _DescriptorSetRecord(_Record):
     def rebuilt(self):
         keys = ("elements", "cutoff", "cutoff_params", "descriptor_setup")
-        return GaussianDescriptorSet.from_setup(**{key: self.state[key] for key in keys})
+        return GaussianDescriptorSet.from_setup(**{key: _rebuilt(self.state[key]) for key in keys})
 
 
 class _DataRecord(_Record):
@@ -140,7 +144,27 @@ class _DataRecord(_Record):
         # torch-geometric 2 keeps the attributes in a storage object, version 1 in the object.
         store = self.state.get("_store")
         mapping = self.state if store is None else store.state["_mapping"]
-        return Data(**{key: value for key, value in mapping.items() if value is not None})
+        return Data(**{key: _rebuilt(value) for key, value in mapping.items() if value is not None})
+
+
+class _DtypeRecord(_Record):
+    """numpy's type of numbers, text or objects; it has no fields, which may overlap."""
+
+    def __init__(self, name, *unused):
+        super().__init__()
+        self.dtype = np.dtype(str(name))
+        if self.dtype.kind not in "biufcSUO":
+            raise ValueError(f"it holds an array of {name}")
+
+    def rebuilt(self):
+        order = self.state[1] if self.state else "="
+        return self.dtype.newbyteorder(order)
+
+
+class _ArrayRecord(_Record):
+    def rebuilt(self):
+        _, shape, dtype, fortran, data = self.state
+        return _array(data, dtype, shape, "F" if fortran else "C")
 
 
 def _rebuilt(value):
@@ -179,22 +203,27 @@ def _encoded(text, encoding):
     return text.encode("latin1")
 
 
-def _empty_array(*unused):
-    return np.empty(0)
-
-
-def _array(buffer, dtype, shape, order):
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order).copy()
+def _array(data, dtype, shape, order):
+    dtype = dtype.rebuilt()
+    if dtype.hasobject:
+        flat = np.empty(len(data), dtype=object)
+        for place, item in enumerate(data):
+            flat[place] = _rebuilt(item)
+    else:
+        flat = np.frombuffer(data, dtype=dtype)
+    return flat.reshape(shape, order=order).copy()
 
 
 def _scalar(dtype, data):
-    return np.frombuffer(data, dtype=dtype)[0]
+    return np.frombuffer(data, dtype=dtype.rebuilt())[0]
 
 
 # Names in the pickles, with what answers to them.
 FUNCTIONS = {
+    # Protocol 2 has bytes as text, and no bytes as their class.
+    ("__builtin__", "bytes"): lambda: b"",
     ("_codecs", "encode"): _encoded,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): _ArrayRecord,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("numpy._core.numeric", "_frombuffer"): _array,
     ("torch._utils", "_rebuild_parameter"): lambda data, *unused: data,
@@ -207,8 +236,7 @@ FUNCTIONS = {
 }
 TYPES = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): "numpy.ndarray",
     ("torch", "Size"): torch.Size,
     ("builtins", "range"): range,
     ("__builtin__", "xrange"): range,
@@ -216,6 +244,7 @@ TYPES = {
     ("__builtin__", "set"): set,
 }
 RECORDS = {
+    ("numpy", "dtype"): _DtypeRecord,
     ("amptorch.preprocessing.utils", "FeatureScaler"): _FeatureScalerRecord,
     ("amptorch.preprocessing.utils", "TargetScaler"): _TargetScalerRecord,
     ("amptorch.preprocessing.scalers", "FeatureScaler"): _FeatureScalerRecord,
