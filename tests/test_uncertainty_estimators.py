@@ -391,6 +391,22 @@ class TestTrainedEnsemble:
         weights = [next(iter(m.net.module.parameters())) for m in ensemble.members]
         assert not np.allclose(*(w.detach().numpy() for w in weights[:2]))
 
+    @pytest.mark.parametrize("named", [True, False])
+    def test_weights_go_with_their_frames(self, training, tmp_path, named):
+        weights = np.linspace(1, 2, len(training))
+        images = [atoms.copy() for atoms in training]
+        for atoms, original, weight in zip(images, training, weights, strict=True):
+            atoms.calc, atoms.info["weight"] = original.calc, weight
+        given = "weight" if named else weights.tolist()
+        settings = config(images, tmp_path, optim__epochs=1, dataset__weights=given)
+        for member in train_ensemble(settings, 2).members:
+            dataset = member.train_dataset
+            expected = [atoms.info["weight"] for atoms in dataset.images]
+            np.testing.assert_array_equal(dataset.weights, expected)
+        settings["dataset"]["weights"] = [1.0]
+        with pytest.raises(ValueError, match="1 weights for 16 frames"):
+            train_ensemble(settings, 2)
+
     def test_in_one_call(self, training, calibration, images, tmp_path):
         estimator = EnsembleSDEstimator.train(config(training, tmp_path, optim__epochs=1), 2)
         found = estimator.fit_predict(calibration, images)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from amptorch.dataset.weights import checked_weights
 from amptorch.frames import read_images
 from amptorch.trainer import AtomsTrainer
 from amptorch.uncertainty.ensemble import Ensemble
@@ -18,13 +19,18 @@ def train_ensemble(config, n_members=5, bootstrap=True):
 
     config: as of `AtomsTrainer`; it is not changed. Each member has a run folder of its own.
 
-    Raises ValueError for fewer than two members, and where there are no frames to draw from.
+    Raises ValueError for fewer than two members, where there are no frames to draw from, and where
+    `dataset.weights` do not fit them.
     """
     if n_members < 2:
         raise ValueError(f"n_members is {n_members}; an ensemble has two or more")
     dataset, cmd = dict(config.get("dataset", {})), dict(config.get("cmd", {}))
     seed = cmd.get("seed", 0)
     images = _frames_to_draw_from(dataset) if bootstrap else None
+    weights = None
+    # Weights under a name in `Atoms.info` go with their frames.
+    if bootstrap and not isinstance(dataset.get("weights"), str):
+        weights = checked_weights(dataset.get("weights"), len(images))
     if bootstrap and dataset.get("elements") is None:
         # Members whose draws miss an element would have other fingerprints.
         dataset["elements"] = sorted({symbol for atoms in images for symbol in atoms.symbols})
@@ -33,6 +39,8 @@ def train_ensemble(config, n_members=5, bootstrap=True):
         if bootstrap:
             drawn = np.random.default_rng(seed + k).integers(len(images), size=len(images))
             dataset["raw_data"] = [images[frame] for frame in drawn]
+            if weights is not None:
+                dataset["weights"] = weights[drawn]
         cmd["seed"] = seed + k
         trainer = AtomsTrainer({**config, "dataset": dict(dataset), "cmd": dict(cmd)})
         trainer.train()
