@@ -344,6 +344,7 @@ GROUPS = {"2": {"groups": [1, 2], "sigmas": [0.5]}}
         ("gmp", {}, "MCSHs"),
         ("gmp", {"MCSHs": {}}, "at least one order"),
         ("gmp", {"MCSHs": {"x": GROUPS["2"]}}, "integer"),
+        ("gmp", {"MCSHs": {**GROUPS, 2: GROUPS["2"]}}, r"an order twice: \['2', 2\]"),
         ("gmp", {"MCSHs": {"2": {"groups": [3], "sigmas": [0.5]}}}, "groups.*at most 2"),
         ("gmp", {"MCSHs": GROUPS, "square": True}, "'square'"),
         ("gmp", [], "dictionary"),

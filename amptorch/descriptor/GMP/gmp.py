@@ -7,12 +7,9 @@ from amptorch.descriptor.multipole.descriptor import MultipoleDescriptor
 from amptorch.descriptor.multipole.features import Segment, groups_of
 from amptorch.descriptor.multipole.parameters import (
     check_fp_params,
-    element_densities,
     length,
     listed,
     order_number,
-    probe_cutoff,
-    setup_hash,
 )
 
 KEYS = ("MCSHs", "cutoff", "atom_gaussians")
@@ -45,21 +42,8 @@ class GMP(MultipoleDescriptor):
     def __init__(self, MCSHs, elements):
         check_fp_params(MCSHs, KEYS)
         self.descriptor_type = "GMP"
-        self.MCSHs = MCSHs
         segments = _segments(MCSHs.get("MCSHs"))
-        cutoff = probe_cutoff(MCSHs, [sigma for segment in segments for sigma in segment.sigmas])
-        densities = element_densities(MCSHs.get("atom_gaussians"), elements)
-        super().__init__(elements, segments, cutoff, densities, probe_amplitude)
-        self.descriptor_setup_hash = setup_hash(
-            "gmp",
-            cutoff,
-            *(number for row in self.descriptor_setup[self.elements[0]] for number in row),
-            *(
-                part
-                for symbol, gaussians in densities.items()
-                for part in (symbol, *gaussians.flat)
-            ),
-        )
+        super().__init__(MCSHs, elements, segments, probe_amplitude, kind=("gmp",))
 
 
 def probe_amplitude(sigma):
@@ -73,6 +57,8 @@ def _segments(given):
     orders = {order_number(f"{where} key", key): entry for key, entry in given.items()}
     if not orders:
         raise ValueError(f"{where} is empty; give at least one order")
+    if len(orders) < len(given):
+        raise ValueError(f"{where} has an order twice: {list(given)}")
     segments = []
     for order, entry in sorted(orders.items()):
         inside = f"{where}[{order}]"

@@ -7,12 +7,9 @@ from amptorch.descriptor.multipole.descriptor import MultipoleDescriptor
 from amptorch.descriptor.multipole.features import Segment
 from amptorch.descriptor.multipole.parameters import (
     check_fp_params,
-    element_densities,
     length,
     listed,
     order_number,
-    probe_cutoff,
-    setup_hash,
 )
 
 KEYS = (
@@ -54,27 +51,14 @@ class GMPOrderNorm(MultipoleDescriptor):
     def __init__(self, MCSHs, elements):
         check_fp_params(MCSHs, KEYS)
         self.descriptor_type = "GMPOrderNorm"
-        self.MCSHs = MCSHs
         square = boolean("fp_params['square']", MCSHs.get("square", True))
         solid = boolean("fp_params['solid_harmonics']", MCSHs.get("solid_harmonics", True))
         segments = [
             Segment(order, sigmas, solid=solid, square=square)
             for order, sigmas in _orders_and_sigmas(MCSHs)
         ]
-        cutoff = probe_cutoff(MCSHs, [sigma for segment in segments for sigma in segment.sigmas])
-        densities = element_densities(MCSHs.get("atom_gaussians"), elements)
-        super().__init__(elements, segments, cutoff, densities, probe_amplitude)
-        self.descriptor_setup_hash = setup_hash(
-            "gmpordernorm",
-            *("square" if square else "root", "solid" if solid else "surface"),
-            cutoff,
-            *(number for row in self.descriptor_setup[self.elements[0]] for number in row),
-            *(
-                part
-                for symbol, gaussians in densities.items()
-                for part in (symbol, *gaussians.flat)
-            ),
-        )
+        kind = ("gmpordernorm", "square" if square else "root", "solid" if solid else "surface")
+        super().__init__(MCSHs, elements, segments, probe_amplitude, kind)
 
 
 def probe_amplitude(sigma):

@@ -1,12 +1,14 @@
 """Features that are quadratic in moments of a density: what both schemes are made of."""
 
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor, atom_flags
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.multipole.features import compile_features
+from amptorch.descriptor.multipole.parameters import element_densities, probe_cutoff, setup_hash
 from amptorch.descriptor.multipole.radial import radial_table
 from amptorch.frames import symbol_numbers
 from amptorch.kernels import gmp as kernels
@@ -22,17 +24,23 @@ class MultipoleDescriptor(BaseDescriptor):
 
     Parameters
     ----------
+    fp_params : dict of which "cutoff" (Å; nothing smooths the features there) and "atom_gaussians"
+        are read here
     elements : list of chemical symbols
     segments : list of features.Segment, in the order of the features
-    cutoff : Å; nothing smooths the features there
-    densities : {symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)}, Σ_g B_g exp(−β_g r²)
     amplitude : A of the normalised probe from its sigma
+    kind : words that the hash of the set-up begins with
+
+    Attribute: `densities`, {symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)}, Σ_g B_g exp(−β_g r²).
+
+    Raises what `probe_cutoff` and `element_densities` raise.
     """
 
-    def __init__(self, elements, segments, cutoff, densities, amplitude):
+    def __init__(self, fp_params, elements, segments, amplitude, kind):
+        self.MCSHs = fp_params
         self.elements = list(elements)
-        self.cutoff = cutoff
-        self.densities = densities
+        self.cutoff = probe_cutoff(fp_params, [sigma for s in segments for sigma in s.sigmas])
+        self.densities = element_densities(fp_params.get("atom_gaussians"), self.elements)
         self._segments = segments
         self._amplitude = amplitude
         rows = [
@@ -42,6 +50,10 @@ class MultipoleDescriptor(BaseDescriptor):
         ]
         self.descriptor_setup = {symbol: np.array(rows, np.float64) for symbol in self.elements}
         self.num_descriptors = {symbol: len(rows) for symbol in self.elements}
+        gaussians = [(symbol, *rows.flat) for symbol, rows in self.densities.items()]
+        self.descriptor_setup_hash = setup_hash(
+            *kind, self.cutoff, *chain(*rows), *chain(*gaussians)
+        )
         numbers = symbol_numbers(self.elements)
         self._element_of_number = np.full(max(numbers) + 1, -1, dtype=np.int64)
         self._element_of_number[numbers] = np.arange(len(numbers))
