@@ -22,6 +22,7 @@ import sys
 import numpy as np
 from ase.data import chemical_symbols
 from ase.units import Bohr
+from scipy.integrate import trapezoid
 from scipy.optimize import least_squares
 
 LAST_ELEMENT = 86
@@ -148,7 +149,7 @@ def _fit(density, count, smallest, apart):
 
 
 def _integral(values):
-    return np.trapezoid(4 * np.pi * RADII**2 * values, RADII)
+    return trapezoid(4 * np.pi * RADII**2 * values, RADII)
 
 
 def make_table(path, symbols):
