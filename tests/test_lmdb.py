@@ -472,66 +472,7 @@ def test_a_descriptor_set_in_a_file(frames, tmp_path):
     assert again.predict(frames)["energy"] == trainer.predict(frames)["energy"]
 
 
-# --- what is refused ---
-
-
-def test_files_that_do_not_belong_together(frames, written, tmp_path):
-    other = config(None, ".")
-    other["dataset"]["fp_params"] = {"default": {**FP_PARAMS["default"], "cutoff": 4.0}}
-    write_lmdb(frames, tmp_path / "other.lmdb", other, verbose=False)
-    with pytest.raises(ValueError, match="hold different fingerprints"):
-        get_lmdb_dataset([written, tmp_path / "other.lmdb"])
-    turned = config(None, ".", dataset__elements=["O", "Cu"])
-    write_lmdb(frames, tmp_path / "turned.lmdb", turned, verbose=False)
-    with pytest.raises(ValueError, match=r"elements \['O', 'Cu'\]"):
-        get_lmdb_dataset([written, tmp_path / "turned.lmdb"])
-    options = settings([written], tmp_path)
-    options["dataset"] |= other["dataset"]
-    trainer = AtomsTrainer(options)
-    with pytest.raises(ValueError, match="are not those of the files"):
-        trainer.train()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dataset__pca": {"num_pc": 3}}, "dataset.pca is not for LMDB files"),
-        ({"dataset__atomic_correction": True}, "dataset.atomic_correction is not for LMDB"),
-        ({"dataset__weights": "weight"}, "LMDB files do not hold Atoms.info"),
-        ({"dataset__elements": ["O", "Cu"]}, "the configuration has"),
-    ],
-)
-def test_settings_that_do_not_fit(written, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        trained([written], tmp_path, **changes)
-
-
-def test_damaged_files(written, tmp_path, monkeypatch):
-    import lmdb
-
-    with pytest.raises(FileNotFoundError, match="no LMDB file"):
-        trained([tmp_path / "none.lmdb"], tmp_path)
-    (tmp_path / "text.lmdb").write_text("text")
-    with pytest.raises(ValueError, match="cannot be opened as an LMDB file"):
-        LMDBFile(tmp_path / "text.lmdb")
-    path = tmp_path / "damaged.lmdb"
-    shutil.copy(written, path)
-    with lmdb.open(str(path), subdir=False) as env, env.begin(write=True) as transaction:
-        transaction.put(b"2", b"damaged")
-        transaction.delete(b"5")
-    with pytest.raises(ValueError, match="entry '2' cannot be read"):
-        LMDBFile(path)[2]
-    with pytest.raises(ValueError, match="has no entry '5'"):
-        _ = LMDBFile(path).sizes
-    with lmdb.open(str(path), subdir=False) as env, env.begin(write=True) as transaction:
-        transaction.delete(b"feature_scaler")
-    with pytest.raises(ValueError, match="has no entry 'feature_scaler'"):
-        LMDBFile(path)
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(ImportError, match="pip install lmdb"):
-        get_lmdb_dataset(shutil.copy(written, tmp_path / "copy.lmdb"))
-    with pytest.raises(ValueError, match="cache must be one of"):
-        get_lmdb_dataset(written, "half")
+# --- writing ---
 
 
 def test_a_file_is_whole_or_not_there(frames, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from amptorch.dataset.collate import Batcher
 from amptorch.dataset.construct import construct_descriptor
@@ -81,7 +82,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     `target_scaler`, `lengths` (frames of each file), `sizes` ((F,) bytes of each entry).
 
     Raises ImportError without the package lmdb, and what `LMDBFile` raises; ValueError where files
-    do not belong together, or have no forces.
+    do not belong together, and where an entry is read that has no forces or does not fit.
     """
 
     cache = "no"
@@ -224,6 +225,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         file, local = self._locate(index)
         data, source = self.files[file][local], self.files[file]
         numbers = np.asarray(data.atomic_numbers, dtype=np.int64)
+        self._check_entry(data, numbers, f"{source.path}: entry {local}")
         fingerprint = torch.as_tensor(data.fingerprint).double()
         if not self._as_they_are[file]:
             raw = source.feature_scaler.raw_rows(fingerprint, numbers)
@@ -232,15 +234,34 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         energy = float(source.target_scaler.denorm(float(data.energy))) + references
         forces = matrix = None
         if self.forcetraining:
-            for name in ("forces", "fprimes"):
-                if getattr(data, name, None) is None:
-                    raise ValueError(
-                        f"{source.path}: entry {local} has no {name}; "
-                        "set model.get_forces to False, or make the file with forces"
-                    )
             forces = source.target_scaler.denorm(np.asarray(data.forces), "forces")
             matrix = _unscaled(data.fprimes, source.feature_scaler.slope_rows(numbers))
         return fingerprint.numpy(), numbers, energy, forces, matrix
+
+    def _check_entry(self, data, numbers, where):
+        """ValueError for an element without a network, and for what is missing or does not fit."""
+        unknown = np.setdiff1d(numbers, self._kinds)
+        if len(unknown):
+            raise ValueError(
+                f"{where} has {chemical_symbols[unknown[0]]}, which is not among the elements "
+                f"{self.elements}"
+            )
+        n, n_features = len(numbers), self.descriptor.n_features
+        shapes = {"energy": None, "fingerprint": (n, n_features)}
+        if self.forcetraining:
+            shapes |= {"forces": (n, 3), "fprimes": (n * n_features, 3 * n)}
+        for name, shape in shapes.items():
+            value = getattr(data, name, None)
+            if value is None:
+                raise ValueError(
+                    f"{where} has no {name}; "
+                    "set model.get_forces to False, or make the file with forces"
+                )
+            found = tuple(np.shape(value))
+            if shape is not None and found != shape:
+                raise ValueError(f"{where}: {name} has the shape {found}, not {shape}")
+            if name != "fprimes" and not np.isfinite(np.asarray(value)).all():
+                raise ValueError(f"{where}: {name} is not finite")
 
     def _derivatives(self, packs, shards, local, counts):
         """(back end, what the frames are called there)."""

@@ -15,6 +15,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from amptorch.checks import elements as checked_elements
+from amptorch.checks import number
 from amptorch.config import Config
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.dataset.describe import check_distances, chunks_of_frames
@@ -43,8 +45,8 @@ class LMDBFile:
     Attributes: `path`; `feature_scaler`, `target_scaler`; `elements`, list of symbols;
     `descriptor_setup`, (fp_scheme, fp_params, cutoff_params, elements).
 
-    Raises FileNotFoundError where there is no such file, and ValueError that names file and entry
-    where one is missing, damaged, or holds what is not read.
+    Raises FileNotFoundError where there is no such file, and ValueError (TypeError) that names file
+    and entry where one is missing, damaged, or holds what is not read, or something else.
     """
 
     def __init__(self, path):
@@ -58,13 +60,17 @@ class LMDBFile:
         for name, kind in (("feature_scaler", FeatureScaler), ("target_scaler", TargetScaler)):
             if not isinstance(named[name], kind):
                 raise ValueError(f"{self.path}: entry {name!r} is no {kind.__name__}")
-        self.elements = [str(symbol) for symbol in named["elements"]]
-        scheme, fp_params, cutoff_params, elements = named["descriptor_setup"]
-        elements = [str(symbol) for symbol in elements]
+        self.elements = checked_elements(f"{self.path}: entry 'elements'", named["elements"])
+        setup, entry = named["descriptor_setup"], f"{self.path}: entry 'descriptor_setup'"
+        if not isinstance(setup, (tuple, list)) or len(setup) != 4:
+            raise ValueError(
+                f"{entry} must be (fp_scheme, fp_params, cutoff_params, elements), got {setup!r}"
+            )
+        scheme, fp_params, cutoff_params, elements = setup
+        elements = checked_elements(entry, elements)
         self.descriptor_setup = (str(scheme), fp_params, cutoff_params, elements)
-        self.n_frames = int(self._load("length"))
-        if self.n_frames < 1:
-            raise ValueError(f"{self.path} holds no frames")
+        length = number(minimum=1, integer=True)
+        self.n_frames = length(f"{self.path}: entry 'length'", self._load("length"))
 
     def __reduce__(self):
         return LMDBFile, (self.path,)
@@ -154,8 +160,10 @@ def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, ve
         how they and the targets are scaled, and `model.get_forces` whether forces are there
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames
 
-    Raises ValueError that names the frame or the key that cannot be used, before any long work.
+    Raises ValueError that names the frame or the key that cannot be used, and ImportError without
+    the package lmdb, before any long work.
     """
+    import_lmdb()
     settings = Config.from_dict(config)
     options, forces = settings.dataset, settings.model.get_forces
     if options.pca is not None:
