@@ -191,6 +191,15 @@ class TestPredict:
         for atoms, widths in zip(images[2:4], found["forces_uncertainty"], strict=True):
             assert (np.isinf(widths) == (atoms.numbers == 29)).all()
 
+    def test_element_of_lone_atoms(self, trainer, calibration, images):
+        """Without force and so without error; what copper's is elsewhere cannot be told."""
+        oxygen = [atoms for atoms in calibration if 29 not in atoms.numbers]
+        lone = [labelled(Atoms("Cu"), 0.1 * k, np.zeros((1, 3))) for k in range(4)]
+        for estimator in estimators(trainer):
+            widths = estimator.fit_predict(oxygen + lone, images[2:4], 0.5)["forces_uncertainty"]
+            for atoms, of_atoms in zip(images[2:4], widths, strict=True):
+                assert (np.isinf(of_atoms) == (atoms.numbers == 29)).all()
+
     def test_metrics(self, trainer, calibration):
         estimator = ConformalPredictionLatentSpace(trainer).fit(calibration)
         found = estimator.metrics(calibration, levels=[0.4, 0.8])

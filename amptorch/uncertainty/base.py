@@ -134,7 +134,8 @@ class UncertaintyEstimator:
                 rows = observed.numbers == number
                 # An element that was not trained on is infinitely far.
                 rows &= np.isfinite(observed.forces_difficulty)
-                if rows.sum() >= FEWEST:
+                # Of lone atoms alone every force is zero, and so is every error.
+                if rows.sum() >= FEWEST and observed.forces_errors[rows].any():
                     self.forces_calibrators_[number] = self.calibrator().fit(
                         observed.forces_errors[rows], observed.forces_difficulty[rows]
                     )
