@@ -1,5 +1,6 @@
 """Calibrators, distances, metrics and splits, on arrays with known errors."""
 
+import warnings
 from math import ceil
 
 import numpy as np
@@ -235,6 +236,14 @@ class TestMetrics:
     def test_nothing_is_ever_within(self):
         found = calc_uncertainty_metrics(np.ones(5), np.full(5, 1e-9))
         assert found["miscalibration_area"] == pytest.approx(0.5, abs=0.01)
+
+    def test_infinite_widths(self):
+        """Of an element that was not calibrated."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = calc_uncertainty_metrics(np.arange(1.0, 5), np.full((2, 4), np.inf), [0.5, 0.9])
+        assert found["coverage"].tolist() == [1, 1]
+        assert (found["rank_correlation"], found["sharpness"]) == (0, np.inf)
 
     def test_wrong_shapes(self):
         with pytest.raises(ValueError, match=r"uncertainties of shape \(2,\) for 3 errors"):

@@ -88,6 +88,7 @@ def _area(levels, difference):
 
 
 def _rank_correlation(lengths, widths):
-    if len(lengths) < 2 or np.ptp(widths) == 0 or np.ptp(lengths) == 0:
+    # Widths may be infinite.
+    if len(lengths) < 2 or any((values == values[0]).all() for values in (lengths, widths)):
         return 0.0
     return float(spearmanr(lengths, widths).statistic)
