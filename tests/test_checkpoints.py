@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections import OrderedDict
@@ -318,6 +319,23 @@ def test_json_that_does_not_belong_there_is_named(saved, name, content):
     (saved / name).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=name):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("part", ["entry", "archive"])
+def test_damage_of_any_kind_is_a_value_error(tmp_path, part):
+    """Also where torch asserts, or where a place in the archive is before its start."""
+    if part == "entry":
+        entry = (GOLDEN / "lmdb_entries" / "feature_scaler.pkl").read_bytes()
+        key = re.search(rb"\d{14}", entry)
+        with pytest.raises(ValueError, match="the entry cannot be read"):
+            loads_restricted(entry[: key.start()] + b"x" + entry[key.start() + 1 :], "the entry")
+    else:
+        content = bytearray((GOLDEN / "checkpoints" / V1[0] / "config.pt").read_bytes())
+        end = content.rindex(b"PK\x05\x06")
+        content[end - 24] = 255
+        (tmp_path / "config.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"config\.pt cannot be read"):
+            load_torch_file(tmp_path / "config.pt")
 
 
 # --- strangers' files ---

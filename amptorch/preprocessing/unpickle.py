@@ -25,6 +25,7 @@ from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
 # What reading a damaged, or forged, file can end in.
 FAILURES = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
@@ -46,8 +47,9 @@ def load_torch_file(path):
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             return _rebuilt(_TorchUnpickler(archive).load())
     except FAILURES as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
