@@ -4,8 +4,10 @@ v1.0's checkpoints (`config.pt`, `normalizers.pt`) and LMDB entries are pickles,
 call anything. Here each name that a pickle asks for is looked up in a short list. A name that only
 says which class was configured (an activation, an optimizer) becomes a string; an object of one of
 v1.0's own classes becomes an inert record, and is built anew from the attributes that belong to it.
-So are arrays: numpy itself would take bytes for the addresses of objects. Functions are wrapped, so
-that nothing in a pickle reaches, or changes, the real ones.
+So are arrays: numpy itself would take bytes for the addresses of objects; and tensors, whatever the
+version of torch: `torch.load(weights_only=True)` ran code before 2.6 (CVE-2025-32434) and wrote
+beyond its memory before 2.10 (CVE-2026-24747). Functions are wrapped, so that nothing in a pickle
+reaches, or changes, the real ones.
 """
 
 import io
@@ -81,6 +83,8 @@ class _Unpickler(pickle.Unpickler):
             return TYPES[module, name]
         if module.split(".")[:2] in (["torch", "nn"], ["torch", "optim"]):
             return name
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
         if module == "torch" and name in ("DoubleTensor", "FloatTensor", "float64", "float32"):
             return name
         if module.startswith("amptorch.") and name == "CustomLoss":
@@ -99,17 +103,17 @@ class _TorchUnpickler(_Unpickler):
         self._folder = PurePath(names[0]).parent
         super().__init__(io.BytesIO(archive.read(names[0])))
 
-    def find_class(self, module, name):
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        return super().find_class(module, name)
-
     def persistent_load(self, saved):
         _, dtype, key, _, _ = saved
-        data = self._archive.read(f"{self._folder}/data/{key}")
-        return (
-            torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        )
+        return _numbers(self._archive.read(f"{self._folder}/data/{key}"), dtype)
+
+
+class _StorageUnpickler(_Unpickler):
+    """Of a storage within the pickle of a tensor; gives type, key and number of its numbers."""
+
+    def persistent_load(self, saved):
+        _, dtype, key, _, count, *_ = saved
+        return dtype, key, count
 
 
 class _Record:
@@ -181,8 +185,25 @@ def _rebuilt(value):
 
 
 def _storage(data):
-    storage = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    return torch.empty(0, dtype=storage.dtype).set_(storage)
+    """A storage as torch wrote it before there were archives: pickles of a magic number, a version,
+    the machine, what it is, and its key; its length again, 8 bytes; and the numbers."""
+    file = io.BytesIO(data)
+    for _ in range(3):
+        _Unpickler(file).load()
+    dtype, key, count = _StorageUnpickler(file).load()
+    keys = _Unpickler(file).load()
+    numbers = _numbers(file.read()[8:], dtype)
+    if keys != [key] or len(numbers) != count:
+        raise ValueError(f"the {len(numbers)} numbers in it are not the {count} of a tensor")
+    return numbers
+
+
+def _numbers(data, dtype):
+    if not data:
+        return torch.empty(0, dtype=dtype)
+    if len(data) % dtype.itemsize:
+        raise ValueError(f"it holds {len(data)} bytes of a tensor's, of {dtype.itemsize} each")
+    return torch.frombuffer(bytearray(data), dtype=dtype)
 
 
 def _tensor(storage, offset, size, stride, *unused):

@@ -22,7 +22,7 @@ import torch
 
 from amptorch.config import to_json
 from amptorch.preprocessing import FeatureScaler, TargetScaler
-from amptorch.preprocessing.unpickle import FAILURES, load_torch_file
+from amptorch.preprocessing.unpickle import load_torch_file
 from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
 
 
@@ -160,12 +160,7 @@ def load_tensors(path):
     dictionaries of them; otherwise an error as `load_checkpoint` raises it."""
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
-    content = io.BytesIO(path.read_bytes())
-    try:
-        return torch.load(content, map_location="cpu", weights_only=True)
-    except (*FAILURES, OSError) as error:
-        # The message of torch advises to unpickle whatever the file holds; it stays in the chain.
-        raise ValueError(f"{path} is damaged, or holds more than tensors") from error
+    return load_torch_file(path)
 
 
 def load_json(path):
