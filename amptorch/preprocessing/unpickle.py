@@ -27,7 +27,6 @@ from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
 # What reading a damaged, or forged, file can end in.
 FAILURES = (
     ArithmeticError,
-    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
