@@ -19,7 +19,7 @@ from amptorch.files import read_config
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.page import sections_of, write_report
-from amptorch.tuning.report.parts import compared, counted, duration, listed, number
+from amptorch.tuning.report.parts import Table, compared, counted, duration, listed, number
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
 from amptorch.uncertainty.ensemble import Ensemble
@@ -487,3 +487,8 @@ def test_trials_as_a_table_without_any():
         records, space = [], Space(SPACE)
 
     assert trial_table(Empty) == ""
+
+
+def test_columns_of_words_and_of_numbers():
+    lines = [["", "reason", "energy RMSE (meV/atom)"], ["died", "out of memory", "2.1"]]
+    assert Table([*lines, ["failed", "–", "3.0 s"]]).of_words == [True, True, False]

@@ -20,6 +20,14 @@ class Table:
     note: str = ""
     kind: str = "table"
 
+    @property
+    def of_words(self):
+        """For each column whether there is a cell of more than a number, its unit or a name."""
+        columns = zip(*self.lines[1:], strict=True)
+        return [
+            k == 0 or any(len(c.split()) > 2 for c in column) for k, column in enumerate(columns)
+        ]
+
 
 @dataclass
 class Picture:
