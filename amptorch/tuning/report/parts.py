@@ -23,10 +23,8 @@ class Table:
     @property
     def of_words(self):
         """For each column whether there is a cell of more than a number, its unit or a name."""
-        columns = zip(*self.lines[1:], strict=True)
-        return [
-            k == 0 or any(len(c.split()) > 2 for c in column) for k, column in enumerate(columns)
-        ]
+        columns = enumerate(zip(*self.lines, strict=True))
+        return [k == 0 or any(len(cell.split()) > 2 for cell in column[1:]) for k, column in columns]
 
 
 @dataclass
