@@ -24,7 +24,9 @@ class Table:
     def of_words(self):
         """For each column whether there is a cell of more than a number, its unit or a name."""
         columns = enumerate(zip(*self.lines, strict=True))
-        return [k == 0 or any(len(cell.split()) > 2 for cell in column[1:]) for k, column in columns]
+        return [
+            k == 0 or any(len(cell.split()) > 2 for cell in column[1:]) for k, column in columns
+        ]
 
 
 @dataclass
