@@ -389,6 +389,18 @@ def test_a_store_that_does_not_fit_is_refused(copy, whole, change, message):
     assert contents(copy) == contents(whole)
 
 
+def test_other_frames_of_the_same_file_are_refused(tmp_path):
+    data, out = tmp_path / "frames.traj", tmp_path / "s"
+    write(data, images())
+    make(f"{data}@2:7", out)
+    before = contents(out)
+    for other in (f"{data}@7:12", f"{data}@2:6", data):
+        with pytest.raises(ValueError, match=r"frames.traj.* is not what it was made from"):
+            make(other, out)
+    assert make(f"{data}@2:7", out).n_frames == 5
+    assert contents(out) == before
+
+
 def test_other_reasons_to_refuse_a_store(tmp_path, copy):
     with pytest.raises(ValueError, match=r"end at 4.0 Å"):
         make(images(), copy, descriptor(cutoff=5.0))

@@ -175,7 +175,7 @@ def _check_fit(settings, about, inputs):
             f"{refused} it was made from {len(about['inputs'])} inputs, not {len(inputs)}; {advice}"
         )
     for given, kept in zip(inputs, about["inputs"], strict=True):
-        if given["sha256"] != kept["sha256"]:
+        if any(given.get(key) != kept.get(key) for key in ("sha256", "slice", "frames")):
             raise ValueError(
                 f"{refused} {given['path'] or 'the list of images'} is not what it was made from, "
                 f"{kept['path'] or 'a list of images'} with {kept['frames']} frames and SHA-256 "

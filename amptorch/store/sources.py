@@ -1,9 +1,9 @@
 """Where frames come from: files, of which a part is read at a time, or images in memory.
 
-A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}) and `part(first, stop)`: a
-small object with `name`, `first` and `stop` that reads those frames, on another machine too. Its
-`read()` yields `(index, get)` for each frame, where `get()` gives the Atoms, or raises a ValueError
-that names the source and the frame.
+A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}, and "slice" where it is not all
+of the file) and `part(first, stop)`: a small object with `name`, `first` and `stop` that reads those
+frames, on another machine too. Its `read()` yields `(index, get)` for each frame, where `get()`
+gives the Atoms, or raises a ValueError that names the source and the frame.
 """
 
 import hashlib
@@ -146,6 +146,10 @@ class OtherFile(_File):
 
     def __len__(self):
         return self._length
+
+    def record(self):
+        record = super().record()
+        return record if self.index == ":" else {**record, "slice": str(self.index)}
 
     @cached_property
     def _length(self):
