@@ -389,6 +389,15 @@ def test_a_store_that_does_not_fit_is_refused(copy, whole, change, message):
     assert contents(copy) == contents(whole)
 
 
+def test_a_store_that_was_begun_with_forces_is_ended_with_them(tmp_path):
+    data = [*images(7), images()[7].copy(), *images()[8:]]
+    with pytest.raises(ValueError, match="frame 7 has no energy"):
+        make(data, tmp_path / "s")
+    store = make(data, tmp_path / "s", forces=False, derivatives=None, skip_bad=True)
+    assert store.has_forces
+    assert store.forces(np.arange(store.n_frames)).shape == (store.n_atoms, 3)
+
+
 def test_other_frames_of_the_same_file_are_refused(tmp_path):
     data, out = tmp_path / "frames.traj", tmp_path / "s"
     write(data, images())

@@ -125,7 +125,7 @@ def _fill(settings, sources, frames_per_shard, verbose, dask):
     remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
     remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
     about = _begin(settings, sources, frames_per_shard)
-    settings = replace(settings, cutoff=about["cutoff"])
+    settings = replace(settings, cutoff=about["cutoff"], forces=about["forces"])
     write_setup(root, settings.descriptor)
     missing = _missing_shards(settings, about)
     n_frames = sum(n for _, n in missing)
