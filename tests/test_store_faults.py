@@ -328,6 +328,18 @@ def test_no_usable_frame_at_all(tmp_path):
         make(data, tmp_path / "s", skip_bad=True)
 
 
+def test_frames_left_out_for_their_elements_are_not_forgotten(tmp_path):
+    """With the elements added, a store without those frames would be taken for one with all."""
+    data, out = images(4), tmp_path / "s"
+    data[1].symbols[0] = "C"
+    assert make(data, out, skip_bad=True).n_frames == 3
+    before = contents(out)
+    with pytest.raises(ValueError, match=r"left out .*frame 1, atom 0 \(C\): this element"):
+        make(data, out, descriptor(elements=["C", "Fe", "H", "O"]), skip_bad=True)
+    assert contents(out) == before
+    assert make(data, out, descriptor(eta=3.0)).n_frames == 3
+
+
 # --- input, places and stores that do not fit ---
 
 

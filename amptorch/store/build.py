@@ -126,6 +126,7 @@ def _fill(settings, sources, frames_per_shard, verbose, dask):
     remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
     about = _begin(settings, sources, frames_per_shard)
     settings = replace(settings, cutoff=about["cutoff"], forces=about["forces"])
+    _check_skipped(settings, about)
     write_setup(root, settings.descriptor)
     missing = _missing_shards(settings, about)
     n_frames = sum(n for _, n in missing)
@@ -188,6 +189,20 @@ def _check_fit(settings, about, inputs):
         )
     if settings.forces and not about["forces"]:
         raise ValueError(f"{refused} it was made without forces; {advice}")
+
+
+def _check_skipped(settings, about):
+    """ValueError where frames were left out that may be usable now: of elements that are new."""
+    for number in range(_n_shards(about)):
+        folder = layout.shard_folder(settings.store, number)
+        shard = ShardReader(folder).about if folder.is_dir() else {"skipped": []}
+        if shard["skipped"] and not set(settings.descriptor.elements) <= set(shard["elements"]):
+            _, _, reason = shard["skipped"][0]
+            raise ValueError(
+                f"the store {str(settings.store)!r} is not used, because frames were left out of "
+                f"it when elements were {shard['elements']}, not {settings.descriptor.elements}: "
+                f"{reason}; give another folder, or delete this one"
+            )
 
 
 def write_setup(root, descriptor):

@@ -82,8 +82,10 @@ def _write_shard(folder, settings, parts, proceed):
                     structures.add(frames, neighbors)
                 proceed(n_read)
     inputs = [[source, part.first, part.stop] for source, part in parts]
-    about = structures.write(folder)
-    write_json(folder / layout.SHARD, {**about, "inputs": inputs, "skipped": skipped})
+    about = {**structures.write(folder), "inputs": inputs, "skipped": skipped}
+    # Frames of other elements are among those left out.
+    about["elements"] = sorted(settings.descriptor.elements)
+    write_json(folder / layout.SHARD, about)
 
 
 def _add_descriptions(folder, settings, proceed):
