@@ -162,8 +162,11 @@ def folder_when_complete(path):
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
-        if not path.exists():
+        try:
             os.rename(unfinished, path)
+        except OSError:
+            if not path.is_dir():
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
