@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import Trajectory, write
+from ase.io.trajectory import TrajectoryReader
 
 from amptorch.cli import main
 from amptorch.store import FrameStore, arrays
@@ -151,7 +152,10 @@ def test_every_damaged_file_is_found_and_made_again(whole, tmp_path):
         with pytest.raises(ValueError, match="damaged") as info:
             read_all(broken)
         assert str(broken / name) in str(info.value)
-        if name != "store.json":
+        if name == "store.json":
+            # What the shards were made from is not known any more.
+            assert str(info.value).endswith(f"delete the store {broken} and make it anew")
+        else:
             told = str(info.value).split("; delete ")[1].split(" and run")[0]
             remove(Path(told))
             make(images(), broken)
@@ -222,6 +226,18 @@ def test_two_writers(copy):
         read_all(copy)
         other.stdin.close()
     make(images(), copy, descriptor(eta=3.0))
+
+
+def test_what_another_worker_has_made_meanwhile_stays(tmp_path, monkeypatch):
+    """A worker that was taken for dead may end its task with the one that was given it anew."""
+    path = tmp_path / "folder"
+    # It may come between a look and what is done about it.
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    for content in ("first", "second"):
+        with arrays.folder_when_complete(path) as folder:
+            (folder / "array").write_text(content)
+    assert (path / "array").read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
 def test_leftovers_are_removed(copy, whole):
@@ -306,6 +322,23 @@ def test_a_damaged_frame_of_a_trajectory_is_left_out(tmp_path):
     assert store.n_frames == N_FRAMES - 1
 
 
+def test_a_disk_that_fails_leaves_no_frames_out(tmp_path, monkeypatch):
+    path, out, read = tmp_path / "frames.traj", tmp_path / "s", TrajectoryReader.__getitem__
+    write(path, images())
+
+    def failing(reader, index):
+        if index == 6:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(reader, index)
+
+    monkeypatch.setattr(TrajectoryReader, "__getitem__", failing)
+    with pytest.raises(OSError, match=r"frames.traj: frame 6 cannot be read .Input/output") as info:
+        make(path, out, skip_bad=True)
+    assert info.value.errno == errno.EIO
+    monkeypatch.undo()
+    assert make(path, out, skip_bad=True).skipped == []
+
+
 def test_whole_shards_of_bad_frames(tmp_path):
     data = images()
     for atoms in data[SHARD : 2 * SHARD]:
@@ -349,9 +382,10 @@ def test_input_that_is_not_there_or_not_readable(tmp_path):
     (tmp_path / "text.unheardof").write_text("nothing")
     with pytest.raises(ValueError, match=r"text.unheardof"):
         make(tmp_path / "text.unheardof", tmp_path / "s")
-    (tmp_path / "bad.xyz").write_text("3\n\nH 0 0 0\nH 0 0 1\nH 0 1 1\nnonsense\n")
-    with pytest.raises(ValueError, match=r"bad.xyz: frame 1 begins with .*number of atoms"):
-        make(tmp_path / "bad.xyz", tmp_path / "s")
+    for wrong in ("nonsense", "-3", "1.5"):
+        (tmp_path / "bad.xyz").write_text(f"3\n\nH 0 0 0\nH 0 0 1\nH 0 1 1\n{wrong}\n")
+        with pytest.raises(ValueError, match=r"bad.xyz: frame 1 begins with .*number of atoms"):
+            make(tmp_path / "bad.xyz", tmp_path / "s")
     with pytest.raises(ValueError, match="no frames"):
         make([], tmp_path / "s")
     path = tmp_path / "cut.traj"

@@ -6,6 +6,7 @@ frames, on another machine too. Its `read()` yields `(index, get)` for each fram
 gives the Atoms, or raises a ValueError that names the source and the frame.
 """
 
+import errno
 import hashlib
 import io
 import itertools
@@ -23,6 +24,8 @@ from tqdm import tqdm
 from amptorch.frames import read_images
 
 READ_SIZE = 1 << 20
+# Errors of reading that come of what is in a file: ASE's own, and places that are not in it.
+DAMAGED = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
 class _File:
@@ -89,15 +92,13 @@ class XYZFile(_File):
         with open(self.path, "rb") as file:
             line = file.readline()
             while line.strip():
-                try:
-                    n_atoms = int(line)
-                except ValueError as error:
+                if not line.strip().isdigit():
                     raise ValueError(
                         f"{self.name}: frame {len(starts) - 1} begins with {line[:40]!r}, "
                         "expected a number of atoms"
-                    ) from error
+                    )
                 # The comment, the atoms, and cell vectors in lines of their own, as ASE reads them.
-                for _ in itertools.islice(file, n_atoms + 1):
+                for _ in itertools.islice(file, int(line) + 1):
                     pass
                 end = file.tell()
                 line = file.readline()
@@ -269,9 +270,12 @@ def _open_file(name):
 def _reading(name, what, read, *arguments):
     try:
         return read(*arguments)
-    except (PermissionError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # ASE has a hundred readers; each fails in a way of its own
+        if isinstance(error, OSError) and error.errno not in DAMAGED:
+            # A disk, a server, a limit of the system: the frame may well be whole.
+            raise OSError(error.errno, f"{name}: {what} ({error.strerror})", error.filename) from error
         raise ValueError(
             f"{name}: {what}, damaged or cut short ({type(error).__name__}: {error})"
         ) from error

@@ -233,7 +233,10 @@ def read_store(path):
     file = Path(path) / layout.STORE
     if not file.is_file():
         raise FileNotFoundError(f"there is no store in {str(path)!r}: it has no {layout.STORE}")
-    about = read_json(file)
+    try:
+        about = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete the store {path} and make it anew") from error
     if about.get("format") != layout.FORMAT or about.get("version") != layout.VERSION:
         raise ValueError(
             f"{file} says {about.get('format')!r}, version {about.get('version')!r}; this release "
