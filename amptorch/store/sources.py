@@ -1,9 +1,10 @@
 """Where frames come from: files, of which a part is read at a time, or images in memory.
 
-A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}, and "slice" where it is not all
-of the file) and `part(first, stop)`: a small object with `name`, `first` and `stop` that reads those
-frames, on another machine too. Its `read()` yields `(index, get)` for each frame, where `get()`
-gives the Atoms, or raises a ValueError that names the source and the frame.
+A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}, and "slice" where it is not
+all of the file) and `part(first, stop)`: a small object with `name`, `first` and `stop` that reads
+those frames, on another machine too. Its `read()` yields `(index, get)` for each frame, where
+`get()` gives the Atoms, or raises a ValueError that names the source and the frame, or an OSError
+where it is not the file that is at fault.
 """
 
 import errno
@@ -275,7 +276,8 @@ def _reading(name, what, read, *arguments):
     except Exception as error:  # ASE has a hundred readers; each fails in a way of its own
         if isinstance(error, OSError) and error.errno not in DAMAGED:
             # A disk, a server, a limit of the system: the frame may well be whole.
-            raise OSError(error.errno, f"{name}: {what} ({error.strerror})", error.filename) from error
+            reason = f"{name}: {what} ({error.strerror})"
+            raise OSError(error.errno, reason, error.filename) from error
         raise ValueError(
             f"{name}: {what}, damaged or cut short ({type(error).__name__}: {error})"
         ) from error
