@@ -296,6 +296,25 @@ def test_a_checkpoint_goes_on_with_a_store(store, tmp_path):
     assert len(second.net.history) == begun + settings["optim"]["epochs"]
 
 
+def test_a_run_goes_on_with_its_store_elsewhere_but_not_with_other_shards(images, tmp_path):
+    descriptor = construct_descriptor(SETUP)
+    for name, frames_per_shard in (("one", 5), ("same", 5), ("other", 4)):
+        preprocess(
+            images,
+            descriptor,
+            tmp_path / name,
+            frames_per_shard=frames_per_shard,
+            verbose=False,
+        )
+    run = trained(packed_config(tmp_path / "one", tmp_path, optim__epochs=1)).cp_dir
+    trainer = AtomsTrainer(packed_config(tmp_path / "other", tmp_path, optim__epochs=2))
+    with pytest.raises(ValueError, match="a store with as many frames a shard"):
+        trainer.train(resume=run)
+    trainer = AtomsTrainer(packed_config(tmp_path / "same", tmp_path, optim__epochs=2))
+    trainer.train(resume=run)
+    assert len(trainer.net.history) == 2
+
+
 def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch):
     """What an epoch allocates for 48 frames, and for 192."""
     monkeypatch.setattr("amptorch.dataset.packed.CHUNK", 48)

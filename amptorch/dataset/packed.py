@@ -1,5 +1,7 @@
 """The data set on disk: batches out of a packed store, of any size, in little memory."""
 
+import zlib
+
 import numpy as np
 import torch
 
@@ -111,6 +113,11 @@ class StoreDataset(torch.utils.data.Dataset):
     def shards(self):
         """(F,) the shard that each frame is in."""
         return self.store.shard_of_frame
+
+    @property
+    def checksum(self):
+        """By what the data are known again: energies, and how batches are drawn."""
+        return zlib.crc32(b"".join(a.tobytes() for a in (self.energies, self.counts, self.shards)))
 
     def __getitem__(self, index):
         """The batch of one frame."""

@@ -8,7 +8,7 @@
 | `callbacks` | {name: {attribute: value}}: best scores, best parameters, scheduler, patience |
 | `random` | states of torch's random numbers |
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
-| `frames` | number, CRC-32 of the energies, whether in a store: the data set is known again |
+| `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
 | `processes` | how many trained together |
 
 Such a folder appears, complete, by being renamed; the last `KEPT` stay. A callback's state is, by
@@ -123,9 +123,9 @@ class TrainingState:
         if was != found:
             raise ValueError(
                 f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
-                f"with energies (and weights) of checksum {was['crc32']}, these are "
+                f"with energies (and weights, and shards) of checksum {was['crc32']}, these are "
                 f"{found['number']} with {found['crc32']}; give it the same frames in the same "
-                "order, and dataset.weights as they were"
+                "order, dataset.weights as they were, and a store with as many frames a shard"
             )
 
     def check_processes(self, processes):
