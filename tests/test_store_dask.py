@@ -6,7 +6,8 @@ from ase.io import write
 from distributed import Client, LocalCluster
 
 from amptorch.cli import main
-from amptorch.store import FrameStore
+from amptorch.store import FrameStore, build
+from amptorch.store.arrays import UNFINISHED
 from tests.small_frames import labelled
 from tests.small_store import N_FRAMES, contents, images, make
 
@@ -65,3 +66,13 @@ def test_a_scheduler_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("amptorch.store.build.CONNECT_TIMEOUT", 0.5)
     with pytest.raises(OSError, match=r"tcp://127.0.0.1:9"):
         make(images(3), tmp_path / "s", dask="tcp://127.0.0.1:9")
+
+
+def test_what_lost_workers_leave_is_removed(tmp_path, monkeypatch):
+    def run(cluster, settings, tasks, sizes, bar):
+        build._run_here(settings, tasks, bar)
+        (settings.store / "shards" / f"000001{UNFINISHED}ab12cd34").mkdir()
+
+    monkeypatch.setattr(build, "_run_on_dask", run)
+    make(images(), tmp_path / "there", dask="tcp://nowhere")
+    assert not list((tmp_path / "there").rglob(f"*{UNFINISHED}*"))

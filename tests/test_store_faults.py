@@ -224,6 +224,8 @@ def test_two_writers(copy):
             make(images(), copy, descriptor(eta=3.0))
         assert contents(copy) == before
         read_all(copy)
+        # Nothing is to be written.
+        assert make(images(), copy).n_frames == N_FRAMES
         other.stdin.close()
     make(images(), copy, descriptor(eta=3.0))
 
@@ -245,6 +247,7 @@ def test_leftovers_are_removed(copy, whole):
         path = copy / f"{place}{arrays.UNFINISHED}ab12cd34"
         path.mkdir(parents=True)
         (path / "positions.npy").write_text("half")
+    shutil.rmtree(copy / "shards" / "000002")
     make(images(), copy)
     assert contents(copy) == contents(whole)
     assert not list(copy.rglob(f"*{arrays.UNFINISHED}*"))

@@ -80,8 +80,14 @@ def preprocess(
     if np.dtype(getattr(descriptor, "dtype", np.float64)) != np.float64:
         raise ValueError("a store keeps fingerprints in float64; make the descriptor with that")
     sources = open_sources(paths_or_images)
-    with locked(settings.store), disk_errors(settings.store):
-        return _fill(settings, sources, frames_per_shard, verbose, dask)
+    inputs = [{**source.record(), "frames": len(source)} for source in sources]
+    if not _is_full(settings, inputs):
+        with locked(settings.store), disk_errors(settings.store):
+            _fill(settings, sources, inputs, frames_per_shard, verbose, dask)
+    store = FrameStore(settings.store)
+    if store.skipped:
+        logger.warning("left out %d frames that cannot be used", len(store.skipped))
+    return store
 
 
 def _derivative_dtype(derivatives, dtype):
@@ -120,13 +126,21 @@ def locked(folder):
         lock.release()
 
 
-def _fill(settings, sources, frames_per_shard, verbose, dask):
+def _is_full(settings, inputs):
+    """Whether there is a store with all that is wanted. Several programs may find that at one time,
+    also where they must not write."""
+    if not (settings.store / layout.STORE).is_file():
+        return False
+    about = read_store(settings.store)
+    _check_fit(settings, about, inputs)
+    return about["complete"] and not _missing_shards(settings, about)
+
+
+def _fill(settings, sources, inputs, frames_per_shard, verbose, dask):
     root = settings.store
-    remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
-    remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
-    about = _begin(settings, sources, frames_per_shard)
+    _remove_leftovers(root)
+    about = _begin(settings, inputs, frames_per_shard)
     settings = replace(settings, cutoff=about["cutoff"], forces=about["forces"])
-    _check_skipped(settings, about)
     write_setup(root, settings.descriptor)
     missing = _missing_shards(settings, about)
     n_frames = sum(n for _, n in missing)
@@ -136,17 +150,19 @@ def _fill(settings, sources, frames_per_shard, verbose, dask):
             _run_here(settings, tasks, bar)
         else:
             _run_on_dask(dask, settings, tasks, dict(missing), bar)
+            # Of workers that were lost on the way.
+            _remove_leftovers(root)
     about = _completed(root, about)
     write_json(root / layout.STORE, about)
-    store = FrameStore(root)
-    if store.skipped:
-        logger.warning("left out %d frames that cannot be used", len(store.skipped))
-    return store
 
 
-def _begin(settings, sources, frames_per_shard):
+def _remove_leftovers(root):
+    remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
+    remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
+
+
+def _begin(settings, inputs, frames_per_shard):
     """What store.json says; it is written where there is none yet, else it must fit."""
-    inputs = [{**source.record(), "frames": len(source)} for source in sources]
     file = settings.store / layout.STORE
     if file.exists():
         about = read_store(settings.store)
@@ -189,19 +205,15 @@ def _check_fit(settings, about, inputs):
         )
     if settings.forces and not about["forces"]:
         raise ValueError(f"{refused} it was made without forces; {advice}")
-
-
-def _check_skipped(settings, about):
-    """ValueError where frames were left out that may be usable now: of elements that are new."""
+    # Frames that were left out may be usable now: those of elements that are new.
     for number in range(_n_shards(about)):
         folder = layout.shard_folder(settings.store, number)
         shard = ShardReader(folder).about if folder.is_dir() else {"skipped": []}
         if shard["skipped"] and not set(settings.descriptor.elements) <= set(shard["elements"]):
             _, _, reason = shard["skipped"][0]
             raise ValueError(
-                f"the store {str(settings.store)!r} is not used, because frames were left out of "
-                f"it when elements were {shard['elements']}, not {settings.descriptor.elements}: "
-                f"{reason}; give another folder, or delete this one"
+                f"{refused} frames were left out of it when elements were {shard['elements']}, not "
+                f"{settings.descriptor.elements}: {reason}; {advice}"
             )
 
 
