@@ -137,7 +137,8 @@ def preprocess(
 
     settings = Config.from_dict(read_config(config))
     dataset = settings.dataset
-    elements = dataset.elements or find_elements(data, skip_bad, verbose=True)
+    forces = settings.model.get_forces
+    elements = dataset.elements or find_elements(data, skip_bad, verbose=True, forces=forces)
     store = make_store(
         data,
         construct_descriptor(
@@ -147,7 +148,7 @@ def preprocess(
         derivatives=derivatives and "stored",
         derivative_dtype=derivatives or "float32",
         frames_per_shard=frames_per_shard,
-        forces=settings.model.get_forces,
+        forces=forces,
         skip_bad=skip_bad,
         threads=threads,
         dask=dask,

@@ -212,6 +212,19 @@ def test_elements_are_found(tmp_path):
     assert find_elements(images(3)) == ELEMENTS
 
 
+def test_elements_are_those_of_the_frames_that_are_used(tmp_path):
+    """Otherwise the store would be made with functions that training from it does not ask for."""
+    data = images(4)
+    data[1].symbols[0] = "Pt"
+    data[1].positions[1] = np.nan
+    assert find_elements(data) == ["Fe", "H", "O", "Pt"]
+    assert find_elements(data, skip_bad=True) == ELEMENTS
+    data[2].symbols[0] = "X"
+    assert find_elements(data, skip_bad=True) == ELEMENTS
+    with pytest.raises(ValueError, match="images: frame 0, atom 0"):
+        make(data[2:], tmp_path / "s", descriptor(elements=find_elements(data)))
+
+
 def test_other_functions_reuse_structures_and_neighbours(tmp_path, monkeypatch):
     first = descriptor()
     make(images(), tmp_path / "s", first)

@@ -40,7 +40,7 @@ SEAMS = (
     *_seams(
         "checking frames",
         "amptorch.frames:Frames.from_atoms",
-        "amptorch.store.shard:_checked",
+        "amptorch.store.shard:checked_frame",
         "amptorch.dataset.describe:check_distances",
         whole=True,
     ),

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
-from amptorch.frames import COINCIDENT, Frames
 from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
 from amptorch.store.reader import ShardReader, join_frames
+from amptorch.store.sources import checked_frame
 from amptorch.store.writers import StructureWriter, derivative_writer, fingerprint_writer
 
 # Atoms described in one go: enough work for every core, little memory beside the result.
@@ -134,7 +134,8 @@ def _checked_chunks(source, part, settings, skipped):
     for index, get in part.read():
         n_read += 1
         try:
-            pieces.append(_checked(get(), part.name, index, settings))
+            elements = settings.descriptor.elements
+            pieces.append(checked_frame(get(), part.name, index, elements, settings.forces))
         except ValueError as error:
             if not settings.skip_bad:
                 raise
@@ -143,18 +144,6 @@ def _checked_chunks(source, part, settings, skipped):
             yield n_read, join_frames(pieces)
             pieces, n_read = [], 0
     yield n_read, join_frames(pieces) if pieces else None
-
-
-def _checked(atoms, name, index, settings):
-    try:
-        frame = Frames.from_atoms(
-            [atoms], settings.descriptor.elements, True, settings.forces, index
-        )
-        # What the neighbour list would find too, but here it is one frame that is to blame.
-        neighbor_list(frame, 2 * COINCIDENT, threads=1)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: {error}") from error
-    return frame
 
 
 def _chunks(counts):

@@ -22,7 +22,8 @@ from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 from tqdm import tqdm
 
-from amptorch.frames import read_images
+from amptorch.frames import COINCIDENT, Frames, read_images
+from amptorch.neighbors import neighbor_list
 
 READ_SIZE = 1 << 20
 # Errors of reading that come of what is in a file: ASE's own, and places that are not in it.
@@ -234,22 +235,40 @@ def open_sources(data):
     return sources
 
 
-def find_elements(data, skip_bad=False, verbose=False):
-    """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once."""
+def checked_frame(atoms, name, index, elements=None, forces=True):
+    """The Frames of the one frame; ValueError that names source and frame where it is unusable."""
+    try:
+        frame = Frames.from_atoms([atoms], elements, True, forces, index)
+        # What a neighbour list would find too, but here it is one frame that is to blame.
+        neighbor_list(frame, 2 * COINCIDENT, threads=1)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    return frame
+
+
+def find_elements(data, skip_bad=False, verbose=False, forces=True):
+    """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once.
+
+    With `skip_bad`, in those frames that `preprocess` does not leave out, `forces` as there.
+    """
     found = set()
     sources = open_sources(data)
     total = sum(len(source) for source in sources)
     with tqdm(total=total, desc="elements", unit="frame", disable=not verbose) as bar:
         for source in sources:
             for first in range(0, len(source), 512):
-                for _, get in source.part(first, min(first + 512, len(source))).read():
+                for index, get in source.part(first, min(first + 512, len(source))).read():
                     bar.update()
                     try:
-                        found.update(get().symbols)
+                        atoms = get()
+                        if skip_bad:
+                            checked_frame(atoms, source.name, index, forces=forces)
+                        found.update(atoms.symbols)
                     except ValueError:
                         if not skip_bad:
                             raise
-    return sorted(found)
+    # The frame with an atom that is none will be named.
+    return sorted(found - {"X"})
 
 
 def _open_file(name):
