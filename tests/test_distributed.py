@@ -23,6 +23,7 @@ from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import ShardReader
+from amptorch.threads import num_threads
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.ranks import Ranks, part_of, share_of
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
@@ -365,6 +366,23 @@ def test_batch_norm_is_refused(frames, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.ranks, "size", 2)
     with pytest.raises(ValueError, match=r"model\.batchnorm"):
         trainer.train()
+
+
+def test_all_cores_fill_the_store_while_the_other_processes_wait(frames, tmp_path, monkeypatch):
+    threads = []
+
+    def fill(*_, **options):
+        threads.append(num_threads(options["threads"]))
+        raise InterruptedError
+
+    monkeypatch.delenv("AMPTORCH_NUM_THREADS", raising=False)
+    monkeypatch.setattr("amptorch.trainer.data.fill_store", fill)
+    trainer = AtomsTrainer(settings_of(frames, tmp_path, dataset__store="store"))
+    trainer.ranks._cores, trainer.ranks._local = 8, (0, 4)
+    assert trainer.ranks.threads == 2
+    with pytest.raises(InterruptedError):
+        trainer.train()
+    assert threads == [8]
 
 
 def test_one_process_makes_no_group(frames, tmp_path):

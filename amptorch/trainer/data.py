@@ -16,6 +16,7 @@ from amptorch.dataset.prefetch import BatchLoader
 from amptorch.dataset.weights import weights_of
 from amptorch.frames import Frames, read_images
 from amptorch.memory import available_memory
+from amptorch.threads import use_threads
 from amptorch.trainer.splits import validation_size
 
 logger = logging.getLogger(__name__)
@@ -97,8 +98,8 @@ def _planned(trainer, images):
 
 def _in_store(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
-    # One process fills the store; the others find it full.
-    with trainer.ranks.in_order():
+    # One process fills the store, on all cores; the others find it full.
+    with trainer.ranks.in_order(), use_threads(trainer.ranks.threads_alone):
         _take_elements(trainer, elements_of_store(options.store, raw_data))
         store, trainer.plan, derivative_dtype = fill_store(
             options.store,

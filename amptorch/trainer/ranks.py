@@ -40,6 +40,7 @@ class Ranks:
         elif dist.is_available() and dist.is_initialized():
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = torch.device("cpu")
+        self._cores = num_threads()
 
     @property
     def first(self):
@@ -64,7 +65,12 @@ class Ranks:
         """Threads of this process, its part of the machine's cores; None: as many as always."""
         if self._local[1] == 1 or "AMPTORCH_NUM_THREADS" in os.environ:
             return None
-        return max(1, num_threads() // self._local[1])
+        return max(1, self._cores // self._local[1])
+
+    @property
+    def threads_alone(self):
+        """Threads of this process while the others wait for it; None: as many as always."""
+        return None if self.threads is None else self._cores
 
     # --- a batch ---
 
