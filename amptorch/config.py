@@ -141,6 +141,7 @@ class DatasetConfig(_Section):
     raw_data: Any = option(None, anything, "path of frames, or a list of Atoms")
     lmdb_path: list | None = option(None, paths, "LMDB files, instead of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
+    skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")
     val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")
     val_split_mode: str = option(
         "cv", choice("cv", "inorder", "block"), "shuffled, the last fraction, or blocks of frames"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase.io import read, write
 
 from amptorch import AtomsTrainer
@@ -10,6 +11,7 @@ from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.files import images_of
 from amptorch.frames import Frames
+from tests.small_frames import labelled
 
 CONFIG = """
 model: {{get_forces: true, hidden_layers: [4]}}
@@ -89,3 +91,25 @@ def test_the_network_runs_on_one_thread_unless_told_otherwise(
         assert (found, torch.get_num_threads()) == ([threads], 3)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["memory", "store"])
+def test_unusable_frames_are_left_out_where_the_configuration_says_so(tmp_path, caplog, kind):
+    images = iron_water(6, max_water=2)
+    energy, forces = images[3].get_potential_energy(), images[3].get_forces()
+    images[3].positions[1] = np.nan
+    images[3] = labelled(images[3], energy, forces)
+    write(tmp_path / "frames.traj", images)
+    config = yaml.safe_load(CONFIG.format(store=tmp_path / "store"))
+    config["dataset"] |= {"raw_data": str(tmp_path / "frames.traj")}
+    config["cmd"] |= {"debug": True}
+    if kind == "memory":
+        del config["dataset"]["store"]
+    with pytest.raises(ValueError, match="frame 3, atom 1"):
+        AtomsTrainer(config).load()
+    config["dataset"]["skip_bad"] = True
+    trainer = AtomsTrainer(config)
+    trainer.train()
+    assert len(trainer.train_dataset) == 5
+    assert "left out 1 of the frames" in caplog.text
+    assert "frame 3, atom 1" in caplog.text

@@ -15,12 +15,12 @@ from amptorch.store.sources import find_elements, open_sources
 CANDIDATES = 1024
 
 
-def elements_of_store(folder, raw_data=None):
+def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True):
     """Symbols of the elements in a store, sorted; in `raw_data` where it is not complete yet."""
     if raw_data is None:
         return FrameStore(folder).elements
     store = _complete_store(folder)
-    return find_elements(raw_data) if store is None else store.elements
+    return find_elements(raw_data, skip_bad, forces=forces) if store is None else store.elements
 
 
 def fill_store(
@@ -51,7 +51,7 @@ def fill_store(
             # Nothing to choose between, and nothing to measure.
             return store, None, dtype
         if store is None:
-            sample, n_frames = _sample_of_data(raw_data, descriptor.elements)
+            sample, n_frames = _sample_of_data(raw_data, descriptor.elements, options.skip_bad)
         else:
             sample, n_frames = store.frames(sample_of(store.counts)), store.n_frames
         budget = GB * options.memory_budget
@@ -68,6 +68,7 @@ def fill_store(
             derivatives="stored" if forces and plan.derivatives == "stored" else None,
             derivative_dtype=dtype,
             forces=forces,
+            skip_bad=options.skip_bad,
             threads=threads,
             verbose=verbose,
         )
@@ -91,7 +92,7 @@ def _stored_dtype(store, descriptor, dtype, wanted):
     return None
 
 
-def _sample_of_data(data, elements):
+def _sample_of_data(data, elements, skip_bad):
     """(Frames of about every size in `data`, number of frames), from frames spread over it."""
     sources = open_sources(data)
     ends = list(accumulate(map(len, sources)))
@@ -105,6 +106,9 @@ def _sample_of_data(data, elements):
             try:
                 frames.append(Frames.from_atoms([get()], elements, first_index=where))
             except (ValueError, TypeError) as error:
-                raise type(error)(f"{source.name}: {error}") from error
+                if not skip_bad:
+                    raise type(error)(f"{source.name}: {error}") from error
+    if not frames:
+        raise ValueError(f"none of the frames looked at in {sources[0].name} can be used")
     chosen = sample_of([frame.n_atoms for frame in frames])
     return join_frames([frames[k] for k in chosen]), n_frames

@@ -246,6 +246,20 @@ def checked_frame(atoms, name, index, elements=None, forces=True):
     return frame
 
 
+def usable(images, elements=None, forces=True):
+    """(those of the Atoms in `images` that can be used, why the others cannot), for `skip_bad`."""
+    good, reasons = [], []
+    for index, atoms in enumerate(images):
+        try:
+            checked_frame(atoms, "raw_data", index, elements, forces)
+            good.append(atoms)
+        except ValueError as error:
+            reasons.append(str(error))
+    if not good:
+        raise ValueError(f"none of the {len(reasons)} frames can be used; {reasons[0]}")
+    return good, reasons
+
+
 def find_elements(data, skip_bad=False, verbose=False, forces=True):
     """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once.
 

@@ -16,6 +16,7 @@ from amptorch.dataset.prefetch import BatchLoader
 from amptorch.dataset.weights import weights_of
 from amptorch.frames import Frames, read_images
 from amptorch.memory import available_memory
+from amptorch.store.sources import usable
 from amptorch.threads import use_threads
 from amptorch.trainer.splits import validation_size
 
@@ -61,6 +62,9 @@ def iterators(trainer):
 def _in_memory(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
     images = read_images(raw_data)
+    if options.skip_bad:
+        images, reasons = usable(images, options.elements, trainer.forcetraining)
+        _warn_of(reasons)
     _take_elements(trainer, trainer.get_unique_elements(images))
     validation_size(len(images), options.val_split)
     derivatives = _planned(trainer, images) if trainer.forcetraining else None
@@ -100,7 +104,8 @@ def _in_store(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
     # One process fills the store, on all cores; the others find it full.
     with trainer.ranks.in_order(), use_threads(trainer.ranks.threads_alone):
-        _take_elements(trainer, elements_of_store(options.store, raw_data))
+        found = elements_of_store(options.store, raw_data, options.skip_bad, trainer.forcetraining)
+        _take_elements(trainer, found)
         store, trainer.plan, derivative_dtype = fill_store(
             options.store,
             construct_descriptor(trainer.descriptor_setup()),
@@ -111,6 +116,7 @@ def _in_store(trainer, raw_data):
             verbose=cmd.verbose and trainer.ranks.first,
             show=lambda plan: _show(trainer, plan),
         )
+    _warn_of([reason for _, _, reason in store.skipped])
     kind = options.derivatives if trainer.plan is None else trainer.plan.derivatives
     dataset = partial(
         StoreDataset,
@@ -216,6 +222,11 @@ def _take_elements(trainer, found):
             f"the checkpoint was trained on the elements {trainer.elements}, "
             f"the frames hold {found}; train a new model, or leave those frames out"
         )
+
+
+def _warn_of(reasons):
+    if reasons:
+        logger.warning("left out %d of the frames:\n%s", len(reasons), "\n".join(reasons))
 
 
 def _show(trainer, plan):
