@@ -48,6 +48,7 @@ DEFAULTS = {
         "raw_data": None,
         "lmdb_path": None,
         "cache": "no",
+        "skip_bad": False,
         "val_split": 0,
         "val_split_mode": "cv",
         "elements": None,
