@@ -33,6 +33,7 @@ SOURCES = {
     "ablation": ("ablation",),
     "scaling": ("scaling", "v1.0"),
     "limits": ("limits",),
+    "memory": ("training",),
 }
 
 
@@ -50,6 +51,7 @@ def draw(results, folder):
             ("ablation", draw_ablation(results["ablation"])),
             ("scaling", draw_scaling(results["scaling"], results["v1.0"])),
             ("limits", draw_limits(results["limits"])),
+            ("memory", draw_memory(results["training"])),
         ):
             metadata = {"Date": None, "Description": f"results {digest(results, name)}"}
             figure.savefig(folder / f"{name}.svg", metadata=metadata, bbox_inches="tight")
@@ -184,4 +186,20 @@ def draw_limits(results):
         ax.plot(intensity, gflops, "o", ms=5, color=COLORS[k], label=label)
     panel(ax, "one core", "operations a byte of memory", "GFlop/s")
     ax.legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def draw_memory(training):
+    """Memory of trainings on different numbers of frames over time, in parts of the whole."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.4), sharey=True, layout="constrained")
+    for ax, kind in zip(axes, ("stored", "recompute"), strict=True):
+        runs = [run for run in training["runs"] if run["derivatives"] == kind]
+        for color, run in zip(COLORS, runs, strict=False):
+            seconds, sizes = np.array(run["curve"]).T
+            ax.plot(
+                seconds / seconds[-1], sizes / 1e9, color=color, label=f"{run['frames']:,} frames"
+            )
+        ax.set(title=f"derivatives: {kind}", xlabel="time, as a part of the training")
+    axes[0].set(ylabel="memory, GB", ylim=(0, None))
+    axes[0].legend(fontsize=8)
     return figure

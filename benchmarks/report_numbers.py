@@ -4,6 +4,7 @@ import statistics
 
 import numpy as np
 from scaling_fit import exponent
+from train_16k import plan_rows, seconds_an_epoch
 
 ATOM_COUNTS = np.arange(35, 165, 3)  # of `iron_water`, each as likely
 N_FRAMES = 16_000
@@ -204,6 +205,11 @@ def sixteen_thousand(results):
     """Preprocessing and training on the large data set."""
     prepared, runs = results["preprocess"], results["training"]["runs"]
     frames = max(run["frames"] for run in runs)
+    runs = [
+        {**run, "epoch": epoch, "per_frame": epoch / run["frames"]}
+        for run in runs
+        for epoch in [seconds_an_epoch(run)]
+    ]
     return {
         "generate": prepared["generate"],
         "seconds": prepared["seconds"],
@@ -211,11 +217,9 @@ def sixteen_thousand(results):
         "frames": prepared["frames"],
         "atoms": prepared["atoms"] / prepared["frames"],
         "pairs": prepared["pairs"] / prepared["frames"],
-        "runs": {
-            run["derivatives"]: {**run, "epoch": min(run["epochs"])}
-            for run in runs
-            if run["frames"] == frames
-        },
+        "runs": {run["derivatives"]: run for run in runs if run["frames"] == frames},
+        "all_runs": sorted(runs, key=lambda run: (run["derivatives"], run["frames"])),
+        "plans": plan_rows(runs),
         "training_frames": frames,
     }
 
