@@ -16,6 +16,7 @@ from amptorch import cli
 from amptorch.config import Config
 from amptorch.datasets import iron_water
 from amptorch.files import read_config
+from amptorch.optimizers import EKF
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.page import sections_of, write_report
@@ -414,7 +415,7 @@ def test_the_preset_of_the_documentation(tmp_path, monkeypatch):
     write("train.traj", iron_water(2))
     exec(compile(script, "tuning.md", "exec"), {})  # our own file
     config = Config.from_dict(read_config(tmp_path / "water-iron.yaml"))
-    assert config.optim.lr == 0.004
+    assert (config.optim.optimizer, config.model.num_nodes) == (EKF, 20)
     # 8 G2 for each of three elements, and G4 for six pairs; fewer where none could be seen.
     functions = config.dataset.fp_params
     assert all(40 < len(functions[symbol]) <= 72 for symbol in ("Fe", "H", "O"))
