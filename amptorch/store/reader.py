@@ -26,9 +26,8 @@ class ShardReader:
     def __init__(self, folder, checked=None):
         self.folder = Path(folder)
         self._checked = set() if checked is None else checked
-        self._arrays = {}
         self._entries = {}
-        self._named = {}
+        self._arrays = {}
         self._fingerprints = {}
         self._blocks = {}
 
@@ -39,10 +38,10 @@ class ShardReader:
 
     def array(self, name):
         """One of the arrays of structures and neighbour lists, such as "positions"."""
-        if name not in self._named:
+        if name not in self._arrays:
             path = self.folder / f"{name}.npy"
-            self._named[name] = self._array(path, self.about["arrays"][name], self.folder)
-        return self._named[name]
+            self._arrays[name] = self._array(path, self.about["arrays"][name], self.folder)
+        return self._arrays[name]
 
     @property
     def counts(self):
@@ -137,11 +136,10 @@ class ShardReader:
         return self._entries[path]
 
     def _array(self, path, entry, delete):
-        if path not in self._arrays:
-            with _advice(delete):
-                self._arrays[path] = open_array(path, entry, check=path not in self._checked)
-            self._checked.add(path)
-        return self._arrays[path]
+        with _advice(delete):
+            array = open_array(path, entry, check=path not in self._checked)
+        self._checked.add(path)
+        return array
 
 
 @contextmanager
