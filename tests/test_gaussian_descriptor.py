@@ -110,6 +110,33 @@ def test_atoms_in_a_line_have_finite_derivatives(zeta, gamma):
     assert np.isfinite(dense(blocks)).all()
 
 
+@pytest.mark.parametrize("kind", ["G2", "G4", "G5"])
+def test_a_function_that_is_there_twice(kind):
+    frames = Frames.from_atoms(iron_water(1, max_water=3))
+    elements = ["Fe", "H", "O"]
+    if kind == "G2":
+        rows = [{"type": kind, "element": "O", "eta": eta, "Rs": 1.0} for eta in (2.0, 2.0, 4.0)]
+    else:
+        rows = [
+            {"type": kind, "elements": pair, "eta": 0.5, "zeta": 2.0, "gamma": 1.0}
+            for pair in (["H", "O"], ["O", "H"], ["O", "O"], ["H", "O"])
+        ]
+    several = Gaussian({"cutoff": 5.0, "default": rows}, elements)
+    values, derivatives = several.values_and_derivatives(frames)
+    for column, row in enumerate(several.descriptor_setup["H"]):
+        same = np.flatnonzero((several.descriptor_setup["H"] == row).all(axis=1))
+        assert values[:, column].any()
+        assert np.array_equal(values[:, column], values[:, same[0]])
+        g = np.zeros_like(values)
+        g[:, column] = 1.0
+        first = np.zeros_like(values)
+        first[:, same[0]] = 1.0
+        forces = derivatives.vjp([0], g)
+        assert forces.any()
+        close(forces, derivatives.vjp([0], first))
+        close(forces, several.vjp(frames, g))
+
+
 def test_an_atom_without_neighbours_has_zeros():
     atoms = Atoms("HO", [[0, 0, 0], [0, 0, 20.0]])
     fp_params = {"default": {"cutoff": 4.0, "G2": {"etas": [1.0], "rs_s": [0.0]}}}

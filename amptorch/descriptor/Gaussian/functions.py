@@ -1,5 +1,7 @@
 """From tables of symmetry functions to the flat arrays that the kernels run on."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.polynomial import chebyshev
 
@@ -47,18 +49,23 @@ def compile_functions(tables, elements, cutoff, dtype):
                 series = damped_cutoff_series(name, eta, radius)
                 polynomials.append((len(coefficients), len(coefficients) + len(series)))
                 coefficients.extend(series)
-                by_shape = {}
+                by_shape, taken = {}, Counter()
                 for k in chosen:
-                    by_shape.setdefault((table[k, 5], table[k, 6]), []).append(k)
+                    # The same function once more is a shape of its own.
+                    function = (*sorted(table[k, 1:3]), *table[k, 5:7])
+                    by_shape.setdefault((*table[k, 5:7], taken[function]), []).append(k)
+                    taken[function] += 1
                 by_moments = [
-                    zeta for zeta, _ in by_shape if kind == 5 and zeta in range(1, MAX_ZETA + 1)
+                    shape[0]
+                    for shape in by_shape
+                    if kind == 5 and shape[0] in range(1, MAX_ZETA + 1)
                 ]
                 degrees.append((int(max(by_moments, default=0)), len(by_moments)))
                 order = sorted(by_shape, key=lambda shape: (shape[0] not in by_moments, shape))
-                for zeta, lam in order:
-                    features = by_shape[zeta, lam]
+                for shape in order:
+                    zeta, lam, _ = shape
                     columns = np.full((n_elements, n_elements), -1, dtype=np.int64)
-                    for k in features:
+                    for k in by_shape[shape]:
                         a, b = index[int(table[k, 1])], index[int(table[k, 2])]
                         columns[a, b] = columns[b, a] = k
                     shapes.append((zeta, lam, columns))
