@@ -133,6 +133,31 @@ def test_functions_and_neighbours_are_computed_once(tmp_path, monkeypatch):
     assert all(record["seconds"]["training"] > 0 for record in records)
 
 
+def test_functions_that_two_trials_share_are_computed_once(tmp_path, monkeypatch):
+    write(tmp_path / "frames.traj", TRAIN)
+    cache = Cache(tmp_path / "cache" / "store", str(tmp_path / "frames.traj"))
+    cache.begin(["Cu", "O"], 4.5)
+    computed, describe = [], Gaussian.values_and_derivatives
+
+    def counted(self, *arguments, **options):
+        computed.append(self.n_features)
+        return describe(self, *arguments, **options)
+
+    monkeypatch.setattr(Gaussian, "values_and_derivatives", counted)
+    # One of each element for every eta.
+    for etas, new in (((1.0, 2.0), {4}), ((2.0, 3.0, 1.0), {2}), ((3.0, 2.0), set())):
+        functions = {"default": {"cutoff": 4.0, "G2": {"etas": list(etas)}}}
+        setup = ("gaussian", functions, {"cutoff_func": "Cosine"}, ["Cu", "O"])
+        computed.clear()
+        dataset, _ = cache.dataset(setup, np.arange(16), {"type": "normalize"}, None)
+        assert set(computed) == new
+        frames = dataset.store.frames([3])
+        np.testing.assert_allclose(
+            dataset.store.fingerprints(dataset.descriptor.descriptor_setup_hash, [3]),
+            dataset.descriptor.values(frames),
+        )
+
+
 def test_scalers_know_nothing_of_the_validation_frames(tmp_path):
     write(tmp_path / "frames.traj", TRAIN)
     cache = Cache(tmp_path / "cache" / "store", str(tmp_path / "frames.traj"))

@@ -203,6 +203,16 @@ class Kinds:
         return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
+def feature_rows(stands):
+    """`Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
+    # In place: with many elements this table is large.
+    rows = np.empty(stands.shape, dtype=np.int64)
+    np.cumsum(stands, axis=2, out=rows)
+    rows -= 1
+    rows[~stands] = -1
+    return rows
+
+
 class RecomputedDerivatives:
     """Derivatives that are never kept: contracted on the fly from positions and neighbour lists.
 

@@ -220,11 +220,12 @@ def _check_fit(settings, about, inputs):
 def write_setup(root, descriptor):
     """Say what a set-up's hash stands for."""
     setup = getattr(descriptor, "descriptor_setup", {})
-    path = root / "setups" / f"{descriptor.descriptor_setup_hash}.json"
+    path = layout.setup_file(root, descriptor.descriptor_setup_hash)
     path.parent.mkdir(exist_ok=True)
     content = {
         "elements": descriptor.elements,
         "cutoff": descriptor.cutoff,
+        "cutoff_params": getattr(descriptor, "cutoff_params", None),
         "n_features": descriptor.n_features,
         "num_descriptors": descriptor.num_descriptors,
         "descriptor_setup": {symbol: np.asarray(rows).tolist() for symbol, rows in setup.items()},

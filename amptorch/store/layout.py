@@ -19,6 +19,10 @@ def shard_folder(store, number):
     return Path(store) / "shards" / f"{number:06d}"
 
 
+def setup_file(store, setup_hash):
+    return Path(store) / "setups" / f"{setup_hash}.json"
+
+
 def fingerprint_file(shard, setup_hash):
     return Path(shard) / "fingerprints" / f"{setup_hash}.npy"
 

@@ -11,6 +11,7 @@ from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
 from amptorch.store.reader import ShardReader, join_frames
+from amptorch.store.sharing import SharedFunctions, compute
 from amptorch.store.sources import checked_frame
 from amptorch.store.writers import StructureWriter, derivative_writer, fingerprint_writer
 
@@ -20,7 +21,10 @@ CHUNK_ATOMS = 4096
 
 @dataclass(frozen=True)
 class Settings:
-    """What all shards of a store are made with; `derivatives` is their dtype, None for none."""
+    """What all shards of a store are made with; `derivatives` is their dtype, None for none.
+
+    share : whether a set of functions that is added takes from other sets what they have in common
+    """
 
     store: Path
     descriptor: BaseDescriptor
@@ -29,6 +33,7 @@ class Settings:
     derivatives: str | None
     skip_bad: bool
     threads: int | None = None
+    share: bool = False
 
 
 class StoppedError(Exception):
@@ -71,14 +76,14 @@ def missing_descriptions(folder, settings):
 def _write_shard(folder, settings, parts, proceed):
     structures = StructureWriter(settings.forces)
     skipped = []
-    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as describe:
+    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as add:
         for source, part in parts:
             for n_read, frames in _checked_chunks(source, part, settings, skipped):
                 if frames is not None:
                     neighbors = neighbor_list(frames, settings.cutoff, settings.threads)
                     # As they are read again later: then what is computed is the same to the bit.
                     neighbors = neighbors.moved(frames)
-                    describe(frames, neighbors)
+                    add(*compute(settings.descriptor, frames, neighbors, settings))
                     structures.add(frames, neighbors)
                 proceed(n_read)
     inputs = [[source, part.first, part.stop] for source, part in parts]
@@ -90,39 +95,33 @@ def _write_shard(folder, settings, parts, proceed):
 
 def _add_descriptions(folder, settings, proceed):
     shard = ShardReader(folder)
-    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as describe:
+    described = SharedFunctions(shard, settings)
+    with _descriptions(folder, settings, missing_descriptions(folder, settings)) as add:
         for chunk in _chunks(shard.counts):
-            frames = shard.frames(chunk)
-            describe(frames, shard.neighbors(chunk, frames, settings.cutoff, settings.threads))
+            add(*described.describe(chunk))
             proceed(len(chunk))
 
 
 @contextmanager
 def _descriptions(folder, settings, missing):
-    """A function of (frames, neighbors) that describes them; what is missing is written to the
-    shard in `folder` at the end."""
-    descriptor, dtype = settings.descriptor, settings.derivatives
+    """A function of (fingerprints, DerivativeBlocks), for one chunk of frames after the other; what
+    is missing of both is written to the shard in `folder` at the end."""
+    descriptor = settings.descriptor
     name = descriptor.descriptor_setup_hash
     wanted = [nullcontext(), nullcontext()]
     if "fingerprints" in missing:
         wanted[0] = fingerprint_writer(folder, name, descriptor.n_features)
     if "derivatives" in missing:
-        wanted[1] = derivative_writer(folder, name, dtype)
+        wanted[1] = derivative_writer(folder, name, settings.derivatives)
     with wanted[0] as fingerprints, wanted[1] as derivatives:
 
-        def describe(frames, neighbors):
-            if dtype is None:
-                values = descriptor.values(frames, neighbors, settings.threads)
-            else:
-                values, blocks = descriptor.values_and_derivatives(
-                    frames, neighbors, np.dtype(dtype), settings.threads
-                )
-                if derivatives is not None:
-                    derivatives.add(blocks)
+        def add(values, blocks):
             if fingerprints is not None:
                 fingerprints.append(values)
+            if derivatives is not None:
+                derivatives.add(blocks)
 
-        yield describe
+        yield add
 
 
 def _checked_chunks(source, part, settings, skipped):

@@ -4,10 +4,9 @@ A packed store (docs/store.md) in the study's folder. Neighbour lists reach as f
 cutoff of the search space, and are made once; the fingerprints and derivatives of a set of
 functions are made by the first trial that asks for it, and memory-mapped by all that follow.
 
-Sets are kept as a whole. Sharing the functions that two sets have in common was tried and left: of
-360 frames with 164 atoms, 72 functions take 6 s to make; kept in two parts, radial and angular,
-they take 2 s and 5 s, and every contraction half as long again, which over a trial of a minute is
-more than it saves.
+Sets are kept as a whole, and functions that a new one has in common with others are copied: read in
+two parts, radial and angular, every contraction would take half as long again, which over a trial
+of a minute is more than a copy.
 """
 
 import logging
@@ -23,6 +22,7 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
+from amptorch.store.build import write_setup
 from amptorch.store.shard import Settings, make_shard
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,11 @@ class Cache:
                     forces=self.forces,
                     derivatives=DTYPE if self.forces else None,
                     skip_bad=False,
+                    share=True,
                 )
                 for number in range(store.n_shards):
                     make_shard(settings, number, [])
+                write_setup(self.folder, descriptor)
                 self._make_room(name)
             self._touch(store, name)
         return store, time.perf_counter() - start

@@ -3,7 +3,7 @@
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor, atom_flags
-from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.descriptor.blocks import DerivativeBlocks, feature_rows
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
 from amptorch.frames import Frames, symbol_numbers
@@ -159,11 +159,6 @@ class Gaussian(BaseDescriptor):
         depends = self._depends[elements[some_atom]]
         absent = present[some_atom][:, None, :] == 0
         stands = (depends & ~(depends & absent).any(axis=2, keepdims=True)).transpose(0, 2, 1)
-        # In place: with many elements this table is large.
-        feature_row = np.empty(stands.shape, dtype=np.int64)
-        np.cumsum(stands, axis=2, out=feature_row)
-        feature_row -= 1
-        feature_row[~stands] = -1
         atom_start = np.concatenate(([0], np.cumsum(counts.ravel())))
         sizes = 3 * counts * stands.sum(axis=2)[kind]
         value_start = np.concatenate(([0], np.cumsum(sizes.ravel())))
@@ -174,7 +169,7 @@ class Gaussian(BaseDescriptor):
             value_start=value_start.astype(np.int64),
             values=self._zeros(value_start[-1]),
             kind=kind.astype(np.int64),
-            feature_row=feature_row,
+            feature_row=feature_rows(stands),
         )
 
     def _elements(self, frames):

@@ -1,0 +1,148 @@
+"""Functions that a shard has already, in other sets of functions: they are copied."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from amptorch.descriptor.combine import Part, combine
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.store.arrays import read_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SomeFunctions:
+    """Functions of every element as a table, which `Gaussian` takes as it is."""
+
+    descriptor_setup: dict
+    cutoff_params: dict
+
+
+class SharedFunctions:
+    """Describes the frames of a shard by a new set of functions.
+
+    Functions that other sets in the shard have are copied from there, and only the others computed,
+    by a descriptor of these alone: the last bits may differ from those of the set as a whole.
+    Shared are sets of symmetry functions of one cutoff, the same cutoff function and elements.
+
+    shard: ShardReader; settings: shard.Settings
+    """
+
+    def __init__(self, shard, settings):
+        self.shard = shard
+        self.settings = settings
+        descriptor = settings.descriptor
+        self._kept, self._rest, self._columns = [], descriptor, None
+        if not settings.share or not isinstance(descriptor, Gaussian):
+            return
+        if len(_cutoffs(descriptor.descriptor_setup)) > 1:
+            return
+        # Places (element, feature) of each function that is not found yet.
+        missing = defaultdict(list)
+        for element, (symbol, rows) in enumerate(descriptor.descriptor_setup.items()):
+            for feature, row in enumerate(rows.tolist()):
+                missing[(symbol, *row)].append((element, feature))
+        others = _other_sets(settings)
+        while missing and others:
+            # Those with most in common last.
+            others.sort(key=lambda other: len(self._matching(other[1], missing)[1]))
+            name, tables = others.pop()
+            columns, found = self._matching(tables, missing)
+            if found and (kept := self._open(name)):
+                self._kept.append((columns, *kept))
+                missing = {key: places for key, places in missing.items() if key not in found}
+        if self._kept:
+            self._rest = self._descriptor_of(missing) if missing else None
+        if self._kept and missing:
+            self._columns, _ = self._matching(self._rest.descriptor_setup, missing)
+
+    def describe(self, chunk):
+        """(fingerprints, DerivativeBlocks or None) of the frames `chunk`, consecutive ones."""
+        settings, shard = self.settings, self.shard
+        frames = shard.frames(chunk)
+        computed = None
+        if self._rest is not None:
+            neighbors = shard.neighbors(chunk, frames, settings.cutoff, settings.threads)
+            computed = compute(self._rest, frames, neighbors, settings)
+        if not self._kept:
+            return computed
+        first = int(shard.array("offsets")[chunk[0]])
+        parts = [
+            Part(columns, values[first : first + frames.n_atoms], blocks, first)
+            for columns, values, blocks in self._kept
+        ]
+        if computed is not None:
+            parts.append(Part(self._columns, *computed))
+        numbers = [atomic_numbers[symbol] for symbol in settings.descriptor.elements]
+        elements = np.argmax(frames.numbers[:, None] == numbers, axis=1)
+        return combine(parts, elements, frames.offsets, settings.threads)
+
+    def _matching(self, tables, missing):
+        """(columns of a `Part` with these tables, which of the missing functions it has)."""
+        descriptor = self.settings.descriptor
+        columns = np.full((len(descriptor.elements), descriptor.n_features), -1)
+        found = set()
+        for symbol, rows in tables.items():
+            for column, row in enumerate(np.asarray(rows).tolist()):
+                function = symbol, *row
+                if function in missing:
+                    found.add(function)
+                    for place in missing[function]:
+                        columns[place] = column
+        return columns, found
+
+    def _open(self, name):
+        """(fingerprints, DerivativeBlocks or None) of a set in the shard, None if it is not (any
+        more) complete there."""
+        shard, dtype = self.shard, self.settings.derivatives
+        try:
+            values = shard.fingerprints(name)
+            if dtype is None:
+                return values, None
+            return values, shard.derivatives(name, dtype, values.shape[1])
+        except (ValueError, OSError) as error:
+            logger.debug("functions of the set %s are not shared: %s", name, error)
+            return None
+
+    def _descriptor_of(self, missing):
+        descriptor = self.settings.descriptor
+        tables = {}
+        for symbol, rows in descriptor.descriptor_setup.items():
+            alone = [row for row in rows.tolist() if (symbol, *row) in missing]
+            # An element must have one function at least: the first is the cheapest.
+            tables[symbol] = np.array(alone or rows[:1])
+        functions = SomeFunctions(tables, descriptor.cutoff_params)
+        return Gaussian(functions, descriptor.elements, dtype=descriptor.dtype)
+
+
+def compute(descriptor, frames, neighbors, settings):
+    """(fingerprints, DerivativeBlocks or None) by a descriptor."""
+    if settings.derivatives is None:
+        return descriptor.values(frames, neighbors, settings.threads), None
+    dtype = np.dtype(settings.derivatives)
+    return descriptor.values_and_derivatives(frames, neighbors, dtype, settings.threads)
+
+
+def _other_sets(settings):
+    """[(name, tables)] of the store's sets that functions of the new one can be in."""
+    wanted = settings.descriptor
+    sets = []
+    for path in sorted(settings.store.glob("setups/*.json")):
+        about = read_json(path)
+        tables = about["descriptor_setup"]
+        if (
+            path.stem != wanted.descriptor_setup_hash
+            and about["elements"] == wanted.elements
+            and about.get("cutoff_params") == wanted.cutoff_params
+            and _cutoffs(tables) == _cutoffs(wanted.descriptor_setup)
+        ):
+            sets.append((path.stem, tables))
+    return sets
+
+
+def _cutoffs(tables):
+    return {row[3] for rows in tables.values() for row in np.asarray(rows).tolist()}
