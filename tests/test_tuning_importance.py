@@ -54,3 +54,23 @@ def test_numbers_are_put_into_groups():
     assert min(group.trials for group in groups) >= 9
     assert groups[0].label == "0.001 to 0.0019"
     assert groups[-1].label.endswith(" to 0.0039")
+
+
+@pytest.mark.parametrize(
+    ("rates", "space", "said"),
+    [
+        ([1e-2, 9.9e-3], {}, "In the 5 best trials `lr` (0.01) is at an end of what was searched"),
+        ([1e-3], {"log": True}, "`lr` (0.001) is at an end"),
+        ([1e-3, 1e-2], {}, None),
+        ([5e-3], {}, None),
+        ([1e-2], {"low": 1e-2}, None),
+    ],
+    ids=["high", "low", "at both", "within", "fixed"],
+)
+def test_the_best_at_an_end_of_the_range(tmp_path, rates, space, said):
+    lr = {"low": 1e-3, "high": 1e-2, **space}
+    best = [record(k, 5.0 + k, lr=rates[k % len(rates)]) for k in range(5)]
+    others = [record(k, 10.0 + k, lr=4e-3) for k in range(5, 25)]
+    findings = study(tmp_path, best + others, {"tuning": {"space": {**SPACE, "lr": lr}}})
+    text = texts(findings)["Course of the search"]
+    assert said in text if said else "at an end" not in text

@@ -9,6 +9,7 @@ from ase.data import atomic_numbers
 
 from amptorch.descriptor.combine import Part, combine
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.store import layout
 from amptorch.store.arrays import read_json
 
 logger = logging.getLogger(__name__)
@@ -46,19 +47,21 @@ class SharedFunctions:
         for element, (symbol, rows) in enumerate(descriptor.descriptor_setup.items()):
             for feature, row in enumerate(rows.tolist()):
                 missing[(symbol, *row)].append((element, feature))
-        others = _other_sets(settings)
+        others = self._other_sets()
         while missing and others:
-            # Those with most in common last.
-            others.sort(key=lambda other: len(self._matching(other[1], missing)[1]))
-            name, tables = others.pop()
-            columns, found = self._matching(tables, missing)
-            if found and (kept := self._open(name)):
+            # The one with most in common is next.
+            name = max(others, key=lambda other: len(self._matching(others[other], missing)[1]))
+            columns, found = self._matching(others.pop(name), missing)
+            if not found:
+                break
+            if kept := self._open(name):
                 self._kept.append((columns, *kept))
                 missing = {key: places for key, places in missing.items() if key not in found}
-        if self._kept:
-            self._rest = self._descriptor_of(missing) if missing else None
         if self._kept and missing:
+            self._rest = self._descriptor_of(missing)
             self._columns, _ = self._matching(self._rest.descriptor_setup, missing)
+        elif self._kept:
+            self._rest = None
 
     def describe(self, chunk):
         """(fingerprints, DerivativeBlocks or None) of the frames `chunk`, consecutive ones."""
@@ -80,6 +83,23 @@ class SharedFunctions:
         numbers = [atomic_numbers[symbol] for symbol in settings.descriptor.elements]
         elements = np.argmax(frames.numbers[:, None] == numbers, axis=1)
         return combine(parts, elements, frames.offsets, settings.threads)
+
+    def _other_sets(self):
+        """{name: tables} of the sets in the shard that functions of the new one can be in."""
+        wanted, sets = self.settings.descriptor, {}
+        for entry in sorted(self.shard.folder.glob("fingerprints/*.json")):
+            path = layout.setup_file(self.settings.store, entry.stem)
+            if entry.stem == wanted.descriptor_setup_hash or not path.exists():
+                continue
+            about = read_json(path)
+            tables = about["descriptor_setup"]
+            if (
+                about["elements"] == wanted.elements
+                and about.get("cutoff_params") == wanted.cutoff_params
+                and _cutoffs(tables) == _cutoffs(wanted.descriptor_setup)
+            ):
+                sets[entry.stem] = tables
+        return sets
 
     def _matching(self, tables, missing):
         """(columns of a `Part` with these tables, which of the missing functions it has)."""
@@ -125,23 +145,6 @@ def compute(descriptor, frames, neighbors, settings):
         return descriptor.values(frames, neighbors, settings.threads), None
     dtype = np.dtype(settings.derivatives)
     return descriptor.values_and_derivatives(frames, neighbors, dtype, settings.threads)
-
-
-def _other_sets(settings):
-    """[(name, tables)] of the store's sets that functions of the new one can be in."""
-    wanted = settings.descriptor
-    sets = []
-    for path in sorted(settings.store.glob("setups/*.json")):
-        about = read_json(path)
-        tables = about["descriptor_setup"]
-        if (
-            path.stem != wanted.descriptor_setup_hash
-            and about["elements"] == wanted.elements
-            and about.get("cutoff_params") == wanted.cutoff_params
-            and _cutoffs(tables) == _cutoffs(wanted.descriptor_setup)
-        ):
-            sets.append((path.stem, tables))
-    return sets
 
 
 def _cutoffs(tables):

@@ -45,6 +45,13 @@ class Range:
     def highest(self):
         return self.high
 
+    def share(self, value):
+        """Where `value` stands between the lowest (0) and the highest (1) that is drawn."""
+        low, high, value = self.low, self.nearest(self.high), float(value)
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return (value - low) / (high - low)
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from amptorch.tuning.report import plots
-from amptorch.tuning.report.importance import shown
+from amptorch.tuning.report.importance import ENOUGH, shown
 from amptorch.tuning.report.parts import (
     Picture,
     Section,
@@ -13,10 +13,11 @@ from amptorch.tuning.report.parts import (
     budget_words,
     counted,
     duration,
+    listed,
     number,
     percent,
 )
-from amptorch.tuning.space import Choice
+from amptorch.tuning.space import BY_NAME, Choice
 from amptorch.tuning.training import RUNGS
 
 SAMPLERS = {
@@ -27,6 +28,8 @@ SAMPLERS = {
     "nsga2": "NSGA-II",
 }
 PRUNERS = {"hyperband": "Hyperband", "asha": "successive halving", "median": "the median of others"}
+# So many trials are looked at for numbers at an end of their range, and so much of it is the end.
+BEST, END = 5, 0.05
 STATES = {"pruned": "ended early"}
 
 
@@ -113,6 +116,11 @@ def course(findings):
         )
         if n > 20 and best >= 0.8 * n:
             text += " The search was still finding better ones when it ended: more time may help."
+        if ends := _at_an_end(findings):
+            text += (
+                f" In the {BEST} best trials {listed(ends)} {'is' if len(ends) == 1 else 'are'} at "
+                "an end of what was searched: better ones may lie beyond it (`tuning.space`)."
+            )
         caption = "Errors of the trials in their order."
         blocks += [Text(text), Picture("history", plots.history(findings), caption)]
     seconds = {}
@@ -125,6 +133,26 @@ def course(findings):
             Text(f"Time of the trials, {duration(total)} of all processes: {', '.join(parts)}.")
         )
     return Section("Course of the search", blocks) if blocks else None
+
+
+def _at_an_end(findings):
+    """Numbers that are at the same end of their range in all of the best trials."""
+    if len(findings.complete) < ENOUGH:
+        return []
+    best = findings.complete[:BEST]
+    found = []
+    for name, domain in findings.space.domains.items():
+        if isinstance(domain, Choice) or domain.single:
+            continue
+        if not all(name in record["params"] for record in best):
+            continue
+        shares = [domain.share(record["params"][name]) for record in best]
+        limits = BY_NAME[name].limits
+        high = min(shares) > 1 - END and domain.high < limits[1]
+        low = max(shares) < END and domain.low > limits[0]
+        if high or low:
+            found.append(f"`{name}` ({shown(best[0]['params'][name])})")
+    return found
 
 
 def cost(findings):
