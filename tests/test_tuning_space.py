@@ -217,6 +217,14 @@ def test_blocks_do_not_share_neighbours_in_time_as_random_frames_do():
     assert pairs("blocked") <= 5 < pairs("random")
 
 
+@pytest.mark.parametrize(("fraction", "said"), [(0.15, "14%"), (0.4, "50%"), (0.9, "50%")])
+def test_the_share_that_is_said_is_the_share_that_is_kept(fraction, said):
+    validation = Validation("random", fraction)
+    ((_, validate),) = validation.split(1400)
+    assert f"{len(validate) / 1400:.0%}" == said
+    assert validation.describe().startswith(f"validation on {said} of")
+
+
 def test_too_few_frames():
     with pytest.raises(ValueError, match="4 frames cannot be split into 5 parts"):
         Validation(folds=5, fraction=0.2).split(4)

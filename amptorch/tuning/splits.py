@@ -17,7 +17,8 @@ class Validation:
     """How frames are split.
 
     method : "blocked" or "random"
-    fraction : of the frames, kept for the validation of each training
+    fraction : of the frames, kept for the validation of each training; they are cut into equal
+        parts, of which one is kept: 0.15 is a seventh, and more than a half is a half
     folds : trainings of a trial: 1 is hold-out; with more, each validates on other frames
     blocks : runs of consecutive frames that make up the validation frames of a training
     gap : frames on each side of a block that are neither trained on nor validated
@@ -48,6 +49,11 @@ class Validation:
         }
         return cls(**{key: checks[key](f"{where}.{key}", value) for key, value in given.items()})
 
+    @property
+    def parts(self):
+        """Number of equal parts that the frames are cut into; one of them validates a training."""
+        return max(self.folds, round(1 / self.fraction), 2)
+
     def split(self, n_frames, seed=0, outliers=()):
         """[(frames to train on, frames to validate on)], sorted int64 arrays, one for each fold.
 
@@ -55,7 +61,7 @@ class Validation:
 
         Raises ValueError where there are too few frames.
         """
-        parts = max(self.folds, round(1 / self.fraction), 2)
+        parts = self.parts
         if n_frames < parts:
             raise ValueError(
                 f"{n_frames} frames cannot be split into {parts} parts; give more frames, fewer "
@@ -101,7 +107,7 @@ class Validation:
             else "frames drawn at random"
         )
         if self.folds == 1:
-            return f"validation on {self.fraction:.0%} of the training frames: {how}"
+            return f"validation on {1 / self.parts:.0%} of the training frames: {how}"
         return f"{self.folds}-fold validation on the training frames: {how}"
 
 
