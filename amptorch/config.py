@@ -111,7 +111,9 @@ class OptimConfig(_Section):
         None, number(above=0), "of training, which ends with this or with `epochs`"
     )
     optimizer: Any = option("Adam", optimizer_class, "class or name out of torch.optim, or EKF")
-    optimizer_args: dict = option({}, mapping, "skorch's optimizer__… keys")
+    optimizer_args: dict = option(
+        {}, mapping, "its arguments, by its own names or skorch's optimizer__…"
+    )
     loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
     loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
@@ -168,7 +170,11 @@ class DatasetConfig(_Section):
     derivatives: str = option(
         "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
     )
-    memory_budget: float = option(2.0, number(above=0), "GB that kept derivatives may take, auto")
+    memory_budget: float = option(
+        2.0,
+        number(above=0),
+        "GB for derivatives that `auto` keeps, and for what `cache: partial` keeps of LMDB files",
+    )
     derivative_dtype: str = option(
         "float64", choice("float64", "float32"), "precision of stored derivatives"
     )
@@ -198,7 +204,9 @@ class CmdConfig(_Section):
     logger: bool = option(False, boolean, "log to Weights and Biases")
     early_stopping: bool = option(False, boolean, "stop when training no longer improves")
     early_stopping_patience: int = option(5, count, "epochs without improvement before that")
-    threads: int | None = option(None, count, "for the kernels; None is every core")
+    threads: int | None = option(
+        None, count, "for the kernels; None is AMPTORCH_NUM_THREADS, or every core"
+    )
 
 
 SECTIONS = {

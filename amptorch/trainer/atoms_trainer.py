@@ -201,7 +201,8 @@ class AtomsTrainer:
     # --- training ---
 
     def train(self, raw_data=None, resume=False):
-        """Train for `optim.epochs`, then load back the parameters of the best checkpoint.
+        """Train for `optim.epochs` (or `optim.max_seconds`), then load back the parameters of the
+        best epoch; with `cmd.debug` those of the last one stay.
 
         raw_data: frames to train on instead of `dataset.raw_data`. A trainer with a loaded
         checkpoint goes on from its parameters; otherwise each call starts afresh. An interruption
@@ -366,7 +367,8 @@ class AtomsTrainer:
         Returns a dictionary: `energy` list of float, eV; `forces` list of (n_atoms, 3) arrays,
         eV/Å, empty ones where `model.get_forces` is False; `latent` with `get_latent=k`, list of
         the output of `model_net[k]` averaged over the atoms; `descriptors` with `get_descriptor`,
-        list of scaled fingerprints averaged over the atoms; `t_fingerPrint` and `t_forwardPass` in
+        list of scaled fingerprints (with `dataset.pca` their principal components) averaged over
+        the atoms; `t_fingerPrint` and `t_forwardPass` in
         seconds. `save_fps` keeps the fingerprints on disk.
 
         Raises ValueError that names the frame which cannot be used.

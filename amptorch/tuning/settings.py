@@ -56,7 +56,7 @@ class TuningConfig(_Section):
     name_in_config: ClassVar[str] = "tuning"
 
     space: dict = option({}, mapping, "ranges of the search space, see amptorch.tuning.space")
-    validation: Any = option({}, validation, "method, fraction, folds, blocks and gap")
+    validation: Any = option({}, validation, "method, fraction, folds, blocks, gap, outliers")
     objectives: list = option(["error"], objectives, "[error], or [error, cost] without pruning")
     metric: str = option("rmse", choice("rmse", "mae", "median"), "of the error")
     force_weight: float = option(FORCE_WEIGHT, number(minimum=0), "meV/atom for 1 eV/Å")
