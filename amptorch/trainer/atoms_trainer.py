@@ -37,7 +37,7 @@ from amptorch.trainer.progress import Progress
 from amptorch.trainer.random_state import RandomState
 from amptorch.trainer.ranks import Ranks
 from amptorch.trainer.restart import EpochCheckpoint, newest_state, run_to_resume
-from amptorch.trainer.run_folder import new_run_folder, remove_if_empty
+from amptorch.trainer.run_folder import alone_in, new_run_folder, remove_if_empty
 from amptorch.trainer.splits import make_split, validation_size
 
 logger = logging.getLogger(__name__)
@@ -215,8 +215,9 @@ class AtomsTrainer:
 
         Under torchrun all processes train together, see `trainer.ranks`; the first one writes.
 
-        Raises ValueError that names the setting with which the run cannot go on, and OSError where
-        a checkpoint cannot be written; those of the epochs before are left as they are.
+        Raises ValueError that names the setting with which the run cannot go on, OSError where a
+        checkpoint cannot be written, those of the epochs before being left as they are, and
+        BlockingIOError where another training is writing to the run's folder.
         """
         with use_threads(self.settings.cmd.threads or self.ranks.threads):
             self._train(raw_data, resume)
@@ -234,18 +235,25 @@ class AtomsTrainer:
                 "optim.optimizer: the Kalman filter corrects with one covariance, in one process; "
                 "take another optimizer, or start one process"
             )
-        run = state = None
+        run = None
         if resume:
             remove_if_empty(self._folder_to_write())
             run = self.ranks.tell(lambda: run_to_resume(resume, self.settings.cmd))
         if run is not None:
-            state = self._load_run(run)
-        elif self.pretrained:
+            with alone_in(run if self.ranks.first else None):
+                self._fit(self._load_run(run))
+            return
+        if self.pretrained:
             with self._new_run():
                 if raw_data is not None or self.train_dataset is None:
                     self.load_dataset()
         elif raw_data is not None or not self._loaded:
             self.load()
+        with alone_in(self._folder_to_write()):
+            self._fit(None)
+
+    def _fit(self, state):
+        """Train, from a `TrainingState` where there is one."""
         self._loaded = False
         start = time.perf_counter()
         with self.random_state():
@@ -292,7 +300,8 @@ class AtomsTrainer:
             run = self.ranks.tell(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
             self.cp_dir, self.identifier = str(run), run.name
         try:
-            yield
+            with alone_in(self._folder_to_write()):
+                yield
         except BaseException:
             remove_if_empty(self._folder_to_write())
             self.cp_dir = None

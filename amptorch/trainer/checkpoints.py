@@ -12,6 +12,7 @@ read through `preprocessing.unpickle`. `load_checkpoint(folder).feature_scaler` 
 `.target_scaler` are what v1.0's scripts take out of `torch.load("normalizers.pt")`.
 """
 
+import errno
 import io
 import json
 import os
@@ -24,6 +25,9 @@ from amptorch.config import to_json
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.preprocessing.unpickle import load_torch_file
 from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
+
+# What is not on the disk then; that a file system cannot tell is no such failure.
+NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -220,3 +224,24 @@ def write_files(folder, contents):
     finally:
         for written in finished.values():
             written.unlink(missing_ok=True)
+
+
+def to_disk(folder):
+    """Return when the files of a checkpoint folder, and their names, are on the disk itself, where
+    a power failure leaves them as they are; OSError that names the file where one cannot be.
+
+    Each takes as long as the disk needs for a write, 4 ms on that of a rented machine.
+    """
+    files = [path for path in Path(folder).glob("*.*") if path.suffix in (".json", ".pt")]
+    for path in (*sorted(files), Path(folder)):
+        try:
+            # Windows does so for files that are open for writing alone, and not for folders.
+            descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in NOT_WRITTEN:
+                reason = f"cannot write a checkpoint ({os.strerror(error.errno)})"
+                raise OSError(error.errno, reason, str(path)) from error

@@ -10,15 +10,18 @@
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
 | `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
 | `processes` | how many trained together |
+| `checksums` | CRC-32 of the JSON files beside it; torch's files have their own |
 
-Such a folder appears, complete, by being renamed; the last `KEPT` stay. A callback's state is, by
-scikit-learn's convention, its attributes that end in an underscore.
+Such a folder appears, complete, by being renamed; the last `KEPT` stay, and the last that is known
+to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
+callback's state is, by scikit-learn's convention, its attributes that end in an underscore.
 """
 
 import logging
 import os
 import re
 import shutil
+import time
 import warnings
 import zlib
 from collections import OrderedDict
@@ -38,13 +41,18 @@ from amptorch.trainer.checkpoints import (
     load_checkpoint,
     load_json,
     load_tensors,
+    to_disk,
     write_files,
 )
 from amptorch.trainer.ranks import Ranks
+from amptorch.trainer.run_folder import EPOCHS, LOCK
 
 logger = logging.getLogger(__name__)
-FOLDER, FILE = "epochs", "training.pt"
+FILE = "training.pt"
 KEPT = 2
+# s from one wait for the disk to the next, if no epoch takes longer: what a power failure costs.
+# One takes 30 to 60 ms; where it takes long, there are as many times as long between them.
+TO_DISK, TIMES = 30.0, 20
 # What the numbers of a run do not depend on, or only as far as it is long.
 FREE = {
     "model": (),
@@ -76,6 +84,11 @@ class TrainingState:
     @classmethod
     def load(cls, folder):
         """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
+        training = load_tensors(folder / FILE)
+        found = checksums_of(folder)
+        for name, crc32 in training.get("checksums", {}).items():
+            if found.get(name, crc32) != crc32:
+                raise ValueError(f"{folder / name} is damaged: it does not match its checksum")
         checkpoint = load_checkpoint(folder)
         return cls(
             checkpoint,
@@ -83,7 +96,7 @@ class TrainingState:
             checkpoint.optimizer,
             checkpoint.criterion,
             checkpoint.history,
-            load_tensors(folder / FILE),
+            training,
         )
 
     @property
@@ -174,6 +187,7 @@ class EpochCheckpoint(Callback):
 
     def on_train_begin(self, net, X=None, **kwargs):
         start, self.start = self.start, None
+        self.on_disk, self.due = None, time.monotonic() + TO_DISK
         self.frames, self.processes = fingerprint_of(X), Ranks().size
         if start is None:
             self.first_epoch = len(net.history)
@@ -183,9 +197,15 @@ class EpochCheckpoint(Callback):
             if self.folder() is not None:
                 start.check_processes(self.processes)
             start.restore(net, self.random_state)
+            self.last = len(net.history)
+            # As far as is known, it may be in the memory of the system alone.
+            self._tidy(wait=True)
 
     def on_epoch_end(self, net, **kwargs):
         self._write(net)
+
+    def on_train_end(self, net, **kwargs):
+        self._tidy(wait=True)
 
     def _write(self, net):
         run = self.folder()
@@ -205,9 +225,26 @@ class EpochCheckpoint(Callback):
 
         def write(folder):
             self.save(net, folder)
+            training["checksums"] = checksums_of(folder)
             write_files(folder, {FILE: as_bytes(training)})
 
-        write_epoch(run, len(net.history), write)
+        self.last = len(net.history)
+        write_epoch(run, self.last, write)
+        self._tidy(wait=time.monotonic() >= self.due)
+
+    def _tidy(self, wait):
+        """Remove the epochs that are not needed any more; `wait` until the last one, and the best
+        checkpoint, are on the disk."""
+        run = self.folder()
+        if run is None:
+            return
+        if wait:
+            start, epochs = time.monotonic(), Path(run) / EPOCHS
+            for folder in (run, epochs / str(self.last), epochs):
+                to_disk(folder)
+            end = time.monotonic()
+            self.on_disk, self.due = self.last, end + max(TO_DISK, TIMES * (end - start))
+        remove_old(run, self.last, self.on_disk)
 
 
 def state_of(callback):
@@ -232,6 +269,11 @@ def _is_plain(value):
     return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
 
 
+def checksums_of(folder):
+    """{name: CRC-32} of the JSON files in a folder, where another digit would still be JSON."""
+    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
+
+
 def fingerprint_of(dataset):
     """By what a data set is known again."""
     # A program may hand the net a data set of its own.
@@ -250,12 +292,11 @@ def fingerprint_of(dataset):
 
 
 def write_epoch(run, epoch, write):
-    """Let `write(folder)` fill a new folder that becomes `epochs/<epoch>` of the folder `run`, then
-    remove all but the last `KEPT`.
+    """Let `write(folder)` fill a new folder that becomes `epochs/<epoch>` of the folder `run`.
 
     Raises OSError where it cannot be written; the epochs before are left as they are.
     """
-    parent = Path(run) / FOLDER
+    parent = Path(run) / EPOCHS
     folder, unfinished = parent / str(epoch), parent / f".{epoch}.{os.getpid()}"
     try:
         # One of a killed process that had this process's number.
@@ -274,8 +315,15 @@ def write_epoch(run, epoch, write):
             + (f"resume goes on from epoch {kept[0]}" if kept else "there is none before it"),
             str(folder),
         ) from error
-    for old in epochs_of(run)[KEPT:]:
-        shutil.rmtree(parent / str(old), ignore_errors=True)
+
+
+def remove_old(run, last, on_disk):
+    """Remove all epochs but the epoch `on_disk` and the `KEPT` up to `last`; what there is after
+    `last` was damaged, or it would have been gone on from."""
+    epochs = epochs_of(run)
+    kept = {on_disk, *[epoch for epoch in epochs if epoch <= last][:KEPT]}
+    for epoch in set(epochs) - kept:
+        shutil.rmtree(Path(run) / EPOCHS / str(epoch), ignore_errors=True)
 
 
 def newest_state(run):
@@ -290,17 +338,19 @@ def newest_state(run):
     epochs = epochs_of(run)
     for epoch in epochs:
         try:
-            state = TrainingState.load(run / FOLDER / str(epoch))
+            state = TrainingState.load(run / EPOCHS / str(epoch))
         except (FileNotFoundError, ValueError) as error:
             warnings.warn(f"epoch {epoch} is passed over: {error}", stacklevel=2)
         else:
-            remove_unfinished(run)
             return state
     if epochs:
-        raise ValueError(f"{run / FOLDER} has no epoch to go on from: all are damaged")
+        raise ValueError(
+            f"{run / EPOCHS} has no epoch to go on from: all are damaged; load_pretrained (--from) "
+            f"starts a new run from the best parameters, where {run} has them"
+        )
     if (run / "params.pt").exists() or (run / "config.pt").exists():
         raise ValueError(
-            f"{run} has no {FOLDER}/ to go on from; load_pretrained (--from) starts a new run from "
+            f"{run} has no {EPOCHS}/ to go on from; load_pretrained (--from) starts a new run from "
             "its parameters"
         )
     return None
@@ -323,25 +373,16 @@ def newest_run(run_dir, identifier=None):
     runs = []
     for folder in parent.iterdir() if parent.is_dir() else ():
         found = re.fullmatch(name + r"(?:-(\d+))?", folder.name)
-        if found and ((folder / FOLDER).is_dir() or not any(folder.iterdir())):
+        if found and ((folder / EPOCHS).is_dir() or {f.name for f in folder.iterdir()} <= {LOCK}):
             runs.append((found[1], int(found[2] or 1), folder))
     return max(runs)[-1] if runs else None
 
 
 def epochs_of(run):
     """Numbers of the epochs of which there is a folder, the last first."""
-    parent = Path(run) / FOLDER
+    parent = Path(run) / EPOCHS
     names = (path.name for path in (parent.iterdir() if parent.is_dir() else ()))
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
-
-
-def remove_unfinished(run):
-    """Remove what a killed process had begun to write."""
-    for path in Path(run).glob(".*.*"):
-        if path.suffix[1:].isdigit() and path.is_file():
-            path.unlink(missing_ok=True)
-    for path in (Path(run) / FOLDER).glob(".*.*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def run_of(folder):

@@ -1,7 +1,17 @@
-"""Where a training run writes."""
+"""Where a training run writes, and that it does so alone."""
 
+import errno
+import shutil
+import warnings
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+EPOCHS, LOCK = "epochs", ".lock"
+# Of file systems without locks, among them NFS whose lock service is off.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def new_run_folder(run_dir, identifier=None):
@@ -31,6 +41,54 @@ def new_run_folder(run_dir, identifier=None):
             "be written to, or cmd.debug to True to keep none"
         ) from error
     return folder
+
+
+@contextmanager
+def alone_in(run):
+    """Keep all other trainings out of the folder of a run, and remove what a killed one had begun
+    to write there; without a folder (None, or one that is not there) nothing is done.
+
+    The lock is the operating system's, so that it is gone with the process that has it, however
+    that ended. Raises BlockingIOError that names the folder where another training has it.
+    """
+    if run is None or not Path(run).is_dir():
+        yield
+        return
+    path = Path(run) / LOCK
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another training is writing to the run {str(run)!r}; wait until it has ended, or "
+            "start a new run (without resume)"
+        ) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{str(run)!r} is on a file system without locks ({error}): nothing keeps a second "
+            "training from writing to it; do not resume it twice at a time",
+            stacklevel=2,
+        )
+    try:
+        remove_unfinished(run)
+        yield
+    finally:
+        if lock.is_locked:
+            # While it is held: whoever comes later makes another one. Windows will not have it.
+            with suppress(OSError):
+                path.unlink()
+            lock.release()
+
+
+def remove_unfinished(run):
+    """Remove what a killed process had begun to write."""
+    for path in Path(run).glob(".*.*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
+    for path in (Path(run) / EPOCHS).glob(".*.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_if_empty(folder):
