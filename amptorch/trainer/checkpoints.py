@@ -230,7 +230,7 @@ def to_disk(folder):
     """Return when the files of a checkpoint folder, and their names, are on the disk itself, where
     a power failure leaves them as they are; OSError that names the file where one cannot be.
 
-    Each takes as long as the disk needs for a write, 4 ms on that of a rented machine.
+    Each takes as long as the disk needs for a write, 4 ms on that of a virtual machine.
     """
     files = [path for path in Path(folder).glob("*.*") if path.suffix in (".json", ".pt")]
     for path in (*sorted(files), Path(folder)):
