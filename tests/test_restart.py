@@ -417,7 +417,8 @@ def test_power_failure(frames, tmp_path, monkeypatch):
         return status.st_ino, status.st_mtime_ns
 
     monkeypatch.setattr(os, "fsync", recorded)
-    monkeypatch.setattr("amptorch.trainer.restart.time.monotonic", lambda: Seconds.now)
+    clock = SimpleNamespace(monotonic=lambda: Seconds.now)
+    monkeypatch.setattr("amptorch.trainer.restart.time", clock)
     settings = settings_of(frames, tmp_path / "cut")
     trainer = AtomsTrainer(settings)
     trainer.load()
