@@ -245,7 +245,11 @@ def write_json(path, content):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_name(path)
-    unfinished.write_text(json.dumps(to_json(content), indent=1), encoding="utf8")
+    with open(unfinished, "w", encoding="utf8") as file:
+        json.dump(to_json(content), file, indent=1)
+        file.flush()
+        # Or a power failure may leave the name with nothing behind it.
+        os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
