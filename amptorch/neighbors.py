@@ -138,13 +138,23 @@ class VerletList:
         self._list = None
 
     def update(self, frames):
-        """The neighbour list of `frames`, with pairs up to `cutoff + skin`."""
+        """The neighbour list of `frames`, with pairs up to `cutoff + skin`.
+
+        Raises ValueError where two atoms are in one place.
+        """
         if self._stale(frames):
             self._list = neighbor_list(frames, self.cutoff + self.skin)
             self._frames = frames
             self.builds += 1
         else:
             self._list = self._list.moved(frames)
+            # With a wide skin two atoms can meet without a new search, which would find them.
+            vectors = self._list.vectors
+            distances2 = np.einsum("pk,pk->p", vectors, vectors)
+            if distances2.min(initial=np.inf) < COINCIDENT**2:
+                check_coincident(
+                    frames, self._list.offsets, self._list.neighbors, np.sqrt(distances2)
+                )
         return self._list
 
     def _stale(self, frames):

@@ -192,6 +192,21 @@ class TestVerletList:
             verlet.update(Frames.from_atoms([image]))
             assert verlet.builds == builds
 
+    @pytest.mark.parametrize("cell", [None, [9.0, 9.0, 9.0]])
+    def test_two_atoms_that_meet_between_searches(self, cell):
+        atoms = Atoms("Cu2", [[0.1, 0, 0], [1.1, 0, 0]], cell=cell, pbc=cell is not None)
+        verlet = VerletList(4.0, skin=3.0)
+        verlet.update(Frames.from_atoms([atoms]))
+        atoms.positions[1] = atoms.positions[0]
+        with pytest.raises(ValueError, match=r"frame 0: atoms 0 \(Cu\) and 1 \(Cu\)"):
+            verlet.update(Frames.from_atoms([atoms]))
+        assert verlet.builds == 1
+
+    def test_an_atom_alone(self):
+        verlet = VerletList(4.0)
+        for x in (0.0, 0.1):
+            assert verlet.update(Frames.from_atoms([Atoms("Cu", [[x, 0, 0]])])).n_pairs == 0
+
     def test_a_negative_skin(self):
         with pytest.raises(ValueError, match="skin must not be negative"):
             VerletList(4.0, skin=-0.1)
