@@ -140,7 +140,7 @@ class OptimConfig(_Section):
 class DatasetConfig(_Section):
     name_in_config: ClassVar[str] = "dataset"
 
-    raw_data: Any = option(None, anything, "path of frames, or a list of Atoms")
+    raw_data: Any = option(None, anything, "path or paths of frames, or a list of Atoms")
     lmdb_path: list | None = option(None, paths, "LMDB files, instead of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
     skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")

@@ -226,8 +226,9 @@ def check_coincident(frames, offsets, neighbors, distances):
 def read_images(raw_data):
     """The list of ase.Atoms in `raw_data`.
 
-    `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), one
-    ase.Atoms, an ASE database, or anything that yields Atoms (a list, a trajectory reader).
+    `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a list
+    of such paths, one ase.Atoms, an ASE database, or anything that yields Atoms (a list, a
+    trajectory reader).
 
     Raises FileNotFoundError where there is no such file, ValueError that names the file where it
     cannot be read to its end or holds no frames, TypeError for anything else.
@@ -239,7 +240,10 @@ def read_images(raw_data):
     if hasattr(raw_data, "select") and hasattr(raw_data, "count"):
         return [row.toatoms() for row in raw_data.select()]
     if isinstance(raw_data, Iterable) or hasattr(raw_data, "__getitem__"):
-        return list(raw_data)
+        images = list(raw_data)
+        if images and all(isinstance(image, (str, PurePath)) for image in images):
+            return [atoms for name in images for atoms in _read_file(str(name))]
+        return images
     raise TypeError(
         f"raw_data is {type(raw_data).__name__}; expected a path, a list of ase.Atoms, "
         "an ASE database or a trajectory reader"
@@ -251,7 +255,7 @@ def _read_file(name):
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
     try:
-        images = read(path, ":" if index is None else index)
+        images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
         raise ValueError(f"{name}: ASE does not know this kind of file ({error})") from error
     except (PermissionError, MemoryError):
@@ -263,6 +267,14 @@ def _read_file(name):
     if not images:
         raise ValueError(f"{name} holds no frames")
     return images if isinstance(images, list) else [images]
+
+
+def _as_slice(index):
+    """What follows the `@` of a path, where it is a number as a slice: beyond the end of the file
+    it holds no frames, which ASE reports as any other failure."""
+    if index is None:
+        return ":"
+    return slice(index, index + 1 or None) if isinstance(index, int) else index
 
 
 def _calculated(atoms, index, name):

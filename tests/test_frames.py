@@ -194,6 +194,30 @@ class TestReadImages:
         self.check(read_images(f"{tmp_path}/a.traj@1:4:2"), [1, 3])
         self.check(read_images(f"{tmp_path}/a.traj@-1"), [4])
 
+    @pytest.mark.parametrize("name", ["a@300K.traj", "a@2.xyz"])
+    def test_a_name_with_an_at_sign(self, tmp_path, name):
+        # ASE would take it for a slice when writing too.
+        plain = (tmp_path / name).with_stem("a")
+        write(plain, self.images())
+        plain.rename(tmp_path / name)
+        self.check(read_images(tmp_path / name))
+        self.check(read_images(f"{tmp_path}/{name}@1:3"), [1, 2])
+
+    @pytest.mark.parametrize("name", ["a.traj", "a.xyz", "a.db"])
+    def test_a_number_beyond_the_end(self, tmp_path, name):
+        write(tmp_path / name, self.images())
+        self.check(read_images(f"{tmp_path}/{name}@4"), [4])
+        self.check(read_images(f"{tmp_path}/{name}@-5"), [0])
+        with pytest.raises(ValueError, match=f"{name}@5 holds no frames"):
+            read_images(f"{tmp_path}/{name}@5")
+
+    def test_several_files(self, tmp_path):
+        write(tmp_path / "a.traj", self.images()[:2])
+        write(tmp_path / "b.xyz", self.images()[1:])
+        self.check(read_images([tmp_path / "a.traj", f"{tmp_path}/b.xyz@1:"]))
+        with pytest.raises(FileNotFoundError, match=r"c\.traj"):
+            read_images([str(tmp_path / "a.traj"), str(tmp_path / "c.traj")])
+
     def test_objects(self, tmp_path):
         write(tmp_path / "a.traj", self.images())
         write(tmp_path / "a.db", self.images())
