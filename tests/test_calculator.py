@@ -1,5 +1,8 @@
 """The ASE calculator: forces are derivatives, neighbour lists are reused, dynamics works."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +131,32 @@ def test_dynamics_conserves_energy(trainers, frames):
     dynamics.run(40)
     assert np.ptp(kinetic) > 1e-3
     assert abs(atoms.get_total_energy() - before) < 1e-2 * np.ptp(kinetic)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_copies_and_pickles(frames, tmp_path, fraction):
+    settings = config(frames, tmp_path, optim__epochs=1, optim__force_fraction=fraction)
+    trainer = AtomsTrainer(settings)
+    trainer.train()
+    atoms = frames[1].copy()
+    atoms.calc = calc = trainer.get_calc()
+    forces = atoms.get_forces()
+    for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+        assert other.trainer is not trainer
+        other.reset()
+        atoms.calc = other
+        np.testing.assert_array_equal(atoms.get_forces(), forces)
+        # A copy that is trained on draws the batches of its own epochs.
+        trainer.net.history.clear()
+        if fraction < 1:
+            assert other.trainer.net.iterator_train__epoch() == 1
+
+
+def test_stress_is_refused(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.calc = trainers["BPNN"].get_calc()
+    with pytest.raises(PropertyNotImplementedError, match="stress"):
+        atoms.get_stress()
 
 
 def test_unknown_element_is_named(trainers, frames):

@@ -31,6 +31,15 @@ def training_set(trainer, raw_data):
     return _in_lmdb(trainer) if raw_data is None else _in_memory(trainer, raw_data)
 
 
+def wanted_images(images, options, forces):
+    """Those of the Atoms in `images` to train on: all, or with `options.skip_bad` those that can be
+    used (with `forces` where asked for); why the others cannot is logged."""
+    if options.skip_bad:
+        images, reasons = usable(images, options.elements, forces)
+        _warn_of(reasons)
+    return images
+
+
 def iterators(trainer):
     """skorch's arguments about how batches are taken from the data set.
 
@@ -50,7 +59,8 @@ def iterators(trainer):
             "iterator_train": BatchLoader,
             "iterator_valid": BatchLoader,
             "iterator_train__seed": trainer.settings.cmd.seed,
-            "iterator_train__epoch": lambda: len(trainer.net.history),
+            # No lambda: a copy of the trainer counts epochs of its own, and it can be pickled.
+            "iterator_train__epoch": partial(_epochs_done, trainer),
             "iterator_train__force_fraction": fraction,
         }
         for name in ("train", "valid"):
@@ -59,12 +69,13 @@ def iterators(trainer):
     return arguments
 
 
+def _epochs_done(trainer):
+    return len(trainer.net.history)
+
+
 def _in_memory(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
-    images = read_images(raw_data)
-    if options.skip_bad:
-        images, reasons = usable(images, options.elements, trainer.forcetraining)
-        _warn_of(reasons)
+    images = wanted_images(read_images(raw_data), options, trainer.forcetraining)
     _take_elements(trainer, trainer.get_unique_elements(images))
     validation_size(len(images), options.val_split)
     derivatives = _planned(trainer, images) if trainer.forcetraining else None
