@@ -3,6 +3,7 @@
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -43,19 +44,22 @@ def prediction_errors(frames, prediction):
 
 
 def error_table(errors):
-    """Text of a table of `errors`, a dict from the name of a set of frames to its ErrorRows."""
+    """Text of a table of `errors`, a dict from the name of a set of frames to its ErrorRows; a
+    quantity that a set does not have, such as the forces on an element, is left empty there."""
     header = [("", "")] + [column for name in errors for column in ((name, "RMSE"), ("", "MAE"))]
     lines = [[top for top, _ in header], [bottom for _, bottom in header]]
-    for rows in zip(*errors.values(), strict=True):
-        values = [f"{value:.4g}" for row in rows for value in (row.rmse, row.mae)]
-        lines.append([f"{rows[0].quantity} ({rows[0].unit})", *values])
+    sets = [{f"{row.quantity} ({row.unit})": row for row in rows} for rows in errors.values()]
+    for quantity in dict.fromkeys(name for rows in sets for name in rows):
+        cells = [_cells(rows.get(quantity)) for rows in sets]
+        lines.append([quantity, *(cell for pair in cells for cell in pair)])
     counts = [[row.count for row in rows[:1]] for rows in errors.values()]
     lines.append(["frames", *(str(cell) for count in counts for cell in (*count, ""))])
     return _aligned(lines)
 
 
 def parity_plot(path, sets):
-    """Write a PNG of predicted against reference energies (eV/atom) and forces (eV/Å) to `path`.
+    """Draw predicted against reference energies (eV/atom) and forces (eV/Å) into the file `path`,
+    in the format that its name ends with (.png, .pdf, .svg, ...), else as a PNG.
 
     sets: a dict from the name of a set of frames to (frames, prediction) as in
     `prediction_errors`. The drawing needs no display and leaves matplotlib's backend alone. At most
@@ -79,7 +83,9 @@ def parity_plot(path, sets):
     for panel in panels:
         panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
         panel.legend(loc="upper left", frameon=False, fontsize="small")
-    figure.savefig(path, format="png", dpi=150)
+    ending = Path(path).suffix[1:].lower()
+    known = ending in figure.canvas.get_supported_filetypes()
+    figure.savefig(path, format=ending if known else "png", dpi=150)
 
 
 class Stages:
@@ -118,6 +124,10 @@ def _force_errors(frames, prediction):
 def _error_row(quantity, unit, difference):
     rmse, mae = np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))
     return ErrorRow(quantity, unit, float(rmse), float(mae), len(difference))
+
+
+def _cells(row):
+    return ("", "") if row is None else (f"{row.rmse:.4g}", f"{row.mae:.4g}")
 
 
 def _scatter(panel, reference, predicted, label):

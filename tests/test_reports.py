@@ -68,6 +68,42 @@ def test_table_has_a_pair_of_columns_for_each_set():
     assert lines[3].split() == ["frames", "300", "60"]
 
 
+def test_a_set_without_one_of_the_elements_has_empty_cells():
+    def rows(*quantities):
+        return [ErrorRow(name, "eV/Å", 2.0, 1.0, 10) for name in quantities]
+
+    errors = {
+        "training": rows("forces", "forces on Fe", "forces on H"),
+        "test": rows("forces", "forces on H"),
+        "more": rows("forces", "forces on O"),
+    }
+    header, _, *lines, _ = error_table(errors).splitlines()
+    test, more = header.index("test"), header.index("more")
+    found = {}
+    for line in lines:
+        quantity, unit = line[: line.index(")")].split(" (")
+        assert unit == "eV/Å"
+        cells = line[line.index(")") + 1 : test], line[test:more], line[more:]
+        found[quantity] = [cell.split() for cell in cells]
+    there, missing = ["2", "1"], []
+    assert found == {
+        "forces": [there, there, there],
+        "forces on Fe": [there, missing, missing],
+        "forces on H": [there, there, missing],
+        "forces on O": [missing, missing, there],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "magic"),
+    [("p.pdf", b"%PDF"), ("p.svg", b"<?xml"), ("p", b"\x89PNG"), ("p.1", b"\x89PNG")],
+)
+def test_a_picture_is_what_its_name_says(frames, prediction, tmp_path, name, magic):
+    parity_plot(str(tmp_path / name), {"held out": (frames, prediction)})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(magic)
+
+
 @pytest.mark.parametrize("with_forces", [True, False])
 def test_parity_plot_is_a_png_and_needs_no_pyplot(frames, prediction, tmp_path, with_forces):
     if not with_forces:
