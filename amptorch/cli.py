@@ -78,11 +78,15 @@ def train(
     The network runs on one CPU thread, everything else on all; OMP_NUM_THREADS gives it more.
     Ends with a table of errors, the times, a parity plot and the checkpoint.
     """
+    from amptorch.config import Config
     from amptorch.files import read_config
     from amptorch.frames import read_images
     from amptorch.reports import Stages
+    from amptorch.trainer.data import wanted_images
 
     settings = read_config(config)
+    # Before the frames are read, which may take long.
+    checked = Config.from_dict(settings)
     dataset = settings["dataset"] = dict(settings.get("dataset") or {})
     if out is not None:
         settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
@@ -97,16 +101,17 @@ def train(
         sets = {}
         # What a store is for is not read into memory.
         if dataset.get("raw_data") and not dataset.get("store"):
-            dataset["raw_data"] = read_images(dataset["raw_data"])
+            images = read_images(dataset["raw_data"])
+            dataset["raw_data"] = wanted_images(images, checked.dataset, checked.model.get_forces)
             trained_on = "training and validation" if dataset.get("val_split") else "training"
             sets[trained_on] = dataset["raw_data"]
         if test is not None:
             sets["test"] = read_images(test)
-    gpus = (settings.get("optim") or {}).get("gpus", 0)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
-    with nullcontext() if gpus or "OMP_NUM_THREADS" in os.environ else _torch_threads(1):
+    as_many = checked.optim.gpus or "OMP_NUM_THREADS" in os.environ
+    with nullcontext() if as_many else _torch_threads(1):
         _train_and_report(settings, sets, stages, start, resume)
 
 
@@ -167,7 +172,7 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Data,
     plot: Annotated[bool, typer.Option("--plot", help="Draw predictions over references.")] = False,
-    out: Annotated[Path, typer.Option(help="The picture.")] = Path("parity.png"),
+    out: Annotated[Path, typer.Option(help="The picture: .png, .pdf, .svg.")] = Path("parity.png"),
     overwrite: Overwrite = False,
 ):
     """Print the errors of a trained potential."""
@@ -336,6 +341,9 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
                 trainer.load()
             else:
                 trainer.load_pretrained(str(start))
+            # Of the elements configured, or in the store, those that were trained on.
+            for name, images in sets.items():
+                _with_labels(name, images, trainer.potential.elements, forces=False)
     with stages("training"):
         trainer.train(resume=resume or False)
     if not trainer.ranks.first:

@@ -10,6 +10,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
+# Formats of ASE with a place for energies and forces of any frame.
+FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
+
 
 class _Loader(yaml.SafeLoader):
     """yaml.SafeLoader, except that `1e-3` is a number and `no` is a word, as in YAML 1.2."""
@@ -33,10 +36,10 @@ def read_config(path):
     """The dictionary in a YAML or JSON file; ValueError names the file where it holds none."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
-    text = path.read_text(encoding="utf8")
     try:
+        text = path.read_text(encoding="utf8")
         config = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected sections (model, optim, dataset, cmd), got {config!r}")
@@ -45,6 +48,8 @@ def read_config(path):
 
 def check_output(path, overwrite):
     """Raise, before any work, where `path` cannot be written or would replace a file unasked."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists already; give --overwrite to replace it")
     if not path.parent.is_dir():
@@ -54,7 +59,8 @@ def check_output(path, overwrite):
 
 
 def output_format(path, n_images):
-    """ASE's name of the format that `path` asks for; ValueError unless it takes n_images frames."""
+    """ASE's name of the format that `path` asks for; ValueError unless it takes n_images frames
+    and their energies."""
     try:
         form = get_ioformat(filetype(str(path), read=False))
     except UnknownFileTypeError as error:
@@ -63,6 +69,8 @@ def output_format(path, n_images):
         raise ValueError(f"ASE reads {form.name!r} but does not write it; try .traj or .xyz")
     if form.single and n_images > 1:
         raise ValueError(f"a {form.name!r} file holds one frame, not {n_images}; try .traj or .xyz")
+    if form.name not in FORMATS_WITH_ENERGIES:
+        raise ValueError(f"a {form.name!r} file has no place for energies; try .traj or .xyz")
     return form.name
 
 

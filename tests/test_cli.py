@@ -11,6 +11,7 @@ from ase.io import read, write
 from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.files import read_config
+from tests.small_frames import labelled
 
 CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
 FORCES_CHECKPOINT = CHECKPOINTS / "bpnn_forces_cosine_normalize"
@@ -86,10 +87,17 @@ def test_yaml_reads_numbers_and_words_as_people_write_them(tmp_path, config):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("c.yaml", "a: [1"), ("c.json", "{"), ("c.yaml", "- 1"), ("c.yaml", "")]
+    ("name", "text"),
+    [
+        ("c.yaml", b"a: [1"),
+        ("c.json", b"{"),
+        ("c.yaml", b"- 1"),
+        ("c.yaml", b""),
+        ("frames.traj", b"\x98\x00"),
+    ],
 )
 def test_a_broken_configuration_is_named(tmp_path, capsys, name, text):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text)
     assert run("train", tmp_path / name) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -127,6 +135,67 @@ def test_train_with_a_misspelt_key(config, data, capsys):
     error = capsys.readouterr().err
     assert "optim.epoch" in error
     assert "epochs" in error
+
+
+@pytest.mark.parametrize("section", ["model", "optim", "dataset", "cmd"])
+def test_a_section_that_is_none_is_named_before_frames_are_read(
+    config, data, tmp_path, capsys, section, monkeypatch
+):
+    monkeypatch.setattr("amptorch.frames.read_images", lambda *_: pytest.fail("frames are read"))
+    config.write_text(f"{section}: [{{lr: 0.1}}]")
+    assert run("train", config, "--data", data, "--out", tmp_path) == 1
+    assert f"'{section}' must be a dictionary" in capsys.readouterr().err
+
+
+def test_train_on_several_files_and_test_on_fewer_elements(config, data, tmp_path, capsys):
+    images = read(data, ":")
+    write(tmp_path / "more.xyz", images[2:])
+    iron = images[0][images[0].symbols == "Fe"]
+    write(tmp_path / "iron.traj", labelled(iron, 1.0, np.zeros((len(iron), 3))))
+    names = [str(data), str(tmp_path / "more.xyz")]
+    config.write_text(CONFIG.replace("dataset:\n", f"dataset:\n  raw_data: {names}\n"))
+    out = ("--out", tmp_path / "run")
+    assert run("train", config, "--test", tmp_path / "iron.traj", *out) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["frames", "6", "1"] in lines
+    numbers = {" ".join(line[:3]): line[4:] for line in lines if line[:2] == ["forces", "on"]}
+    assert {name: len(found) for name, found in numbers.items()} == {
+        "forces on Fe": 4,
+        "forces on H": 2,
+        "forces on O": 2,
+    }
+    assert "checkpoint:" in [line[0] for line in lines if line]
+
+
+def test_train_leaves_out_bad_frames_where_told(config, data, tmp_path, capsys, caplog):
+    images = read(data, ":")
+    images.insert(1, images[0].copy())
+    write(data, images)
+    train = ("train", config, "--data", data, "--out", tmp_path / "run")
+    assert run(*train) == 1
+    assert "training: frame 1 has no energy" in capsys.readouterr().err
+    config.write_text(CONFIG.replace("dataset:\n", "dataset:\n  skip_bad: true\n"))
+    assert run(*train) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert ["frames", "4"] in [line.split() for line in table]
+    assert caplog.text.count("frame 1 has no energy") == 1
+
+
+@pytest.mark.parametrize("where", ["memory", "store"])
+def test_a_test_set_with_an_element_that_is_not_trained_on(
+    config, data, tmp_path, capsys, monkeypatch, where
+):
+    monkeypatch.setattr(
+        "amptorch.trainer.AtomsTrainer.train", lambda *_, **__: pytest.fail("it was trained")
+    )
+    atoms = read(data)
+    atoms.symbols[0] = "Pt"
+    write(tmp_path / "test.traj", labelled(atoms, 1.0, np.zeros((len(atoms), 3))))
+    added = "elements: [Fe, H, O, Pt]" if where == "memory" else f"store: {tmp_path / 'store'}"
+    config.write_text(CONFIG.replace("dataset:\n", f"dataset:\n  {added}\n"))
+    train = ("train", config, "--data", data, "--out", tmp_path)
+    assert run(*train, "--test", tmp_path / "test.traj") == 1
+    assert "test: frame 0, atom 0 (Pt)" in capsys.readouterr().err
 
 
 def test_train_evaluate_predict(config, data, tmp_path, capsys):
@@ -192,10 +261,13 @@ def test_predict_energies_alone(tmp_path):
         ("no-folder/out.traj", "no-folder"),
         ("out.unheardof", "out.unheardof"),
         ("POSCAR", "one frame"),
+        ("out.cif", "no place for energies"),
+        ("folder.traj", "is a folder"),
     ],
 )
 def test_predict_refuses_an_output_it_cannot_write(tmp_path, capsys, name, message):
     (tmp_path / "there.traj").write_text("precious")
+    (tmp_path / "folder.traj").mkdir()
     assert run("predict", FORCES_CHECKPOINT, IMAGES, tmp_path / name) == 1
     assert message in capsys.readouterr().err
     assert (tmp_path / "there.traj").read_text() == "precious"
