@@ -93,6 +93,10 @@ def labelled(images, prediction):
         copies, prediction["energy"], prediction["forces"], strict=True
     ):
         results = {"energy": energy} | ({"forces": forces} if len(forces) else {})
+        # What a frame calls by these names is not what is predicted, and has no place beside it.
+        for name in ("energy", "forces"):
+            atoms.info.pop(name, None)
+            atoms.arrays.pop(name, None)
         atoms.calc = SinglePointCalculator(atoms, **results)
     for atoms, energy in zip(copies, prediction.get("energy_uncertainty", ()), strict=False):
         atoms.info["energy_uncertainty"] = energy

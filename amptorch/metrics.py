@@ -19,6 +19,11 @@ class Score:
     quantity: str
     metric: str
 
+    @property
+    def __name__(self):
+        # skorch calls a score without a name of its own by that of the function.
+        return f"{self.metric}_{self.quantity}_score"
+
     def total(self, prediction, target, target_scaler):
         """Sum of the errors of scaled (energy, forces), and the number of values in it."""
         which = ("energy", "forces").index(self.quantity)

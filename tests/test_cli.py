@@ -248,6 +248,20 @@ def test_predict_writes_what_v1_predicted(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["out.traj", "out.xyz"])
+def test_predict_for_frames_that_call_something_else_energy(tmp_path, name):
+    images = read(IMAGES, ":2")
+    for atoms in images:
+        atoms.info["energy"] = 1e3
+        atoms.arrays["forces"] = np.ones((len(atoms), 3))
+    write(tmp_path / "frames.traj", images)
+    assert run("predict", FORCES_CHECKPOINT, tmp_path / "frames.traj", tmp_path / name) == 0
+    expected = np.load(FORCES_CHECKPOINT / "predictions.npz")["energy"][:2]
+    found = read(tmp_path / name, ":")
+    np.testing.assert_allclose([a.get_potential_energy() for a in found], expected, rtol=1e-7)
+    assert "energy" not in found[0].info
+
+
 def test_predict_energies_alone(tmp_path):
     assert run("predict", ENERGY_CHECKPOINT, IMAGES, tmp_path / "out.traj") == 0
     assert "forces" not in read(tmp_path / "out.traj", 0).calc.results

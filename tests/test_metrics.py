@@ -88,9 +88,11 @@ def test_skorch_can_use_the_scores(frames, tmp_path):
     trainer.load()
     scoring = EpochScoring(mae_forces_score, use_caching=False, name="again")
     trainer.net.callbacks.append(("again", scoring))
+    trainer.net.callbacks.append(("by itself", EpochScoring(mae_energy_score, use_caching=False)))
     trainer.train()
     row = trainer.net.history[-1]
     assert row["again"] == pytest.approx(row["val_forces_mae"], rel=1e-9)
+    assert row["mae_energy_score"] == pytest.approx(row["val_energy_mae"], rel=1e-9)
 
 
 def test_best_goes_with_lower_is_better():
