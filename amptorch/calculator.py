@@ -15,6 +15,9 @@ class AmpTorch(Calculator):
     skin : Å beyond the cutoff up to which neighbours are listed; the list is searched anew only
         when an atom has moved half of it, or the cell or the atoms have changed
 
+    There is no stress. What it has computed is kept until the atoms change: after more training,
+    call `reset()` or make another.
+
     `calculate` raises ValueError, before any work, where an element is not one of the model's.
     """
 

@@ -1,6 +1,8 @@
 """Predictions, and going on from checkpoints: our own and v1.0's."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +221,28 @@ def test_gpu2cpu(trainer, tmp_path, frames, monkeypatch):
     settings["optim"]["gpus"] = 1
     other.load_pretrained(trainer.cp_dir, gpu2cpu=True)
     assert other.predict(frames)["energy"] == trainer.predict(frames)["energy"]
+
+
+def test_no_gpu_and_no_wandb_where_the_checkpoint_had_them(trainer, tmp_path, frames, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(trainer.cp_dir, folder)
+    content = json.loads((folder / "config.json").read_text())
+    content["optim"]["gpus"] = 1
+    (folder / "config.json").write_text(json.dumps(content))
+    assert loaded(folder).predict(frames)["energy"] == trainer.predict(frames)["energy"]
+    content["cmd"]["logger"] = True
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="wandb is not installed"):
+        assert loaded(folder).predict(frames)["energy"] == trainer.predict(frames)["energy"]
+    # What the user asks for is another matter.
+    for section, key in (("optim", "gpus"), ("cmd", "logger")):
+        settings = config(frames, tmp_path)
+        other = AtomsTrainer(settings)
+        settings[section][key] = 1
+        with pytest.raises(ValueError, match=f"{section}.{key}"):
+            other.load_pretrained(folder)
 
 
 # --- predict ---

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 from skorch.history import History
+from torch import cuda
 
 from amptorch.calculator import AmpTorch
 from amptorch.config import Config
@@ -315,7 +317,8 @@ class AtomsTrainer:
         """Take parameters, scalers, optimizer and history from a checkpoint folder.
 
         checkpoint_path: the folder, also one of v1.0's; None is that of the last training.
-        gpu2cpu: use the CPU, whatever `optim.gpus` says.
+        gpu2cpu: use the CPU, whatever `optim.gpus` says; so does a trainer without a configuration
+        where there is no GPU, and it does without Weights and Biases where it is not installed.
 
         A trainer without a configuration predicts and goes on training as the checkpoint says. With
         one, its optimizer and run settings and its data are used; what it leaves out of the model
@@ -330,10 +333,19 @@ class AtomsTrainer:
         checkpoint = load_checkpoint(folder)
         optimizer, history = checkpoint.optimizer, checkpoint.history
         trained = Config.from_dict(checkpoint.config)
+        # What the machine had on which it was trained is not asked of this one.
+        asked = bool(self.config)
         self.config = self.config or checkpoint.config
-        self._apply(settings_for(self.config, checkpoint), gpu2cpu)
+        self._apply(
+            settings_for(self.config, checkpoint), gpu2cpu or not (asked or cuda.is_available())
+        )
         self.load_rng_seed()
-        self.load_logger()
+        try:
+            self.load_logger()
+        except ValueError as error:
+            if asked:
+                raise
+            warnings.warn(f"{error}; a training will not be logged", stacklevel=2)
         self._adopt(checkpoint)
         self.descriptor = construct_descriptor(self.descriptor_setup())
         self._load_network()
