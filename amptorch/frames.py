@@ -12,6 +12,9 @@ from ase.io.formats import UnknownFileTypeError, parse_filename
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
+# Å; nothing is farther from the origin, but where dynamics has exploded: the number of cells to
+# there soon fits no integer.
+FARTHEST = 1e8
 # Determinant of the Gram matrix of unit vectors below which the periodic cell vectors count as
 # linearly dependent.
 DEGENERATE = 1e-10
@@ -48,8 +51,9 @@ class Frames:
         calculators, without the forces of constraints. `first_index`: what errors call images[0].
 
         Raises ValueError that names the frame and what is wrong: no frames, no atoms, NaN or
-        infinity, an element not in `elements`, a periodic direction without a cell vector, periodic
-        cell vectors in one plane or line, energy or forces missing or not finite. TypeError where
+        infinity, an atom 10⁸ Å away, an element not in `elements`, a periodic direction without a
+        cell vector, periodic cell vectors in one plane or line, energy or forces missing or not
+        finite. TypeError where
         an image is not an ase.Atoms. Atoms in one place are found by `check_coincident`.
         """
         images = [images] if isinstance(images, Atoms) else list(images)
@@ -69,6 +73,7 @@ class Frames:
             indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
         )
         frames._check_finite("positions", frames.positions, per_atom=True)
+        frames._check_near()
         frames._check_finite("cell", frames.cells, per_atom=False)
         frames._check_cells()
         frames._check_elements(elements)
@@ -141,6 +146,16 @@ class Frames:
             place = self.place(bad[0]) if per_atom else [self.indices[bad[0]]]
             value = values[bad[0]].tolist()
             raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
+
+    def _check_near(self):
+        if np.abs(self.positions).max() > FARTHEST:
+            atom = np.flatnonzero((np.abs(self.positions) > FARTHEST).any(axis=1))[0]
+            frame, name = self.place(atom)
+            raise ValueError(
+                f"frame {frame}, atom {name}: positions {self.positions[atom].tolist()} are more "
+                f"than {FARTHEST:g} Å from the origin; check their unit, or the time step of the "
+                "dynamics"
+            )
 
     def _check_cells(self):
         lengths = np.linalg.norm(self.cells, axis=2)

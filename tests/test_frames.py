@@ -92,6 +92,10 @@ def nan_position():
 BAD_STRUCTURES = {
     "no atoms": (Atoms(), "frame 8 has no atoms"),
     "NaN position": (nan_position(), r"frame 8, atom 1 \(H\): positions .*nan.* must be finite"),
+    "exploded dynamics": (
+        Atoms("CO", [[0, 0, 0], [1, -1e30, 0]], cell=[5, 5, 5], pbc=True),
+        r"frame 8, atom 1 \(O\): positions .*1e\+30.* more than 1e\+08 Å",
+    ),
     "infinite cell": (bad_cell([np.inf, 3, 3]), "frame 8: cell .*inf.* must be finite"),
     "no cell": (bad_cell([0, 0, 0]), r"frame 8 is periodic along cell vector 0, which is zero"),
     "no third vector": (bad_cell([3, 3, 0]), r"cell vector 2, which is zero.*pbc\[2\] to False"),
