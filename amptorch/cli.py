@@ -197,7 +197,7 @@ def evaluate(
 def predict(
     checkpoint: Checkpoint,
     data: Data,
-    out: Annotated[Path, typer.Argument(help="File to write: any format of ASE with energies.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .traj, .xyz, .json or .db.")],
     overwrite: Overwrite = False,
 ):
     """Write predicted energies and forces to a file."""
