@@ -15,7 +15,18 @@ FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader, except that `1e-3` is a number and `no` is a word, as in YAML 1.2."""
+    """yaml.SafeLoader, except that `1e-3` is a number, `no` is a word and a key that is there twice
+    is an error, as in YAML 1.2."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

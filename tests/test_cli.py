@@ -94,6 +94,8 @@ def test_yaml_reads_numbers_and_words_as_people_write_them(tmp_path, config):
         ("c.yaml", b"- 1"),
         ("c.yaml", b""),
         ("frames.traj", b"\x98\x00"),
+        ("c.yaml", b"optim: {lr: 0.1}\noptim: {epochs: 2}"),
+        ("c.yaml", b"optim: {lr: 0.1, epochs: 2, lr: 0.2}"),
     ],
 )
 def test_a_broken_configuration_is_named(tmp_path, capsys, name, text):
@@ -102,6 +104,12 @@ def test_a_broken_configuration_is_named(tmp_path, capsys, name, text):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert name in error
+
+
+def test_yaml_takes_over_what_has_a_name(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: &a {num_nodes: 5, num_layers: 2}\noptim: {<<: *a, num_nodes: 6}")
+    assert read_config(path)["optim"] == {"num_nodes": 6, "num_layers": 2}
 
 
 def test_a_missing_configuration_is_named(tmp_path, capsys):
