@@ -175,7 +175,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The picture: .png, .pdf, .svg.")] = Path("parity.png"),
     overwrite: Overwrite = False,
 ):
-    """Print the errors of a trained potential."""
+    """Print the errors of a trained potential: of energies, and of forces where there are any."""
     from amptorch.files import check_output
     from amptorch.frames import read_images
     from amptorch.reports import error_table, parity_plot, prediction_errors
@@ -185,7 +185,8 @@ def evaluate(
     images = read_images(data)
     trainer = _load(checkpoint)
     name = Path(data).name
-    frames = _with_labels(name, images, trainer.elements, trainer.forcetraining)
+    forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
+    frames = _with_labels(name, images, trainer.elements, forces and trainer.forcetraining)
     prediction = trainer.predict(images, disable_tqdm=False)
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:

@@ -270,6 +270,21 @@ def test_predict_for_frames_that_call_something_else_energy(tmp_path, name):
     assert "energy" not in found[0].info
 
 
+def test_evaluate_frames_without_forces(tmp_path, capsys):
+    images = [labelled(atoms, 1.0, atoms.get_forces()) for atoms in read(IMAGES, ":3")]
+    for atoms in images[:2]:
+        del atoms.calc.results["forces"]
+    write(tmp_path / "frames.traj", images)
+    picture = ("--plot", "--out", tmp_path / "parity.png")
+    # Some without are a mistake, all without are not.
+    assert run("evaluate", FORCES_CHECKPOINT, tmp_path / "frames.traj", *picture) == 1
+    assert "frames.traj: frame 0 has no forces" in capsys.readouterr().err
+    assert run("evaluate", FORCES_CHECKPOINT, f"{tmp_path}/frames.traj@:2", *picture) == 0
+    table = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert table == ["energy", "frames", "parity"]
+    assert (tmp_path / "parity.png").exists()
+
+
 def test_predict_energies_alone(tmp_path):
     assert run("predict", ENERGY_CHECKPOINT, IMAGES, tmp_path / "out.traj") == 0
     assert "forces" not in read(tmp_path / "out.traj", 0).calc.results
