@@ -104,8 +104,9 @@ def labelled(images, prediction):
         copies, prediction["energy"], prediction["forces"], strict=True
     ):
         results = {"energy": energy} | ({"forces": forces} if len(forces) else {})
-        # What a frame calls by these names is not what is predicted, and has no place beside it.
-        for name in ("energy", "forces"):
+        # What a frame calls by these names, such as what another potential gave, is not what is
+        # predicted, and has no place beside it.
+        for name in ("energy", "forces", "energy_uncertainty", "forces_uncertainty"):
             atoms.info.pop(name, None)
             atoms.arrays.pop(name, None)
         atoms.calc = SinglePointCalculator(atoms, **results)

@@ -260,14 +260,14 @@ def test_predict_writes_what_v1_predicted(tmp_path, name):
 def test_predict_for_frames_that_call_something_else_energy(tmp_path, name):
     images = read(IMAGES, ":2")
     for atoms in images:
-        atoms.info["energy"] = 1e3
+        atoms.info |= {"energy": 1e3, "energy_uncertainty": 0.0}
         atoms.arrays["forces"] = np.ones((len(atoms), 3))
     write(tmp_path / "frames.traj", images)
     assert run("predict", FORCES_CHECKPOINT, tmp_path / "frames.traj", tmp_path / name) == 0
     expected = np.load(FORCES_CHECKPOINT / "predictions.npz")["energy"][:2]
     found = read(tmp_path / name, ":")
     np.testing.assert_allclose([a.get_potential_energy() for a in found], expected, rtol=1e-7)
-    assert "energy" not in found[0].info
+    assert not {"energy", "energy_uncertainty"} & set(found[0].info)
 
 
 def test_evaluate_frames_without_forces(tmp_path, capsys):
