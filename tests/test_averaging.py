@@ -8,8 +8,8 @@ from amptorch.config import Config
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.restart import newest_state
 from tests.small_frames import config, mixed_frames
-from tests.test_restart import assert_same, cut, settings_of
-from tests.test_restart import train as trained
+from tests.small_runs import assert_same, cut, settings_of
+from tests.small_runs import train as trained
 
 EPOCHS = 6
 

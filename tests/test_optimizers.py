@@ -15,8 +15,8 @@ from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.kalman import observations
 from tests.reference.kalman import corrections
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
-from tests.test_restart import assert_same, cut, settings_of
-from tests.test_restart import train as trained
+from tests.small_runs import assert_same, cut, settings_of
+from tests.small_runs import train as trained
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
 
