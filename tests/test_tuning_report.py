@@ -407,18 +407,20 @@ def test_a_journal_is_in_the_archive(tmp_path):
 def test_the_preset_of_the_documentation(tmp_path, monkeypatch):
     text = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text()
     text = text.split("## A preset for water on iron")[1].split("\n## ")[0]
-    settings, script = (
-        re.search(f"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("yaml", "python")
-    )
+    settings, script, other = re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "preset.yaml").write_text(settings)
     write("train.traj", iron_water(2))
-    exec(compile(script, "tuning.md", "exec"), {})  # our own file
+    names = {}
+    exec(compile(script, "tuning.md", "exec"), names)  # our own file
     config = Config.from_dict(read_config(tmp_path / "water-iron.yaml"))
     assert (config.optim.optimizer, config.model.num_nodes) == (EKF, 20)
     # 8 G2 for each of three elements, and G4 for six pairs; fewer where none could be seen.
     functions = config.dataset.fp_params
     assert all(40 < len(functions[symbol]) <= 72 for symbol in ("Fe", "H", "O"))
+    exec(compile(other, "tuning.md", "exec"), names)
+    functions = Config.from_dict(names["preset"]).dataset.fp_params
+    assert {len(functions[symbol]) for symbol in ("Fe", "H", "O")} == {72}
 
 
 def held_out(chosen, base, spread=None, n=40, seed=0):
