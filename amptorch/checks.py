@@ -77,6 +77,11 @@ def mapping(key, value):
     return copy.deepcopy(dict(value))
 
 
+def cutoff_params(key, value):
+    """A dictionary, or a string such as "NA" or None where there is no cutoff function."""
+    return value if value is None or isinstance(value, str) else mapping(key, value)
+
+
 def path(key, value):
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{key} must be a path, got {value!r}")

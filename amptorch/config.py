@@ -2,7 +2,8 @@
 
 `Config.from_dict` takes the dictionary that v1.0's `AtomsTrainer` takes. It never changes it, fills
 in the defaults, and refuses what it does not know: the message names `section.key` and what would
-be right. `Config.to_dict` gives a dictionary of JSON types that `Config.from_dict` reads back.
+be right. `known_part` leaves out beforehand what v1.0 ignored. `Config.to_dict` gives a dictionary
+of JSON types that `Config.from_dict` reads back.
 
 torch is imported only when a configuration is made: classes may be given as such or by name.
 """
@@ -23,6 +24,7 @@ from amptorch.checks import (
     averaging,
     boolean,
     choice,
+    cutoff_params,
     dtype,
     elements,
     fp_params,
@@ -153,7 +155,11 @@ class DatasetConfig(_Section):
         "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
     )
     fp_params: Any = option(None, fp_params, "parameters of the fingerprint")
-    cutoff_params: dict = option({"cutoff_func": "Cosine"}, mapping, "cutoff function")
+    cutoff_params: Any = option(
+        {"cutoff_func": "Cosine"},
+        cutoff_params,
+        "cutoff function; anything, such as 'NA', where the scheme has none",
+    )
     save_fps: bool = option(True, boolean, "keep computed fingerprints on disk")
     scaling: dict = option({}, scaling, "type, range, elementwise, threshold")
     pca: dict | None = option(
@@ -178,6 +184,12 @@ class DatasetConfig(_Section):
     derivative_dtype: str = option(
         "float64", choice("float64", "float32"), "precision of stored derivatives"
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        # A descriptor set has a cutoff function of its own.
+        if self.fp_scheme == "gaussian" and not hasattr(self.fp_params, "descriptor_setup"):
+            self.cutoff_params = mapping("dataset.cutoff_params", self.cutoff_params)
 
     def require_data(self):
         """ValueError that names what a training set still needs."""
@@ -213,6 +225,37 @@ SECTIONS = {
     section.name_in_config: section
     for section in (ModelConfig, OptimConfig, DatasetConfig, CmdConfig)
 }
+
+
+# Keys of v1.0's scripts that need no word: what they ask for is so anyway.
+SILENT = {("optim", "device"), ("dataset", "descriptor"), ("dataset", "fp_length")}
+
+
+def known_part(config):
+    """Return (what `Config.from_dict` takes of `config`, a message for each key that is left out).
+
+    v1.0 ignored keys that it did not know, and scripts are full of them. What is no dictionary of
+    sections is returned as it is.
+    """
+    if not isinstance(config, Mapping):
+        return config, []
+    known, messages = {}, []
+    for name, values in config.items():
+        section = SECTIONS.get(name)
+        if section is None:
+            messages.append(f"config has no section {name!r}{nearest(name, list(SECTIONS))}")
+            continue
+        if not isinstance(values, Mapping):
+            known[name] = values
+            continue
+        keys = [key.name for key in fields(section)]
+        known[name] = {}
+        for key, value in values.items():
+            if key in keys or key in section.aliases:
+                known[name][key] = value
+            elif (name, key) not in SILENT:
+                messages.append(f"config has no key {name}.{key}{nearest(key, keys)}")
+    return known, [f"{message}; it is ignored" for message in messages]
 
 
 @dataclass

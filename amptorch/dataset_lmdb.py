@@ -7,11 +7,17 @@ from amptorch.dataset.lmdb import (
     PartialCacheSampler,
     get_lmdb_dataset,
 )
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.GMP import GMP
+from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 
 __all__ = [
+    "GMP",
     "AtomsLMDBDataset",
     "AtomsLMDBDatasetCache",
     "AtomsLMDBDatasetPartialCache",
+    "GMPOrderNorm",
+    "Gaussian",
     "PartialCacheSampler",
     "get_lmdb_dataset",
 ]

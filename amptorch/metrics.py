@@ -1,9 +1,10 @@
 """Errors of energies and forces, and the callbacks that report them for each epoch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from skorch.callbacks import Callback
+from skorch.callbacks import Checkpoint, EpochScoring
 from skorch.utils import to_device
 
 
@@ -51,34 +52,47 @@ mse_forces_score = Score("forces", "mse")
 SCORES = (mae_energy_score, mae_forces_score, mse_energy_score, mse_forces_score)
 
 
-class MemEffEpochScoring(Callback):
+class MemEffEpochScoring(EpochScoring):
     """Records a score of the predictions that an epoch made anyway.
 
     No second pass over the data, and nothing kept but two sums: the training score is that of the
     parameters as they were at each batch, as in v1.0. Writes `name` and `name_best` to the history.
+
+    scoring : a `Score`; lower_is_better, on_train, name : as of skorch's EpochScoring, as are
+        target_extractor and use_caching, which have nothing to do here
     """
 
-    def __init__(self, scoring, lower_is_better=True, on_train=False, name=None):
-        self.scoring = scoring
-        self.lower_is_better = lower_is_better
-        self.on_train = on_train
-        self.name = name
+    def __init__(
+        self,
+        scoring,
+        lower_is_better=True,
+        on_train=False,
+        name=None,
+        target_extractor=None,
+        use_caching=True,
+    ):
+        super().__init__(scoring, lower_is_better, on_train, name, target_extractor, use_caching)
 
     def initialize(self):
         self.name_ = self.name or f"{self.scoring.quantity}_{self.scoring.metric}"
         self.best_score_ = np.inf if self.lower_is_better else -np.inf
         return self
 
+    def on_train_begin(self, net, *args, **kwargs):
+        """Keep the best score: skorch would look for it in the history, which a run that goes on
+        from a checkpoint has of the training before."""
+
     def on_epoch_begin(self, net, **kwargs):
         self.sum_, self.count_ = 0.0, 0
 
-    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+    def on_batch_end(self, net, y=None, y_pred=None, training=False, batch=None, **kwargs):
         if training == self.on_train:
-            total, count = self.scoring.total(y_pred, batch[1], net.target_scaler)
+            target = y if batch is None else batch[1]
+            total, count = self.scoring.total(y_pred, target, net.target_scaler)
             self.sum_ += total
             self.count_ += count
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net, *args, **kwargs):
         if self.count_ == 0:
             return
         score = self.sum_ / self.count_
@@ -88,9 +102,12 @@ class MemEffEpochScoring(Callback):
         net.history.record(self.name_, score)
         net.history.record(f"{self.name_}_best", bool(better))
 
+    def on_train_end(self, *args, **kwargs):
+        """Do nothing: no prediction was kept."""
 
-def evaluator(val_split, metric, forcetraining):
-    """The scoring callbacks of a training run as (name, callback) pairs.
+
+def scoring_callbacks(val_split, metric, forcetraining):
+    """Return the scoring callbacks of a training as (name, callback) pairs.
 
     val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces.
     The columns are `train_energy_mae`, `train_forces_mae`, `val_energy_mae`, `val_forces_mae`.
@@ -105,6 +122,31 @@ def evaluator(val_split, metric, forcetraining):
             )
             callbacks.append((name, scoring))
     return callbacks
+
+
+def best_column(val_split, cp_metric, metric):
+    """Return the column of the history that says whether an epoch is the best so far."""
+    return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
+
+
+def evaluator(val_split, metric, identifier, forcetraining, cp_metric):
+    """Return the callbacks of a skorch net of one's own, as v1.0 does: `scoring_callbacks`, and
+    skorch's Checkpoint, which writes the best parameters to `./checkpoints/<identifier>`.
+
+    cp_metric: "energy" or "forces", whose error says which are the best. `AtomsTrainer` has
+    checkpoints of its own, with all that a potential needs.
+    """
+    monitor = best_column(val_split, cp_metric, metric)
+    folder = Path("checkpoints") / str(identifier)
+    checkpoint = Checkpoint(monitor=monitor, dirname=str(folder))
+    return [*scoring_callbacks(val_split, metric, forcetraining), ("checkpoint", checkpoint)]
+
+
+def target_extractor(y):
+    """Targets as arrays: a tensor, or tensors in a tuple or list."""
+    if isinstance(y, (tuple, list)):
+        return type(y)(target_extractor(target) for target in y)
+    return y.detach().cpu().numpy()
 
 
 def to_cpu(X):

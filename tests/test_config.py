@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from amptorch.config import Config
+from amptorch.config import Config, known_part
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 
 # The table of v1.0's interface.
@@ -107,6 +107,48 @@ def test_what_v1_scripts_give_is_taken():
     assert config.dataset.scaling["type"] == "standardize"
     assert config.cmd.dtype is torch.float32
     assert config.cmd.early_stopping_patience == 7
+
+
+def test_keys_that_v1_ignored_are_left_out_with_a_message():
+    given = {
+        "model": {"num_layer": 3, "num_nodes": 7},
+        "optim": {"device": "cpu", "lr": 0.1},
+        "dataset": {"descriptor": None, "fp_length": 4},
+        "cmd": {"single-threaded": True, "early_stoppping_patience": 2},
+        "models": {},
+    }
+    before = copy.deepcopy(given)
+    known, messages = known_part(given)
+    assert given == before
+    assert known == {
+        "model": {"num_nodes": 7},
+        "optim": {"lr": 0.1},
+        "dataset": {},
+        "cmd": {"early_stoppping_patience": 2},
+    }
+    layers, single, section = messages
+    assert "model.num_layer" in layers
+    assert "'num_layers'" in layers
+    assert "cmd.single-threaded" in single
+    assert "'model'" in section
+    # What is no dictionary is `Config.from_dict`'s to refuse.
+    for wrong in (3, {"model": 3}):
+        with pytest.raises(TypeError):
+            Config.from_dict(known_part(wrong)[0])
+
+
+@pytest.mark.parametrize("scheme", ["gmp", "gmpordernorm"])
+def test_cutoff_params_are_of_no_meaning_to_multipoles(scheme):
+    for value in ("NA", None, {"cutoff_func": "Cosine"}):
+        dataset = {"fp_scheme": scheme, "cutoff_params": value}
+        assert Config.from_dict({"dataset": dataset}).dataset.cutoff_params == value
+    with pytest.raises(TypeError, match=r"dataset\.cutoff_params.*'NA'"):
+        Config.from_dict({"dataset": {"fp_scheme": "gaussian", "cutoff_params": "NA"}})
+
+
+def test_elements_may_be_a_numpy_array():
+    dataset = {"elements": np.array(["Cu", "O"])}
+    assert Config.from_dict({"dataset": dataset}).dataset.elements == ["Cu", "O"]
 
 
 def test_a_large_seed_is_not_rounded():

@@ -84,8 +84,8 @@ class TestOneProcess:
         assert parallel.module is model
         assert parallel.device == torch.device("cpu")
         assert_same(parallel(batch), model(batch))
-        loss = CustomLoss(0.1)(parallel(batch), batch.targets)
-        expected = CustomLoss(0.1)(model(batch), batch.targets)
+        loss = CustomLoss(0.1, "mse")(parallel(batch), batch.targets)
+        expected = CustomLoss(0.1, "mse")(model(batch), batch.targets)
         parameters = [p for p in model.parameters() if p.requires_grad]
         assert_same(
             torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
@@ -109,8 +109,8 @@ def crooked(prediction, target):
 CASES = [
     (crooked, [0, 1, 2, 3, 4, 5, 9]),
     # Fewer frames than processes; and none with oxygen, whose network then has no gradient.
-    (CustomLoss(0.1), [1]),
-    (CustomLoss(0.1), [0, 4]),
+    (CustomLoss(0.1, "mse"), [1]),
+    (CustomLoss(0.1, "mse"), [0, 4]),
 ]
 
 
@@ -156,7 +156,7 @@ def train_together(dataset, alone, together):
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         for _ in range(2):
             optimizer.zero_grad()
-            CustomLoss(0.1)(model(batch), batch.targets).backward()
+            CustomLoss(0.1, "mse")(model(batch), batch.targets).backward()
             optimizer.step()
     assert_same(together.module.parameters(), alone.parameters())
 

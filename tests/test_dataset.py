@@ -29,7 +29,7 @@ def dataset(frames):
 
 def loss_and_gradients(model, batch, targets):
     model.zero_grad()
-    loss = CustomLoss(force_coefficient=0.3)(model(batch), targets)
+    loss = CustomLoss(0.3, "mse")(model(batch), targets)
     loss.backward()
     return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

@@ -113,13 +113,13 @@ def gradients(dataset, loss, ranks, batch):
 
 
 CASES = [
-    (CustomLoss(0.1), [0, 1, 2, 3, 4, 5, 9], 1.0),
+    (CustomLoss(0.1, "mse"), [0, 1, 2, 3, 4, 5, 9], 1.0),
     (CustomLoss(0.1, "mae"), [7, 2, 4], 1.0),
-    (CustomLoss(0.1), [7, 2, 4, 0, 9], 0.3),
+    (CustomLoss(0.1, "mse"), [7, 2, 4, 0, 9], 0.3),
     (Crooked(), [8, 1, 5, 3], 1.0),
     # Fewer frames than processes; and none with oxygen, whose network then has no gradient.
-    (CustomLoss(0.1), [1], 1.0),
-    (CustomLoss(0.1), [0, 4], 1.0),
+    (CustomLoss(0.1, "mse"), [1], 1.0),
+    (CustomLoss(0.1, "mse"), [0, 4], 1.0),
 ]
 
 
@@ -158,8 +158,8 @@ def compare(rank, size, port, store):
             for (share, _), (batch, _) in zip(*loaders, strict=True):
                 assert isinstance(share, Share)
                 assert len(share) == len(batch)
-                expected = gradients(dataset, CustomLoss(0.1), alone, batch)
-                found = gradients(dataset, CustomLoss(0.1), together, share)
+                expected = gradients(dataset, CustomLoss(0.1, "mse"), alone, batch)
+                found = gradients(dataset, CustomLoss(0.1, "mse"), together, share)
                 assert_same_gradients(found, expected, (kind, batch_size, fraction))
     assert together.tell(lambda: Path(f"from {rank}")) == Path("from 0")
     dist.destroy_process_group()

@@ -1,5 +1,6 @@
 """Scores in eV and eV/Å, and the callbacks that record them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from amptorch.metrics import (
     mae_forces_score,
     mse_energy_score,
     mse_forces_score,
+    scoring_callbacks,
     to_cpu,
 )
 from amptorch.trainer import AtomsTrainer
@@ -103,7 +105,7 @@ def test_best_goes_with_lower_is_better():
         history.new_epoch()
         higher.on_epoch_begin(net)
         prediction = (torch.tensor([predicted]), torch.empty(0, 3))
-        higher.on_batch_end(net, (None, [torch.zeros(1)]), training=False, y_pred=prediction)
+        higher.on_batch_end(net, [torch.zeros(1)], prediction, training=False)
         higher.on_epoch_end(net)
     assert history[:, "x"] == [2.0, 6.0, 4.0]
     assert history[:, "x_best"] == [True, True, False]
@@ -121,8 +123,18 @@ def test_best_goes_with_lower_is_better():
         ),
     ],
 )
-def test_evaluator(val_split, forces, names):
-    assert [name for name, _ in evaluator(val_split, "mse", forces)] == names
+def test_scoring_callbacks(val_split, forces, names):
+    assert [name for name, _ in scoring_callbacks(val_split, "mse", forces)] == names
+
+
+def test_evaluator_of_v1():
+    """Scores, and a checkpoint under ./checkpoints of the best parameters."""
+    *scores, (_, checkpoint) = evaluator(0.1, "mae", "run-1", True, "forces")
+    assert [name for name, _ in scores] == [
+        f"{part}_{quantity}_mae" for part in ("train", "val") for quantity in ("energy", "forces")
+    ]
+    assert checkpoint.monitor == "val_forces_mae_best"
+    assert checkpoint.dirname == str(Path("checkpoints") / "run-1")
 
 
 def test_to_cpu_detaches():

@@ -386,7 +386,7 @@ def test_loss_is_half_of_energy_and_weighted_force_errors():
 
 
 def test_loss_never_changes_itself():
-    criterion = CustomLoss(force_coefficient=0.5)
+    criterion = CustomLoss(0.5, "mse")
     energy, forces = torch.ones(2), torch.ones(3, 3)
     target = [torch.zeros(2), torch.zeros(3, 3)]
     before = float(criterion((energy, forces), target))
@@ -399,4 +399,4 @@ def test_wrong_losses_are_refused():
     with pytest.raises(ValueError, match="'mse' or 'mae', got 'rmse'"):
         CustomLoss(loss="rmse")
     with pytest.raises(ValueError, match="the frames have no forces"):
-        CustomLoss(0.1)((torch.ones(1), torch.ones(2, 3)), [torch.ones(1)])
+        CustomLoss(0.1, "mse")((torch.ones(1), torch.ones(2, 3)), [torch.ones(1)])

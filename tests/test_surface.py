@@ -2,7 +2,10 @@
 
 import importlib
 import inspect
+import json
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,110 +22,8 @@ from amptorch.model import CustomLoss
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 
-PATHS = """
-amptorch: AtomsTrainer AmpTorch
-amptorch.trainer: AtomsTrainer
-amptorch.ase_utils: AmpTorch
-amptorch.dataset: AtomsDataset DataCollater construct_descriptor
-amptorch.dataset_lmdb: AtomsLMDBDataset AtomsLMDBDatasetCache AtomsLMDBDatasetPartialCache
-amptorch.dataset_lmdb: PartialCacheSampler get_lmdb_dataset
-amptorch.descriptor.Gaussian: Gaussian GaussianDescriptorSet GDS
-amptorch.descriptor.GMP: GMP
-amptorch.descriptor.GMPOrderNorm: GMPOrderNorm
-amptorch.descriptor.base_descriptor: BaseDescriptor
-amptorch.descriptor.descriptor_calculator: DescriptorCalculator
-amptorch.descriptor.util: get_hash validate_image list_symbols_to_indices list_indices_to_symbols
-amptorch.descriptor.constants: ATOM_SYMBOL_TO_INDEX_DICT ATOM_INDEX_TO_SYMBOL_DICT
-amptorch.preprocessing: AtomsToData FeatureScaler TargetScaler AtomicCorrectionScaler PCAReducer
-amptorch.preprocessing: sparse_block_diag
-amptorch.preprocessing.utils: FeatureScaler TargetScaler AtomicCorrectionScaler sparse_block_diag
-amptorch.preprocessing.pca: PCAReducer
-amptorch.preprocessing.atoms_to_data: AtomsToData
-amptorch.model: MLP ElementMask BPNN SingleNN CustomLoss
-amptorch.metrics: evaluator mae_energy_score mae_forces_score mse_energy_score mse_forces_score
-amptorch.metrics: MemEffEpochScoring to_cpu
-amptorch.data_parallel: DataParallel ParallelCollater
-amptorch.utils: InOrderSplit target_extractor to_tensor save_normalizers
-amptorch.utils: train_end_load_best_loss check_memory
-amptorch.uncertainty: EnsembleSDEstimator ConformalPredictionLatentSpace
-amptorch.uncertainty: ConformalPredictionFeatureSpace NegativeLeastLikelihoodLatentSpace
-amptorch.uncertainty: NegativeLeastLikelihoodFeatureSpace
-amptorch.uncertainty.utils: calc_dist ConformalPrediction NegativeLeastLikelihoodEstimator
-amptorch.uncertainty.utils: split_test_calib prepare_latentNerror_from_trainer
-amptorch.uncertainty.utils: prepare_featureNerror_from_trainer calc_uncertainty_metrics
-"""
-NAMES = [
-    (path, name)
-    for path, names in (line.split(": ") for line in PATHS.strip().splitlines())
-    for name in names.split()
-]
-
-# Documented arguments with their defaults; `...` where there is none.
-ANGULAR = {"eta": 0.005, "zeta": 1.0, "gamma": 1.0, "cutoff": None, "update": True}
-PAIR, TRIPLE = {"element_i": ..., "element_j": ...}, {"element_k": ...}
-SIGNATURES = {
-    "amptorch.AtomsTrainer": {"config": ...},
-    "amptorch.AtomsTrainer.load": {"load_dataset": True},
-    **{
-        f"amptorch.AtomsTrainer.load_{part}": {}
-        for part in (
-            *("config", "rng_seed", "dataset", "model", "criterion"),
-            *("optimizer", "logger", "extras", "skorch"),
-        )
-    },
-    "amptorch.AtomsTrainer.get_unique_elements": {"images": ...},
-    "amptorch.AtomsTrainer.train": {"raw_data": None},
-    "amptorch.AtomsTrainer.predict": {
-        "images": ...,
-        "disable_tqdm": True,
-        "get_latent": None,
-        "get_descriptor": False,
-        "save_fps": False,
-    },
-    "amptorch.AtomsTrainer.load_pretrained": {"checkpoint_path": None, "gpu2cpu": False},
-    "amptorch.AtomsTrainer.get_calc": {},
-    "amptorch.AmpTorch": {"trainer": ...},
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet": {
-        "elements": ...,
-        "cutoff": 6.5,
-        "cutoff_params": ...,  # see test_descriptor_set
-        "default_interactions": False,
-    },
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.add_g2": {
-        **PAIR,
-        "eta": 3.0,
-        "rs": 0.0,
-        "cutoff": None,
-        "update": True,
-    },
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.add_g4": PAIR | TRIPLE | ANGULAR,
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.add_g5": PAIR | TRIPLE | ANGULAR,
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.batch_add_descriptors": {
-        "number": ...,
-        "param1s": ...,
-        "param2s": ...,
-        "param3s": ...,
-        "cutoff": None,
-        "update": True,
-    },
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.process_combinatorial_Gs": {"Gs": ...},
-    "amptorch.descriptor.Gaussian.GaussianDescriptorSet.update": {},
-    "amptorch.descriptor.base_descriptor.BaseDescriptor.prepare_fingerprints": dict.fromkeys(
-        ["images", "calc_derivatives", "save_fps", "verbose", "cores", "log"], ...
-    ),
-    "amptorch.preprocessing.AtomsToData": dict.fromkeys(
-        ["descriptor", "r_energy", "r_forces", "save_fps", "fprimes", "cores"], ...
-    ),
-    "amptorch.preprocessing.AtomsToData.convert": {"atoms": ..., "idx": ...},
-    "amptorch.preprocessing.AtomsToData.convert_all": {"images": ...},
-    "amptorch.preprocessing.TargetScaler.denorm": {"tensor": ..., "pred": "energy"},
-    "amptorch.descriptor.util.get_hash": {"atoms": ...},
-}
-# The names of these arguments are no part of the interface: they are given by place.
-BY_PLACE = {
-    "amptorch.preprocessing.AtomsToData.convert_all",
-    "amptorch.descriptor.util.get_hash",
-}
+SURFACE = json.loads((Path(__file__).parent / "golden" / "surface_v1.json").read_text())
+NAMES = [(module, name) for module, names in SURFACE.items() for name in names]
 
 NORMALIZE = {"type": "normalize", "range": (0, 1), "elementwise": True, "threshold": 1e-6}
 # Key: default and another value that v1.0 takes.
@@ -196,40 +97,61 @@ def trainer(frames, tmp_path_factory):
     return trainer
 
 
-@pytest.mark.parametrize(("path", "name"), NAMES)
-def test_import(path, name):
-    assert getattr(importlib.import_module(path), name) is not None
+def parameters(text):
+    """The parameters of a signature in words, such as "(self, elements, cutoff=6.5)"."""
+    text = re.sub(r"<class '([\w.]+)'>", r"'\1'", text.split(" -> ")[0]).replace(", /", "")
+    namespace = {}
+    exec(f"def promised{text}: pass", namespace)
+    return without_self(namespace["promised"])
 
 
-def found(dotted):
-    """The object of a dotted name."""
-    path, *names = dotted.split(".")
-    result = importlib.import_module(path)
-    for name in names:
-        path = f"{path}.{name}"
-        if inspect.ismodule(result) and not hasattr(result, name):
-            importlib.import_module(path)
-        result = getattr(result, name)
-    return result
+def without_self(function):
+    return [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
 
 
-@pytest.mark.parametrize("dotted", SIGNATURES)
-def test_signature(dotted):
-    """Documented arguments in their order, by place and by name, with their defaults."""
-    arguments = SIGNATURES[dotted]
-    signature = inspect.signature(found(dotted))
-    given = dict.fromkeys(arguments, 1)
-    own = [1] if inspect.isfunction(found(dotted)) and "self" in signature.parameters else []
-    bound = signature.bind(*own, *given.values()).arguments
-    if dotted in BY_PLACE:
-        return
-    assert [name for name in bound if name != "self"] == list(arguments)
-    signature.bind(*own, **given)
-    required = [name for name, default in arguments.items() if default is ...]
-    signature.bind(*own, **dict.fromkeys(required, 1))
-    for name, default in arguments.items():
-        if default is not ...:
-            assert signature.parameters[name].default == default
+def check_binds(text, function):
+    """Every call that binds to the signature in words binds to `function`: the same names in the
+    same places, with the same defaults; what comes after them has a default."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    promised = [p for p in parameters(text) if p.kind not in variadic]
+    ours = without_self(function)
+    assert [p.name for p in ours[: len(promised)]] == [p.name for p in promised], text
+    for own, theirs in zip(ours, promised, strict=False):
+        if theirs.default is not inspect.Parameter.empty:
+            default = own.default
+            if isinstance(default, type):
+                default = f"{default.__module__}.{default.__qualname__}"
+            assert default == theirs.default, own
+    for own in ours[len(promised) :]:
+        assert own.kind in variadic or own.default is not inspect.Parameter.empty, own
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_surface_of_v1(module, name):
+    """Every public name is there, with its base classes, methods and signatures."""
+    promised, found = SURFACE[module][name], getattr(importlib.import_module(module), name)
+    if promised == "dict[119]":
+        # v1.0 counts a symbol of no element; ours are those of the periodic table.
+        assert len(found) == 118
+    elif isinstance(promised, str):
+        check_binds(promised, found)
+    else:
+        assert inspect.isclass(found)
+        # torch's and skorch's classes; object, and v1.0's own, which are looked at by themselves.
+        bases = {base.__name__ for base in found.__mro__}
+        assert set(promised["bases"]) <= bases
+        check_binds(promised["init"], found.__init__)
+        for method, signature in promised["methods"].items():
+            if signature == "property":
+                assert isinstance(inspect.getattr_static(found, method), property)
+            else:
+                check_binds(signature, getattr(found, method))
+
+
+def test_every_key_of_the_surface_is_looked_at():
+    kinds = {type(promised) for names in SURFACE.values() for promised in names.values()}
+    assert kinds == {str, dict}
+    assert len(NAMES) > 100
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -272,6 +194,45 @@ def test_trainer_attributes(trainer, frames):
     assert trainer.forcetraining is True
     assert isinstance(trainer.descriptor, Gaussian)
     assert trainer.get_unique_elements(frames) == ["Cu", "O"]
+
+
+def test_attributes_of_the_settings(trainer, frames):
+    options = trainer.config["dataset"]
+    assert trainer.fp_scheme == "gaussian"
+    assert trainer.fp_params == options["fp_params"]
+    assert trainer.cutoff_params == {"cutoff_func": "Cosine"}
+    assert (trainer.val_split, trainer.split_mode, trainer.gpus) == (0.25, "cv", 0)
+    assert trainer.output_device == -1
+    assert trainer.save_fps is trainer.settings.dataset.save_fps
+    assert trainer.timestamp == trainer.identifier.removesuffix("-test")
+    assert trainer.input_dim == trainer.train_dataset.input_dim == trainer.descriptor.n_features
+    assert trainer.atomic_correction_scaler is None
+    batch, targets = trainer.parallel_collater([trainer.train_dataset[0]])
+    assert len(batch) == 1
+    assert len(targets) == 2
+    data = trainer.train_dataset.a2d.convert(frames[0], idx=0)
+    assert float(data.energy) == frames[0].get_potential_energy()
+    assert data.fprimes.is_sparse
+
+
+def test_no_frames_to_predict(trainer):
+    with pytest.warns(UserWarning, match="no frames"):
+        assert trainer.predict([]) == []
+
+
+def test_unknown_keys_are_warned_of_once(frames, tmp_path):
+    settings = config(frames, tmp_path, cmd__debug=True, optim__epochs=1)
+    settings["optim"]["device"] = "cpu"
+    settings["cmd"]["single-threaded"] = True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = AtomsTrainer(settings)
+        trainer.train()
+        trainer.load_config()
+    said = [str(w.message) for w in caught if "config has no" in str(w.message)]
+    assert len(said) == 1
+    assert "cmd.single-threaded" in said[0]
+    assert caught[0].filename == __file__
 
 
 def test_load_and_initialize(frames, tmp_path):

@@ -316,7 +316,7 @@ def test_fingerprints_are_kept_in_the_run_folder(frames, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optim__learning_rate": 0.1}, "optim.learning_rate"),
+        ({"optim__lr": -0.1}, "optim.lr"),
         ({"dataset__raw_data": None}, "raw_data"),
         ({"dataset__raw_data": []}, "empty"),
         ({"dataset__fp_scheme": "gmp"}, "fp_params has no key"),

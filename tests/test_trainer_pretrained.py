@@ -168,7 +168,6 @@ def test_what_the_config_leaves_out_is_as_in_the_checkpoint(trainer, frames, tmp
         ({"dataset__cutoff_params": {"cutoff_func": "Polynomial", "gamma": 2.0}}, "cutoff_params"),
         ({"model__num_nodes": 7}, "does not fit"),
         ({"model__name": "singlenn"}, "does not fit"),
-        ({"optim__lrr": 1}, "lrr"),
     ],
 )
 def test_another_model_is_refused(trainer, frames, tmp_path, changes, message):
@@ -304,8 +303,3 @@ def test_predict_keeps_fingerprints_where_asked(frames, tmp_path):
         kept = trainer.predict(frames, save_fps=True)
         assert file.is_file()
         np.testing.assert_allclose(kept["energy"], plain["energy"], rtol=1e-12)
-
-
-def test_predict_of_nothing(trainer):
-    with pytest.raises(ValueError, match="empty"):
-        trainer.predict([])

@@ -164,8 +164,9 @@ class DataCollater:
         self.train = train
         self.forcetraining = forcetraining
 
-    def __call__(self, data):
-        batch = data if isinstance(data, (Batch, Share)) else self._collate(data)
+    def __call__(self, data_list):
+        whole = isinstance(data_list, (Batch, Share))
+        batch = data_list if whole else self._collate(data_list)
         return (batch, batch.targets) if self.train else batch
 
     def _collate(self, objects):

@@ -10,8 +10,11 @@ from amptorch.dataset.construct import construct_descriptor
 from amptorch.dataset.describe import describe
 from amptorch.dataset.weights import checked_weights, set_weights
 from amptorch.frames import Frames, read_images, symbol_numbers
-from amptorch.preprocessing import Data, FeatureScaler, TargetScaler
+from amptorch.preprocessing import AtomsToData, Data, FeatureScaler, TargetScaler
 from amptorch.preprocessing.corrections import composition
+
+# v1.0's default; elementwise as any other.
+SCALING = {"type": "normalize", "range": (0, 1), "threshold": 1e-6}
 
 
 class AtomsDataset(torch.utils.data.Dataset):
@@ -54,8 +57,8 @@ class AtomsDataset(torch.utils.data.Dataset):
         descriptor_setup,
         forcetraining=True,
         save_fps=True,
-        scaling=None,
-        cores=None,
+        scaling=SCALING,
+        cores=1,
         process=True,
         derivatives="stored",
         derivative_dtype="float64",
@@ -75,9 +78,8 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
         self.elements = list(self.descriptor.elements)
-        self.input_dim = None
         self.forcetraining = forcetraining
-        self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
+        self.scaling = scaling or SCALING
         self.cores = cores
         self.derivative_kind = derivatives if forcetraining else None
         self.derivative_dtype = np.dtype(derivative_dtype)
@@ -132,12 +134,22 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.forces = None
         if self.forcetraining:
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
-        self.input_dim = self.fingerprint.shape[1]
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
         return self.data_list
 
     # All frames are as near as any other: see `BlockSampler`.
     shards = None
+
+    @property
+    def input_dim(self):
+        """Features of an atom, as the network sees them; None before `process()`."""
+        return None if self.frames is None else self.fingerprint.shape[1]
+
+    @property
+    def a2d(self):
+        """The `AtomsToData` that makes data objects of these fingerprints, not scaled."""
+        forces = self.forcetraining
+        return AtomsToData(self.descriptor, True, forces, False, forces, self.cores or 1)
 
     @property
     def counts(self):

@@ -108,7 +108,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         first = self.files[0]
         self.elements = first.elements
         self.descriptor_setup = first.descriptor_setup
-        self.descriptor = construct_descriptor(first.descriptor_setup)
+        self.descriptor = self.get_descriptor(first.descriptor_setup)
         self._check_files()
         self.lengths = [len(file) for file in self.files]
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)))
@@ -119,7 +119,6 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self.derivative_dtype = np.dtype(derivative_dtype)
         self.feature_scaler = feature_scaler or first.feature_scaler
         self.target_scaler = target_scaler or first.target_scaler
-        self.input_dim = self.feature_scaler.width(self.descriptor.n_features)
         self.memory_budget = memory_budget
         self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
@@ -148,11 +147,28 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     def __len__(self):
         return int(self.starts[-1])
 
-    def __getitem__(self, index):
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)}")
-        file, local = self._locate(index % len(self))
+    def __getitem__(self, idx):
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f"frame {idx} of {len(self)}")
+        file, local = self._locate(idx % len(self))
         return self.files[file][local]
+
+    @property
+    def input_dim(self):
+        """Features of an atom, as the network sees them."""
+        return self.feature_scaler.width(self.descriptor.n_features)
+
+    def get_descriptor(self, descriptor_setup):
+        """Return the descriptor of (fp_scheme, fp_params, cutoff_params, elements)."""
+        return construct_descriptor(descriptor_setup)
+
+    def connect_db(self, lmdb_path):
+        """Return the open environment of lmdb of a file, for reading."""
+        return LMDBFile(lmdb_path).env
+
+    def get_length_list(self):
+        """Return the number of frames of each file."""
+        return list(self.lengths)
 
     def __getitems__(self, indices):
         """The batch of the frames at `indices`."""
@@ -347,14 +363,16 @@ class PartialCacheSampler(torch.utils.data.Sampler):
     """Frames of an `AtomsLMDBDatasetPartialCache` in an order in which little is read twice: shard
     by shard, shards and the frames of each in random order.
 
-    data : such a data set, or the lengths of its shards or files
+    length_list : the lengths of its shards or files, or the data set itself
     val_frac : the last share of each shard is left out, for validation
     seed : of the order, which is another one each time
     """
 
-    def __init__(self, data, val_frac=0.0, seed=0):
-        shards = getattr(data, "shards", None)
-        lengths = np.bincount(shards) if shards is not None else np.asarray(data, dtype=np.int64)
+    def __init__(self, length_list, val_frac=0.0, seed=0):
+        shards = getattr(length_list, "shards", None)
+        if shards is not None:
+            length_list = np.bincount(shards)
+        lengths = np.asarray(length_list, dtype=np.int64)
         starts = np.concatenate(([0], np.cumsum(lengths)))
         kept = lengths - np.ceil(val_frac * lengths).astype(np.int64)
         self.parts = [

@@ -90,7 +90,7 @@ class LMDBFile:
     @cached_property
     def sizes(self):
         """(F,) bytes of each entry."""
-        with self._env.begin(buffers=True) as transaction:
+        with self.env.begin(buffers=True) as transaction:
             entries = [transaction.get(str(index).encode()) for index in range(self.n_frames)]
             missing = [index for index, entry in enumerate(entries) if entry is None]
             if missing:
@@ -98,7 +98,7 @@ class LMDBFile:
             return np.array([len(entry) for entry in entries], dtype=np.int64)
 
     def _load(self, name):
-        with self._env.begin() as transaction:
+        with self.env.begin() as transaction:
             content = transaction.get(name.encode())
         if content is None:
             raise ValueError(
@@ -108,7 +108,8 @@ class LMDBFile:
         return loads_restricted(content, f"{self.path}, entry {name!r}")
 
     @property
-    def _env(self):
+    def env(self):
+        """The open environment of lmdb, in this process."""
         # A process that was forked must not use its parent's.
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = _opened(self.path)

@@ -32,9 +32,9 @@ class ElementMask(nn.Module):
         self.one_hot = True
         self.register_load_state_dict_post_hook(_look_at_loaded_mask)
 
-    def forward(self, numbers):
+    def forward(self, atomic_numbers):
         """Rows (n_atoms, n_elements) of the mask for atomic numbers (n_atoms,)."""
-        return self.mask(numbers)
+        return self.mask(atomic_numbers)
 
 
 def _look_at_loaded_mask(element_mask, _incompatible_keys):
@@ -72,13 +72,13 @@ class BPNN(AtomicModel):
                 input_dim,
                 num_layers,
                 num_nodes,
-                hidden_layers,
                 activation,
                 batchnorm,
                 dropout,
                 dropout_rate,
-                initialization,
-                dtype,
+                hidden_layers,
+                initialization=initialization,
+                dtype=dtype,
             )
             for _ in elements
         )

@@ -16,7 +16,7 @@ class CustomLoss(nn.Module):
     compare.
     """
 
-    def __init__(self, force_coefficient=0, loss="mse"):
+    def __init__(self, force_coefficient=0, loss="mae"):
         super().__init__()
         losses = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss}
         if loss not in losses:

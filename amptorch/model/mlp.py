@@ -7,15 +7,16 @@ INITIALIZATIONS = ("xavier", "zero", "small")
 
 
 class MLP(nn.Module):
-    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer to one.
+    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer.
 
     Parameters
     ----------
     n_input_nodes : features of an atom
     n_layers, n_hidden_size : number of hidden layers and their width
-    hidden_layers : list of widths; overrides the two above
     activation : class of the activation, made without arguments
     batchnorm, dropout, dropout_rate : what follows a hidden linear layer
+    hidden_layers : list of widths; overrides n_layers and n_hidden_size
+    n_output_nodes : width of the last layer
     initialization : "xavier" (uniform weights, zero bias), "zero", or "small": xavier with output
         weights a hundredth as large
     dtype : of the parameters
@@ -28,11 +29,12 @@ class MLP(nn.Module):
         n_input_nodes,
         n_layers=5,
         n_hidden_size=20,
-        hidden_layers=None,
         activation=nn.Tanh,
         batchnorm=False,
         dropout=False,
         dropout_rate=0.5,
+        hidden_layers=None,
+        n_output_nodes=1,
         initialization="xavier",
         dtype=torch.float64,
     ):
@@ -46,7 +48,7 @@ class MLP(nn.Module):
             layers.append(activation())
             if dropout:
                 layers.append(nn.Dropout(dropout_rate))
-        layers.append(nn.Linear([n_input_nodes, *widths][-1], 1, dtype=dtype))
+        layers.append(nn.Linear([n_input_nodes, *widths][-1], n_output_nodes, dtype=dtype))
         self.model_net = nn.Sequential(*layers)
         self.reset_parameters(initialization)
 
@@ -69,9 +71,10 @@ class MLP(nn.Module):
             with torch.no_grad():
                 self.model_net[-1].weight *= 0.01
 
-    def forward(self, x):
-        """Energies (n,) of atoms with scaled fingerprints x (n, n_features)."""
-        return self.model_net(x).squeeze(-1)
+    def forward(self, inputs):
+        """Energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with more
+        output nodes than one, (n, n_output_nodes)."""
+        return self.model_net(inputs).squeeze(-1)
 
     def latent(self, x, layer):
         """Output (n, width) of `model_net[layer]`; ValueError where there is no such layer."""

@@ -31,13 +31,13 @@ class SingleNN(AtomicModel):
             input_dim,
             num_layers,
             num_nodes,
-            hidden_layers,
             activation,
             batchnorm,
             dropout,
             dropout_rate,
-            initialization,
-            dtype,
+            hidden_layers,
+            initialization=initialization,
+            dtype=dtype,
         )
 
     networks = ("model.*",)

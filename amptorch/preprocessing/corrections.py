@@ -14,10 +14,14 @@ class AtomicCorrectionScaler:
     energies then mean little.
 
     data_list : data objects with `atomic_numbers` and `energy`, eV
+    load_correction_dictionary : {symbol or atomic number: eV}, to take instead of fitting
     Attribute: `reference_energies`, {Z: eV}.
     """
 
-    def __init__(self, data_list):
+    def __init__(self, data_list, load_correction_dictionary=None):
+        if load_correction_dictionary is not None:
+            self._take(load_correction_dictionary)
+            return
         numbers = [np.asarray(data.atomic_numbers, dtype=np.int64) for data in data_list]
         counts = [len(frame) for frame in numbers]
         energies = np.array([float(data.energy) for data in data_list])
@@ -37,11 +41,14 @@ class AtomicCorrectionScaler:
     def from_energies(cls, energies):
         """With known reference energies: {symbol or atomic number: eV}."""
         scaler = cls.__new__(cls)
-        scaler.reference_energies = {
+        scaler._take(energies)
+        return scaler
+
+    def _take(self, energies):
+        self.reference_energies = {
             atomic_numbers[key] if isinstance(key, str) else int(key): float(energy)
             for key, energy in energies.items()
         }
-        return scaler
 
     def _fit(self, energies, compositions, kinds):
         solution = np.linalg.lstsq(compositions.astype(np.float64), energies, rcond=None)[0]
@@ -74,12 +81,11 @@ class AtomicCorrectionScaler:
             data.energy = data.energy - self.correction(data.atomic_numbers)
         return data_list
 
-    def denorm(self, energies, data_list):
-        """Add the corrections of the frames back to their energies, eV."""
-        return [
-            energy + self.correction(data.atomic_numbers)
-            for energy, data in zip(energies, data_list, strict=True)
-        ]
+    def denorm(self, tensor, data):
+        """Add the corrections back to energies, eV: one of one data object, or a list of each."""
+        if hasattr(data, "atomic_numbers"):
+            return tensor + self.correction(data.atomic_numbers)
+        return [self.denorm(energy, one) for energy, one in zip(tensor, data, strict=True)]
 
 
 def composition(numbers, counts, kinds):

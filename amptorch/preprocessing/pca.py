@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from scipy.sparse import block_diag, coo_array
+from tqdm import tqdm
 
 from amptorch.checks import pca as checked_setting
 from amptorch.preprocessing.statistics import Covariance
@@ -113,9 +114,9 @@ class PCAReducer:
             check_invariants=False,
         ).coalesce()
 
-    def reduce(self, data_list):
+    def reduce(self, data_list, disable_tqdm=False):
         """Replace `fingerprint` (and `fprimes`) of the data objects in place; returns the list."""
-        for data in data_list:
+        for data in tqdm(data_list, desc="Reducing features", disable=disable_tqdm, unit=" frames"):
             data.fingerprint = self.transform_rows(data.fingerprint, data.atomic_numbers)
             if self.forcetraining:
                 data.fprimes = self.reduce_primes(data.fprimes, data.atomic_numbers)

@@ -13,12 +13,12 @@ from skorch.history import History
 from torch import cuda
 
 from amptorch.calculator import AmpTorch
-from amptorch.config import Config
+from amptorch.config import Config, known_part
 from amptorch.dataset import construct_descriptor
 from amptorch.descriptor.base import STORE
 from amptorch.descriptor.store import FingerprintStore
-from amptorch.frames import Frames
-from amptorch.metrics import evaluator
+from amptorch.frames import Frames, read_images
+from amptorch.metrics import best_column, scoring_callbacks
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.optimizers import EKF
 from amptorch.potential import Potential
@@ -27,10 +27,10 @@ from amptorch.trainer.callbacks import (
     BestCheckpoint,
     WandbRun,
     averaging_callbacks,
-    best_column,
     optional_callbacks,
 )
 from amptorch.trainer.checkpoints import HistoryText, load_checkpoint, save_checkpoint
+from amptorch.trainer.compat import AttributesOfV1
 from amptorch.trainer.data import iterators, training_set
 from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
@@ -46,18 +46,19 @@ logger = logging.getLogger(__name__)
 MODELS = {"bpnn": BPNN, "singlenn": SingleNN}
 
 
-class AtomsTrainer:
+class AtomsTrainer(AttributesOfV1):
     """Trains a potential on frames with energies and forces, and predicts with it.
 
     config : dictionary with the sections `model`, `optim`, `dataset` and `cmd`; see `Config`. It is
-        never changed. Without one, `load_pretrained` gives the trainer that of a checkpoint.
+        never changed. A key that is not known is ignored, as in v1.0, with a warning that names it.
+        Without a configuration, `load_pretrained` gives the trainer that of a checkpoint.
 
     Attributes
     ----------
     net : the skorch net (`net.history`, `net.module`); model : the network itself
     train_dataset, feature_scaler, target_scaler, elements, descriptor, forcetraining, device
     cp_dir : path of this run's checkpoint folder, a str, or None; identifier : the folder's name
-    settings : the checked `Config`
+    settings : the checked `Config`; v1.0's names of its parts, see `AttributesOfV1`
 
     Raises ValueError, TypeError or FileNotFoundError that names the key, frame or file which cannot
     be used. torch's random numbers, default type and threads, and the working directory, are left
@@ -72,6 +73,7 @@ class AtomsTrainer:
         self.cp_dir = self.identifier = None
         self._raw_data = None
         self._loaded = False
+        self._ignored = set()
         self.ranks = Ranks()
         self._history_text = HistoryText()
         self.load_config()
@@ -99,7 +101,16 @@ class AtomsTrainer:
 
     def load_config(self):
         """Check `config` and take from it what does not need any data."""
-        self._apply(Config.from_dict(self.config))
+        self._apply(Config.from_dict(self._known_config()))
+
+    def _known_config(self):
+        """Return `config` without the keys that v1.0 ignored, each of which is warned of once."""
+        known, messages = known_part(self.config)
+        for message in messages:
+            if message not in self._ignored:
+                warnings.warn(message, stacklevel=4)
+        self._ignored.update(messages)
+        return known
 
     def _apply(self, settings, gpu2cpu=False):
         self.settings = settings
@@ -127,9 +138,10 @@ class AtomsTrainer:
         self.feature_scaler = self.train_dataset.feature_scaler
         self.target_scaler = self.train_dataset.target_scaler
 
-    def get_unique_elements(self, images):
+    def get_unique_elements(self, training_images):
         """Symbols of the elements in a list of ase.Atoms, sorted."""
-        return sorted(chemical_symbols[z] for z in np.unique(Frames.from_atoms(images).numbers))
+        numbers = np.unique(Frames.from_atoms(training_images).numbers)
+        return sorted(chemical_symbols[number] for number in numbers)
 
     def load_model(self):
         """A network with fresh parameters."""
@@ -137,11 +149,10 @@ class AtomsTrainer:
             self._make_descriptor()
         options = dict(vars(self.settings.model))
         network = MODELS[options.pop("name")]
-        pca = self.settings.dataset.pca
         with self.random_state():
             self.model = network(
                 elements=self.elements,
-                input_dim=self.descriptor.n_features if pca is None else pca["num_pc"],
+                input_dim=self.input_dim,
                 dtype=self.dtype,
                 **options,
             )
@@ -165,7 +176,7 @@ class AtomsTrainer:
         options = self.settings
         fraction, metric = options.dataset.val_split, options.optim.metric
         self.progress = Progress(options.optim.max_seconds, self.ranks)
-        self.callbacks = evaluator(fraction, metric, self.forcetraining)
+        self.callbacks = scoring_callbacks(fraction, metric, self.forcetraining)
         self.callbacks += averaging_callbacks(options, self.progress)
         if not self.debug:
             monitor = best_column(fraction, options.optim.cp_metric, metric)
@@ -275,7 +286,8 @@ class AtomsTrainer:
             self.pretrained = False
             self.load_config()
         else:
-            settings = settings_for(self.config or state.checkpoint.config, state.checkpoint)
+            known = self._known_config() or state.checkpoint.config
+            settings = settings_for(known, state.checkpoint)
             state.check_settings(settings)
             self._apply(settings)
             self._adopt(state.checkpoint)
@@ -337,7 +349,8 @@ class AtomsTrainer:
         asked = bool(self.config)
         self.config = self.config or checkpoint.config
         self._apply(
-            settings_for(self.config, checkpoint), gpu2cpu or not (asked or cuda.is_available())
+            settings_for(self._known_config(), checkpoint),
+            gpu2cpu or not (asked or cuda.is_available()),
         )
         self.load_rng_seed()
         try:
@@ -390,10 +403,15 @@ class AtomsTrainer:
         the output of `model_net[k]` averaged over the atoms; `descriptors` with `get_descriptor`,
         list of scaled fingerprints (with `dataset.pca` their principal components) averaged over
         the atoms; `t_fingerPrint` and `t_forwardPass` in
-        seconds. `save_fps` keeps the fingerprints on disk.
+        seconds. `save_fps` keeps the fingerprints on disk. For no frames at all it is an empty
+        list, as in v1.0, with a warning.
 
         Raises ValueError that names the frame which cannot be used.
         """
+        images = read_images(images)
+        if not images:
+            warnings.warn("there are no frames to predict", stacklevel=2)
+            return []
         with use_threads(self.settings.cmd.threads):
             return predict(
                 self.potential,

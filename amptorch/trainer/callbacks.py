@@ -8,6 +8,7 @@ import warnings
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PrintLog, WandbLogger
 
 from amptorch.checks import COSINE_TIME
+from amptorch.metrics import best_column
 from amptorch.trainer.averaging import WeightAveraging
 from amptorch.trainer.progress import CosineTime
 
@@ -47,11 +48,6 @@ class BestCheckpoint(Callback):
                 "written: the loss is NaN or infinite; lower optim.lr",
                 stacklevel=2,
             )
-
-
-def best_column(val_split, cp_metric, metric):
-    """Column of the history that says whether an epoch is the best so far."""
-    return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
 
 
 def averaging_callbacks(config, progress):

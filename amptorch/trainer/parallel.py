@@ -31,14 +31,14 @@ class ParallelCollater:
         self.collater = collater
         self.parts = max(num_gpus, Ranks().size)
 
-    def __call__(self, data):
+    def __call__(self, data_list):
         if self.parts <= 1:
-            return self.collater(data)
-        if isinstance(data, Batch):
-            cuts = _cuts(cuts_of(frame_counts(data), self.parts))
-            batches = [part_of(data, *ends) for ends in cuts]
-            return (batches, data.targets) if self.collater.train else batches
-        data = list(data)
+            return self.collater(data_list)
+        if isinstance(data_list, Batch):
+            cuts = _cuts(cuts_of(frame_counts(data_list), self.parts))
+            batches = [part_of(data_list, *ends) for ends in cuts]
+            return (batches, data_list.targets) if self.collater.train else batches
+        data = list(data_list)
         cuts = _cuts(cuts_of([len(one.fingerprint) for one in data], self.parts))
         collated = [self.collater(data[first:last]) for first, last in cuts]
         if not self.collater.train:
@@ -74,8 +74,8 @@ class DataParallel(nn.Module):
         self.module = module.to(self.device)
         self.ranks.align(self.module)
 
-    def forward(self, batch):
-        batches = [batch] if isinstance(batch, Batch) else list(batch)
+    def forward(self, batch_list):
+        batches = [batch_list] if isinstance(batch_list, Batch) else list(batch_list)
         if self.ranks.size == 1:
             return _joined([self.module(part.to(self.device)) for part in batches])
         return self._together(batches)
