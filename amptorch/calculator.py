@@ -34,6 +34,8 @@ class AmpTorch(Calculator):
         super().calculate(atoms, properties, system_changes)
         potential = self.trainer.potential
         frames = Frames.from_atoms([self.atoms], potential.elements)
+        if "numbers" in system_changes:
+            potential.check_compositions(frames)
         with use_threads(self.trainer.settings.cmd.threads):
             batch = potential.batch(frames, self.neighbors.update(frames))
             self.results = self.evaluated(potential, batch)

@@ -52,6 +52,11 @@ class Potential:
             RecomputedDerivatives(self.descriptor, frames, neighbors),
         )
 
+    def check_compositions(self, frames):
+        """Warn where one of the `frames` has a composition for which energies are known to be off:
+        see `TargetScaler`."""
+        self.target_scaler.check_compositions(frames.numbers, frames.counts)
+
     def evaluate(self, batch):
         """Energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the model
         gives none."""

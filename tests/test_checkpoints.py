@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.frames import Frames
 from amptorch.model import BPNN, SingleNN
 from amptorch.preprocessing import FeatureScaler, TargetScaler
-from amptorch.trainer.checkpoints import load_checkpoint, save_checkpoint
+from amptorch.trainer.checkpoints import load_checkpoint, load_json, save_checkpoint, write_files
 
 GOLDEN = Path(__file__).parent / "golden"
 V1 = [
@@ -173,6 +174,7 @@ def test_everything_comes_back(saved):
 
 def test_a_checkpoint_holds_json_and_tensors_alone(saved):
     assert sorted(path.name for path in saved.iterdir()) == [
+        "checksums.json",
         "config.json",
         "criterion.pt",
         "history.json",
@@ -229,7 +231,7 @@ def test_what_cannot_be_written_leaves_the_old_files(saved, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(saved, config_of(), *scalers(), {})
     assert (saved / "params.pt").read_bytes() == before
-    assert len(list(saved.iterdir())) == 6
+    assert len(list(saved.iterdir())) == 7
 
 
 def test_a_missing_folder_is_named_on_writing(tmp_path):
@@ -300,6 +302,68 @@ def test_truncated_files_of_v1_are_named(tmp_path, name, keep):
         load_checkpoint(folder)
 
 
+def read_all(folder):
+    checkpoint = load_checkpoint(folder)
+    return checkpoint.optimizer, checkpoint.criterion, checkpoint.history
+
+
+@pytest.mark.parametrize("stem", ["config", "normalizers", "history"])
+def test_another_digit_anywhere_in_json_is_found(saved, stem):
+    check_each_byte(saved / f"{stem}.json")
+
+
+@pytest.mark.parametrize("stem", ["params", "optimizer", "criterion"])
+def test_another_bit_anywhere_in_tensors_is_found(saved, stem):
+    check_each_byte(saved / f"{stem}.pt")
+
+
+def check_each_byte(path):
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=f"{path.name} is damaged.*checksum"):
+            read_all(path.parent)
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(saved):
+    (saved / "checksums.json").unlink()
+    load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"params.pt": 3}'])
+def test_damaged_checksums_are_named(saved, content):
+    (saved / "checksums.json").write_text(content)
+    with pytest.raises(ValueError, match=r"checksums\.json"):
+        load_checkpoint(saved)
+    write_files(saved, {"note.json": b"{}"})
+    load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("files", range(4))
+def test_a_process_killed_between_two_files_leaves_a_checkpoint(tmp_path, monkeypatch, files):
+    """Each file is the old one or the new one, and has its checksum."""
+    write_files(tmp_path, {"a.json": b"1", "b.json": b"2"})
+    replaced, replace = [], os.replace
+
+    def killed(*paths):
+        if len(replaced) > files:
+            raise KeyboardInterrupt
+        replaced.append(paths)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with suppress(KeyboardInterrupt):
+        write_files(tmp_path, {"a.json": b"3", "b.json": b"4"})
+    monkeypatch.undo()
+    assert load_json(tmp_path / "a.json") == (3 if files >= 1 else 1)
+    assert load_json(tmp_path / "b.json") == (4 if files >= 2 else 2)
+    write_files(tmp_path, {"a.json": b"5", "b.json": b"6"})
+    assert json.loads((tmp_path / "checksums.json").read_text()).keys() == {"a.json", "b.json"}
+    (tmp_path / "a.json").write_bytes(b"3")
+    with pytest.raises(ValueError, match=r"a\.json"):
+        load_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -311,6 +375,7 @@ def test_truncated_files_of_v1_are_named(tmp_path, name, keep):
     ],
 )
 def test_json_that_does_not_belong_there_is_named(saved, name, content):
+    (saved / "checksums.json").unlink()
     (saved / name).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=name):
         load_checkpoint(saved)

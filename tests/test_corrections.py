@@ -1,18 +1,23 @@
 """Reference energies of the elements, targets that are not scaled, and weights of frames."""
 
+import json
+import warnings
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from ase.build import molecule
 
 from amptorch import AmpTorch
-from amptorch.dataset import AtomsDataset
+from amptorch.dataset import AtomsDataset, construct_descriptor
 from amptorch.dataset.packed import StoreDataset
 from amptorch.model import CustomLoss
-from amptorch.preprocessing import AtomicCorrectionScaler, TargetScaler
+from amptorch.preprocessing import AtomicCorrectionScaler, AtomsToData, TargetScaler
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.checkpoints import load_checkpoint
 from amptorch.trainer.kalman import observations
+from amptorch.uncertainty import Ensemble
 from tests.small_frames import FP_PARAMS, config, labelled, mixed_frames
 
 # eV; EMT's energies of atoms are far smaller.
@@ -45,6 +50,60 @@ def trained(images, folder, **changes):
 
 def column(trainer, name="train_loss"):
     return trainer.net.history[:, name]
+
+
+# --- mean energies of whole frames ---
+
+
+@pytest.fixture(scope="module")
+def alike():
+    """Eight frames of one composition."""
+    return mixed_frames(32)[::4]
+
+
+def test_frames_of_different_compositions_are_warned_of(frames, tmp_path):
+    with pytest.warns(UserWarning, match=r"4 different compositions .*dataset\.atomic_correction"):
+        trained(frames, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dataset__atomic_correction": True}, {"dataset__target_scaling": False}]
+)
+def test_what_has_no_mean_of_frames_needs_no_warning(frames, tmp_path, changes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(frames, tmp_path, **changes).predict([frames[0] * (2, 1, 1)])
+
+
+def test_a_composition_that_was_not_trained_on_is_warned_of(alike, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer = trained(alike, tmp_path)
+        trainer.predict(alike)
+    again = AtomsTrainer()
+    again.load_pretrained(trainer.cp_dir)
+    ensemble = Ensemble([trainer, again])
+    larger = alike[0] * (2, 1, 1)
+    for predict in (again.predict, ensemble.predict):
+        with pytest.warns(UserWarning, match=r"composition Cu8 \(they had Cu4\).*wrong"):
+            predict([*alike, larger])
+    larger.calc = AmpTorch(again)
+    with pytest.warns(UserWarning, match=r"no training frame had the composition"):
+        larger.get_potential_energy()
+    # Once, not in every step of dynamics.
+    larger.rattle(0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        larger.get_potential_energy()
+
+
+def test_scalers_of_data_objects_know_the_compositions(frames):
+    descriptor = construct_descriptor(SETUP)
+    with pytest.warns(UserWarning, match="4 different compositions"):
+        scaler = TargetScaler(AtomsToData(descriptor, True, True).convert_all(frames), True)
+    found = {tuple(sorted(Counter(atoms.numbers.tolist()).items())) for atoms in frames}
+    assert scaler.compositions == found
+    assert TargetScaler.from_state(json.loads(json.dumps(scaler.state()))).compositions == found
 
 
 # --- reference energies ---

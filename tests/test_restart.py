@@ -222,6 +222,7 @@ def test_the_last_few_epochs_are_kept_and_are_checkpoints(frames, tmp_path):
     assert epochs_of(trainer.cp_dir) == [EPOCHS - k for k in range(KEPT)]
     folder = Path(trainer.cp_dir) / "epochs" / str(EPOCHS)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "checksums.json",
         "config.json",
         "criterion.pt",
         "history.json",

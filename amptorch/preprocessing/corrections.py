@@ -2,6 +2,7 @@
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
+from ase.formula import Formula
 from tqdm import tqdm
 
 
@@ -97,3 +98,17 @@ def composition(numbers, counts, kinds):
     frames = np.repeat(np.arange(len(counts)), counts)
     cells = frames * len(kinds) + place[np.asarray(numbers, dtype=np.int64)]
     return np.bincount(cells, minlength=len(counts) * len(kinds)).reshape(len(counts), len(kinds))
+
+
+def different(compositions, kinds):
+    """Return the set of different rows of compositions (F, K), each as ((Z, number of atoms), ...)
+    of the elements `kinds` (K,), atomic numbers, that are there."""
+    order = np.argsort(kinds)
+    kinds = np.asarray(kinds)[order].tolist()
+    rows = np.unique(np.asarray(compositions)[:, order], axis=0).tolist()
+    return {tuple((z, n) for z, n in zip(kinds, row, strict=True) if n) for row in rows}
+
+
+def formula(composition):
+    """Return a composition ((Z, number of atoms), ...) as text such as "Cu12O"."""
+    return Formula.from_dict({chemical_symbols[z]: n for z, n in composition}).format("hill")

@@ -9,19 +9,28 @@ Either way y = x·slope + intercept, and derivatives are multiplied by the slope
 then be reduced to its principal components.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
-from amptorch.preprocessing.corrections import AtomicCorrectionScaler
+from amptorch.preprocessing.corrections import (
+    AtomicCorrectionScaler,
+    composition,
+    different,
+    formula,
+)
 from amptorch.preprocessing.pca import PCAReducer
 from amptorch.preprocessing.statistics import Statistics
 
 TRANSFORMS = ("normalize", "standardize")
 # In place of an element, where all atoms are scaled alike.
 ALL = 0
+# Compositions of the training frames that are kept; where there are more, none are.
+MOST_COMPOSITIONS = 1000
 
 
 class FeatureScaler:
@@ -252,11 +261,23 @@ class TargetScaler:
     Attributes: `target_mean`, `target_std` (0-dimensional tensors, eV), `forcetraining`, and
     `atomic`, an `AtomicCorrectionScaler` of energies that are subtracted before the mean, or None.
     Mean and standard deviation are 0 and 1 where the deviation is 0 or undefined (one frame).
+
+    `compositions`: those of the frames that it was fitted to, a set of ((Z, number of atoms), ...),
+    or None where they are not known, or of no importance. A mean energy of whole frames is that of
+    one composition: where it is subtracted from frames of several, which no sum over atoms can put
+    right, and where one of another is predicted, there is a warning.
     """
+
+    compositions = None
 
     def __init__(self, data_list, forcetraining):
         energies = [torch.as_tensor(data.energy).reshape(-1) for data in data_list]
         self._fit(torch.cat(energies), forcetraining)
+        numbers = [getattr(data, "atomic_numbers", None) for data in data_list]
+        if all(of_frame is not None for of_frame in numbers):
+            counts, numbers = [len(of_frame) for of_frame in numbers], np.concatenate(numbers)
+            kinds = np.unique(numbers)
+            self._remember(composition(numbers, counts, kinds), kinds)
 
     @classmethod
     def from_arrays(cls, energies, forces=None):
@@ -268,7 +289,7 @@ class TargetScaler:
     @classmethod
     def fitted(cls, energies, compositions, elements, forcetraining, correction=False, scaled=True):
         """Fitted to energies (F,), eV, of frames with `compositions()` (F, K) atoms of each of the
-        K `elements`, symbols; it is called only where it is needed.
+        K `elements`, symbols.
 
         correction : True takes off reference energies fitted to the frames, {symbol: eV} these
         scaled : False leaves mean and standard deviation at 0 and 1
@@ -276,8 +297,8 @@ class TargetScaler:
         Raises ValueError where an element has no reference energy.
         """
         atomic, kinds = None, [atomic_numbers[symbol] for symbol in elements]
+        found = compositions()
         if correction:
-            found = compositions()
             if correction is True:
                 atomic = AtomicCorrectionScaler.from_compositions(energies, found, kinds)
             else:
@@ -285,6 +306,7 @@ class TargetScaler:
             energies = energies - found @ atomic.of_elements(kinds)
         scaler = cls.__new__(cls)
         scaler._fit(torch.as_tensor(energies if scaled else [0.0]), forcetraining, atomic)
+        scaler._remember(found, kinds)
         return scaler
 
     def _fit(self, energies, forcetraining, atomic=None):
@@ -297,6 +319,45 @@ class TargetScaler:
         defined = bool(std > 1e-14 * energies.abs().max())
         self.target_mean = mean if defined else torch.zeros_like(mean)
         self.target_std = std if defined else torch.ones_like(std)
+
+    @property
+    def subtracts_frames(self):
+        """Whether the mean energy of whole frames is subtracted."""
+        return self.atomic is None and float(self.target_mean) != 0
+
+    def _remember(self, compositions, kinds):
+        """Keep the `compositions` (F, K) of the training frames; warn where they differ."""
+        if not self.subtracts_frames:
+            return
+        found = different(compositions, kinds)
+        if len(found) <= MOST_COMPOSITIONS:
+            self.compositions = found
+        if len(found) > 1:
+            some = ", ".join(formula(one) for one in sorted(found)[:3])
+            warnings.warn(
+                f"the training frames have {len(found)} different compositions ({some}"
+                f"{', ...' if len(found) > 3 else ''}), and one mean energy of whole frames is "
+                "subtracted from all of them, which no sum over atoms can put right: set "
+                "dataset.atomic_correction to True",
+                stacklevel=2,
+            )
+
+    def check_compositions(self, numbers, counts):
+        """Warn where one of the frames of `counts` (F,) atoms with `numbers` (n,) has a composition
+        that no training frame had, so that the energy that is added is not its own."""
+        if not self.subtracts_frames or self.compositions is None:
+            return
+        kinds = np.unique(numbers)
+        others = different(composition(numbers, counts, kinds), kinds) - self.compositions
+        if others:
+            trained = ", ".join(formula(one) for one in sorted(self.compositions)[:3])
+            warnings.warn(
+                f"no training frame had the composition {formula(min(others))} (they had {trained}"
+                f"{', ...' if len(self.compositions) > 3 else ''}), and the mean energy of whole "
+                "training frames, which is added to every prediction, is not that of these atoms: "
+                "the energy is wrong; train with dataset.atomic_correction set to True",
+                stacklevel=3,
+            )
 
     def references(self, numbers, counts):
         """(F,) reference energies, eV, of frames of `counts` (F,) atoms with `numbers` (n,); zeros
@@ -342,6 +403,8 @@ class TargetScaler:
         if self.atomic is not None:
             energies = self.atomic.reference_energies
             state["references"] = {str(number): energy for number, energy in energies.items()}
+        if self.compositions is not None:
+            state["compositions"] = [dict(one) for one in sorted(self.compositions)]
         return state
 
     @classmethod
@@ -354,6 +417,11 @@ class TargetScaler:
         if state.get("references") is not None:
             energies = {int(number): energy for number, energy in state["references"].items()}
             scaler.atomic = AtomicCorrectionScaler.from_energies(energies)
+        if state.get("compositions") is not None:
+            scaler.compositions = {
+                tuple(sorted((int(z), int(n)) for z, n in one.items()))
+                for one in state["compositions"]
+            }
         return scaler
 
     # What pickles is plain, so that the restricted reader of pickles takes it.

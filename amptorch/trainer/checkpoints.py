@@ -6,6 +6,7 @@
 | `normalizers.json` | the feature and target scalers, without loss |
 | `params.pt`, `optimizer.pt`, `criterion.pt` | state dicts, for `torch.load(weights_only=True)` |
 | `history.json` | skorch's history |
+| `checksums.json` | {name: [CRC-32]} of the other files, which are checked when they are read |
 
 v1.0's folders have pickles instead of the first two, `config.pt` and `normalizers.pt`, which are
 read through `preprocessing.unpickle`. `load_checkpoint(folder).feature_scaler` and
@@ -16,6 +17,7 @@ import errno
 import io
 import json
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.preprocessing.unpickle import load_torch_file
 from amptorch.trainer.checkpoint_config import config_from_json, config_from_v1, config_to_json
 
+CHECKSUMS = "checksums.json"
 # What is not on the disk then; that a file system cannot tell is no such failure.
 NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
@@ -162,19 +165,45 @@ def _scalers_from_state(content):
 def load_tensors(path):
     """What torch saved in a file, if it is nothing but tensors, numbers, text and lists and
     dictionaries of them; otherwise an error as `load_checkpoint` raises it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    check_file(path)
     return load_torch_file(path)
 
 
 def load_json(path):
     """Content of a JSON file; errors as `load_checkpoint` raises them."""
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    check_file(path)
+    return _parsed(path)
+
+
+def _parsed(path):
     try:
         return json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def check_file(path):
+    """Raise FileNotFoundError where there is no such file of a checkpoint, and ValueError where it
+    is not as it was written; one without a checksum, as older checkpoints have them, is taken."""
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint has no file {str(path)!r}")
+    known = _checksums(path.parent).get(path.name)
+    if known is not None and zlib.crc32(path.read_bytes()) not in known:
+        raise ValueError(
+            f"{path} is damaged: it does not match its checksum in {CHECKSUMS} (if you changed it "
+            f"yourself, delete {CHECKSUMS})"
+        )
+
+
+def _checksums(folder):
+    """Return {name: [CRC-32, ...]}, those that the files in a folder may have."""
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    found = _parsed(path)
+    if not isinstance(found, dict) or not all(isinstance(one, list) for one in found.values()):
+        raise ValueError(f"{path} is damaged: it does not hold a list of checksums for each file")
+    return found
 
 
 def _as_json(value):
@@ -209,20 +238,30 @@ def as_bytes(state):
 
 
 def write_files(folder, contents):
-    """Write files, {name: bytes}; where one cannot be written, OSError, and none is replaced."""
-    finished = {}
+    """Write files, {name: bytes}, and their checksums; where one cannot be written, OSError, and
+    none is replaced."""
+    folder = Path(folder)
     try:
-        for name, content in contents.items():
-            path = Path(folder) / name
-            finished[path] = path.with_name(f".{name}.{os.getpid()}")
-            finished[path].write_bytes(content)
-        for path, written in finished.items():
+        known = _checksums(folder)
+    except ValueError:
+        known = {}
+    after = known | {name: [zlib.crc32(content)] for name, content in contents.items()}
+    # A process that is killed between two files leaves old ones beside new ones, all of them sound.
+    between = after | {name: known.get(name, []) + after[name] for name in contents}
+    steps = [(CHECKSUMS, _as_json(between)), *contents.items(), (CHECKSUMS, _as_json(after))]
+    finished = []
+    try:
+        for number, (name, content) in enumerate(steps):
+            path = folder / name
+            finished.append((folder / f".{number}-{name}.{os.getpid()}", path))
+            finished[-1][0].write_bytes(content)
+        for written, path in finished:
             os.replace(written, path)
     except OSError as error:
         reason = os.strerror(error.errno)
         raise OSError(error.errno, f"cannot write a checkpoint ({reason})", str(path)) from error
     finally:
-        for written in finished.values():
+        for written, _ in finished:
             written.unlink(missing_ok=True)
 
 

@@ -24,6 +24,7 @@ def predict(potential, images, forces=True, layer=None, descriptors=False, store
     images = read_images(images)
     frames = Frames.from_atoms(images, potential.elements)
     check_distances(frames)
+    potential.check_compositions(frames)
     result = {"energy": [], "forces": []}
     if layer is not None:
         result["latent"] = []

@@ -10,7 +10,6 @@
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
 | `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
 | `processes` | how many trained together |
-| `checksums` | CRC-32 of the JSON files beside it; torch's files have their own |
 
 Such a folder appears, complete, by being renamed; the last `KEPT` stay, and the last that is known
 to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
@@ -85,9 +84,9 @@ class TrainingState:
     def load(cls, folder):
         """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
         training = load_tensors(folder / FILE)
-        found = checksums_of(folder)
+        # Of runs that were begun before all files had a checksum.
         for name, crc32 in training.get("checksums", {}).items():
-            if found.get(name, crc32) != crc32:
+            if zlib.crc32((folder / name).read_bytes()) != crc32:
                 raise ValueError(f"{folder / name} is damaged: it does not match its checksum")
         checkpoint = load_checkpoint(folder)
         return cls(
@@ -225,7 +224,6 @@ class EpochCheckpoint(Callback):
 
         def write(folder):
             self.save(net, folder)
-            training["checksums"] = checksums_of(folder)
             write_files(folder, {FILE: as_bytes(training)})
 
         self.last = len(net.history)
@@ -267,11 +265,6 @@ def _is_plain(value):
     if type(value) in (list, tuple):
         return all(map(_is_plain, value))
     return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
-
-
-def checksums_of(folder):
-    """{name: CRC-32} of the JSON files in a folder, where another digit would still be JSON."""
-    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
 
 
 def fingerprint_of(dataset):

@@ -68,6 +68,7 @@ class Ensemble:
         potential = self.potential
         frames = Frames.from_atoms(read_images(images), potential.elements)
         check_distances(frames)
+        potential.check_compositions(frames)
         names = ["energy", "forces"]
         names += ["energy_uncertainty", "forces_uncertainty"] if uncertainty else []
         result = {name: [] for name in names}
@@ -189,6 +190,12 @@ class EnsemblePotential:
             for k in members:
                 batches[k] = self.potentials[k].batch_of(frames, neighbors, values)
         return EnsembleBatch(frames, neighbors, batches)
+
+    def check_compositions(self, frames):
+        """Warn where one of the `frames` has a composition for which energies are known to be off:
+        see `TargetScaler`."""
+        for potential in self.potentials:
+            potential.check_compositions(frames)
 
     def evaluate(self, batch):
         """Mean energies (F,), eV, and forces (n, 3), eV/Å; forces (0, 3) unless all give some."""
