@@ -210,7 +210,9 @@ class CmdConfig(_Section):
     debug: bool = option(False, boolean, "write no checkpoint")
     dtype: Any = option("float64", dtype, "of parameters and data: torch.float64 or torch.float32")
     run_dir: str = option("./", path, "where checkpoints/ goes")
-    seed: int = option(0, number(minimum=0, integer=True), "of weights, batches and splits")
+    seed: int = option(
+        0, number(minimum=0, maximum=2**63, integer=True), "of weights, batches and splits"
+    )
     identifier: str | None = option(None, identifier, "ends the checkpoint folder's name")
     verbose: bool = option(True, boolean, "a line for each epoch")
     logger: bool = option(False, boolean, "log to Weights and Biases")

@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import pickle
 import random
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from skorch.callbacks import Callback
 
 from amptorch.dataset import AtomsDataset
 from amptorch.trainer import AtomsTrainer
+from amptorch.trainer.random_state import RandomState
 from amptorch.trainer.run_folder import new_run_folder
 from amptorch.trainer.splits import InOrderSplit, make_split
 from tests.small_frames import config, labelled, mixed_frames
@@ -150,6 +153,7 @@ def test_best_parameters_are_loaded_back(frames, tmp_path, quantity):
             optim__lr=0.3,
             optim__epochs=8,
             optim__cp_metric=quantity,
+            cmd__seed=1,
             dataset__val_split=0.3,
         )
     )
@@ -407,3 +411,42 @@ def test_history_is_readable(frames, tmp_path):
     trainer = trained(frames, tmp_path)
     history = json.loads((Path(trainer.cp_dir) / "history.json").read_text())
     assert history[0]["train_energy_mae"] == trainer.net.history[0]["train_energy_mae"]
+
+
+# --- several trainers in one program ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__dropout": True, "optim__epochs": 20},
+        {"optim__optimizer": "ekf", "optim__epochs": 5},
+        {"optim__force_fraction": 0.5, "optim__epochs": 10},
+    ],
+)
+def test_trainers_in_threads_have_the_numbers_of_their_seeds(frames, tmp_path, changes):
+    """As if each had been alone; nothing of the others, or of the program, comes in between."""
+
+    def train(seed):
+        return parameters(trained(frames, tmp_path / str(seed), cmd__seed=seed, **changes))
+
+    alone = [train(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(train, range(3)))
+    for one, two in zip(alone, together, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_copy_draws_the_same_numbers():
+    state = RandomState(3)
+    torch.rand(4, generator=state.generator())
+    copies = copy.deepcopy(state), pickle.loads(pickle.dumps(state))
+    expected = torch.rand(4, generator=state.generator())
+    for other in copies:
+        assert torch.equal(torch.rand(4, generator=other.generator()), expected)
+
+
+def test_the_largest_seed(frames, tmp_path):
+    trained(frames, tmp_path, cmd__seed=2**63, dataset__val_split=0.2, optim__epochs=1)
+    with pytest.raises(ValueError, match=r"cmd\.seed must be .* at most"):
+        trained(frames, tmp_path, cmd__seed=2**64)

@@ -47,7 +47,7 @@ class MLP(nn.Module):
                 layers.append(BatchNorm(n_out, dtype=dtype))
             layers.append(activation())
             if dropout:
-                layers.append(nn.Dropout(dropout_rate))
+                layers.append(Dropout(dropout_rate))
         layers.append(nn.Linear([n_input_nodes, *widths][-1], n_output_nodes, dtype=dtype))
         self.model_net = nn.Sequential(*layers)
         self.reset_parameters(initialization)
@@ -93,3 +93,16 @@ class BatchNorm(nn.BatchNorm1d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(x)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose random numbers are those of `random`, which has `generator(device)`; torch's
+    own, which all threads share, where it is None."""
+
+    random = None
+
+    def forward(self, x):
+        if self.random is None or not self.training:
+            return super().forward(x)
+        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.random.generator(x.device))
+        return x * (kept / (1 - self.p))

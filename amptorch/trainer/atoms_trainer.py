@@ -20,6 +20,7 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.frames import Frames, read_images
 from amptorch.metrics import best_column, scoring_callbacks
 from amptorch.model import BPNN, CustomLoss, SingleNN
+from amptorch.model.mlp import Dropout
 from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
@@ -149,13 +150,16 @@ class AtomsTrainer(AttributesOfV1):
             self._make_descriptor()
         options = dict(vars(self.settings.model))
         network = MODELS[options.pop("name")]
-        with self.random_state():
+        with self.random_state.as_torchs_own():
             self.model = network(
                 elements=self.elements,
                 input_dim=self.input_dim,
                 dtype=self.dtype,
                 **options,
             )
+        for module in self.model.modules():
+            if isinstance(module, Dropout):
+                module.random = self.random_state
 
     def load_criterion(self):
         """The class of the loss."""
@@ -206,6 +210,7 @@ class AtomsTrainer(AttributesOfV1):
             target_scaler=self.target_scaler,
             ranks=self.ranks,
             progress=self.progress,
+            random=self.random_state,
             **iterators(self),
             **criterion_args(self.criterion, optim),
             **optimizer_args(optim, self.model.networks),
@@ -269,13 +274,12 @@ class AtomsTrainer(AttributesOfV1):
         """Train, from a `TrainingState` where there is one."""
         self._loaded = False
         start = time.perf_counter()
-        with self.random_state():
-            if not self.net.initialized_:
-                self.net.initialize()
-            epochs = self.net.max_epochs
-            if state is not None:
-                epochs = state.epochs_left(epochs)
-            self.net.partial_fit(self.train_dataset, None, epochs=epochs)
+        if not self.net.initialized_:
+            self.net.initialize()
+        epochs = self.net.max_epochs
+        if state is not None:
+            epochs = state.epochs_left(epochs)
+        self.net.partial_fit(self.train_dataset, None, epochs=epochs)
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
 

@@ -18,6 +18,7 @@ from amptorch.frames import Frames, read_images
 from amptorch.memory import available_memory
 from amptorch.store.sources import usable
 from amptorch.threads import use_threads
+from amptorch.trainer.random_state import seeded_loader
 from amptorch.trainer.splits import validation_size
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ def iterators(trainer):
         for name in ("train", "valid"):
             arguments[f"iterator_{name}__process"] = trainer.ranks.rank
             arguments[f"iterator_{name}__processes"] = trainer.ranks.size
+    else:
+        for name in ("train", "valid"):
+            arguments[f"iterator_{name}"] = seeded_loader
+            arguments[f"iterator_{name}__random"] = trainer.random_state
     return arguments
 
 

@@ -26,7 +26,10 @@ def kalman_step(net, batch):
         loss = net.get_loss(prediction, targets, X=X, training=True)
     number = net.optimizer_.param_groups[0]["force_observations"]
     coefficient = net.criterion_.force_coefficient
-    directions, errors, variances = observations(X, prediction, targets, coefficient, number)
+    generator = None if net.random is None else net.random.generator()
+    directions, errors, variances = observations(
+        X, prediction, targets, coefficient, number, generator
+    )
 
     def closure():
         rows = jacobian(net.module_, X, directions)
@@ -36,9 +39,10 @@ def kalman_step(net, batch):
     return {"loss": loss, "y_pred": prediction}
 
 
-def observations(batch, prediction, targets, coefficient, number):
+def observations(batch, prediction, targets, coefficient, number, generator=None):
     """(directions for `jacobian`, errors (m,), variances (m,)), frame after frame, of a batch; m is
-    frames · (1 + directions). Without forces or `coefficient` there are no directions."""
+    frames · (1 + directions). Without forces or `coefficient` there are no directions. Groups of
+    atoms are drawn from `generator`, torch's own where None."""
     energy, forces = prediction
     directions = []
     errors = [targets[0] - energy]
@@ -47,7 +51,8 @@ def observations(batch, prediction, targets, coefficient, number):
     if coefficient and len(forces):
         counts = torch.bincount(batch.image_idx, minlength=len(batch))
         difference = targets[1] - forces
-        for part in np.array_split(torch.randperm(len(forces)).numpy(), number):
+        drawn = torch.randperm(len(forces), generator=generator)
+        for part in np.array_split(drawn.numpy(), number):
             rows, v, error = _projection(batch, difference, np.sort(part))
             directions.append((rows, v))
             errors.append(error)

@@ -20,14 +20,18 @@ class PotentialNet(NeuralNetRegressor):
 
     `target_scaler` turns errors of scaled targets into eV and eV/Å for the scores. `ranks`: the
     `Ranks` that train together; losses and scores are those of whole batches in every process.
-    `progress`: the `Progress` of the training, which ends with its time.
+    `progress`: the `Progress` of the training, which ends with its time. `random`: the
+    `RandomState` that is drawn from.
     """
 
-    def __init__(self, module, *args, target_scaler=None, ranks=None, progress=None, **kwargs):
+    def __init__(
+        self, module, *args, target_scaler=None, ranks=None, progress=None, random=None, **kwargs
+    ):
         super().__init__(module, *args, **kwargs)
         self.target_scaler = target_scaler
         self.ranks = ranks
         self.progress = progress
+        self.random = random
 
     def infer(self, x, **fit_params):
         """(energy, forces) of a batch, scaled. Under several ranks each does its share, so that all
@@ -97,8 +101,8 @@ class PotentialNet(NeuralNetRegressor):
             self.history[-1]["batches"] = []
 
     def align(self):
-        """Give all ranks the parameters of the first."""
-        self._ranks.align(self.module_)
+        """Give all ranks the parameters, and the random numbers, of the first."""
+        self._ranks.align(self.module_, self.random)
 
     @property
     def _ranks(self):

@@ -114,17 +114,19 @@ class Ranks:
         for parameter, piece, number in zip(parameters, pieces, found, strict=True):
             parameter.grad = piece.view_as(parameter) if number else None
 
-    def align(self, module):
-        """Give all processes the parameters and the random numbers of the first, so that rounding
-        and dropout, which differ between them, do not drive them apart."""
+    def align(self, module, random=None):
+        """Give all processes the parameters and the random numbers (a `RandomState`) of the first,
+        so that rounding and dropout, which differ between them, do not drive them apart."""
         if self.size == 1:
             return
         self._meet()
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
-        state = torch.get_rng_state().to(self.device)
-        dist.broadcast(state, 0)
-        torch.set_rng_state(state.cpu())
+        states = [] if random is None else [state.to(self.device) for state in random.get()]
+        for state in states:
+            dist.broadcast(state, 0)
+        if states:
+            random.set([state.cpu() for state in states])
 
     # --- in order ---
 

@@ -71,4 +71,5 @@ def make_split(fraction, mode, seed):
         return InOrderSplit(fraction)
     if mode == "block":
         return BlockSplit(fraction)
-    return ValidSplit(cv=fraction, random_state=seed)
+    # scikit-learn takes 32 bits.
+    return ValidSplit(cv=fraction, random_state=seed % 2**32)
