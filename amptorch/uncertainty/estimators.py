@@ -98,9 +98,8 @@ class _DistanceEstimator(UncertaintyEstimator):
         Raises ValueError that names the frame which cannot be used, or where there are too few.
         """
         images = read_images(full_test_list)
-        left, calibration = split_calibration(
-            np.arange(len(images)), calib_fraction=self.per_calib, seed=self.seed
-        )
+        frames = np.arange(len(images))
+        left, calibration = split_calibration(frames, calib_fraction=self.per_calib, seed=self.seed)
         self._train(trainer, train_list, forces=False)
         observed = self.observe(images, forces=False)
         self.calibrate(observed.select(calibration))
@@ -237,8 +236,8 @@ class NegativeLeastLikelihoodLatentSpace(_Likelihood):
 class NegativeLeastLikelihoodFeatureSpace(_Likelihood):
     """A standard deviation linear in the distance between scaled fingerprints.
 
-    Parameters as of `NegativeLeastLikelihoodLatentSpace`; get_latent is v1.0's and says nothing
-    here.
+    Parameters as of `NegativeLeastLikelihoodLatentSpace`; get_latent is there for v1.0's calls and
+    has no effect.
     """
 
     @_or_trainer
