@@ -117,6 +117,13 @@ class TestMeanAndSpread:
         assert atoms.get_potential_energy() == pytest.approx(found["energy"][0])
         assert "forces" not in atoms.calc.results
 
+    def test_without_forces(self, ensemble, trainers, frames):
+        found = Ensemble(trainers, forces=False).predict(frames)
+        expected = ensemble.predict(frames)
+        for name in ("energy", "energy_uncertainty"):
+            assert_allclose(found[name], expected[name], rtol=1e-9)
+        assert [rows.shape for rows in found["forces"]] == [(0, 3)] * len(frames)
+
     def test_model_is_left_as_it_was(self, trainers, frames):
         before = trainers[0].net.module.state_dict()
         before = {name: value.clone() for name, value in before.items()}

@@ -17,11 +17,13 @@ from amptorch.uncertainty.utils import (
     NegativeLeastLikelihoodEstimator,
     calc_dist,
     calc_uncertainty_metrics,
+    calibration_metrics,
+    split_calibration,
     split_test_calib,
 )
 
 CALIBRATORS = [
-    ConformalPrediction,
+    lambda: ConformalPrediction(0.1),
     NegativeLeastLikelihoodEstimator,
     lambda: NegativeLeastLikelihoodEstimator("normal"),
 ]
@@ -52,7 +54,7 @@ class TestConformalPrediction:
         inside = 0
         for left_out in range(n + 1):
             others = np.arange(n + 1) != left_out
-            calibrator = ConformalPrediction().fit(errors[others], distances[others])
+            calibrator = ConformalPrediction(0.1).fit(errors[others], distances[others])
             if rank <= n:
                 (width,) = calibrator.predict(distances[[left_out]], confidence)
                 inside += np.linalg.norm(errors[left_out]) <= width
@@ -61,21 +63,30 @@ class TestConformalPrediction:
             assert confidence - 1e-9 <= inside / (n + 1) <= confidence + 1 / (n + 1)
 
     def test_widths_are_proportional_to_the_distance(self):
-        calibrator = ConformalPrediction().fit([1.0, -4.0, 3.0], [1.0, 2.0, 1.0])
+        calibrator = ConformalPrediction(0.1).fit([1.0, -4.0, 3.0], [1.0, 2.0, 1.0])
         assert calibrator.scores_.tolist() == [1, 2, 3]
         assert calibrator.quantile(0.75) == 3
         assert_allclose(calibrator.predict([0.5, 2.0], 0.5), [1, 4])
 
+    def test_alpha_is_the_share_outside(self):
+        for alpha, q in ((0.25, 3), (0.5, 2), (0.75, 1)):
+            calibrator = ConformalPrediction(alpha).fit([1.0, -4.0, 3.0], [1.0, 2.0, 1.0])
+            assert calibrator.quantile() == q
+            assert calibrator.predict([0.5, 2.0]).tolist() == [0.5 * q, 2 * q]
+        for wrong in (0, 1, 90, "0.1", np.nan):
+            with pytest.raises(ValueError, match="alpha must be between 0 and 1"):
+                ConformalPrediction(wrong)
+
     def test_rank_is_not_off_by_rounding(self):
         """0.55 · 100 is 55.00000000000001."""
-        calibrator = ConformalPrediction().fit(np.arange(1.0, 100), np.ones(99))
+        calibrator = ConformalPrediction(0.1).fit(np.arange(1.0, 100), np.ones(99))
         assert calibrator.quantile(0.55) == 55
 
     def test_too_few(self):
-        calibrator = ConformalPrediction().fit(np.ones(18), np.ones(18))
+        calibrator = ConformalPrediction(0.1).fit(np.ones(18), np.ones(18))
         with pytest.warns(UserWarning, match="18 errors are too few for a confidence of 0.95"):
             assert calibrator.predict([1.0], 0.95) == [np.inf]
-        assert ConformalPrediction().fit(np.ones(19), np.ones(19)).quantile(0.95) == 1
+        assert ConformalPrediction(0.1).fit(np.ones(19), np.ones(19)).quantile(0.95) == 1
 
 
 class TestNegativeLeastLikelihood:
@@ -111,6 +122,29 @@ class TestNegativeLeastLikelihood:
         assert_allclose(width, factor * found.sigma(2.0))
         if dimension == 1:
             assert factor == pytest.approx(norm.ppf(0.95))
+
+    def test_prediction_is_the_standard_deviation(self):
+        errors, distances = normal(np.random.default_rng(3), 500, 1, 0.1, 0.4)
+        found = NegativeLeastLikelihoodEstimator().fit(errors, distances)
+        assert_allclose(found.predict([0.0, 2.0]), [found.s1_, found.s1_ + 2 * found.s2_])
+
+    @pytest.mark.parametrize("dimension", [1, 3])
+    def test_likelihood_of_parameters(self, dimension):
+        errors, distances = normal(np.random.default_rng(4), 50, dimension, 0.1, 0.4)
+        found = NegativeLeastLikelihoodEstimator()
+        sigma = (0.2 + 0.3 * distances).reshape(-1, *[1] * (dimension > 1))
+        expected = -norm(scale=sigma).logpdf(errors).sum()
+        assert found.gaussian([0.2, 0.3], errors, distances) == pytest.approx(expected)
+
+    def test_where_the_search_starts(self):
+        errors, distances = heavy_tailed(np.random.default_rng(5), 300)
+        one = NegativeLeastLikelihoodEstimator().fit(errors, distances)
+        for start in ([1.0, 0.0], (0.01, 9.0), [-1.0, 0.1]):
+            two = NegativeLeastLikelihoodEstimator().fit(errors, distances, initParams=start)
+            assert_allclose([two.s1_, two.s2_], [one.s1_, one.s2_], rtol=1e-3)
+        for wrong in ([1.0], [np.nan, 1.0], [[1.0, 2.0]]):
+            with pytest.raises(ValueError, match="expected two numbers, s1 and s2"):
+                NegativeLeastLikelihoodEstimator().fit(errors, distances, wrong)
 
     def test_nothing_to_fit(self):
         with pytest.raises(ValueError, match="nothing to fit"):
@@ -194,7 +228,7 @@ class TestDistances:
         assert_allclose(nearest([[1, 1, 1], [1, 1, 4]]), [1, 3])
 
     def test_wrong(self):
-        with pytest.raises(ValueError, match="k is 0"):
+        with pytest.raises(ValueError, match="0 nearest neighbours"):
             NearestTraining(np.ones((2, 2)), 0)
         with pytest.raises(ValueError, match="no training points"):
             NearestTraining(np.ones((0, 2)))
@@ -208,7 +242,7 @@ class TestMetrics:
         rng = np.random.default_rng(6)
         errors, distances = normal(rng, 20_000, dimension, 0.1, 0.5)
         sigma = 0.1 + 0.5 * distances
-        found = calc_uncertainty_metrics(errors, sigma)
+        found = calibration_metrics(errors, sigma)
         assert found["largest_deviation"] < 0.015
         assert found["miscalibration_area"] < 0.01
         assert found["rank_correlation"] > 0.2
@@ -216,14 +250,14 @@ class TestMetrics:
             dimension * np.mean(np.log(sigma) + 0.5 * np.log(2 * np.pi) + 0.5), rel=0.02
         )
         for wrong in (0.5, 2.0):
-            worse = calc_uncertainty_metrics(errors, wrong * sigma)
+            worse = calibration_metrics(errors, wrong * sigma)
             assert worse["miscalibration_area"] > 0.1
             assert worse["negative_log_likelihood"] > found["negative_log_likelihood"]
             assert worse["sharpness"] == pytest.approx(wrong * found["sharpness"])
 
     def test_half_widths(self):
         errors, levels = np.array([0.5, -1.5, 2.5, 3.5]), [0.25, 0.5, 0.75]
-        found = calc_uncertainty_metrics(errors, np.outer([1, 1, 9], np.ones(4)), levels)
+        found = calibration_metrics(errors, np.outer([1, 1, 9], np.ones(4)), levels)
         assert found["coverage"].tolist() == [0.25, 0.25, 1]
         assert found["largest_deviation"] == 0.25
         assert found["calibration_error"] == pytest.approx(np.sqrt(2 * 0.25**2 / 3))
@@ -234,42 +268,73 @@ class TestMetrics:
         assert "negative_log_likelihood" not in found
 
     def test_nothing_is_ever_within(self):
-        found = calc_uncertainty_metrics(np.ones(5), np.full(5, 1e-9))
+        found = calibration_metrics(np.ones(5), np.full(5, 1e-9))
         assert found["miscalibration_area"] == pytest.approx(0.5, abs=0.01)
 
     def test_infinite_widths(self):
         """Of an element that was not calibrated."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = calc_uncertainty_metrics(np.arange(1.0, 5), np.full((2, 4), np.inf), [0.5, 0.9])
+            found = calibration_metrics(np.arange(1.0, 5), np.full((2, 4), np.inf), [0.5, 0.9])
         assert found["coverage"].tolist() == [1, 1]
         assert (found["rank_correlation"], found["sharpness"]) == (0, np.inf)
 
     def test_wrong_shapes(self):
         with pytest.raises(ValueError, match=r"uncertainties of shape \(2,\) for 3 errors"):
-            calc_uncertainty_metrics(np.ones(3), np.ones(2))
+            calibration_metrics(np.ones(3), np.ones(2))
         with pytest.raises(ValueError, match="for 2 levels"):
-            calc_uncertainty_metrics(np.ones(3), np.ones((3, 3)), [0.1, 0.2])
+            calibration_metrics(np.ones(3), np.ones((3, 3)), [0.1, 0.2])
 
     def test_plot(self, tmp_path):
-        found = calc_uncertainty_metrics(np.linspace(-1, 1, 50), np.full(50, 0.5))
+        found = calibration_metrics(np.linspace(-1, 1, 50), np.full(50, 0.5))
         calibration_plot(tmp_path / "plot.png", {"one": found})
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+class TestPair:
+    """v1.0's `calc_uncertainty_metrics`."""
+
+    def test_share_outside_and_mean_width(self):
+        calibration, sharpness = calc_uncertainty_metrics([0.5, -1.5, 2.5, -3.0], [1, 1, 2, 3])
+        assert (calibration, sharpness) == (0.5, 1.75)
+
+    def test_of_true_intervals_and_deviations(self):
+        errors, distances = normal(np.random.default_rng(7), 20_000, 1, 0.1, 0.5)
+        sigma = 0.1 + 0.5 * distances
+        for factor, outside in ((1, 0.3173), (1.645, 0.1)):
+            found = calc_uncertainty_metrics(errors, factor * sigma)
+            assert found == pytest.approx((outside, factor * sigma.mean()), abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("errors", "widths"), [([1.0, 2.0], [1.0]), ([], []), (np.ones((2, 3)), np.ones((2, 3)))]
+    )
+    def test_wrong_shapes(self, errors, widths):
+        with pytest.raises(ValueError, match="expected \\(n,\\) for both"):
+            calc_uncertainty_metrics(errors, widths)
 
 
 class TestSplit:
     def test_parts(self):
         items, array = [str(k) for k in range(10)], np.arange(20).reshape(10, 2)
-        test, calib, test_rows, calib_rows = split_test_calib(items, array, calib_fraction=0.3)
+        test, calib, test_rows, calib_rows = split_calibration(items, array, calib_fraction=0.3)
         assert (len(test), len(calib)) == (7, 3)
         assert sorted(test + calib) == items
         assert [str(row[0] // 2) for row in test_rows] == test
         assert [str(row[0] // 2) for row in calib_rows] == calib
-        assert split_test_calib(items)[1] == split_test_calib(items)[1]
-        assert split_test_calib(items)[1] != split_test_calib(items, seed=1)[1]
+        assert split_calibration(items)[1] == split_calibration(items)[1]
+        assert split_calibration(items)[1] != split_calibration(items, seed=1)[1]
+
+    def test_as_in_v1(self):
+        items, array = list(range(20)), np.arange(20.0)
+        test, calib, test_y, calib_y = split_test_calib(items, array, 0.1, seed=2)
+        assert (len(test), len(calib)) == (18, 2)
+        assert (test_y.tolist(), calib_y.tolist()) == (test, calib)
+        assert split_calibration(items, calib_fraction=0.1, seed=2) == (test, calib)
+        with pytest.raises(ValueError, match="calibration must be between 0 and 1"):
+            split_test_calib(items, array, 2)
 
     def test_wrong(self):
         with pytest.raises(ValueError, match="lengths \\[3, 2\\] differ"):
-            split_test_calib([1, 2, 3], [1, 2])
+            split_calibration([1, 2, 3], [1, 2])
         with pytest.raises(ValueError, match="makes 0 of 3"):
-            split_test_calib([1, 2, 3], calib_fraction=0.1)
+            split_calibration([1, 2, 3], calib_fraction=0.1)

@@ -85,7 +85,7 @@ class TestPredict:
         """⌈(n + 1) c⌉ of the n errors that it was calibrated on are within, for frames and for the
         atoms of each element."""
         for estimator in estimators(trainer):
-            found = estimator.fit_predict(calibration, calibration, CONFIDENCE)
+            found = estimator.fit(calibration).predict(calibration, CONFIDENCE)
             reference = np.array([atoms.get_potential_energy() for atoms in calibration])
             widths = np.array(found["energy_uncertainty"]) * (1 + 1e-12)
             inside = np.abs(found["energy"] - reference) <= widths
@@ -125,12 +125,11 @@ class TestPredict:
             "latent": (prepare_latentNerror_from_trainer, ConformalPredictionLatentSpace),
             "feature": (prepare_featureNerror_from_trainer, ConformalPredictionFeatureSpace),
         }[space]
-        estimator = kind(trainer, k=3).fit(calibration)
+        estimator = kind(trainer, num_nearest_neighbors=3).fit(calibration)
         found = estimator.predict(images, CONFIDENCE)
         train, _ = prepare(trainer, training)
         points, errors = prepare(trainer, calibration)
-        counts = np.array([len(atoms) for atoms in calibration])
-        by_hand = ConformalPrediction().fit(errors / counts, calc_dist(train, points, 3))
+        by_hand = ConformalPrediction(0.1).fit(errors, calc_dist(train, points, 3))
         distances = calc_dist(train, prepare(trainer, images)[0], 3)
         assert_allclose(
             found["energy_uncertainty_per_atom"], by_hand.predict(distances, CONFIDENCE), rtol=1e-9
@@ -144,7 +143,7 @@ class TestPredict:
                 rows == number for rows in map(numbers_of, (training, calibration, images))
             )
             distances = calc_dist(train[of_train], points[of_calib], 3)
-            by_hand = ConformalPrediction().fit(errors[of_calib], distances)
+            by_hand = ConformalPrediction(0.1).fit(errors[of_calib], distances)
             widths = by_hand.predict(calc_dist(train[of_train], new[of_new], 3), CONFIDENCE)
             of_all = np.concatenate(found["forces_uncertainty"])
             assert_allclose(of_all[of_new], widths, rtol=1e-9)
@@ -160,14 +159,14 @@ class TestPredict:
     def test_normal_quantile(self, trainer, calibration, images):
         for kind in (NegativeLeastLikelihoodLatentSpace, NegativeLeastLikelihoodFeatureSpace):
             widths = [
-                kind(trainer, quantile=quantile).fit_predict(calibration, images)
+                kind(trainer, quantile=quantile).fit(calibration).predict(images)
                 for quantile in ("normal", "calibrated")
             ]
             assert widths[0]["energy_uncertainty"] != widths[1]["energy_uncertainty"]
 
     def test_energies_alone(self, energies_alone, calibration, images):
         for estimator in estimators(energies_alone):
-            found = estimator.fit_predict(calibration, images, CONFIDENCE)
+            found = estimator.fit(calibration).predict(images, CONFIDENCE)
             assert [rows.shape for rows in found["forces"]] == [(0, 3)] * len(images)
             assert [rows.shape for rows in found["forces_uncertainty"]] == [(0,)] * len(images)
             assert np.isfinite(found["energy_uncertainty"]).all()
@@ -196,7 +195,7 @@ class TestPredict:
         oxygen = [atoms for atoms in calibration if 29 not in atoms.numbers]
         lone = [labelled(Atoms("Cu"), 0.1 * k, np.zeros((1, 3))) for k in range(4)]
         for estimator in estimators(trainer):
-            widths = estimator.fit_predict(oxygen + lone, images[2:4], 0.5)["forces_uncertainty"]
+            widths = estimator.fit(oxygen + lone).predict(images[2:4], 0.5)["forces_uncertainty"]
             for atoms, of_atoms in zip(images[2:4], widths, strict=True):
                 assert (np.isinf(of_atoms) == (atoms.numbers == 29)).all()
 
@@ -249,13 +248,17 @@ class TestFiles:
 
     def test_for_a_potential_from_its_folder(self, trainer, calibration, images, tmp_path):
         estimator = NegativeLeastLikelihoodLatentSpace(
-            trainer, get_latent=0, k=3, quantile="normal"
+            trainer, get_latent=0, num_nearest_neighbors=3, quantile="normal"
         )
         estimator.fit(calibration).save(tmp_path / "estimator.npz")
         again = AtomsTrainer()
         again.load_pretrained(trainer.cp_dir)
         loaded = NegativeLeastLikelihoodLatentSpace.load(tmp_path / "estimator.npz", again)
-        assert (loaded.k, loaded.space.layer, loaded.quantile) == (3, 0, "normal")
+        assert (loaded.num_nearest_neighbors, loaded.space.layer, loaded.quantile) == (
+            3,
+            0,
+            "normal",
+        )
         calculator = loaded.get_calc(CONFIDENCE)
         expected = estimator.predict(images, CONFIDENCE)["energy_uncertainty"]
         found = [calculator.get_property("energy_uncertainty", atoms) for atoms in images]
@@ -301,8 +304,8 @@ class TestTrainingFrames:
         with pytest.raises(ValueError, match="give them as train_images"):
             ConformalPredictionLatentSpace(loaded)
         for kind in (ConformalPredictionLatentSpace, ConformalPredictionFeatureSpace):
-            one = kind(loaded, train_images=training).fit_predict(calibration, images)
-            two = kind(trainer).fit_predict(calibration, images)
+            one = kind(loaded, train_images=training).fit(calibration).predict(images)
+            two = kind(trainer).fit(calibration).predict(images)
             assert_allclose(one["energy_uncertainty"], two["energy_uncertainty"], rtol=1e-9)
             for widths in zip(one["forces_uncertainty"], two["forces_uncertainty"], strict=True):
                 assert_allclose(*widths, rtol=1e-9)
@@ -376,7 +379,9 @@ class TestTrainingFrames:
         points, errors = prepare_latentNerror_from_trainer(trainer, calibration)
         assert_allclose(points, expected, atol=1e-12)
         energies = [atoms.get_potential_energy() for atoms in calibration]
-        assert_allclose(errors, np.array(trainer.predict(calibration)["energy"]) - energies)
+        counts = [len(atoms) for atoms in calibration]
+        expected = (np.array(trainer.predict(calibration)["energy"]) - energies) / counts
+        assert_allclose(errors, expected)
 
 
 class TestTrainedEnsemble:
@@ -418,7 +423,7 @@ class TestTrainedEnsemble:
 
     def test_in_one_call(self, training, calibration, images, tmp_path):
         estimator = EnsembleSDEstimator.train(config(training, tmp_path, optim__epochs=1), 2)
-        found = estimator.fit_predict(calibration, images)
+        found = estimator.fit(calibration).predict(images)
         assert (np.array(found["energy_uncertainty"]) > 0).all()
 
     def test_wrong(self, training, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from amptorch.uncertainty.calculator import UncertaintyCalculator
-from amptorch.uncertainty.calibrators import check_confidence
-from amptorch.uncertainty.metrics import LEVELS, calc_uncertainty_metrics
+from amptorch.uncertainty.calibrators import check_share
+from amptorch.uncertainty.metrics import LEVELS, calibration_metrics
 from amptorch.uncertainty.points import batches_of, checked_frames
 
 # Fewer errors of an element are none.
@@ -83,14 +83,16 @@ class UncertaintyEstimator:
     on the atoms of each element by themselves.
 
     model : trained `AtomsTrainer`, or an `Ensemble`
+    alpha : the share of errors that intervals leave outside where no confidence is given
     energy_calibrator_ : fitted to the energies; forces_calibrators_ : {atomic number: the same}
     """
 
     # Of the estimators that take one for their calibrators.
     quantile = None
 
-    def __init__(self, model):
+    def __init__(self, model=None):
         self.model = model
+        self.alpha = 0.1
         self.energy_calibrator_ = None
         self.forces_calibrators_ = {}
 
@@ -109,13 +111,17 @@ class UncertaintyEstimator:
         trained on; returns the estimator. ValueError names the frame that cannot be used."""
         return self.calibrate(self.observe(images))
 
-    def observe(self, images, labels=True, disable_tqdm=True):
-        """`Observed` of frames, with their errors where `labels`."""
-        frames = checked_frames(self.model, images, labels)
+    def observe(self, images, labels=True, disable_tqdm=True, forces=True):
+        """Return `Observed` of frames, with their errors where `labels`; of energies alone without
+        `forces`. ValueError where there is no model."""
+        if self.model is None:
+            name = type(self).__name__
+            raise ValueError(f"the estimator has no model: make it as {name}(trainer)")
+        frames = checked_frames(self.model, images, labels, forces)
         bar = tqdm(total=len(frames), desc="predictions", unit="frame", disable=disable_tqdm)
         parts = []
         with bar:
-            for potential, batch, part in batches_of(self.model, frames):
+            for potential, batch, part in batches_of(self.model, frames, forces):
                 parts.append(self.evaluated(potential, batch))
                 bar.update(len(part))
         names = [name for name, value in vars(parts[0]).items() if value is not None]
@@ -168,8 +174,8 @@ class UncertaintyEstimator:
             raise ValueError(f"{path} is damaged, or no estimator: {error}") from error
         if kind != cls.__name__:
             raise ValueError(f"{path} holds a {kind}; load it with {kind}.load")
-        estimator = cls.__new__(cls)
-        UncertaintyEstimator.__init__(estimator, model)
+        estimator = cls()
+        estimator.model = model
         if parameters != checksum(model):
             raise ValueError(
                 f"{path} was calibrated for a model with other parameters; give that one, or "
@@ -182,7 +188,7 @@ class UncertaintyEstimator:
 
     def state(self):
         """{name: array} of everything but the model."""
-        state = {"kind": type(self).__name__, "model": checksum(self.model)}
+        state = {"kind": type(self).__name__, "model": checksum(self.model), "alpha": self.alpha}
         state |= {} if self.quantile is None else {"quantile": self.quantile}
         state |= named("energy", self.energy_calibrator_.state())
         for number, calibrator in self.forces_calibrators_.items():
@@ -191,6 +197,7 @@ class UncertaintyEstimator:
 
     def restore(self, state):
         """Be as `state` says; returns the estimator."""
+        self.alpha = float(state["alpha"])
         if "quantile" in state:
             self.quantile = str(state["quantile"])
         self.energy_calibrator_ = self.calibrator().restore(below("energy", state))
@@ -203,13 +210,13 @@ class UncertaintyEstimator:
 
     # --- prediction ---
 
-    def half_widths(self, observed, confidence=0.9):
+    def half_widths(self, observed, confidence=None):
         """((F,) half widths of the intervals of the energies per atom, eV; (n,) radii of the
         spheres of the forces, eV/Å, or (0,)), infinite where nothing was there to calibrate on.
 
         Raises ValueError as `check` does.
         """
-        self.check(confidence)
+        confidence = self.check(confidence)
         energy = self.energy_calibrator_.predict(observed.energy_difficulty, confidence)
         forces = np.full(len(observed.forces), np.inf)
         for number, calibrator in self.forces_calibrators_.items() if len(forces) else ():
@@ -218,15 +225,18 @@ class UncertaintyEstimator:
                 forces[rows] = calibrator.predict(observed.forces_difficulty[rows], confidence)
         return energy, forces
 
-    def check(self, confidence=0.9):
-        """ValueError before `fit`, and for a confidence that is not between 0 and 1."""
-        check_confidence(confidence)
+    def check(self, confidence=None):
+        """Return the confidence that is meant, 1 − alpha by None.
+
+        Raises ValueError before `fit`, and for one that is not between 0 and 1.
+        """
         if self.energy_calibrator_ is None:
             raise ValueError("the estimator is not calibrated: call fit(images) first")
+        return 1 - self.alpha if confidence is None else check_share("confidence", confidence)
 
-    def predict(self, images, confidence=0.9, disable_tqdm=True):
-        """Energies and forces of frames (list of Atoms, or what `read_images` reads), in order,
-        with intervals that hold the share `confidence` of the errors.
+    def predict(self, images, confidence=None, disable_tqdm=True):
+        """Predict energies and forces of frames (list of Atoms, or what `read_images` reads), in
+        order, with intervals that hold the share `confidence` of the errors, 1 − alpha by default.
 
         Returns a dictionary of lists with an entry for each frame: `energy`, eV; `forces` (n, 3),
         eV/Å; `energy_uncertainty` u, eV, for |E − E_ref| ≤ u, and `energy_uncertainty_per_atom`;
@@ -249,23 +259,19 @@ class UncertaintyEstimator:
             "forces_uncertainty": force_lists[1],
         }
 
-    def fit_predict(self, calibration_images, images, confidence=0.9):
-        """`fit` on some frames, and `predict` others."""
-        return self.fit(calibration_images).predict(images, confidence)
-
     def metrics(self, images, levels=LEVELS):
         """How well uncertainties agree with errors on frames with energies (and forces): a
-        dictionary of `calc_uncertainty_metrics` for "energy" (per atom) and "forces"."""
+        dictionary of `calibration_metrics` for "energy" (per atom) and "forces"."""
         return self.metrics_of(self.observe(images), levels)
 
     def metrics_of(self, observed, levels=LEVELS):
         """`metrics` where the frames have been observed already."""
         energy, forces = zip(*(self.half_widths(observed, level) for level in levels), strict=True)
-        found = {"energy": calc_uncertainty_metrics(observed.energy_errors, energy, levels)}
+        found = {"energy": calibration_metrics(observed.energy_errors, energy, levels)}
         if observed.forces_errors is not None:
-            found["forces"] = calc_uncertainty_metrics(observed.forces_errors, forces, levels)
+            found["forces"] = calibration_metrics(observed.forces_errors, forces, levels)
         return found
 
-    def get_calc(self, confidence=0.9, skin=0.3):
+    def get_calc(self, confidence=None, skin=0.3):
         """The ASE calculator with these uncertainties in its results."""
         return UncertaintyCalculator(self, confidence, skin)

@@ -7,16 +7,15 @@ class UncertaintyCalculator(AmpTorch):
     """ASE calculator of an estimator that was calibrated.
 
     `results` hold energy and forces, and `energy_uncertainty` (eV) and `forces_uncertainty` (n,),
-    eV/Å: the error is at most that large with the given confidence, see
-    `UncertaintyEstimator.predict`. skin: as of `AmpTorch`.
+    eV/Å: the error is at most that large with the given confidence (1 − `estimator.alpha` where
+    None), see `UncertaintyEstimator.predict`. skin: as of `AmpTorch`.
 
     Raises ValueError where the estimator is not calibrated.
     """
 
-    def __init__(self, estimator, confidence=0.9, skin=0.3, **kwargs):
+    def __init__(self, estimator, confidence=None, skin=0.3, **kwargs):
+        self.estimator, self.confidence = estimator, estimator.check(confidence)
         super().__init__(estimator.model, skin, **kwargs)
-        estimator.check(confidence)
-        self.estimator, self.confidence = estimator, confidence
         extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.trainer.forcetraining
         self.implemented_properties = [*self.implemented_properties, *extra]
 

@@ -9,10 +9,10 @@ SAMPLE = 500
 LEAST = 0.1
 
 
-def calc_dist(train_X, test_X, k=10):
-    """(n,) mean Euclidean distance of each row of test_X to its k nearest rows of train_X; to all
-    of them where there are fewer."""
-    return NearestTraining(train_X, k).distances(test_X)
+def calc_dist(train_X, calib_X, nearest_neighbors=10):
+    """Return the mean Euclidean distance (n,) of each row of calib_X (n, width) to its nearest rows
+    of train_X (m, width), `nearest_neighbors` of them, or all where there are fewer."""
+    return NearestTraining(train_X, nearest_neighbors).distances(calib_X)
 
 
 class NearestTraining:
@@ -26,7 +26,7 @@ class NearestTraining:
 
     def __init__(self, points, k=10):
         if k < 1:
-            raise ValueError(f"k is {k}; expected a number of neighbours")
+            raise ValueError(f"{k} nearest neighbours; expected one or more")
         points = _rows(points)
         if not len(points):
             raise ValueError("there are no training points")

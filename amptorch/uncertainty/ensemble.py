@@ -32,6 +32,7 @@ class Ensemble:
     ----------
     members : list of AtomsTrainer, trained or with a loaded checkpoint, or of checkpoint folders
     weights : k positive numbers; equal where None
+    forces : False for energies alone, which is quicker
 
     It takes a trainer's place in `AmpTorch` (mean energy and forces alone) and in the command line.
 
@@ -39,13 +40,13 @@ class Ensemble:
     is known to all members.
     """
 
-    def __init__(self, members, weights=None):
+    def __init__(self, members, weights=None, forces=True):
         self.members = [_trainer(member) for member in members]
         if len(self.members) < 2:
             raise ValueError(f"{len(self.members)} members have no spread; give two or more")
         self.weights = _weights(weights, len(self.members))
         self.settings = self.members[0].settings
-        self.forcetraining = all(member.forcetraining for member in self.members)
+        self.forcetraining = forces and all(member.forcetraining for member in self.members)
         self.elements = self.potential.elements
 
     @property

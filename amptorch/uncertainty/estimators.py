@@ -1,11 +1,24 @@
 """The estimators, by what makes a structure hard: its distance to the training frames, or that the
-members of an ensemble disagree."""
+members of an ensemble disagree.
+
+Each serves in two ways. Made of a trainer, it is calibrated by `fit` and asked by `predict`, for
+energies and forces. Made of its settings alone, as in v1.0, it takes all in one call of
+`fit_predict`, for energies.
+"""
+
+from functools import wraps
 
 import numpy as np
 
+from amptorch.frames import read_images
+from amptorch.trainer import AtomsTrainer
 from amptorch.uncertainty.base import Observed, UncertaintyEstimator, below, named
 from amptorch.uncertainty.bootstrap import train_ensemble
-from amptorch.uncertainty.calibrators import ConformalPrediction, NegativeLeastLikelihoodEstimator
+from amptorch.uncertainty.calibrators import (
+    ConformalPrediction,
+    NegativeLeastLikelihoodEstimator,
+    check_share,
+)
 from amptorch.uncertainty.distances import NearestTraining
 from amptorch.uncertainty.ensemble import Ensemble
 from amptorch.uncertainty.points import (
@@ -15,32 +28,93 @@ from amptorch.uncertainty.points import (
     frame_means,
     training_points,
 )
+from amptorch.uncertainty.prepare import split_calibration
 
 # eV, or eV/Å: the distances of calibrators are positive.
 SMALLEST_SPREAD = 1e-12
 
 
+def _or_trainer(init):
+    """Let a constructor take a trainer in the place of its first setting, for `trainer=`."""
+
+    @wraps(init)
+    def with_trainer(self, *settings, **others):
+        if settings and isinstance(settings[0], AtomsTrainer):
+            others["trainer"], *settings = settings
+        init(self, *settings, **others)
+
+    return with_trainer
+
+
 class _DistanceEstimator(UncertaintyEstimator):
-    """Difficulty is the mean distance to the k nearest training points in a space: for energies,
-    of frames (means over their atoms); for forces, of atoms of the same element."""
+    """Difficulty is the mean distance to the nearest training points in a space: for energies, of
+    frames (means over their atoms); for forces, of atoms of the same element."""
 
-    def __init__(self, trainer, space, train_images=None, k=10, most=5000, seed=0):
-        super().__init__(trainer)
+    def __init__(
+        self,
+        space,
+        per_calib,
+        num_nearest_neighbors,
+        seed,
+        trainer=None,
+        train_images=None,
+        most=5000,
+    ):
+        super().__init__()
         self.space = space
-        forces = trainer.forcetraining
-        self._place(*training_points(trainer, space, train_images, most, forces, seed), k)
+        self.per_calib = check_share("per_calib", per_calib)
+        self.num_nearest_neighbors, self.seed, self.most = num_nearest_neighbors, seed, most
+        self._frames, self._atoms = None, {}
+        if trainer is not None:
+            self._train(trainer, train_images)
 
-    def _place(self, frames, atoms, k):
-        self.k = k
+    def _train(self, trainer, train_images, forces=True):
+        """Be of `trainer`, with distances to the frames that it was trained on, its own where
+        None, and with `forces` to their atoms."""
+        if not isinstance(trainer, AtomsTrainer):
+            raise TypeError(f"trainer is a {type(trainer).__name__}; expected an AtomsTrainer")
+        forces = forces and trainer.forcetraining
+        self.model = trainer
+        self._place(
+            *training_points(trainer, self.space, train_images, self.most, forces, self.seed)
+        )
+
+    def _place(self, frames, atoms):
+        k = self.num_nearest_neighbors
         self._frames = NearestTraining(frames, k)
         self._atoms = {number: NearestTraining(rows, k) for number, rows in atoms.items()}
+
+    def fit_predict(self, trainer, train_list, full_test_list) -> dict:
+        """Calibrate on some of the test frames, and say how uncertain the others' energies are.
+
+        trainer : trained `AtomsTrainer`; train_list : the frames that it was trained on, None where
+        it still has them; full_test_list : others, with energies, of which the share `per_calib`,
+        drawn at random with `seed`, calibrates. Lists of Atoms, or what `read_images` reads.
+
+        Returns a dictionary of arrays with an entry for each test frame that is left, in order:
+        `residuals`, the absolute errors of the energies per atom, and `uncertainty`, their standard
+        deviations, both eV.
+
+        Raises ValueError that names the frame which cannot be used, or where there are too few.
+        """
+        images = read_images(full_test_list)
+        frames = np.arange(len(images))
+        left, calibration = split_calibration(frames, calib_fraction=self.per_calib, seed=self.seed)
+        self._train(trainer, train_list, forces=False)
+        observed = self.observe(images, forces=False)
+        self.calibrate(observed.select(calibration))
+        left = observed.select(left)
+        return {
+            "residuals": np.abs(left.energy_errors),
+            "uncertainty": self.energy_calibrator_.predict(left.energy_difficulty),
+        }
 
     def state(self):
         atoms = {str(number): nearest.points for number, nearest in self._atoms.items()}
         layer = getattr(self.space, "layer", None)
         return {
             **super().state(),
-            **named("space", {"k": self.k, "frames": self._frames.points}),
+            **named("space", {"k": self.num_nearest_neighbors, "frames": self._frames.points}),
             **named("space", {} if layer is None else {"layer": layer}),
             **named("space/atoms", atoms),
         }
@@ -49,7 +123,8 @@ class _DistanceEstimator(UncertaintyEstimator):
         space = below("space", state)
         self.space = LatentSpace(int(space["layer"])) if "layer" in space else FeatureSpace()
         atoms = {int(number): rows for number, rows in below("space/atoms", state).items()}
-        self._place(space["frames"], atoms, int(space["k"]))
+        self.num_nearest_neighbors = int(space["k"])
+        self._place(space["frames"], atoms)
         return super().restore(state)
 
     def evaluated(self, potential, batch):
@@ -59,7 +134,7 @@ class _DistanceEstimator(UncertaintyEstimator):
         counts = np.bincount(batch.image_idx.cpu().numpy(), minlength=batch.num_images)
         # An element that was not trained on is infinitely far from what was.
         distances = np.full(len(forces), np.inf)
-        for number, nearest in self._atoms.items():
+        for number, nearest in self._atoms.items() if len(forces) else ():
             same = numbers == number
             distances[same] = nearest(rows[same])
         return Observed(
@@ -72,83 +147,125 @@ class _DistanceEstimator(UncertaintyEstimator):
         )
 
 
-class _LatentSpaceEstimator(_DistanceEstimator):
-    def __init__(self, trainer, train_images=None, k=10, get_latent=LAST_HIDDEN, most=5000, seed=0):
-        super().__init__(trainer, LatentSpace(get_latent), train_images, k, most, seed)
+class _Conformal(_DistanceEstimator):
+    def __init__(self, alpha, *settings, **model):
+        super().__init__(*settings, **model)
+        self.alpha = check_share("alpha", alpha)
+
+    def calibrator(self):
+        return ConformalPrediction(self.alpha)
+
+    def fit_predict(self, trainer, train_list, full_test_list) -> dict:
+        """Do as `_DistanceEstimator.fit_predict`; `uncertainty` holds the half widths of intervals
+        that leave out the share `alpha` of the errors, which is in the dictionary too."""
+        found = super().fit_predict(trainer, train_list, full_test_list)
+        return {**found, "alpha": self.alpha}
 
 
-class _FeatureSpaceEstimator(_DistanceEstimator):
-    def __init__(self, trainer, train_images=None, k=10, most=5000, seed=0):
-        super().__init__(trainer, FeatureSpace(), train_images, k, most, seed)
+class _Likelihood(_DistanceEstimator):
+    def __init__(self, *settings, quantile="calibrated", **model):
+        super().__init__(*settings, **model)
+        self.quantile = quantile
+
+    def calibrator(self):
+        return NegativeLeastLikelihoodEstimator(self.quantile)
 
 
-class ConformalPredictionLatentSpace(_LatentSpaceEstimator):
+class ConformalPredictionLatentSpace(_Conformal):
     """Conformal prediction with distances between the outputs of a layer of the networks.
 
-    trainer : trained `AtomsTrainer`; train_images : the frames that it was trained on, None where
-        it still has them; k : nearest training points; get_latent : index of the layer in
-        `model_net`, the last hidden one by default; most : training frames, and atoms of each
-        element, that distances are taken to, drawn at random with `seed` where there are more
+    alpha : the share of errors that intervals leave outside, unless a confidence is given; or, in
+        its place, the trainer
+    per_calib : the share of test frames that `fit_predict` calibrates on
+    num_nearest_neighbors : training points that a distance is the mean over
+    seed : of what is drawn at random
+    get_latent : index of the layer in `model_net`, the last hidden one by default
+    trainer : trained `AtomsTrainer`, for `fit` and `predict`
+    train_images : the frames that it was trained on, None where it still has them
+    most : training frames, and atoms of each element, that distances are taken to, drawn at random
+        where there are more
 
     The intervals are those of `ConformalPrediction`.
     """
 
-    def calibrator(self):
-        return ConformalPrediction()
+    @_or_trainer
+    def __init__(
+        self,
+        alpha=0.1,
+        per_calib=0.1,
+        num_nearest_neighbors=10,
+        seed=1,
+        get_latent=LAST_HIDDEN,
+        **model,
+    ):
+        space = LatentSpace(get_latent)
+        super().__init__(alpha, space, per_calib, num_nearest_neighbors, seed, **model)
 
 
-class ConformalPredictionFeatureSpace(_FeatureSpaceEstimator):
+class ConformalPredictionFeatureSpace(_Conformal):
     """Conformal prediction with distances between scaled fingerprints.
 
     Parameters as of `ConformalPredictionLatentSpace`, without `get_latent`.
     """
 
-    def calibrator(self):
-        return ConformalPrediction()
+    @_or_trainer
+    def __init__(self, alpha=0.1, per_calib=0.1, num_nearest_neighbors=10, seed=1, **model):
+        super().__init__(alpha, FeatureSpace(), per_calib, num_nearest_neighbors, seed, **model)
 
 
-class NegativeLeastLikelihoodLatentSpace(_LatentSpaceEstimator):
+class NegativeLeastLikelihoodLatentSpace(_Likelihood):
     """A standard deviation linear in the distance between the outputs of a layer of the networks.
 
-    Parameters as of `ConformalPredictionLatentSpace`; quantile : "calibrated" or "normal", see
+    Parameters as of `ConformalPredictionLatentSpace`, without `alpha` (the trainer may be in
+    the place of `per_calib`); quantile : "calibrated" or "normal", see
     `NegativeLeastLikelihoodEstimator`, whose fit and intervals these are.
     """
 
-    def __init__(self, trainer, *args, quantile="calibrated", **kwargs):
-        super().__init__(trainer, *args, **kwargs)
-        self.quantile = quantile
+    @_or_trainer
+    def __init__(
+        self,
+        per_calib=0.1,
+        num_nearest_neighbors=10,
+        seed=1,
+        get_latent=LAST_HIDDEN,
+        **model,
+    ):
+        super().__init__(LatentSpace(get_latent), per_calib, num_nearest_neighbors, seed, **model)
 
-    def calibrator(self):
-        return NegativeLeastLikelihoodEstimator(self.quantile)
 
-
-class NegativeLeastLikelihoodFeatureSpace(_FeatureSpaceEstimator):
+class NegativeLeastLikelihoodFeatureSpace(_Likelihood):
     """A standard deviation linear in the distance between scaled fingerprints.
 
-    Parameters as of `ConformalPredictionFeatureSpace`; quantile : "calibrated" or "normal", see
-    `NegativeLeastLikelihoodEstimator`, whose fit and intervals these are.
+    Parameters as of `NegativeLeastLikelihoodLatentSpace`; get_latent is there for v1.0's calls and
+    has no effect.
     """
 
-    def __init__(self, trainer, *args, quantile="calibrated", **kwargs):
-        super().__init__(trainer, *args, **kwargs)
-        self.quantile = quantile
-
-    def calibrator(self):
-        return NegativeLeastLikelihoodEstimator(self.quantile)
+    @_or_trainer
+    def __init__(
+        self,
+        per_calib=0.1,
+        num_nearest_neighbors=10,
+        seed=1,
+        get_latent=LAST_HIDDEN,
+        **model,
+    ):
+        super().__init__(FeatureSpace(), per_calib, num_nearest_neighbors, seed, **model)
 
 
 class EnsembleSDEstimator(UncertaintyEstimator):
     """The standard deviation of the members of an ensemble, brought to scale: they agree more with
     each other than with the truth, and now and then by chance.
 
-    ensemble : `Ensemble`, or what makes one (trained trainers, or checkpoint folders). For the
-        standard deviation s itself see `Ensemble.predict`; here σ = s1 + s2 s by maximum likelihood
-        (G. Palmer et al., npj Comput. Mater. 8, 115, 2022), where s of a force is the root of the
-        sum over its components; quantile : as of `NegativeLeastLikelihoodEstimator`
+    ensemble : `Ensemble`, or what makes one (trained trainers, or checkpoint folders), for `fit`
+        and `predict`: σ = s1 + s2 s by maximum likelihood (G. Palmer et al., npj Comput. Mater. 8,
+        115, 2022), where s of a force is the root of the sum over its components. The standard
+        deviation s itself is what `fit_predict` and `Ensemble.predict` give
+    quantile : as of `NegativeLeastLikelihoodEstimator`
     """
 
-    def __init__(self, ensemble, quantile="calibrated"):
-        super().__init__(ensemble if isinstance(ensemble, Ensemble) else Ensemble(ensemble))
+    def __init__(self, ensemble=None, quantile="calibrated"):
+        given = ensemble is None or isinstance(ensemble, Ensemble)
+        super().__init__(ensemble if given else Ensemble(ensemble))
         self.quantile = quantile
 
     @classmethod
@@ -158,6 +275,26 @@ class EnsembleSDEstimator(UncertaintyEstimator):
 
     def calibrator(self):
         return NegativeLeastLikelihoodEstimator(self.quantile)
+
+    def fit_predict(self, list_trainers, train_list, test_list) -> dict:
+        """Return how far the members' energies are apart on test frames, as they are.
+
+        list_trainers : two or more, as of `Ensemble`; train_list : v1.0's, not looked at, since
+        errors on frames that were trained on say nothing of others; test_list : frames with
+        energies, list of Atoms or what `read_images` reads.
+
+        Returns a dictionary of arrays with an entry for each test frame: `residuals`, the absolute
+        errors of the mean of the energies per atom, and `uncertainty`, the standard deviation of
+        the energies per atom (with k − 1 in the denominator), both eV.
+
+        Raises ValueError that names the frame which cannot be used.
+        """
+        self.model = Ensemble(list_trainers, forces=False)
+        observed = self.observe(test_list)
+        return {
+            "residuals": np.abs(observed.energy_errors),
+            "uncertainty": observed.energy_difficulty,
+        }
 
     def evaluated(self, potential, batch):
         energy, forces, energy_spread, forces_spread = potential.spread(batch)

@@ -11,8 +11,27 @@ LEVELS = tuple(round(0.01 * k, 2) for k in range(1, 100))
 ONE_SIGMA = 0.6827
 
 
-def calc_uncertainty_metrics(errors, uncertainties, levels=LEVELS):
-    """How well uncertainties describe errors.
+def calc_uncertainty_metrics(list_epa, uncertainty) -> tuple[float, float]:
+    """Return v1.0's pair: the share of errors beyond their uncertainty, and the mean uncertainty.
+
+    list_epa (n,): errors, such as those of energies per atom, eV; uncertainty (n,): half widths, in
+    the same unit. The first, the calibration, should be alpha where they are intervals for the
+    confidence 1 − alpha, and 0.32 where they are standard deviations of normal errors; of two
+    calibrated estimates, that of the smaller mean (the sharper one) says more.
+
+    Raises ValueError where the shapes differ. For more see `calibration_metrics`.
+    """
+    lengths, uncertainty = np.abs(list_epa), np.asarray(uncertainty, dtype=np.float64)
+    if lengths.ndim != 1 or lengths.shape != uncertainty.shape or not len(lengths):
+        raise ValueError(
+            f"uncertainties of shape {uncertainty.shape} for errors of shape {lengths.shape}; "
+            "expected (n,) for both, n at least one"
+        )
+    return float(np.mean(lengths > uncertainty)), float(uncertainty.mean())
+
+
+def calibration_metrics(errors, uncertainties, levels=LEVELS) -> dict:
+    """Return how well uncertainties describe errors.
 
     errors (n,), or (n, D) for vectors, which are measured by their length. uncertainties: standard
     deviations (n,) of normal errors (of each component, for vectors); or half widths (L, n) of the
@@ -63,7 +82,7 @@ def calc_uncertainty_metrics(errors, uncertainties, levels=LEVELS):
 def calibration_plot(path, metrics):
     """Write a PNG of coverage against confidence to `path`.
 
-    metrics: a dict from names to what `calc_uncertainty_metrics` gives. No display is needed.
+    metrics: a dict from names to what `calibration_metrics` gives. No display is needed.
     """
     figure = Figure(figsize=(4.8, 4.6), layout="constrained")
     axes = figure.subplots()

@@ -1,5 +1,7 @@
 """Where atoms and frames lie, in the space of fingerprints or in that of a network's layer."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from amptorch.dataset.describe import check_distances, chunks_of_frames
@@ -38,26 +40,29 @@ def frame_means(rows, counts):
     return np.add.reduceat(rows, starts, axis=0) / np.asarray(counts)[:, None]
 
 
-def checked_frames(model, images, labels):
-    """`Frames` of images that `model`, a trainer or an ensemble, can predict; with energies, and
-    forces where it has them, if `labels`. ValueError names the frame that cannot be used."""
+def checked_frames(model, images, labels, forces=True):
+    """Return `Frames` of images that `model`, a trainer or an ensemble, can predict; with energies,
+    and forces where it has them and `forces`, if `labels`. ValueError names the frame that cannot
+    be used."""
     frames = Frames.from_atoms(
         read_images(images),
         model.potential.elements,
         energies=labels,
-        forces=labels and model.forcetraining,
+        forces=labels and forces and model.forcetraining,
     )
     check_distances(frames)
     return frames
 
 
-def batches_of(model, frames):
-    """(potential, batch, part) for parts of the frames, in their order."""
+def batches_of(model, frames, forces=True):
+    """Yield (potential, batch, part) for parts of the frames, in their order. Without `forces` (of
+    a trainer) the batches give energies alone."""
     potential = model.potential
     with use_threads(model.settings.cmd.threads):
         for chunk in chunks_of_frames(frames, BATCH_ATOMS):
             part = frames.select(chunk)
-            yield potential, potential.batch(part), part
+            batch = potential.batch(part)
+            yield potential, batch if forces else replace(batch, derivatives=None), part
 
 
 def training_batches(trainer, most_frames, rng):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from amptorch.uncertainty.calibrators import check_share
 from amptorch.uncertainty.points import (
     LAST_HIDDEN,
     FeatureSpace,
@@ -15,12 +16,12 @@ QUANTITIES = ("energy", "forces")
 
 
 def prepare_latentNerror_from_trainer(trainer, images, get_latent=LAST_HIDDEN, quantity="energy"):
-    """(points, errors) of images with energies (and forces), in the latent space.
+    """Return points and errors of images with energies (or forces), in the latent space.
 
     quantity "energy": (F, width) outputs of `model_net[get_latent]`, means over the atoms of each
-    frame, and (F,) errors of the energies of the frames, eV. "forces": (n, width) of the atoms,
-    frame after frame, and (n, 3) errors of their forces, eV/Å. Errors are predictions minus
-    references. get_latent: by default the last hidden layer.
+    frame, and (F,) errors of the energies per atom, eV. "forces": (n, width) of the atoms, frame
+    after frame, and (n, 3) errors of their forces, eV/Å. Errors are predictions minus references.
+    get_latent: by default the last hidden layer.
 
     Raises ValueError that names the frame which cannot be used.
     """
@@ -28,7 +29,7 @@ def prepare_latentNerror_from_trainer(trainer, images, get_latent=LAST_HIDDEN, q
 
 
 def prepare_featureNerror_from_trainer(trainer, images, quantity="energy"):
-    """(points, errors) as of `prepare_latentNerror_from_trainer`, of the scaled fingerprints."""
+    """Return points and errors as `prepare_latentNerror_from_trainer`, of scaled fingerprints."""
     return _prepare(trainer, images, FeatureSpace(), quantity)
 
 
@@ -37,16 +38,26 @@ def _prepare(trainer, images, space, quantity):
         raise ValueError(f"quantity must be one of {QUANTITIES}, got {quantity!r}")
     if quantity == "forces" and not trainer.forcetraining:
         raise ValueError("the model gives no forces; ask for quantity='energy'")
+    of_forces = quantity == "forces"
     points, errors = [], []
-    for potential, batch, part in batches_of(trainer, checked_frames(trainer, images, True)):
+    frames = checked_frames(trainer, images, labels=True, forces=of_forces)
+    for potential, batch, part in batches_of(trainer, frames, of_forces):
         rows = space(potential, batch)
         energies, forces = potential.evaluate(batch)
-        points.append(rows if quantity == "forces" else frame_means(rows, part.counts))
-        errors.append(forces - part.forces if quantity == "forces" else energies - part.energies)
+        points.append(rows if of_forces else frame_means(rows, part.counts))
+        errors.append(
+            forces - part.forces if of_forces else (energies - part.energies) / part.counts
+        )
     return np.concatenate(points), np.concatenate(errors)
 
 
-def split_test_calib(*arrays, calib_fraction=0.5, seed=0):
+def split_test_calib(full_test_X, full_test_y, per_calib, seed=0):
+    """Return test and calibration part of full_test_X, and of full_test_y, split alike at random;
+    `per_calib`: the share for calibration. See `split_calibration`."""
+    return split_calibration(full_test_X, full_test_y, calib_fraction=per_calib, seed=seed)
+
+
+def split_calibration(*arrays, calib_fraction=0.5, seed=0):
     """Split at random into parts for a test and for calibration.
 
     arrays: lists (of Atoms, for instance) or arrays of one length, which are split alike. Returns
@@ -60,10 +71,10 @@ def split_test_calib(*arrays, calib_fraction=0.5, seed=0):
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) != 1:
         raise ValueError(f"the lengths {lengths} differ; expected one length for all")
-    n_calib = round(calib_fraction * lengths[0])
+    n_calib = round(check_share("the share for calibration", calib_fraction) * lengths[0])
     if not 0 < n_calib < lengths[0]:
         raise ValueError(
-            f"calib_fraction {calib_fraction} makes {n_calib} of {lengths[0]} for calibration; "
+            f"a share of {calib_fraction} makes {n_calib} of {lengths[0]} for calibration; "
             "both parts need at least one"
         )
     order = np.random.default_rng(seed).permutation(lengths[0])
