@@ -245,7 +245,8 @@ def known_part(config):
     for name, values in config.items():
         section = SECTIONS.get(name)
         if section is None:
-            messages.append(f"config has no section {name!r}{nearest(name, list(SECTIONS))}")
+            hint = nearest(name, list(SECTIONS), likeness=0)
+            messages.append(f"config section {name!r} is not known and ignored{hint}")
             continue
         if not isinstance(values, Mapping):
             known[name] = values
@@ -256,8 +257,9 @@ def known_part(config):
             if key in keys or key in section.aliases:
                 known[name][key] = value
             elif (name, key) not in SILENT:
-                messages.append(f"config has no key {name}.{key}{nearest(key, keys)}")
-    return known, [f"{message}; it is ignored" for message in messages]
+                hint = nearest(key, keys, likeness=0)
+                messages.append(f"config key {name}.{key} is not known and ignored{hint}")
+    return known, messages
 
 
 @dataclass

@@ -229,9 +229,10 @@ def test_unknown_keys_are_warned_of_once(frames, tmp_path):
         trainer = AtomsTrainer(settings)
         trainer.train()
         trainer.load_config()
-    said = [str(w.message) for w in caught if "config has no" in str(w.message)]
+    said = [str(w.message) for w in caught if "is not known and ignored" in str(w.message)]
     assert len(said) == 1
     assert "cmd.single-threaded" in said[0]
+    assert "'threads'" in said[0]
     assert caught[0].filename == __file__
 
 
