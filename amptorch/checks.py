@@ -17,8 +17,8 @@ import numpy as np
 
 
 def nearest(name, known, likeness=0.6):
-    """Return ", did you mean 'lr'?" for the known name nearest to `name`, or the list of known names
-    where none is as near as `likeness`, 0 to 1."""
+    """Return ", did you mean 'lr'?" for the known name nearest to `name`, or the list of known
+    names where none is as near as `likeness`, 0 to 1."""
     match = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=likeness)
     return f", did you mean {match[0]!r}?" if match else f"; known are {', '.join(sorted(known))}"
 

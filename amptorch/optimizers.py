@@ -143,15 +143,19 @@ class EKF(torch.optim.Optimizer):
         return state
 
 
+class Diverged(ValueError):
+    """Says that a training has left what numbers can hold, and what to change."""
+
+
 def _cholesky(factor, errors):
-    """Of A; ValueError that says why it has none."""
+    """Return the Cholesky factor of A; Diverged says why it has none."""
     if not torch.isfinite(factor).all() or not torch.isfinite(errors).all():
-        raise ValueError(
+        raise Diverged(
             "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
         )
     lower, failed = torch.linalg.cholesky_ex(factor)
     if failed:
-        raise ValueError(
+        raise Diverged(
             "the covariance of the Kalman filter is no longer positive; lower its p0, bring its "
             "forgetting nearer to 1, or set precision to 'float64'"
         )

@@ -17,6 +17,7 @@ from ase.io import write
 from skorch.callbacks import Callback
 
 from amptorch.dataset import AtomsDataset
+from amptorch.model import CustomLoss
 from amptorch.trainer import AtomsTrainer
 from amptorch.trainer.random_state import RandomState
 from amptorch.trainer.run_folder import new_run_folder
@@ -240,13 +241,57 @@ def test_interruption_keeps_the_best(frames, tmp_path):
         assert torch.equal(value, saved[name])
 
 
-def test_a_loss_that_is_not_finite_is_told(frames, tmp_path):
-    trainer = AtomsTrainer(config(frames, tmp_path, optim__epochs=1))
-    trainer.load()
-    with torch.no_grad():
-        next(iter(trainer.model.parameters())).fill_(float("nan"))
-    with pytest.warns(UserWarning, match="NaN"):
+def nan_after(batches):
+    """A loss that is NaN from so many batches of training on."""
+    seen = []
+
+    class Loss(CustomLoss):
+        def forward(self, prediction, target):
+            loss = super().forward(prediction, target)
+            seen.append(loss)
+            return loss * (np.nan if len(seen) > batches else 1.0)
+
+    return Loss
+
+
+def test_a_training_that_diverges_stops_and_keeps_its_best_epoch(frames, tmp_path):
+    # Three batches an epoch: in the third epoch.
+    trainer = AtomsTrainer(config(frames, tmp_path, optim__loss_fn=nan_after(7), optim__epochs=9))
+    with pytest.raises(ValueError, match=r"epoch 3 is nan; lower optim\.lr .*are kept, in"):
         trainer.train()
+    assert len(trainer.net.history) == 3
+    kept = AtomsTrainer()
+    kept.load_pretrained(trainer.cp_dir)
+    found = kept.predict(frames)["energy"]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(trainer.predict(frames)["energy"], found)
+
+
+def test_a_training_that_diverges_at_once_leaves_nothing(frames, tmp_path):
+    trainer = AtomsTrainer(config(frames, tmp_path, optim__loss_fn=nan_after(0)))
+    with pytest.raises(ValueError, match=r"epoch 1 is nan.*no checkpoint is kept"):
+        trainer.train()
+    assert trainer.cp_dir is None
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("epochs", [1, 20])
+def test_parameters_beyond_all_bounds_are_not_kept(frames, tmp_path, epochs):
+    """The scores of an epoch are those before its last step, which may have led anywhere."""
+    trainer = AtomsTrainer(
+        config(
+            frames,
+            tmp_path,
+            model__activation="ReLU",
+            optim__optimizer="SGD",
+            optim__lr=1e3,
+            optim__epochs=epochs,
+            optim__force_coefficient=10.0,
+        )
+    )
+    with pytest.raises(ValueError, match=r"diverged.*lower optim\.lr.*no checkpoint is kept"):
+        trainer.train()
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 # --- data ---

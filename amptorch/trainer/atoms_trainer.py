@@ -1,6 +1,7 @@
 """Training of a potential from a configuration, as AMPTorch v1.0 does it."""
 
 import logging
+import shutil
 import time
 import warnings
 from contextlib import contextmanager, nullcontext
@@ -8,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 from skorch.history import History
-from torch import cuda
 
 from amptorch.calculator import AmpTorch
 from amptorch.config import Config, known_part
@@ -21,11 +22,12 @@ from amptorch.frames import Frames, read_images
 from amptorch.metrics import best_column, scoring_callbacks
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.model.mlp import Dropout
-from amptorch.optimizers import EKF
+from amptorch.optimizers import EKF, Diverged
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.trainer.callbacks import (
     BestCheckpoint,
+    StopWhenDiverged,
     WandbRun,
     averaging_callbacks,
     optional_callbacks,
@@ -180,7 +182,8 @@ class AtomsTrainer(AttributesOfV1):
         options = self.settings
         fraction, metric = options.dataset.val_split, options.optim.metric
         self.progress = Progress(options.optim.max_seconds, self.ranks)
-        self.callbacks = scoring_callbacks(fraction, metric, self.forcetraining)
+        self.callbacks = [("divergence", StopWhenDiverged())]
+        self.callbacks += scoring_callbacks(fraction, metric, self.forcetraining)
         self.callbacks += averaging_callbacks(options, self.progress)
         if not self.debug:
             monitor = best_column(fraction, options.optim.cp_metric, metric)
@@ -233,6 +236,9 @@ class AtomsTrainer(AttributesOfV1):
 
         Under torchrun all processes train together, see `trainer.ranks`; the first one writes.
 
+        A training that diverges, to NaN or beyond all bounds, ends with a ValueError that says what
+        to change; the best epoch before is loaded back, and its checkpoint kept, if it is sound.
+
         Raises ValueError that names the setting with which the run cannot go on, OSError where a
         checkpoint cannot be written, those of the epochs before being left as they are, and
         BlockingIOError where another training is writing to the run's folder.
@@ -279,9 +285,44 @@ class AtomsTrainer(AttributesOfV1):
         epochs = self.net.max_epochs
         if state is not None:
             epochs = state.epochs_left(epochs)
-        self.net.partial_fit(self.train_dataset, None, epochs=epochs)
+        try:
+            self.net.partial_fit(self.train_dataset, None, epochs=epochs)
+            if not self._is_sound():
+                raise Diverged(
+                    "the training has diverged: what it predicts for the frames that it was "
+                    f"trained on is of no meaning; lower optim.lr (it is {self.net.lr:g})"
+                )
+        except Diverged as error:
+            raise Diverged(f"{error}; {self._keep_if_sound()}") from error
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
+
+    def _is_sound(self):
+        """Return whether the parameters predict energies of some training frames that are finite
+        and at most a million times as far off as if all were the mean."""
+        dataset = self.train_dataset
+        chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), 16)).astype(np.int64)
+        batch = dataset.__getitems__(chosen)
+        self.net.module.eval()
+        with torch.no_grad():
+            energy, _ = self.net.module(replace(batch, derivatives=None).to(self.device))
+        errors = (energy - batch.energy.to(self.device)).square().double()
+        usual = max(1.0, float(batch.energy.square().mean()))
+        return bool(errors.mean() <= 1e12 * usual)
+
+    def _keep_if_sound(self):
+        """Return what became of a training that has diverged: the best epoch before is loaded back
+        and kept where it is sound, and nothing is left on the disk otherwise."""
+        best = getattr(dict(self.callbacks).get("checkpoint"), "best_", None)
+        if best is not None:
+            self.net.module.load_state_dict(best)
+            if self._is_sound():
+                return f"the best parameters of the epochs before are kept, in {self.cp_dir}"
+        if self.cp_dir is not None:
+            if self.ranks.first:
+                shutil.rmtree(self.cp_dir, ignore_errors=True)
+            self.cp_dir = None
+        return "no epoch before was any better, so no checkpoint is kept"
 
     def _load_run(self, run):
         """`load` for a run that was begun; its last `TrainingState`, or None where it has none."""
@@ -354,7 +395,7 @@ class AtomsTrainer(AttributesOfV1):
         self.config = self.config or checkpoint.config
         self._apply(
             settings_for(self._known_config(), checkpoint),
-            gpu2cpu or not (asked or cuda.is_available()),
+            gpu2cpu or not (asked or torch.cuda.is_available()),
         )
         self.load_rng_seed()
         try:

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from optuna import TrialPruned
 
+from amptorch import optimizers
 from amptorch.config import Config
 from amptorch.tuning.errors import combined, mean_of
 from amptorch.tuning.functions import by_recipe, by_selection
@@ -143,6 +144,8 @@ class Objective:
             start = time.perf_counter()
             try:
                 trainer.train()
+            except optimizers.Diverged as error:
+                raise Diverged(str(error)) from error
             finally:
                 seconds["training"] += time.perf_counter() - start
                 if trainer.net is not None and getattr(trainer.net, "initialized_", False):
