@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from ase.calculators.calculator import Calculator, all_changes
 
+from amptorch.checks import number
 from amptorch.frames import Frames
 from amptorch.neighbors import VerletList
 from amptorch.threads import use_threads
@@ -18,7 +19,8 @@ class AmpTorch(Calculator):
     There is no stress. What it has computed is kept until the atoms change: after more training,
     call `reset()` or make another.
 
-    `calculate` raises ValueError, before any work, where an element is not one of the model's.
+    Raises ValueError where skin is no number of at least 0; `calculate`, before any work, where an
+    element is not one of the model's.
     """
 
     implemented_properties: ClassVar[list] = ["energy", "free_energy", "forces"]
@@ -26,6 +28,7 @@ class AmpTorch(Calculator):
     def __init__(self, trainer, skin=0.3, **kwargs):
         super().__init__(**kwargs)
         self.trainer = trainer
+        skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(trainer.potential.descriptor.cutoff, skin)
         if not trainer.forcetraining:
             self.implemented_properties = ["energy", "free_energy"]

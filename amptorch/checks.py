@@ -98,9 +98,10 @@ def paths(key, value):
 
 def identifier(key, value):
     text = str(value)
-    if not text or text != Path(text).name:
+    if not text or text != Path(text).name or not text.isprintable():
         raise ValueError(
-            f"{key} is part of a folder's name and may hold no separator, got {value!r}"
+            f"{key} is part of a folder's name and may hold no separator and nothing that cannot "
+            f"be printed, got {value!r}"
         )
     return text
 
@@ -257,16 +258,98 @@ def torch_class(modules, base, example):
     return check
 
 
-activation_class = torch_class(("torch.nn",), "torch.nn.Module", "torch.nn.Tanh")
+_module_class = torch_class(("torch.nn",), "torch.nn.Module", "torch.nn.Tanh")
 optimizer_class = torch_class(
     ("torch.optim", "amptorch.optimizers"), "torch.optim.Optimizer", "torch.optim.Adam"
 )
-loss_class = torch_class(("torch.nn",), "torch.nn.Module", "amptorch.model.CustomLoss")
+_loss_class = torch_class(("torch.nn",), "torch.nn.Module", "amptorch.model.CustomLoss")
 policy_class = torch_class(
     ("torch.optim.lr_scheduler", "skorch.callbacks.lr_scheduler"),
     "torch.optim.lr_scheduler.LRScheduler",
     "torch.optim.lr_scheduler.StepLR",
 )
+
+
+def activation_class(key, value):
+    """A class that, made without arguments, gives numbers of double precision for such numbers."""
+    import torch
+
+    made, x = _module_class(key, value), torch.zeros(2, 3, dtype=torch.float64)
+    try:
+        result = made()(x)
+        works = result.shape == x.shape and result.dtype == x.dtype
+        reason = f"it makes {tuple(result.shape)} {result.dtype} of {tuple(x.shape)} {x.dtype}"
+    except Exception as error:  # whatever a class of the user's own raises
+        works, reason = False, str(error)
+    if not works:
+        raise ValueError(
+            f"{key}: {_name(made)} is no activation of a layer ({reason}); take a class such as "
+            "torch.nn.Tanh, which needs no arguments and has no parameters"
+        )
+    return made
+
+
+def loss_class(key, value):
+    """A class of losses that are about energies and forces, as torch's own are not."""
+    made = _loss_class(key, value)
+    if str(getattr(made, "__module__", "")).startswith("torch.nn"):
+        raise ValueError(
+            f"{key}: {_name(made)} compares two tensors, and a prediction is (energy, forces); "
+            "set optim.loss to 'mse' or 'mae', or give a class as amptorch.model.CustomLoss is"
+        )
+    return made
+
+
+def optimizer_takes(make, lr, arguments):
+    """Raise ValueError where an optimizer cannot be made with these arguments, or cannot step on
+    the parameters of a layer."""
+    import torch
+
+    weight, bias = (torch.nn.Parameter(torch.ones(*n, dtype=torch.float64)) for n in ((2, 2), (2,)))
+    try:
+        optimizer = make([weight, bias], lr=lr, **arguments)
+    except (TypeError, ValueError) as error:
+        key = "optim.optimizer_args" if arguments else "optim.optimizer"
+        raise ValueError(
+            f"{key}: {_name(make)} cannot be made with lr={lr:g} and {arguments}: {error}"
+        ) from error
+    if getattr(make, "by_observations", False):
+        return
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight.square().sum() + bias.square().sum()) / 2
+        loss.backward()
+        return loss
+
+    try:
+        optimizer.step(closure)
+    except RuntimeError as error:
+        raise ValueError(
+            f"optim.optimizer: {_name(make)} cannot train these networks: {error}"
+        ) from error
+
+
+def policy_takes(policy, params):
+    """Raise ValueError where a learning rate scheduler cannot be made with `params`."""
+    import torch
+
+    # Of skorch's LRScheduler itself; and lists may be one for each group of parameters.
+    own = ("monitor", "event_name", "step_every")
+    params = {name: value for name, value in params.items() if name not in own}
+    if any(isinstance(value, (list, tuple)) for value in params.values()):
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    try:
+        policy(optimizer, **params)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"optim.scheduler: {_name(policy)} cannot be made with params {params}: {error}"
+        ) from error
+
+
+def _name(value):
+    return getattr(value, "__name__", repr(value))
 
 
 # Half a cosine until training ends: `trainer.progress.CosineTime`.
@@ -282,7 +365,9 @@ def scheduler(key, value):
         known_keys(f"{key}.params", params, ["final"])
         final = number(minimum=0, maximum=1)(f"{key}.params.final", params.get("final", 0.01))
         return {"policy": COSINE_TIME, "params": {"final": final}}
-    return {"policy": policy_class(f"{key}.policy", value["policy"]), "params": params}
+    policy = policy_class(f"{key}.policy", value["policy"])
+    policy_takes(policy, params)
+    return {"policy": policy, "params": params}
 
 
 def averaging(key, value):

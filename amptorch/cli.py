@@ -94,6 +94,11 @@ def train(
         dataset["raw_data"] = data
     if not any(dataset.get(key) for key in ("raw_data", "store", "lmdb_path")):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
+    if dataset.get("raw_data") and dataset.get("lmdb_path"):
+        raise ValueError(
+            f"{config} has dataset.lmdb_path, and there is dataset.raw_data (--data) too; a "
+            "training is on one of them: leave one out"
+        )
     if start is not None and resume is not None:
         raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
     stages = Stages()

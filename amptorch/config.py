@@ -35,6 +35,7 @@ from amptorch.checks import (
     nearest,
     number,
     optimizer_class,
+    optimizer_takes,
     path,
     paths,
     pca,
@@ -136,6 +137,13 @@ class OptimConfig(_Section):
         super().__post_init__()
         if self.lr is None:
             self.lr = getattr(self.optimizer, "default_lr", 0.1)
+        optimizer_takes(self.optimizer, self.lr, self.optimizer_options)
+
+    @property
+    def optimizer_options(self):
+        """`optimizer_args` by the optimizer's own names, without what is skorch's business."""
+        own = {name.removeprefix("optimizer__"): v for name, v in self.optimizer_args.items()}
+        return {name: v for name, v in own.items() if name not in ("param_groups", "decoupled")}
 
 
 @dataclass
@@ -143,7 +151,7 @@ class DatasetConfig(_Section):
     name_in_config: ClassVar[str] = "dataset"
 
     raw_data: Any = option(None, anything, "path or paths of frames, or a list of Atoms")
-    lmdb_path: list | None = option(None, paths, "LMDB files, instead of raw_data")
+    lmdb_path: list | None = option(None, paths, "LMDB files, in place of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
     skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")
     val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")

@@ -94,6 +94,12 @@ def test_neighbour_list_is_reused_and_right(trainers, frames):
     assert 1 <= calc.neighbors.builds < 12
 
 
+@pytest.mark.parametrize("skin", [float("nan"), float("inf"), -0.1])
+def test_a_skin_of_no_meaning(trainers, skin):
+    with pytest.raises(ValueError, match="skin must be"):
+        AmpTorch(trainers["BPNN"], skin=skin)
+
+
 def test_one_calculator_for_frames_of_any_size(trainers, frames):
     calc = trainers["BPNN"].get_calc()
     expected = trainers["BPNN"].predict(frames)["energy"]

@@ -307,3 +307,46 @@ def test_what_has_no_json_form_is_refused_by_name_on_reading():
     json.dumps(written)
     with pytest.raises(ValueError, match=r"model\.activation: no class .functools\.partial"):
         Config.from_dict(written)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.activation", "Linear", "Linear is no activation"),
+        ("model.activation", "GLU", "GLU is no activation"),
+        ("model.activation", "PReLU", "PReLU is no activation"),
+        ("optim.loss_fn", "L1Loss", "L1Loss compares two tensors"),
+        ("optim.optimizer", "SparseAdam", "SparseAdam cannot train"),
+        ("optim.optimizer", "Optimizer", "Optimizer cannot"),
+        ("optim.optimizer_args", {"foo": 1}, "Adam cannot be made .*'foo': 1"),
+        ("optim.optimizer_args", {"optimizer__betas": (2, 3)}, "Invalid beta"),
+        ("optim.scheduler", {"policy": "StepLR"}, "StepLR cannot be made .*step_size"),
+        ("optim.scheduler", {"policy": "StepLR", "params": {"step": 1}}, "StepLR cannot .*step"),
+        ("cmd.seed", 2**70, "at most 9223372036854775808"),
+        ("cmd.identifier", "a\0b", "part of a folder's name"),
+    ],
+)
+def test_names_that_cannot_work_are_refused(key, value, message):
+    section, name = key.split(".")
+    with pytest.raises(ValueError, match=rf"^{section}\.{name}(_args)?\b.*{message}"):
+        Config.from_dict({section: {name: value}})
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "LBFGS", "SGD", "Rprop", "RMSprop", "ekf"])
+def test_optimizers_that_work_are_taken(name):
+    Config.from_dict({"optim": {"optimizer": name}})
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"policy": "StepLR", "params": {"step_size": 3}},
+        {"policy": "ReduceLROnPlateau", "params": {"monitor": "train_loss", "patience": 2}},
+        {"policy": "OneCycleLR", "params": {"max_lr": 0.1, "total_steps": 10}},
+        {"policy": "WarmRestartLR", "params": {"min_lr": 1e-4, "max_lr": 0.1}},
+        {"policy": "LambdaLR", "params": {"lr_lambda": [len, len]}},
+        {"policy": "MultiStepLR", "params": {"milestones": [2, 4]}},
+    ],
+)
+def test_schedulers_that_work_are_taken(scheduler):
+    Config.from_dict({"optim": {"scheduler": scheduler}})

@@ -78,6 +78,16 @@ def trained(paths, folder, **changes):
     return trainer
 
 
+def test_raw_data_beside_files(frames, parts, tmp_path):
+    """As in v1.0 the files are trained on; here with a word."""
+    both = settings(parts, tmp_path, optim__epochs=1)
+    both["dataset"]["raw_data"] = frames[:2]
+    trainer = AtomsTrainer(both)
+    with pytest.warns(UserWarning, match=r"raw_data is ignored.*lmdb_path"):
+        trainer.train()
+    assert len(trainer.train_dataset) == len(frames)
+
+
 def same_batch(first, second, atol=1e-12):
     for name in ("fingerprint", "energy", "forces"):
         torch.testing.assert_close(getattr(first, name), getattr(second, name), atol=atol, rtol=0)

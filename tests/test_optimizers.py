@@ -8,7 +8,7 @@ import torch
 
 from amptorch.config import Config
 from amptorch.dataset import AtomsDataset
-from amptorch.model import BPNN, SingleNN
+from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.model.jacobian import jacobian
 from amptorch.optimizers import EKF
 from amptorch.trainer import AtomsTrainer
@@ -314,7 +314,7 @@ def test_divergence_is_an_error_that_says_what_to_do():
         ("model", {"batchnorm": True}),
         ("model", {"dropout": True}),
         ("optim", {"loss": "mae"}),
-        ("optim", {"loss_fn": torch.nn.MSELoss}),
+        ("optim", {"loss_fn": CustomLoss}),
     ],
 )
 def test_what_the_filter_cannot_train(section, values):

@@ -495,3 +495,14 @@ def test_the_largest_seed(frames, tmp_path):
     trained(frames, tmp_path, cmd__seed=2**63, dataset__val_split=0.2, optim__epochs=1)
     with pytest.raises(ValueError, match=r"cmd\.seed must be .* at most"):
         trained(frames, tmp_path, cmd__seed=2**64)
+
+
+def test_a_configuration_for_gpus_where_there_is_none(frames, tmp_path, monkeypatch):
+    """The constructor takes it, so that `load_pretrained` can be asked for the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = trained(frames, tmp_path, optim__epochs=1).cp_dir
+    trainer = AtomsTrainer(config(frames, tmp_path, optim__gpus=1))
+    with pytest.raises(ValueError, match=r"optim\.gpus"):
+        trainer.load_pretrained(folder)
+    trainer.load_pretrained(folder, gpu2cpu=True)
+    assert len(trainer.predict(frames[:1])["energy"]) == 1

@@ -79,7 +79,8 @@ class AtomsTrainer(AttributesOfV1):
         self._ignored = set()
         self.ranks = Ranks()
         self._history_text = HistoryText()
-        self.load_config()
+        # That there is no GPU is no matter yet: `load_pretrained(gpu2cpu=True)` needs none.
+        self._apply(Config.from_dict(self._known_config()), not torch.cuda.is_available())
 
     # --- set-up, in the order of `load` ---
 
@@ -111,7 +112,7 @@ class AtomsTrainer(AttributesOfV1):
         known, messages = known_part(self.config)
         for message in messages:
             if message not in self._ignored:
-                warnings.warn(message, stacklevel=4)
+                warnings.warn(message, stacklevel=3)
         self._ignored.update(messages)
         return known
 
@@ -133,6 +134,13 @@ class AtomsTrainer(AttributesOfV1):
         """
         options = self.settings.dataset
         raw_data = options.raw_data if self._raw_data is None else self._raw_data
+        if options.lmdb_path is not None and options.raw_data is not None:
+            warnings.warn(
+                "dataset.raw_data is ignored: the training is on the files in dataset.lmdb_path; "
+                "leave one of them out",
+                stacklevel=2,
+            )
+            raw_data = self._raw_data
         if raw_data is None:
             options.require_data()
         self.train_dataset = training_set(self, raw_data)
