@@ -25,7 +25,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["amptorch", "amptorch.*"]),
     package_data={
-        "amptorch.descriptor.densities": ["valence.json"],
+        "amptorch.descriptor.densities": ["*.json"],
         "amptorch.profiling": ["*.html"],
         "amptorch.tuning.report": ["*.html", "*.md"],
     },

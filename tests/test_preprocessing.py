@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import Trajectory, write
 
+from amptorch.descriptor.base import STORE
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.preprocessing import (
@@ -78,6 +79,32 @@ def test_a_data_object_holds_the_frame(converter, descriptor, images):
 def test_what_is_not_asked_for_is_not_there(descriptor, images):
     data = AtomsToData(descriptor, fprimes=False, save_fps=False).convert(images[0])
     assert data.keys() == ["fingerprint", "image_idx", "atomic_numbers", "num_nodes"]
+
+
+def test_computed_values_are_kept_on_disk(descriptor, images, tmp_path, monkeypatch):
+    """By default, where no derivatives are asked for."""
+    monkeypatch.chdir(tmp_path)
+    expected = AtomsToData(descriptor, fprimes=False, save_fps=False).convert_all(images, True)
+    converter = AtomsToData(descriptor, fprimes=False)
+    for _ in range(2):
+        for first, second in zip(converter.convert_all(images, True), expected, strict=True):
+            same(first, second)
+        # They are read the second time.
+        monkeypatch.setattr(Gaussian, "values", None)
+    assert (tmp_path / "processed" / "fingerprints.sqlite").is_file()
+
+
+@pytest.mark.parametrize("save_fps", [True, "kept/here.sqlite"])
+def test_prepare_fingerprints_keeps_values(descriptor, images, save_fps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = descriptor.prepare_fingerprints(images)
+    descriptor.prepare_fingerprints(images[:2], save_fps=save_fps)
+    # A generator of images does, and of these two are known.
+    prepared = descriptor.prepare_fingerprints(iter(images), save_fps=save_fps)
+    for first, second in zip(prepared, expected, strict=True):
+        np.testing.assert_array_equal(first["descriptors"], second["descriptors"])
+    path = STORE if save_fps is True else save_fps
+    assert [file.as_posix() for file in tmp_path.rglob("*.sqlite")] == [f"{tmp_path}/{path}"]
 
 
 def test_every_kind_of_collection(converter, images, tmp_path):

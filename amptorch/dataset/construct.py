@@ -5,8 +5,9 @@ def construct_descriptor(descriptor_setup):
     """The descriptor of `(fp_scheme, fp_params, cutoff_params, elements)`.
 
     fp_scheme: a key of DESCRIPTORS, in any case; fp_params: what that descriptor takes;
-    cutoff_params: such as {"cutoff_func": "Cosine"}, for "gaussian" alone; elements: chemical
-    symbols, whose order numbers the networks and orders the features.
+    cutoff_params: such as {"cutoff_func": "Cosine"}, for "gaussian" alone, the others look at
+    nothing of it (v1.0's users write "NA"); elements: chemical symbols in a list or an array, whose
+    order numbers the networks and orders the features.
 
     Raises ValueError where the scheme is not known, and what the descriptor raises.
     """

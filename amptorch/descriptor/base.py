@@ -1,5 +1,6 @@
 """What every descriptor offers: fingerprints of frames, and contractions with their derivatives."""
 
+import json
 import logging
 from abc import ABC, abstractmethod
 
@@ -8,7 +9,7 @@ from tqdm import tqdm
 
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
-from amptorch.frames import Frames
+from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
@@ -34,7 +35,10 @@ class BaseDescriptor(ABC):
     elements : list of chemical symbols; their order numbers the networks and orders the features
     cutoff : float, the largest cutoff, Å
     num_descriptors : {symbol: int}; shorter rows are padded with zeros on the right
+    descriptor_type : str, the name of the class
+    descriptor_setup : {symbol: array}, a row of parameters for each feature
     descriptor_setup_hash : str, names the set-up
+    SETUP : names of the attributes that `save_descriptor_setup` writes
 
     `neighbors` is everywhere a NeighborList of the frames with at least this cutoff; one is made
     where it is not given.
@@ -43,7 +47,10 @@ class BaseDescriptor(ABC):
     elements: list
     cutoff: float
     num_descriptors: dict
+    descriptor_type: str
+    descriptor_setup: dict
     descriptor_setup_hash: str
+    SETUP = ("descriptor_type", "elements", "cutoff", "descriptor_setup", "descriptor_setup_hash")
 
     @property
     def n_features(self):
@@ -163,6 +170,7 @@ class BaseDescriptor(ABC):
         store = None
         if save_fps and not calc_derivatives:
             store = FingerprintStore(STORE if save_fps is True else save_fps)
+        images = list(images)
         # All are checked before the first is described.
         frames = Frames.from_atoms(images, self.elements)
         prepared = []
@@ -173,10 +181,8 @@ class BaseDescriptor(ABC):
             if calc_derivatives:
                 values, blocks = self.values_and_derivatives(part, threads=cores)
             elif store is not None:
-                values, blocks = (
-                    self._stored(store, [images[k] for k in indices], part, cores),
-                    None,
-                )
+                known = [images[k] for k in indices]
+                values, blocks = self.stored_values(store, part, known, threads=cores), None
             else:
                 values, blocks = self.values(part, threads=cores), None
             prepared.extend(self._as_dicts(part, values, blocks))
@@ -188,6 +194,52 @@ class BaseDescriptor(ABC):
                 self.require_memory(taken, frames.n_atoms)
         (log or logger).info("described %d images", len(frames))
         return prepared
+
+    def calculate_fingerprints(self, image, params_set, calculate_derivatives=True):
+        """Fingerprints of the atoms of one element in one ase.Atoms.
+
+        `params_set` is the element's symbol: its parameters are in `descriptor_setup`. Returns the
+        rows of these atoms of what `prepare_fingerprints` gives, as such a dict, and `indices`, the
+        places of the atoms in the image: `descriptors` (n, S), and with `calculate_derivatives`
+        `descriptor_primes`, the matrix (n · S, 3 n_atoms). Raises ValueError for an element that
+        the descriptor does not know.
+        """
+        if params_set not in self.elements:
+            raise ValueError(f"element {params_set!r} is not one of {self.elements}")
+        (whole,) = self.prepare_fingerprints([image], calculate_derivatives)
+        indices = np.flatnonzero(whole["atomic_numbers"] == symbol_numbers([params_set])[0])
+        result = {
+            "indices": indices,
+            "atomic_numbers": whole["atomic_numbers"][indices],
+            "num_atoms": len(indices),
+            "descriptors": whole["descriptors"][indices],
+            "num_descriptors": {params_set: self.num_descriptors[params_set]},
+        }
+        if calculate_derivatives:
+            primes, n_features = whole["descriptor_primes"], self.n_features
+            atom, feature = np.divmod(primes["row"], n_features)
+            kept = np.isin(atom, indices)
+            result["descriptor_primes"] = {
+                "row": np.searchsorted(indices, atom[kept]) * n_features + feature[kept],
+                "col": primes["col"][kept],
+                "val": primes["val"][kept],
+                "size": np.array([len(indices) * n_features, primes["size"][1]]),
+            }
+        return result
+
+    def prepare_descriptor_parameters(self):
+        """The parameters of each feature, `descriptor_setup`, which the constructor has made."""
+        return self.descriptor_setup
+
+    def get_descriptor_setup_hash(self):
+        """The name of the set-up, `descriptor_setup_hash`."""
+        return self.descriptor_setup_hash
+
+    def save_descriptor_setup(self, filename):
+        """Write the attributes named in `SETUP` to a JSON file; OSError where it cannot be."""
+        setup = {name: getattr(self, name) for name in self.SETUP}
+        with open(filename, "w", encoding="utf8") as file:
+            json.dump(setup, file, indent=1, default=np.ndarray.tolist)
 
     def _as_dicts(self, frames, values, blocks):
         for frame in range(len(frames)):

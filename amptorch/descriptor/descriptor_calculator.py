@@ -3,26 +3,29 @@
 import numpy as np
 from ase.data import chemical_symbols
 
+from amptorch.descriptor.base import BaseDescriptor
+
+__all__ = ["BaseDescriptor", "DescriptorCalculator"]
+
 
 class DescriptorCalculator:
-    """Fingerprints of `images` by one descriptor, computed once.
+    """Fingerprints of `images` by one descriptor, computed once, when they are first asked for.
 
     images : list of ase.Atoms; descriptor : a BaseDescriptor
-    automatic_calculation : compute them at once, not at the first call of `get_descriptors`
     calc_derivatives, save_fps, verbose, cores : see `BaseDescriptor.prepare_fingerprints`
 
-    Raises ValueError that names the image which cannot be described.
+    Attributes: `calculated_descriptors`, a list of dictionaries, one an image, or None;
+    `pca_models` and `scaling_models`, what `calculate_PCA` and `calculate_scaling` have fitted.
+    Nothing is written to disk but what `save_fps` keeps: v1.0 pickled its models in the working
+    directory.
+
+    Methods raise ValueError that names the image which cannot be described. With
+    `separate_atomtypes` they give {atomic number: array} of the atoms of each element, image after
+    image, without the padding; without it one array of all atoms, (N, S) with the padding.
     """
 
     def __init__(
-        self,
-        images,
-        descriptor,
-        automatic_calculation=True,
-        calc_derivatives=False,
-        save_fps=False,
-        verbose=False,
-        cores=None,
+        self, images, descriptor, calc_derivatives=True, save_fps=True, verbose=True, cores=1
     ):
         self.images = list(images)
         self.descriptor = descriptor
@@ -31,8 +34,8 @@ class DescriptorCalculator:
         self.verbose = verbose
         self.cores = cores
         self.calculated_descriptors = None
-        if automatic_calculation:
-            self.prepare_descriptors()
+        self.pca_models = None
+        self.scaling_models = None
 
     def prepare_descriptors(self):
         """Compute the fingerprints of all images; a list of dictionaries, one an image."""
@@ -45,17 +48,77 @@ class DescriptorCalculator:
         )
         return self.calculated_descriptors
 
-    def get_descriptors(self, separate_atomic_numbers=False):
-        """The list of dictionaries; with `separate_atomic_numbers`, {atomic number: (n, S) array}
-        of the fingerprints of all atoms of an element, image after image, without the padding."""
+    def get_descriptors(self, separate_atomtypes=True):
+        """{atomic number: (n, S) array} of fingerprints; without `separate_atomtypes`, the list of
+        dictionaries, one an image, derivatives included."""
         if self.calculated_descriptors is None:
             self.prepare_descriptors()
-        if not separate_atomic_numbers:
-            return self.calculated_descriptors
+        return self._rows() if separate_atomtypes else self.calculated_descriptors
+
+    def calculate_PCA(
+        self, separate_atomtypes=True, save_models=True, n_components=10, apply_PCA=True
+    ):
+        """Fit principal components of the fingerprints, scikit-learn's `PCA`.
+
+        Returns the first `n_components` of every atom with `apply_PCA`, else None; `save_models`
+        keeps the models in `pca_models`. Raises ValueError where there are fewer atoms or features
+        than components.
+        """
+        from sklearn.decomposition import PCA
+
+        def fit(name, rows):
+            if n_components > min(rows.shape):
+                raise ValueError(
+                    f"{name}: n_components is {n_components}, at most {min(rows.shape)} can be had "
+                    f"of {rows.shape[0]} atoms with {rows.shape[1]} features"
+                )
+            return PCA(n_components).fit(rows)
+
+        models, result = self._fitted(fit, separate_atomtypes, apply_PCA)
+        self.pca_models = models if save_models else self.pca_models
+        return result
+
+    def calculate_scaling(
+        self,
+        separate_atomtypes=True,
+        save_models=True,
+        scaler_min=-1,
+        scaler_max=1,
+        apply_scaling=True,
+    ):
+        """Fit the linear maps of each fingerprint to `scaler_min` … `scaler_max`, scikit-learn's
+        `MinMaxScaler`.
+
+        Returns the scaled fingerprints with `apply_scaling`, else None; `save_models` keeps the
+        models in `scaling_models`. Raises ValueError where `scaler_min` is not below `scaler_max`.
+        """
+        from sklearn.preprocessing import MinMaxScaler
+
+        def fit(name, rows):
+            return MinMaxScaler((scaler_min, scaler_max)).fit(rows)
+
+        models, result = self._fitted(fit, separate_atomtypes, apply_scaling)
+        self.scaling_models = models if save_models else self.scaling_models
+        return result
+
+    def _fitted(self, fit, separate, apply):
+        """(models, transformed rows or None): by atomic number, or one of each."""
+        if not separate:
+            rows = self._all_rows()
+            model = fit("all atoms", rows)
+            return model, model.transform(rows) if apply else None
+        rows = self._rows()
+        models = {z: fit(f"element {chemical_symbols[z]}", some) for z, some in rows.items()}
+        return models, {z: models[z].transform(rows[z]) for z in rows} if apply else None
+
+    def _rows(self):
+        rows, lengths = self._all_rows(), self.descriptor.num_descriptors
         numbers = np.concatenate([image["atomic_numbers"] for image in self.calculated_descriptors])
-        rows = np.concatenate([image["descriptors"] for image in self.calculated_descriptors])
-        lengths = self.descriptor.num_descriptors
         return {
             z: rows[numbers == z, : lengths[chemical_symbols[z]]]
             for z in np.unique(numbers).tolist()
         }
+
+    def _all_rows(self):
+        images = self.get_descriptors(separate_atomtypes=False)
+        return np.concatenate([image["descriptors"] for image in images])

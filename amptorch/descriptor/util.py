@@ -24,17 +24,23 @@ def validate_image(image):
     Frames.from_atoms([image])
 
 
-def list_symbols_to_indices(symbols):
+def list_symbols_to_indices(list_of_symbols):
     """Atomic numbers (n,) of n chemical symbols; ValueError names one that is unknown."""
-    for symbol in symbols:
+    for symbol in list_of_symbols:
         if symbol not in ATOM_SYMBOL_TO_INDEX_DICT:
             raise ValueError(f"{symbol!r} is not a chemical symbol (such as 'Cu')")
-    return np.array([ATOM_SYMBOL_TO_INDEX_DICT[symbol] for symbol in symbols], dtype=np.intc)
+    numbers = [ATOM_SYMBOL_TO_INDEX_DICT[symbol] for symbol in list_of_symbols]
+    return np.array(numbers, dtype=np.intc)
 
 
-def list_indices_to_symbols(numbers):
+def list_indices_to_symbols(list_of_indices):
     """Chemical symbols (n,) of n atomic numbers; ValueError names one that is unknown."""
-    for number in numbers:
+    for number in list_of_indices:
         if number not in ATOM_INDEX_TO_SYMBOL_DICT:
             raise ValueError(f"{number!r} is not an atomic number (1 to 118)")
-    return np.array([ATOM_INDEX_TO_SYMBOL_DICT[number] for number in numbers])
+    return np.array([ATOM_INDEX_TO_SYMBOL_DICT[number] for number in list_of_indices])
+
+
+def symbol_list(elements):
+    """The chemical symbols of a list, a tuple or an array of strings as a list of str."""
+    return [str(symbol) if isinstance(symbol, str) else symbol for symbol in elements]

@@ -3,8 +3,11 @@
 import numpy as np
 import torch
 
+from amptorch.descriptor.descriptor_calculator import DescriptorCalculator
 from amptorch.frames import Frames, read_images
 from amptorch.preprocessing.data import Data
+
+__all__ = ["AtomsToData", "DescriptorCalculator"]
 
 
 class AtomsToData:
@@ -14,7 +17,7 @@ class AtomsToData:
     ----------
     descriptor : e.g. `amptorch.descriptor.Gaussian.Gaussian`
     r_energy, r_forces : read energy (eV) and forces (eV/Å) from the frames
-    save_fps : keep computed fingerprints on disk
+    save_fps : without `fprimes`, keep computed fingerprints on disk; see `prepare_fingerprints`
     fprimes : also compute d fingerprint / d position
     cores : threads for the fingerprints
     """

@@ -12,7 +12,7 @@ from amptorch.descriptor.multipole.parameters import (
     order_number,
 )
 
-KEYS = ("MCSHs", "cutoff", "atom_gaussians")
+KEYS = ("MCSHs", "cutoff", "atom_gaussians", "densities")
 
 
 class GMP(MultipoleDescriptor):
@@ -33,7 +33,7 @@ class GMP(MultipoleDescriptor):
     MCSHs : dict, `fp_params`
         "MCSHs" : {"0": {"groups": [1], "sigmas": [Å, ...]}, "1": ...}, a key for each order;
         features are ordered by order, group, sigma
-        "cutoff", "atom_gaussians" : as in `GMPOrderNorm`
+        "cutoff", "atom_gaussians", "densities" : as in `GMPOrderNorm`
     elements : list of chemical symbols
 
     Raises ValueError or TypeError that names the key or the element.

@@ -6,11 +6,15 @@ from amptorch.checks import boolean, known_keys, mapping
 from amptorch.descriptor.multipole.descriptor import MultipoleDescriptor
 from amptorch.descriptor.multipole.features import Segment
 from amptorch.descriptor.multipole.parameters import (
+    TAIL,
     check_fp_params,
+    default_cutoff,
+    element_densities,
     length,
     listed,
     order_number,
 )
+from amptorch.descriptor.util import symbol_list
 
 KEYS = (
     "MCSHs",
@@ -19,6 +23,7 @@ KEYS = (
     "square",
     "solid_harmonics",
     "atom_gaussians",
+    "densities",
 )
 
 
@@ -41,8 +46,9 @@ class GMPOrderNorm(MultipoleDescriptor):
         "cutoff" : Å; where the widest probe has fallen to 1e-8 if it is not given
         "square" : True; the root of F where False, with derivatives 0 where F is 0
         "solid_harmonics" : True; surface harmonics (powers of r² are 1) where False
-        "atom_gaussians" : {symbol: path of a text file with columns B and β, or rows [B, β]}; the
-        package's own valence densities if it is not given
+        "atom_gaussians" : {symbol: path of a text file with columns B and β, or rows [B, β]}
+        "densities" : where they are from without "atom_gaussians": "v1", those of AMPTorch v1.0, or
+        "valence", the package's own
     elements : list of chemical symbols
 
     Raises ValueError or TypeError that names the key or the element.
@@ -59,6 +65,17 @@ class GMPOrderNorm(MultipoleDescriptor):
         ]
         kind = ("gmpordernorm", "square" if square else "root", "solid" if solid else "surface")
         super().__init__(MCSHs, elements, segments, probe_amplitude, kind)
+
+    def default_cutoff(self, threshold=TAIL):
+        """Where the widest probe has fallen to `threshold`, Å, whatever cutoff was given; see
+        `multipole.parameters.default_cutoff`."""
+        sigmas = [sigma for segment in self._segments for sigma in segment.sigmas]
+        return default_cutoff(sigmas, threshold)
+
+    def load_pseudo_densities(self, elements):
+        """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of `elements`, from where this descriptor
+        has its densities. Raises ValueError that names an element without one."""
+        return element_densities(self.MCSHs, symbol_list(elements))
 
 
 def probe_amplitude(sigma):

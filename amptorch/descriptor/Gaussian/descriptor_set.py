@@ -13,8 +13,12 @@ from amptorch.descriptor.Gaussian.setup import (
     table,
     table_row,
 )
+from amptorch.descriptor.util import list_symbols_to_indices, symbol_list
 from amptorch.frames import symbol_numbers
 
+__all__ = ["GDS", "GaussianDescriptorSet", "list_symbols_to_indices"]
+
+COSINE = {"cutoff_func": "cosine"}
 # The functions that Amp uses where the user names none.
 DEFAULT_INTERACTIONS = {
     "G2": {"etas": np.logspace(np.log10(0.05), np.log10(5.0), 4), "rs_s": [0.0]},
@@ -26,11 +30,12 @@ class GaussianDescriptorSet:
     """Symmetry functions per central element, for `fp_params` of the scheme "gaussian".
 
     `elements`: chemical symbols; their order is that of pairs and of the hash. `cutoff`: Å, of the
-    functions added without one of their own. `cutoff_params`: as in the configuration.
+    functions added without one of their own. `cutoff_params`: as in the configuration, copied.
     `default_interactions`: start with Amp's default functions (four G2 and four G4) for every
     combination of elements.
 
-    Parameters are in the units of `fp_params`: the eta of G2 and G4 in 1/Rc², that of G5 in 1/Å².
+    `add_g1` to `add_g5` return the set. Parameters are in the units of `fp_params`: the eta of G2
+    and G4 in 1/Rc², that of G5 in 1/Å².
     `descriptor_setup` {symbol: (n, 7) table} and `descriptor_setup_hash` are those of a `Gaussian`
     built from the same functions; two sets are equal where the hashes are. With `update=False`
     they change at the next `update()`.
@@ -42,14 +47,14 @@ class GaussianDescriptorSet:
         self,
         elements,
         cutoff=6.5,
-        cutoff_params=None,
+        cutoff_params=COSINE,
         default_interactions=False,
     ):
-        self.elements = list(elements)
+        self.elements = symbol_list(elements)
         self.numbers = dict(zip(self.elements, symbol_numbers(self.elements), strict=True))
         self.cutoff = check_cutoff("GaussianDescriptorSet", cutoff)
         cutoff_function(cutoff_params)
-        self.cutoff_params = dict(cutoff_params or {"cutoff_func": "cosine"})
+        self.cutoff_params = dict(cutoff_params or COSINE)
         self._rows = {symbol: [] for symbol in self.elements}
         self.update()
         if default_interactions:
@@ -76,15 +81,15 @@ class GaussianDescriptorSet:
 
     def add_g1(self, element_i, element_j, cutoff=None, update=True):
         """Add G1 of the neighbours `element_j` of atoms `element_i`."""
-        self._add("G1", element_i, [element_j], (), cutoff, update)
+        return self._add("G1", element_i, [element_j], (), cutoff, update)
 
     def add_g2(self, element_i, element_j, eta=3.0, rs=0.0, cutoff=None, update=True):
         """Add G2 of the neighbours `element_j` of atoms `element_i`; eta in 1/Rc², rs in Å."""
-        self._add("G2", element_i, [element_j], (eta, rs), cutoff, update)
+        return self._add("G2", element_i, [element_j], (eta, rs), cutoff, update)
 
     def add_g3(self, element_i, element_j, kappa=1.0, cutoff=None, update=True):
         """Add G3 of the neighbours `element_j` of atoms `element_i`; kappa in 1/Å."""
-        self._add("G3", element_i, [element_j], (kappa,), cutoff, update)
+        return self._add("G3", element_i, [element_j], (kappa,), cutoff, update)
 
     def add_g4(
         self,
@@ -98,7 +103,9 @@ class GaussianDescriptorSet:
         update=True,
     ):
         """Add G4 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Rc²."""
-        self._add("G4", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update)
+        return self._add(
+            "G4", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
+        )
 
     def add_g5(
         self,
@@ -112,7 +119,9 @@ class GaussianDescriptorSet:
         update=True,
     ):
         """Add G5 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Å²."""
-        self._add("G5", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update)
+        return self._add(
+            "G5", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
+        )
 
     def batch_add_descriptors(
         self, number, param1s, param2s=None, param3s=None, cutoff=None, update=True
@@ -173,6 +182,7 @@ class GaussianDescriptorSet:
         self._rows[element].append(row)
         if update:
             self.update()
+        return self
 
 
 GDS = GaussianDescriptorSet

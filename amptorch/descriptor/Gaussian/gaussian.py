@@ -5,7 +5,13 @@ import numpy as np
 from amptorch.descriptor.base import BaseDescriptor, atom_flags
 from amptorch.descriptor.blocks import DerivativeBlocks, feature_rows
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
-from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
+from amptorch.descriptor.Gaussian.setup import (
+    cutoff_function,
+    cutoff_parameters,
+    descriptor_setup,
+    setup_hash,
+)
+from amptorch.descriptor.util import symbol_list
 from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels import symmetry_functions as kernels
 from amptorch.kernels.structures import Blocks
@@ -29,20 +35,23 @@ class Gaussian(BaseDescriptor):
     Gs : dict or GaussianDescriptorSet
         The functions of each element: see `Gaussian.setup.descriptor_setup`.
     elements : list of chemical symbols
-    cutoff_params : {"cutoff_func": "Cosine"} or {"cutoff_func": "Polynomial", "gamma": 2.0};
-        cosine where None
+    cutoff_func : "cosine" or "polynomial"; or both arguments in one, the configuration's
+        `cutoff_params`, such as {"cutoff_func": "Polynomial", "gamma": 2.0}; cosine where None
+    gamma : number above 0, of the polynomial cutoff alone
     dtype : numpy.float64 or numpy.float32, the type the kernels compute in
 
     Raises ValueError or TypeError that names the element and the key of `Gs` that is wrong.
     """
 
-    def __init__(self, Gs, elements, cutoff_params=None, dtype=np.float64):
-        # A descriptor set has its own cutoff function, which was hashed with its functions.
-        cutoff_params = getattr(Gs, "cutoff_params", None) or cutoff_params
+    SETUP = (*BaseDescriptor.SETUP, "cutoff_params")
+
+    def __init__(self, Gs, elements, cutoff_func="cosine", gamma=None, dtype=np.float64):
         self.descriptor_type = "Gaussian"
         self.Gs = Gs
-        self.elements = list(elements)
-        self.cutoff_params = dict(cutoff_params or {"cutoff_func": "Cosine"})
+        self.elements = symbol_list(elements)
+        # A descriptor set has its own cutoff function, which was hashed with its functions.
+        given = getattr(Gs, "cutoff_params", None)
+        self.cutoff_params = dict(given or cutoff_parameters(cutoff_func, gamma))
         self.descriptor_setup = descriptor_setup(Gs, self.elements)
         self.descriptor_setup_hash = setup_hash(self.descriptor_setup, self.cutoff_params)
         self.num_descriptors = {symbol: len(rows) for symbol, rows in self.descriptor_setup.items()}
@@ -102,6 +111,11 @@ class Gaussian(BaseDescriptor):
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(kernels.directional, neighbors, threads, elements, vectors, moving, v, values)
         return values
+
+    def calculate_fingerprints(self, atoms, element, calc_derivatives, log=None):
+        """Fingerprints of the atoms of one element; see `BaseDescriptor.calculate_fingerprints`.
+        Nothing is written to `log`, which v1.0 asks for."""
+        return super().calculate_fingerprints(atoms, element, calc_derivatives)
 
     def _inputs(self, frames, neighbors, threads):
         neighbors = self.neighbors(frames, neighbors, threads)

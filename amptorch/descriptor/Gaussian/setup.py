@@ -107,6 +107,18 @@ def setup_hash(setup, cutoff_params):
     return hashlib.md5("".join(parts).encode()).hexdigest()
 
 
+def cutoff_parameters(cutoff_func, gamma=None):
+    """`cutoff_params` of the name and the gamma of a cutoff function.
+
+    `cutoff_func` may also be `cutoff_params` themselves, or None for the cosine.
+    """
+    if cutoff_func is None:
+        return {"cutoff_func": "cosine"}
+    if isinstance(cutoff_func, Mapping):
+        return dict(cutoff_func)
+    return {"cutoff_func": cutoff_func, **({} if gamma is None else {"gamma": gamma})}
+
+
 def cutoff_function(cutoff_params):
     """("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
 

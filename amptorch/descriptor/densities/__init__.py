@@ -1,27 +1,44 @@
 """Electron densities of atoms as sums of Gaussians, Σ_g B_g exp(−β_g r²)."""
 
 import json
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-TABLE = Path(__file__).parent / "valence.json"
+# "v1" has what AMPTorch v1.0 uses where no files are given, "valence" the package's own fits; see
+# docs/gmp.md.
+TABLES = ("v1", "valence")
+DEFAULT_TABLE = "v1"
 
 
-def valence_gaussians(symbol):
-    """The valence density of a free atom as an array (G, 2) of B (Å⁻³) and β (Å⁻²).
+def table_densities(elements: list[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
+    """{symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
 
-    These are the package's own fits, see docs/gmp.md. Raises ValueError that names an element which
-    has none.
+    Elements that "v1" lacks are filled in from "valence", with a warning that names them. Raises
+    ValueError that names an element which has no density there either.
     """
-    table = _table()
-    if symbol not in table:
-        raise ValueError(
-            f"there is no valence density of {symbol!r} in the package; give one for each element "
-            "in fp_params['atom_gaussians']"
+    own, filled_in = _table("valence"), []
+    densities = {}
+    for symbol in elements:
+        entry = _table(table).get(symbol)
+        if entry is None:
+            entry = own.get(symbol)
+            filled_in.append(symbol)
+        if entry is None:
+            raise ValueError(
+                f"there is no density of {symbol!r} in the package; give one for each element in "
+                "fp_params['atom_gaussians']"
+            )
+        densities[symbol] = np.array(entry["gaussians"], dtype=np.float64)
+    if filled_in:
+        warnings.warn(
+            f"AMPTorch v1.0 has no densities of {', '.join(filled_in)}: the package's own stand in "
+            "for them (fp_params['densities']: 'valence' has all elements from there)",
+            stacklevel=2,
         )
-    return np.array(table[symbol]["gaussians"], dtype=np.float64)
+    return densities
 
 
 def read_gaussians(path, where="the density"):
@@ -50,6 +67,7 @@ def check_gaussians(gaussians, where):
     return gaussians
 
 
-@lru_cache(maxsize=1)
-def _table():
-    return json.loads(TABLE.read_text(encoding="utf8"))["elements"]
+@lru_cache(maxsize=len(TABLES))
+def _table(name):
+    path = Path(__file__).parent / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf8"))["elements"]

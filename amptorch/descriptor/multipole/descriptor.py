@@ -10,6 +10,7 @@ from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.multipole.features import compile_features
 from amptorch.descriptor.multipole.parameters import element_densities, probe_cutoff, setup_hash
 from amptorch.descriptor.multipole.radial import radial_table
+from amptorch.descriptor.util import symbol_list
 from amptorch.frames import symbol_numbers
 from amptorch.kernels import gmp as kernels
 from amptorch.kernels.structures import Blocks
@@ -24,8 +25,8 @@ class MultipoleDescriptor(BaseDescriptor):
 
     Parameters
     ----------
-    fp_params : dict of which "cutoff" (Å; nothing smooths the features there) and "atom_gaussians"
-        are read here
+    fp_params : dict of which "cutoff" (Å; nothing smooths the features there), "atom_gaussians" and
+        "densities" are read here
     elements : list of chemical symbols
     segments : list of features.Segment, in the order of the features
     amplitude : A of the normalised probe from its sigma
@@ -36,11 +37,13 @@ class MultipoleDescriptor(BaseDescriptor):
     Raises what `probe_cutoff` and `element_densities` raise.
     """
 
+    SETUP = (*BaseDescriptor.SETUP, "densities")
+
     def __init__(self, fp_params, elements, segments, amplitude, kind):
         self.MCSHs = fp_params
-        self.elements = list(elements)
+        self.elements = symbol_list(elements)
         self.cutoff = probe_cutoff(fp_params, [sigma for s in segments for sigma in s.sigmas])
-        self.densities = element_densities(fp_params.get("atom_gaussians"), self.elements)
+        self.densities = element_densities(fp_params, self.elements)
         self._segments = segments
         self._amplitude = amplitude
         rows = [
@@ -94,6 +97,11 @@ class MultipoleDescriptor(BaseDescriptor):
         values = np.zeros((frames.n_atoms, self.n_features))
         self._run(kernels.directional, neighbors, threads, elements, moving, v, values)
         return values
+
+    def calculate_fingerprints(self, atoms, element, calc_derivatives, log=None):
+        """Fingerprints of the atoms of one element; see `BaseDescriptor.calculate_fingerprints`.
+        Nothing is written to `log`, which v1.0 asks for."""
+        return super().calculate_fingerprints(atoms, element, calc_derivatives)
 
     @cached_property
     def _compiled(self):

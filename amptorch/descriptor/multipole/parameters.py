@@ -6,8 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from amptorch.checks import known_keys, number
-from amptorch.descriptor.densities import check_gaussians, read_gaussians, valence_gaussians
+from amptorch.checks import choice, known_keys, number
+from amptorch.descriptor.densities import (
+    DEFAULT_TABLE,
+    TABLES,
+    check_gaussians,
+    read_gaussians,
+    table_densities,
+)
 from amptorch.frames import symbol_numbers
 
 # Where the probe has fallen to this, v1.0's default cutoff ends.
@@ -37,29 +43,39 @@ def listed(where, values, check):
 
 
 def probe_cutoff(fp_params, sigmas):
-    """The cutoff of `fp_params` in Å, or where the widest probe Gaussian has fallen to 1e-8.
-
-    round(√(ln(1e-8/A₁)/(−α)), 2) with A₁ = 1/(σ√(2π)), α = 1/(2σ²), as in v1.0.
-    """
+    """The cutoff of `fp_params` in Å, or `default_cutoff` where it has none."""
     given = fp_params.get("cutoff")
-    if given is not None:
-        return length("fp_params['cutoff']", given)
+    return default_cutoff(sigmas) if given is None else length("fp_params['cutoff']", given)
+
+
+def default_cutoff(sigmas, threshold=TAIL):
+    """Where the widest probe Gaussian has fallen to `threshold`, in Å, rounded to 0.01 Å.
+
+    √(ln(threshold/A₁)/(−α)) with A₁ = 1/(σ√(2π)), α = 1/(2σ²), as in v1.0. Raises ValueError where
+    it is nowhere above.
+    """
     sigma = max(sigmas)
     height = 1 / (sigma * np.sqrt(2 * np.pi))
-    if height <= TAIL:
-        raise ValueError(f"sigma {sigma} Å has no default cutoff; give fp_params['cutoff']")
-    return round(float(np.sqrt(-2 * sigma**2 * np.log(TAIL / height))), 2)
+    if height <= threshold:
+        raise ValueError(
+            f"the probe of sigma {sigma} Å is nowhere above {threshold}, so there is no default "
+            "cutoff; give fp_params['cutoff']"
+        )
+    return round(float(np.sqrt(-2 * sigma**2 * np.log(threshold / height))), 2)
 
 
-def element_densities(atom_gaussians, elements):
+def element_densities(fp_params, elements):
     """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of every element.
 
-    atom_gaussians: {symbol: path of a text file of two columns, or rows [B, β]}; None for the
-    package's own valence densities. Raises ValueError that names an element without a density.
+    They are those of `fp_params["atom_gaussians"]`, {symbol: path of a text file of two columns, or
+    rows [B, β]}; without it those of the table that `fp_params["densities"]` names. Raises
+    ValueError that names an element without a density.
     """
     symbol_numbers(elements)
+    atom_gaussians = fp_params.get("atom_gaussians")
+    table = choice(*TABLES)("fp_params['densities']", fp_params.get("densities", DEFAULT_TABLE))
     if atom_gaussians is None:
-        return {symbol: valence_gaussians(symbol) for symbol in elements}
+        return table_densities(elements, table)
     if not isinstance(atom_gaussians, Mapping):
         raise TypeError(
             "fp_params['atom_gaussians'] must be a dictionary of an element's symbol and its file, "
@@ -77,9 +93,10 @@ def element_densities(atom_gaussians, elements):
 def with_densities(fp_params, elements):
     """`fp_params` with the numbers of all densities in it, so that it depends on no file and on no
     version of the package's table. Raises what `element_densities` raises."""
-    densities = element_densities(fp_params.get("atom_gaussians"), elements)
+    densities = element_densities(fp_params, elements)
     numbers = {symbol: gaussians.tolist() for symbol, gaussians in densities.items()}
-    return {**fp_params, "atom_gaussians": numbers}
+    others = {key: value for key, value in fp_params.items() if key != "densities"}
+    return {**others, "atom_gaussians": numbers}
 
 
 def setup_hash(*parts):
