@@ -22,7 +22,7 @@ os.environ.update(ONE_THREAD)
 
 MOST_ROUNDS = 300
 COLUMNS = ["median", "iqr", "min", "rounds"]
-# v1.0 takes up to a second a frame; of these stages it is given one frame, as when it was stored.
+# v1.0 takes up to a second a frame; of these stages it is given one frame.
 ONE_FRAME = ("values", "values_and_derivatives")
 RESULTS = pytest.StashKey()
 COMPARED = pytest.StashKey()
@@ -157,7 +157,7 @@ def measure(benchmark, request, upstream):
             teardown=turns.after,
             rounds=max(option.benchmark_min_rounds, min(MOST_ROUNDS, int(most))),
         )
-        row = results.add(benchmark, images, n_frames, v1, turns.samples, options)
+        row = results.add(benchmark, images, n_frames, turns.samples, options)
         benchmark.extra_info.update(row)
 
     return run

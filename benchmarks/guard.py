@@ -122,9 +122,9 @@ def remote_of(commit, folder):
     """A process that measures the commit unpacked in `folder`; RemoteError where it does not."""
     environment = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "compiled")}
     remote = Remote(sys.executable, environment)
-    if not Path(remote.about["file"]).is_relative_to(folder):
+    if not Path(remote.about["path"]).is_relative_to(folder):
         remote.close()
-        raise RemoteError(f"{commit} is not what is imported, but {remote.about['file']}")
+        raise RemoteError(f"{commit} is not what is imported, but {remote.about['path']}")
     return remote
 
 

@@ -22,10 +22,10 @@ class Remote:
     """A process of `python` that measures stages on request, with one thread.
 
     python : path of an interpreter in which `amptorch` is installed
-    environment : {variable: value} beside those of this process
+    environment : {variable: value} beside those of this process, whose PYTHONPATH is not handed on
 
-    `about` says what is measured: {"file", "python"}. RemoteError where the interpreter
-    does not start, has no `amptorch`, or ends; after that, `prepare` starts a new process.
+    `about` is what `workload.about` says there. RemoteError where the interpreter does not start,
+    has no `amptorch`, or ends; after that, `prepare` starts a new process.
     """
 
     def __init__(self, python, environment=None):
@@ -34,7 +34,8 @@ class Remote:
         if found is None:
             raise RemoteError(f"{python} is no program that can be run")
         self.python = os.path.abspath(found)
-        self._environment = {**os.environ, **ONE_THREAD, **(environment or {})}
+        inherited = workload.environment_of_another()
+        self._environment = {**inherited, **ONE_THREAD, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory(prefix="amptorch-remote-")
         self._log = Path(self._folder.name) / "log"
         self._start()

@@ -4,7 +4,7 @@
 
 reads JSON lines from its input and answers each with a line; `remote.py` is the other end, and what
 goes wrong ends the process. Any interpreter with some `amptorch` will do, v1.0's too:
-`public_stages` uses its interface alone.
+`public_stages` uses its interface alone. What it writes goes to the working folder.
 """
 
 import importlib
@@ -21,9 +21,7 @@ class Stages:
 
     def about(self):
         """What is measured here."""
-        import amptorch
-
-        return {"file": amptorch.__file__, "python": sys.version.split()[0]}
+        return workload.about()
 
     def prepare(self, module, stage, images, options):
         """Do the stage twice, so that everything is compiled: what the second step of dynamics does

@@ -97,12 +97,14 @@ def elements_of(images):
 def new_trainer(images, number=36, batch_size=16, **changes):
     """An AtomsTrainer of networks of 3 x 20 nodes on energies and forces, for one epoch.
 
-    `changes`: section__key=value of the configuration.
+    `changes`: section__key=value of the configuration. `debug` is for this package alone: with it
+    v1.0 cannot predict.
     """
     from amptorch import AtomsTrainer
 
     config = workload.standard_config()
     config["optim"].update(batch_size=batch_size, epochs=1)
+    config["cmd"]["debug"] = True
     config["dataset"].update(raw_data=images, fp_params=functions(number))
     for name, value in changes.items():
         section, key = name.split("__")

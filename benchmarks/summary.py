@@ -1,12 +1,15 @@
-"""What a run of the benchmarks says at its end: this machine now, a saved run, and v1.0."""
+"""What a run of the benchmarks says at its end: this machine now, a saved run, and v1.0 where it
+was measured in the same run."""
 
 import json
 from pathlib import Path
 from statistics import median
 
+from setups import workload
+
 BASELINE = Path(__file__).with_name("baseline")
 STANDARD_FUNCTIONS = 36
-HEADER = ("ms a frame", "now", "10-90 %", "saved run", "now / saved", "v1.0", "v1.0 / now")
+HEADER = ("ms a frame", "now", "10-90 %", "saved run", "now / saved")
 
 
 def shipped_run():
@@ -14,16 +17,11 @@ def shipped_run():
     return max(BASELINE.glob("*/*.json"), key=lambda path: path.name, default=None)
 
 
-def read_baseline(name):
-    """`v1.0` or `peers`: {"software", "machine", "date", "cases": [...]}, see README.md."""
-    return json.loads((BASELINE / f"{name}.json").read_text(encoding="utf8"))
-
-
 class Baselines:
     """What the numbers are compared with; all are seconds a frame.
 
     compared : a saved run in pytest-benchmark's format; None for the one that is shipped
-    upstream : what `Remote.about` says of the v1.0 that was measured in this run; None: stored
+    upstream : what `Remote.about` says of the v1.0 that was measured in this run
     """
 
     def __init__(self, compared=None, upstream=None):
@@ -34,19 +32,12 @@ class Baselines:
             bench["fullname"]: bench["stats"]["median"] / bench["extra_info"].get("frames", 1)
             for bench in (compared or {"benchmarks": []})["benchmarks"]
         }
-        self.v1 = read_baseline("v1.0")
         self.upstream = upstream
-        self.stored = {
-            (case["stage"], case["atoms"]): median(case["seconds"]) for case in self.v1["cases"]
-        }
 
-    def v1_of(self, row):
-        """Seconds of v1.0, measured now or else stored; None where it has no such stage."""
-        if "v1.0" in row["beside"]:
-            return row["beside"]["v1.0"]
-        if self.upstream is None and row["functions"] == STANDARD_FUNCTIONS:
-            return self.stored.get((row["v1"], row["atoms"]))
-        return None
+    @property
+    def other(self):
+        """Name of the column of --upstream-python; the fork itself may be there by mistake."""
+        return "other copy" if self.upstream["fork"] else "v1.0"
 
     def labels(self, machine):
         """A line for each column: which software, machine and date it is."""
@@ -57,17 +48,14 @@ class Baselines:
             commit = self.compared["commit_info"].get("id", "unknown")[:7]
             other = "" if saved == here else "; another machine, so ratios are rough"
             yield f"saved run: commit {commit}, {saved}, {self.compared['datetime'][:10]}{other}"
-        if self.upstream is None:
+        if self.upstream:
+            mistaken = ", NOT v1.0" if self.upstream["fork"] else ""
             yield (
-                f"v1.0: stored baseline, not measured here: {self.v1['software']}, "
-                f"{self.v1['machine']['cpu']}, {self.v1['date']}; another machine, so ratios are "
-                "rough (--upstream-python measures it in the same run)"
+                f"{self.other}: measured in turn with ours in this run: "
+                f"{workload.described(self.upstream)}{mistaken}"
             )
         else:
-            yield (
-                f"v1.0: measured in turn with ours in this run: amptorch in "
-                f"{self.upstream['file']}, Python {self.upstream['python']}"
-            )
+            yield "v1.0: not measured; --upstream-python does so (docs/performance.md: once)"
 
 
 class Results:
@@ -78,7 +66,7 @@ class Results:
         self.problems = []
         self.upstream = None
 
-    def add(self, benchmark, images, n_frames, v1, samples, options):
+    def add(self, benchmark, images, n_frames, samples, options):
         """Keep a row; returns what is saved of it beside pytest-benchmark's statistics.
 
         samples : {name: [seconds a frame]} of what was measured in turn with it
@@ -90,17 +78,20 @@ class Results:
             "frames": n_frames,
             "atoms": len(images[0]),
             "functions": options.get("number", STANDARD_FUNCTIONS),
-            "v1": v1,
             "median": median(seconds),
             "range": [seconds[round(share * (len(seconds) - 1))] for share in (0.1, 0.9)],
             "beside": {name: median(values) for name, values in samples.items() if values},
         }
         self.rows.append(row)
-        return {name: row[name] for name in ("frames", "atoms", "functions", "v1", "beside")}
+        return {name: row[name] for name in ("frames", "atoms", "functions", "beside")}
 
     def report(self, baselines, machine):
         """Tables in Markdown, and the labels of their columns."""
-        parts = [table(HEADER, [self._cells(row, baselines) for row in self.rows])]
+        header = HEADER
+        if baselines.upstream:
+            header += (baselines.other, f"{baselines.other} / now")
+        cells = [self._cells(row, baselines)[: len(header)] for row in self.rows]
+        parts = [table(header, cells)]
         parts.append("\n".join(f"- {label}" for label in baselines.labels(machine)))
         peers = [
             [row["name"], number(row["median"]), number(ours), f"{row['median'] / ours:.2f}"]
@@ -120,7 +111,7 @@ class Results:
 
     def _cells(self, row, baselines):
         now, saved = row["median"], baselines.saved.get(row["fullname"])
-        v1 = baselines.v1_of(row)
+        v1 = row["beside"].get("v1.0")
         low, high = row["range"]
         return [
             row["name"],

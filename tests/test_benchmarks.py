@@ -1,19 +1,21 @@
-"""The benchmark suite runs, compares and labels its columns; the statistic of the guard."""
+"""The benchmark suite runs, compares and labels its columns; the statistic of the guard.
 
+What runs in another interpreter is tried on a stand-in for v1.0 and on the fork.
+"""
+
+import ast
 import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from amptorch.datasets import iron_water
+from tests.other_interpreters import ROOT, STAND_IN, interpreter
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-SIZES = {35, 80, 164}
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
     shipped = load("summary").shipped_run()
     assert f"{shipped.parent.name}/{shipped.stem[:4]}" in first
     assert "| neighbors[35-1]" in first
-    assert "v1.0: stored baseline, not measured here: AMPTorch v1.0, Intel Xeon" in first
+    assert "v1.0: not measured" in first
+    assert "v1.0 / now" not in first
     assert "over that of a plain loop" in first
     assert "not measured: v1.0:" in first
     assert "no-python is no program" in first
@@ -64,7 +67,7 @@ def test_the_shipped_run_has_rows_of_the_suite(load):
 
 @pytest.mark.parametrize("name", ["v1.0", "peers"])
 def test_baselines_are_labelled(load, name):
-    baseline = load("summary").read_baseline(name)
+    baseline = json.loads((FOLDER / "baseline" / f"{name}.json").read_text(encoding="utf8"))
     assert {"what", "source", "date", "machine", "cases"} <= baseline.keys()
     assert baseline["machine"]["cpu"]
     for case in baseline["cases"]:
@@ -72,24 +75,29 @@ def test_baselines_are_labelled(load, name):
         assert min(case["seconds"]) > 0
 
 
-def test_v1_is_there_for_every_size(load):
-    stored = load("summary").Baselines().stored
-    for stage in ("values", "values_and_derivatives", "epoch", "calculator_step"):
-        assert {atoms for name, atoms in stored if name == stage} >= SIZES
+ROWS_OF_ALL_STAGES = (
+    "test_prepare_fingerprints[values-35] or test_prepare_fingerprints[values_and_derivatives-35]"
+    " or test_epoch[35-stored-1] or test_prediction[35-1] or test_dynamics_step[35-1]"
+)
 
 
-def test_v1_measured_now_takes_the_place_of_the_stored(load):
-    summary = load("summary")
-    row = {"v1": "values", "atoms": 164, "functions": 36, "beside": {}}
-    stored = summary.Baselines()
-    assert stored.v1_of(row) == pytest.approx(0.8, rel=0.1)
-    assert stored.v1_of({**row, "functions": 12}) is None
-    live = summary.Baselines(upstream={"file": "elsewhere/amptorch/__init__.py", "python": "3.9"})
-    assert live.v1_of(row) is None
-    assert live.v1_of({**row, "beside": {"v1.0": 0.5}}) == 0.5
-    labels = "\n".join(live.labels({"CPU": "here", "Python": "3.12"}))
-    assert "measured in turn with ours in this run: amptorch in elsewhere" in labels
-    assert "stored baseline" not in labels
+@pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
+def test_every_public_stage_in_another_interpreter(package, tmp_path, monkeypatch):
+    """The fork in this process is on PYTHONPATH, which must not decide what is measured there."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    other = interpreter(tmp_path / "other", package)
+    options = ("--benchmark-min-rounds=2", "--benchmark-max-time=0.001")
+    said = run("-k", ROWS_OF_ALL_STAGES, *options, "--upstream-python", str(other))
+    assert "not measured" not in said
+    name = "v1.0" if package == STAND_IN else "other copy"
+    assert f"{name} / now |" in said
+    lines = said.splitlines()
+    rows = [line for line in lines if line.startswith(("| prep", "| epo", "| pred", "| dyn"))]
+    assert len(rows) == 5
+    assert all(float(row.split("|")[-2]) > 0 for row in rows), said
+    (label,) = (line for line in lines if line.startswith(f"- {name}: measured in turn"))
+    assert str(package / "amptorch" / "__init__.py") in label
+    assert ("the fork of AMPTorch" in label) == label.endswith("NOT v1.0") == (package == ROOT)
 
 
 def test_stages_in_another_interpreter(load):
@@ -99,7 +107,7 @@ def test_stages_in_another_interpreter(load):
         remote.Remote("no-such-python")
     other = remote.Remote(sys.executable)
     try:
-        assert Path(other.about["file"]).is_relative_to(ROOT)
+        assert other.about["fork"]
         other.prepare("own_stages", "neighbors", images)
         assert len(other.seconds(3)) == 3
         with pytest.raises(remote.RemoteError, match="no attribute 'nothing'"):
@@ -108,6 +116,11 @@ def test_stages_in_another_interpreter(load):
         assert min(other.seconds()) > 0
     finally:
         other.close()
+
+
+@pytest.mark.parametrize("name", ["server", "setups", "public_stages"])
+def test_what_runs_there_is_written_for_old_pythons(name):
+    ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf8"), feature_version=(3, 7))
 
 
 def log_ratios(speeds, noise=0.05, rounds=10):

@@ -19,6 +19,7 @@ from amptorch.profiling.job import duration, frames_of, output_folder, sample
 from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
 from amptorch.profiling.seams import SEAMS, WAITING, Seam, find, wrapped
 from amptorch.profiling.tables import overall, stage_rows
+from tests.other_interpreters import ROOT, STAND_IN, interpreter
 
 CONFIG = """
 model: {hidden_layers: [4]}
@@ -332,26 +333,24 @@ def test_the_workload_as_a_program(tmp_path):
     assert all(seconds > 0 for seconds in result["seconds"].values())
 
 
-def test_two_implementations_in_turns(arguments, tmp_path, monkeypatch):
-    turns = []
-
-    def turn(python, path, environment):
-        turns.append(python)
-        job = json.loads(path.read_text())
-        assert len(job["data"]) == 3
-        seconds = dict.fromkeys(workload.PHASES, 1.0 if python == sys.executable else len(turns))
-        about = {"amptorch": "1", "python": "3", "path": "there"}
-        return {"seconds": seconds, "atoms": dict.fromkeys(workload.PHASES, 5), **about}
-
-    monkeypatch.setattr(outside, "_one_turn", turn)
-    # Any program that is there will do: it is not run.
-    other = tmp_path / "python"
-    other.write_text("")
-    other.chmod(0o755)
-    assert run(*arguments, "--implementation", other, "--frames", 3, "--repeats", 2) == 0
-    assert turns == [sys.executable, str(other)] * 2
-    ratios = report(tmp_path / "out")["ratios"]["training"]
-    assert ratios == {"each": [2.0, 4.0], "median": 3.0, "lowest": 2.0, "highest": 4.0}
+@pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
+def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monkeypatch):
+    """This package is on PYTHONPATH, which must not decide what is imported there."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    other = interpreter(tmp_path / "other", package)
+    assert run(*arguments, "--implementation", other, "--frames", 3, "--repeats", 1) == 0
+    found = report(tmp_path / "out")
+    ours, theirs = found["here"][0], found["there"][0]
+    assert Path(ours["path"]) == ROOT / "amptorch" / "__init__.py"
+    assert Path(theirs["path"]) == package / "amptorch" / "__init__.py"
+    assert theirs["atoms"] == ours["atoms"]
+    for phase, ratios in found["ratios"].items():
+        both = zip(found["here"], found["there"], strict=True)
+        assert ratios["each"] == [b["seconds"][phase] / a["seconds"][phase] for a, b in both]
+        assert ratios["lowest"] <= ratios["median"] <= ratios["highest"]
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("there: "))
+    assert theirs["path"] in line
+    assert ("the fork of AMPTorch" in line) == theirs["fork"] == (package == ROOT)
 
 
 def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
@@ -365,7 +364,7 @@ def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
         outside._one_turn(sys.executable, path, outside.own_environment())
     ours = {"seconds": dict.fromkeys(workload.PHASES, 1.0), "epochs": 1, "frames": 3}
     ours |= {"atoms": dict.fromkeys(workload.PHASES, 5), "path": "here"}
-    ours |= {"amptorch": "2", "python": "3"}
+    ours |= {"amptorch": "2", "python": "3", "numpy": "2", "torch": "2", "fork": True}
 
     def turn(python, *_):
         if python == sys.executable:
@@ -387,7 +386,7 @@ def test_workload_runs_where_only_v1_is():
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported.update(alias.name for alias in node.names)
+            imported.update(alias.name.split(".")[0] for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             assert not node.module.startswith("amptorch")
             imported.add(node.module.split(".")[0])

@@ -109,15 +109,7 @@ def compare(job, images, python, repeats, environment, say=lambda text: None):
     folder.mkdir()
     config = {**job.config, "optim": {**job.config.get("optim", {}), "epochs": job.epochs}}
     content = {
-        "config": {
-            **config,
-            "cmd": {
-                **config.get("cmd", {}),
-                "run_dir": str(folder),
-                "debug": True,
-                "verbose": False,
-            },
-        },
+        "config": {**config, "cmd": {**config.get("cmd", {}), "verbose": False}},
         "data": [workload.frame_record(atoms) for atoms in images],
         "md_steps": job.md_steps,
         "warm_up": True,
@@ -130,7 +122,7 @@ def compare(job, images, python, repeats, environment, say=lambda text: None):
             say(f"turn {turn + 1} of {repeats}: this amptorch")
             ours.append(_one_turn(sys.executable, path, own_environment()))
             say(f"turn {turn + 1} of {repeats}: {python}")
-            others.append(_one_turn(python, path, dict(os.environ)))
+            others.append(_one_turn(python, path, workload.environment_of_another()))
     except ChildProcessError as failure:
         error = str(failure)
         if not ours:
@@ -188,10 +180,7 @@ def _comparison(job, n_frames, ours, others, python, error, environment):
             ]
         )
     sides = {"here": ours[0], **({"there": others[0]} if others else {})}
-    about = [
-        f"{side}: amptorch {result['amptorch']} in Python {result['python']}, {result['path']}"
-        for side, result in sides.items()
-    ]
+    about = [f"{side}: {workload.described(result)}" for side, result in sides.items()]
     notes = [
         f"{n_frames} frames, {job.epochs} epochs, {job.md_steps} steps of dynamics; {len(pairs)} "
         "turns of one after the other, each a process of its own, after everything was done once "

@@ -7,15 +7,23 @@ imports nothing else of the package, and keeps to what old versions of Python, n
 
 A job is {"config": sections of AtomsTrainer, "data": path of a file that ASE reads or a list of
 frames as `frame_record` makes them, "md_steps": steps of dynamics, "warm_up": whether to do
-everything once with two frames before the clock starts}. The result is what `run` returns and
-"seconds" of each phase.
+everything once with two frames before the clock starts}. The result is what `run` returns,
+"seconds" of each phase, and what `about` says.
+
+`cmd.debug` stays off and each run has a folder of its own: with it v1.0 sets neither
+`dataset.descriptor` nor `dataset.fp_length`, without which its own `predict` fails. v1.0 also
+changes into that folder, so that paths are made absolute before.
 """
 
 import contextlib
+import copy
+import importlib.util
 import itertools
 import json
+import os
 import platform
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -53,7 +61,7 @@ def standard_config():
         "model": {"num_layers": 3, "num_nodes": 20, "get_forces": True},
         "optim": {"lr": 1e-3, "batch_size": 16, "force_coefficient": 10},
         "dataset": {"fp_scheme": "gaussian", "fp_params": functions(), "save_fps": False},
-        "cmd": {"debug": True, "verbose": False},
+        "cmd": {"verbose": False},
     }
 
 
@@ -108,7 +116,9 @@ def run(config, data, md_steps, phase, train=fit):
     """
     import amptorch
 
-    sections = dict(config, dataset=dict(config["dataset"], raw_data=data))
+    # v1.0 writes into the configuration that it is given.
+    sections = copy.deepcopy(config)
+    sections["dataset"]["raw_data"] = data
     with phase("preprocessing"):
         trainer = amptorch.AtomsTrainer(sections)
         trainer.load()
@@ -160,6 +170,9 @@ def as_in_scripts(config):
     import torch
 
     model, optim = dict(config.get("model") or {}), dict(config.get("optim") or {})
+    cmd = dict(config.get("cmd") or {})
+    if hasattr(torch, str(cmd.get("dtype"))):
+        cmd["dtype"] = getattr(torch, cmd["dtype"])
     if isinstance(model.get("activation"), str):
         model["activation"] = getattr(torch.nn, model["activation"])
     if isinstance(optim.get("optimizer"), str):
@@ -170,7 +183,54 @@ def as_in_scripts(config):
             if "G2" in functions_of_element:
                 radial = functions_of_element["G2"]
                 radial["etas"] = np.array(radial["etas"])
-    return dict(config, model=model, optim=optim, dataset=dataset)
+    return dict(config, model=model, optim=optim, dataset=dataset, cmd=cmd)
+
+
+def in_folder(config, folder):
+    """The configuration of a run that writes to a new folder in `folder`, see the top."""
+    cmd = dict(config.get("cmd") or {}, debug=False, run_dir=tempfile.mkdtemp(dir=folder))
+    return dict(config, cmd=cmd)
+
+
+def about():
+    """Which `amptorch` is imported here, whether it is the fork, and what it runs on."""
+    import torch
+
+    import amptorch
+
+    return {
+        "amptorch": getattr(amptorch, "__version__", None) or _version_beside(amptorch.__file__),
+        "path": amptorch.__file__,
+        "fork": importlib.util.find_spec("amptorch.kernels") is not None,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _version_beside(path):
+    """That of the `amptorch` which is installed in the same folder: there may be others."""
+    try:
+        from importlib.metadata import distributions
+    except ImportError:  # Python 3.7
+        return "of unknown version"
+    folder = os.path.dirname(os.path.dirname(path))
+    found = [one.version for one in distributions(name="amptorch", path=[folder])]
+    return found[0] if found else "of unknown version"
+
+
+def described(found):
+    """A line for people about what `about` found."""
+    name = "the fork of AMPTorch" if found["fork"] else "amptorch"
+    return "{} {amptorch} in {path}, Python {python}, numpy {numpy}, torch {torch}".format(
+        name, **found
+    )
+
+
+def environment_of_another():
+    """The environment for another interpreter: without what would have it import from here."""
+    private = ("PYTHONPATH", "PYTHONHOME")
+    return {name: value for name, value in os.environ.items() if name not in private}
 
 
 def warm_up(config, data):
@@ -184,23 +244,18 @@ def warm_up(config, data):
 
 
 def main(job_path, result_path):
+    result_path = os.path.abspath(result_path)
+    folder = os.path.dirname(result_path)
     with open(job_path) as file:
         job = json.load(file)
     config, data = as_in_scripts(job["config"]), job["data"]
     if isinstance(data, list):
         data = [frame_of(record) for record in data]
     if job["warm_up"]:
-        warm_up(config, data)
+        warm_up(in_folder(config, folder), data)
     clock = Clock()
-    result = run(config, data, job["md_steps"], clock)
-    import amptorch
-
-    result.update(
-        seconds=clock.seconds,
-        python=platform.python_version(),
-        amptorch=getattr(amptorch, "__version__", "of unknown version"),
-        path=amptorch.__file__,
-    )
+    result = run(in_folder(config, folder), data, job["md_steps"], clock)
+    result.update(about(), seconds=clock.seconds)
     with open(result_path, "w") as file:
         json.dump(result, file)
 
