@@ -206,7 +206,7 @@ class DatasetConfig(_Section):
                 "config needs dataset.raw_data (a file of frames or a list of Atoms), "
                 "dataset.store or dataset.lmdb_path"
             )
-        if (self.raw_data is not None or self.store is not None) and self.fp_params is None:
+        if self.lmdb_path is None and self.fp_params is None:
             raise ValueError(f"config needs dataset.fp_params for fp_scheme {self.fp_scheme!r}")
 
 
