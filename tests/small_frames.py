@@ -5,9 +5,10 @@ from copy import deepcopy
 import numpy as np
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import add_adsorbate, bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 
 from amptorch.dataset.samplers import drawn_rows, with_forces_of
 
@@ -28,7 +29,7 @@ def labelled(atoms, energy=None, forces=None):
     copy = atoms.copy()
     if energy is None:
         copy.calc = EMT()
-        energy, forces = copy.get_potential_energy(), copy.get_forces()
+        energy, forces = copy.get_potential_energy(), copy.get_forces(apply_constraint=False)
     copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
     return copy
 
@@ -47,6 +48,20 @@ def mixed_frames(n_frames=12, seed=0):
         atoms = kinds[k % len(kinds)].copy()
         atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
         frames.append(labelled(atoms))
+    return frames
+
+
+def slabs(n_frames, seed=0):
+    """Copper slabs of three layers, the lowest held in place, with an oxygen atom; all atoms are
+    moved at random."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n_frames):
+        slab = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)
+        add_adsorbate(slab, "O", 1.2, "fcc")
+        slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2))
+        slab.positions += rng.normal(scale=0.08, size=slab.positions.shape)
+        frames.append(labelled(slab))
     return frames
 
 

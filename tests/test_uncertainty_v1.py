@@ -1,13 +1,10 @@
 """Uncertainty as v1.0's scripts call it: settings first, then all in one call of `fit_predict`."""
 
-import inspect
-
 import numpy as np
 import pytest
-from ase.build import add_adsorbate, fcc111
 from numpy.testing import assert_allclose
 
-from amptorch import AtomsTrainer, uncertainty
+from amptorch import AtomsTrainer
 from amptorch.uncertainty import (
     ConformalPrediction,
     ConformalPredictionFeatureSpace,
@@ -21,9 +18,8 @@ from amptorch.uncertainty import (
     prepare_featureNerror_from_trainer,
     prepare_latentNerror_from_trainer,
     split_test_calib,
-    utils,
 )
-from tests.small_frames import config, labelled, mixed_frames
+from tests.small_frames import config, labelled, mixed_frames, slabs
 
 SPACES = [
     (
@@ -39,50 +35,6 @@ SPACES = [
 ]
 CONFORMAL = [conformal for _, conformal, _ in SPACES]
 LIKELIHOOD = [likelihood for *_, likelihood in SPACES]
-
-SIGNATURES = {
-    "calc_dist": "train_X, calib_X, nearest_neighbors=10",
-    "calc_uncertainty_metrics": "list_epa, uncertainty",
-    "split_test_calib": "full_test_X, full_test_y, per_calib, seed=0",
-    "prepare_latentNerror_from_trainer": "trainer, images, get_latent=-2",
-    "prepare_featureNerror_from_trainer": "trainer, images",
-    "ConformalPrediction": "alpha",
-    "ConformalPrediction.fit": "self, residuals_calib, heurestic_uncertainty_calib",
-    "ConformalPrediction.predict": "self, heurestic_uncertainty_test",
-    "NegativeLeastLikelihoodEstimator": "",
-    "NegativeLeastLikelihoodEstimator.fit": "self, calib_y, calib_dist, initParams=[5e-08, 4]",
-    "NegativeLeastLikelihoodEstimator.predict": "self, test_dist",
-    "NegativeLeastLikelihoodEstimator.gaussian": "self, params, calib_y, calib_dist",
-}
-SETTINGS = "per_calib=0.1, num_nearest_neighbors=10, seed=1"
-ESTIMATORS = {
-    "EnsembleSDEstimator": "",
-    "EnsembleSDEstimator.fit_predict": "self, list_trainers, train_list, test_list",
-    "ConformalPredictionLatentSpace": f"alpha=0.1, {SETTINGS}, get_latent=-2",
-    "ConformalPredictionFeatureSpace": f"alpha=0.1, {SETTINGS}",
-    "NegativeLeastLikelihoodLatentSpace": f"{SETTINGS}, get_latent=-2",
-    "NegativeLeastLikelihoodFeatureSpace": f"{SETTINGS}, get_latent=-2",
-    **{
-        f"{kind.__name__}.fit_predict": "self, trainer, train_list, full_test_list"
-        for kind in CONFORMAL + LIKELIHOOD
-    },
-}
-CALLS = [
-    *((uncertainty, name, text) for name, text in (SIGNATURES | ESTIMATORS).items()),
-    *((utils, name, text) for name, text in SIGNATURES.items()),
-]
-
-
-def slabs(n_frames, seed):
-    """Copper slabs with an oxygen atom, whose atoms are moved at random."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for _ in range(n_frames):
-        slab = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)
-        add_adsorbate(slab, "O", 1.2, "fcc")
-        slab.positions += rng.normal(scale=0.08, size=slab.positions.shape)
-        frames.append(labelled(slab))
-    return frames
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +62,6 @@ def absolute_errors(trainer, frames):
     """Of the energies per atom, eV."""
     energies = np.array([atoms.get_potential_energy() for atoms in frames])
     return np.abs(trainer.predict(frames)["energy"] - energies) / [len(atoms) for atoms in frames]
-
-
-@pytest.mark.parametrize(("module", "name", "text"), CALLS)
-def test_signature(module, name, text):
-    """v1.0's parameters come first; whatever follows may be left out."""
-    found = module
-    for part in name.split("."):
-        found = getattr(found, part)
-    expected = inspect.signature(eval(f"lambda {text}: None")).parameters.values()
-    parameters = list(inspect.signature(found).parameters.values())
-    of_v1, more = parameters[: len(expected)], parameters[len(expected) :]
-    assert [(p.name, p.default) for p in of_v1] == [(p.name, p.default) for p in expected]
-    assert all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in more)
 
 
 class TestConformal:

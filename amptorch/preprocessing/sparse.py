@@ -10,14 +10,14 @@ from amptorch.kernels.structures import Blocks
 TRANSLATION = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-def sparse_block_diag(matrices):
-    """The matrices (torch sparse COO) along the diagonal of one, also sparse COO.
+def sparse_block_diag(arrs):
+    """Return the matrices `arrs` (torch sparse COO) along the diagonal of one, also sparse COO.
 
     ValueError where there is no matrix.
     """
-    if not matrices:
+    if not arrs:
         raise ValueError("sparse_block_diag needs at least one matrix, got none")
-    matrices = [matrix.coalesce() for matrix in matrices]
+    matrices = [matrix.coalesce() for matrix in arrs]
     sizes = torch.tensor([list(matrix.shape) for matrix in matrices])
     ends = sizes.cumsum(0)
     indices = [
