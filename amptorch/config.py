@@ -154,6 +154,9 @@ class DatasetConfig(_Section):
     lmdb_path: list | None = option(None, paths, "LMDB files, in place of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
     skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")
+    missing_forces: str = option(
+        "error", choice("error", "ignore"), "frames without forces: refused, or energies alone"
+    )
     val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")
     val_split_mode: str = option(
         "cv", choice("cv", "inorder", "block"), "shuffled, the last fraction, or blocks of frames"

@@ -44,11 +44,20 @@ class Frames:
             object.__setattr__(self, "indices", np.arange(len(self), dtype=np.int64))
 
     @classmethod
-    def from_atoms(cls, images, elements=None, energies=False, forces=False, first_index=0):
+    def from_atoms(
+        cls,
+        images,
+        elements=None,
+        energies=False,
+        forces=False,
+        first_index=0,
+        missing_forces="error",
+    ):
         """The frames of `images` (a list of ase.Atoms, or one), checked.
 
         `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
         calculators, without the forces of constraints. `first_index`: what errors call images[0].
+        `missing_forces`: "ignore" takes frames without forces, whose `forces` are then NaN.
 
         Raises ValueError that names the frame and what is wrong: no frames, no atoms, NaN or
         infinity, an atom 10⁸ Å away, an element not in `elements`, a periodic direction without a
@@ -81,7 +90,7 @@ class Frames:
         if energies:
             frames._read_energies(images)
         if forces:
-            frames._read_forces(images)
+            frames._read_forces(images, missing_forces == "ignore")
         return frames
 
     def __len__(self):
@@ -200,13 +209,17 @@ class Frames:
         object.__setattr__(self, "energies", np.array(values, dtype=np.float64))
         self._check_finite("energy", self.energies, per_atom=False)
 
-    def _read_forces(self, images):
-        values = [
-            _calculated(atoms, index, "forces")
-            for index, atoms in zip(self.indices, images, strict=True)
-        ]
+    def _read_forces(self, images, ignore_missing):
+        values, known = [], []
+        for index, atoms in zip(self.indices, images, strict=True):
+            missing = ignore_missing and _result(atoms, "forces")[0] is None
+            known.append(not missing)
+            values.append(
+                np.full((len(atoms), 3), np.nan) if missing else _calculated(atoms, index, "forces")
+            )
         object.__setattr__(self, "forces", np.concatenate(values).astype(np.float64))
-        self._check_finite("forces", self.forces, per_atom=True)
+        given = np.where(np.repeat(known, self.counts)[:, None], self.forces, 0.0)
+        self._check_finite("forces", given, per_atom=True)
 
 
 def symbol_numbers(elements):
@@ -292,17 +305,24 @@ def _as_slice(index):
     return slice(index, index + 1 or None) if isinstance(index, int) else index
 
 
-def _calculated(atoms, index, name):
-    """Energy or forces of a frame as its calculator has them, without those of constraints."""
+def _result(atoms, name):
+    """Return (energy or forces of a frame as its calculator has them, without those of
+    constraints; None and the reason where there are none)."""
     get = atoms.get_potential_energy if name == "energy" else atoms.get_forces
     try:
-        value, reason = get(apply_constraint=False), "its calculator gives None"
+        return get(apply_constraint=False), "its calculator gives None"
     except (RuntimeError, NotImplementedError) as error:  # no calculator; no such result
-        value, reason = None, str(error)
+        return None, str(error)
+
+
+def _calculated(atoms, index, name):
+    """Return energy or forces of a frame; ValueError where there are none."""
+    value, reason = _result(atoms, name)
     if value is None:
+        hint = "; or set dataset.missing_forces to 'ignore'" if name == "forces" else ""
         raise ValueError(
             f"frame {index} has no {name} ({reason}); give it a calculator that holds it, "
-            "such as ase.calculators.singlepoint.SinglePointCalculator"
+            f"such as ase.calculators.singlepoint.SinglePointCalculator{hint}"
         )
     shape = () if name == "energy" else (len(atoms), 3)
     if np.shape(value) != shape:

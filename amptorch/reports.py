@@ -29,16 +29,18 @@ def prediction_errors(frames, prediction):
 
     frames: `amptorch.frames.Frames` with energies, and with forces where they are to be compared;
     prediction: what `AtomsTrainer.predict` returned for the same structures. Without forces on
-    either side there are no rows for them.
+    either side there are no rows for them; atoms of frames without forces (NaN) are left out.
     """
     rows = [_error_row("energy", "meV/atom", 1000 * _energy_errors(frames, prediction))]
     difference = _force_errors(frames, prediction)
     if difference is None:
         return rows
+    known = ~np.isnan(difference[:, 0])
+    difference, numbers = difference[known], frames.numbers[known]
     rows.append(_error_row("forces", "eV/Å", difference))
-    symbols = {chemical_symbols[number]: number for number in np.unique(frames.numbers)}
+    symbols = {chemical_symbols[number]: number for number in np.unique(numbers)}
     for symbol in sorted(symbols):
-        on_element = difference[frames.numbers == symbols[symbol]]
+        on_element = difference[numbers == symbols[symbol]]
         rows.append(_error_row(f"forces on {symbol}", "eV/Å", on_element))
     return rows
 
@@ -78,7 +80,7 @@ def parity_plot(path, sets):
         panels[1].set(xlabel="reference force (eV/Å)", ylabel="predicted force (eV/Å)")
         for name, (frames, prediction) in sets.items():
             predicted = np.concatenate(prediction["forces"])
-            rmse = np.sqrt(np.mean((predicted - frames.forces) ** 2))
+            rmse = np.sqrt(np.nanmean((predicted - frames.forces) ** 2))
             _scatter(panels[1], frames.forces, predicted, f"{name}: RMSE {rmse:.3g} eV/Å")
     for panel in panels:
         panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
@@ -118,7 +120,9 @@ def _energy_errors(frames, prediction):
 
 def _force_errors(frames, prediction):
     predicted = np.concatenate(prediction["forces"])
-    return None if frames.forces is None or not predicted.size else predicted - frames.forces
+    if frames.forces is None or not predicted.size or np.isnan(frames.forces).all():
+        return None
+    return predicted - frames.forces
 
 
 def _error_row(quantity, unit, difference):

@@ -49,6 +49,7 @@ DEFAULTS = {
         "lmdb_path": None,
         "cache": "no",
         "skip_bad": False,
+        "missing_forces": "error",
         "val_split": 0,
         "val_split_mode": "cv",
         "elements": None,

@@ -348,7 +348,8 @@ def test_each_process_reads_its_own_shards(distributed):
                 assert not frames[0] & frames[1]
                 assert [len(set(read)) for read in frames] == [5, 5]
             if name == "fingerprints":
-                assert len(one) + len(two) == 10 * EPOCHS
+                # And once more a few, to see whether the training led anywhere.
+                assert 10 * EPOCHS < len(one) + len(two) < 10 * (EPOCHS + 1)
 
 
 def test_one_process_goes_on_with_what_two_began(distributed, frames, tmp_path):

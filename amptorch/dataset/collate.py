@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
+from amptorch.dataset.samplers import with_known_forces
 from amptorch.preprocessing.sparse import SparseDerivatives, sparse_block_diag
 
 
@@ -194,4 +195,5 @@ class DataCollater:
             batch.energy = torch.tensor([float(data.energy) for data in objects], dtype=dtype)
             if self.forcetraining:
                 batch.forces = torch.cat([data.forces for data in objects])
+                batch = with_known_forces(batch)
         return batch

@@ -8,6 +8,7 @@ import torch
 from amptorch.dataset.collate import Batcher
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.dataset.describe import describe
+from amptorch.dataset.samplers import with_known_forces
 from amptorch.dataset.weights import checked_weights, set_weights
 from amptorch.frames import Frames, read_images, symbol_numbers
 from amptorch.preprocessing import AtomsToData, Data, FeatureScaler, TargetScaler
@@ -38,6 +39,7 @@ class AtomsDataset(torch.utils.data.Dataset):
     pca : {"num_pc": 20, "elementwise": False}, principal components of the scaled fingerprints
     target_scaling, atomic_correction : see `TargetScaler.fitted`
     weights : (F,) positive numbers, of the frames' errors in the loss; None for equal ones
+    missing_forces : "error", or "ignore" for frames without forces, to train on their energies
 
     Attributes
     ----------
@@ -71,6 +73,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         target_scaling=True,
         atomic_correction=False,
         weights=None,
+        missing_forces="error",
     ):
         if derivatives not in ("stored", "recompute"):
             raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
@@ -92,6 +95,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         self.target_scaling = target_scaling
         self.atomic_correction = atomic_correction
         self.weights = checked_weights(weights, len(self.images))
+        self.missing_forces = missing_forces
         self.frames = None
         if process:
             self.process()
@@ -99,7 +103,11 @@ class AtomsDataset(torch.utils.data.Dataset):
     def process(self):
         """Check the frames, compute their fingerprints, and scale; returns the data list."""
         self.frames = Frames.from_atoms(
-            self.images, self.elements, energies=True, forces=self.forcetraining
+            self.images,
+            self.elements,
+            energies=True,
+            forces=self.forcetraining,
+            missing_forces=self.missing_forces,
         )
         values, self.derivatives = describe(
             self.descriptor,
@@ -214,7 +222,7 @@ class AtomsDataset(torch.utils.data.Dataset):
         batch.forces = self.forces[atoms] if self.forcetraining else None
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
-        return batch
+        return with_known_forces(batch)
 
     @property
     def data_list(self):

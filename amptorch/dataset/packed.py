@@ -7,6 +7,7 @@ import torch
 
 from amptorch.dataset.collate import Batcher, Share, rows_inside
 from amptorch.dataset.construct import construct_descriptor
+from amptorch.dataset.samplers import known_rows, with_known_forces
 from amptorch.dataset.weights import checked_weights, set_weights
 from amptorch.frames import symbol_numbers
 from amptorch.preprocessing import FeatureScaler, TargetScaler
@@ -132,16 +133,21 @@ class StoreDataset(torch.utils.data.Dataset):
         batch.energy, batch.forces = self._targets(frame_ids)
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
-        return batch
+        return with_known_forces(batch)
 
-    def share(self, frame_ids, first, last, force_rows=None):
+    def share(self, frame_ids, first, last, draw=None):
         """The `Share` that has those of the sorted `frame_ids` which are in first:last.
 
-        Of the other frames only energies and forces are read. force_rows: of the whole batch.
+        Of the other frames only energies and forces are read. draw: called for the places of the
+        forces that are trained on among so many; None for all.
         """
         a, b = np.searchsorted(frame_ids, (first, last))
         part = self._inputs(frame_ids[a:b]) if a < b else None
         energy, forces = self._targets(frame_ids)
+        force_rows = None if forces is None else known_rows(forces)
+        if draw is not None:
+            known = np.arange(len(forces)) if force_rows is None else force_rows
+            force_rows = known[draw(len(known))]
         if force_rows is not None:
             forces = forces[torch.from_numpy(force_rows)]
         if force_rows is not None and part is not None:

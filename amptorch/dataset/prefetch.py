@@ -106,14 +106,13 @@ class BatchLoader:
     def _batch(self, epoch, number, frame_ids):
         some = self.force_fraction < 1 and self.dataset.forcetraining
 
-        def drawn(n_atoms):
-            return drawn_rows(n_atoms, self.force_fraction, generator(self.seed, epoch, number))
+        def drawn(n_forces):
+            return drawn_rows(n_forces, self.force_fraction, generator(self.seed, epoch, number))
 
         if self._own is not None:
-            rows = drawn(int(self.dataset.counts[frame_ids].sum())) if some else None
-            return self.dataset.share(frame_ids, *self._own, rows)
+            return self.dataset.share(frame_ids, *self._own, drawn if some else None)
         batch = self.dataset.__getitems__(frame_ids)
-        return with_forces_of(batch, drawn(len(batch.fingerprint))) if some else batch
+        return with_forces_of(batch, drawn(len(batch.forces))) if some else batch
 
 
 def root_of(dataset):

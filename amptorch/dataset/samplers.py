@@ -89,19 +89,34 @@ class BlockSampler:
 
 def drawn_rows(n_atoms, fraction, rng):
     """Sorted rows of the atoms whose forces are trained on: the share `fraction` of `n_atoms`, at
-    least one, drawn without replacement.
+    least one if there are any, drawn without replacement.
 
     Every atom is as likely to be among them as any other and their number is fixed, so the mean
     over their components is an exactly unbiased estimate of that over all, and so is its gradient.
     """
-    return np.sort(rng.choice(n_atoms, max(1, round(fraction * n_atoms)), replace=False))
+    wanted = min(n_atoms, max(1, round(fraction * n_atoms)))
+    return np.sort(rng.choice(n_atoms, wanted, replace=False))
 
 
-def with_forces_of(batch, rows):
-    """The batch with the forces of the atoms `rows` alone."""
+def with_forces_of(batch, places):
+    """Return the batch with those of its forces alone that are at `places`."""
     drawn = {
-        name: getattr(batch, name)[torch.from_numpy(rows)]
+        name: getattr(batch, name)[torch.from_numpy(places)]
         for name in ("forces", "force_weights")
         if getattr(batch, name) is not None
     }
+    rows = places if batch.force_rows is None else batch.force_rows[places]
     return replace(batch, force_rows=rows, **drawn)
+
+
+def known_rows(forces):
+    """Return the rows of forces (n, 3), a tensor, of frames that have some, NaN in those of the
+    others; None where all have."""
+    known = ~torch.isnan(forces[:, 0])
+    return None if known.all() else torch.nonzero(known).squeeze(1).numpy()
+
+
+def with_known_forces(batch):
+    """Return the batch with the forces of those frames alone that have some."""
+    rows = None if batch.forces is None else known_rows(batch.forces)
+    return batch if rows is None else with_forces_of(batch, rows)

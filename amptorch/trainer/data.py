@@ -92,6 +92,7 @@ def _in_memory(trainer, raw_data):
         derivatives=derivatives or "stored",
         derivative_dtype=options.derivative_dtype,
         verbose=cmd.verbose and trainer.ranks.first,
+        missing_forces=options.missing_forces,
         **_common(trainer, images),
     )
 

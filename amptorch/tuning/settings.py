@@ -27,7 +27,7 @@ DEFAULTS = {
 OWN = {
     "dataset": (
         *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
-        *("pca", "target_scaling", "atomic_correction", "weights"),
+        *("pca", "target_scaling", "atomic_correction", "weights", "missing_forces"),
     ),
     "optim": ("epochs", "max_seconds"),
     "cmd": ("run_dir", "identifier", "debug", "seed"),
