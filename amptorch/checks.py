@@ -97,16 +97,22 @@ def paths(key, value):
 
 
 def identifier(key, value):
-    text = str(value)
-    if not text or text != Path(text).name or not text.isprintable():
+    name = str(value)
+    if not name or name != Path(name).name or not name.isprintable():
         raise ValueError(
             f"{key} is part of a folder's name and may hold no separator and nothing that cannot "
             f"be printed, got {value!r}"
         )
-    return text
+    return name
 
 
 def anything(key, value):
+    return value
+
+
+def text(key, value):
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{key} must be a name, got {value!r}")
     return value
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,13 @@ app = typer.Typer(
 
 Checkpoint = Annotated[Path, typer.Argument(help="Folder of a training run, or of an ensemble.")]
 Data = Annotated[str, typer.Argument(help="File of structures, as ase.io.read takes it.")]
+EnergyKey = Annotated[
+    str | None, typer.Option(help="Name of the energies in Atoms.info, if no calculator has them.")
+]
+ForcesKey = Annotated[
+    str | None, typer.Option(help="Name of the forces in Atoms.arrays, likewise.")
+]
+StressKey = Annotated[str | None, typer.Option(help="Name of the stress in Atoms.info, likewise.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
 
@@ -71,6 +79,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Folder of an interrupted run, to go on with as it was.")
     ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
 ):
     """Train a potential on the frames of a file.
 
@@ -88,6 +99,8 @@ def train(
     # Before the frames are read, which may take long.
     checked = Config.from_dict(settings)
     dataset = settings["dataset"] = dict(settings.get("dataset") or {})
+    dataset |= _keys(energy_key, forces_key, stress_key)
+    labels = Config.from_dict(settings).dataset.labels
     if out is not None:
         settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
     if data is not None:
@@ -106,12 +119,12 @@ def train(
         sets = {}
         # What a store is for is not read into memory.
         if dataset.get("raw_data") and not dataset.get("store"):
-            images = read_images(dataset["raw_data"])
+            images = read_images(dataset["raw_data"], labels)
             dataset["raw_data"] = wanted_images(images, checked.dataset, checked.model.get_forces)
             trained_on = "training and validation" if dataset.get("val_split") else "training"
             sets[trained_on] = dataset["raw_data"]
         if test is not None:
-            sets["test"] = read_images(test)
+            sets["test"] = read_images(test, labels)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
@@ -134,6 +147,9 @@ def preprocess(
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores.")] = None,
     dask: Annotated[str | None, typer.Option(help="Scheduler to work on: tcp://host:port.")] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
 ):
     """Make a store of fingerprints and neighbour lists that training reads from disk.
 
@@ -146,9 +162,12 @@ def preprocess(
     from amptorch.store import preprocess as make_store
 
     settings = Config.from_dict(read_config(config))
-    dataset = settings.dataset
+    dataset = replace(settings.dataset, **_keys(energy_key, forces_key, stress_key))
+    labels = dataset.labels
     forces = settings.model.get_forces
-    elements = dataset.elements or find_elements(data, skip_bad, verbose=True, forces=forces)
+    elements = dataset.elements
+    if elements is None:
+        elements = find_elements(data, skip_bad, verbose=True, forces=forces, labels=labels)
     store = make_store(
         data,
         construct_descriptor(
@@ -162,6 +181,7 @@ def preprocess(
         skip_bad=skip_bad,
         threads=threads,
         dask=dask,
+        labels=labels,
     )
     typer.echo(
         f"store:  {out}\n{store.n_frames} frames, {store.n_atoms} atoms, "
@@ -179,6 +199,9 @@ def evaluate(
     plot: Annotated[bool, typer.Option("--plot", help="Draw predictions over references.")] = False,
     out: Annotated[Path, typer.Option(help="The picture: .png, .pdf, .svg.")] = Path("parity.png"),
     overwrite: Overwrite = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
 ):
     """Print the errors of a trained potential: of energies, and of forces where there are any."""
     from amptorch.files import check_output
@@ -187,11 +210,15 @@ def evaluate(
 
     if plot:
         check_output(out, overwrite)
+    # A damaged file of frames is found before the potential is loaded.
     images = read_images(data)
     trainer = _load(checkpoint)
+    options = replace(trainer.settings.dataset, **_keys(energy_key, forces_key, stress_key))
+    images = read_images(images, options.labels)
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
-    frames = _with_labels(name, images, trainer.elements, forces and trainer.forcetraining)
+    forces = forces and trainer.forcetraining
+    frames = _with_labels(name, images, trainer.elements, forces, options.missing_forces)
     prediction = trainer.predict(images, disable_tqdm=False)
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:
@@ -313,12 +340,18 @@ def _torch_threads(number):
         torch.set_num_threads(before)
 
 
-def _with_labels(name, images, elements, forces):
+def _keys(energy, forces, stress):
+    """Return the keys of the section `dataset` that options of the command line say."""
+    given = {"energy_key": energy, "forces_key": forces, "stress_key": stress}
+    return {name: key for name, key in given.items() if key is not None}
+
+
+def _with_labels(name, images, elements, forces, missing_forces="error"):
     """Frames of `images` with their energies (and forces); a ValueError tells whose they are."""
     from amptorch.frames import Frames
 
     try:
-        return Frames.from_atoms(images, elements, energies=True, forces=forces)
+        return Frames.from_atoms(images, elements, True, forces, 0, missing_forces)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -337,7 +370,9 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
             {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
         )
     frames = {
-        name: _with_labels(name, images, elements, config.model.get_forces)
+        name: _with_labels(
+            name, images, elements, config.model.get_forces, config.dataset.missing_forces
+        )
         for name, images in sets.items()
     }
     trainer = AtomsTrainer(settings)

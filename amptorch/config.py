@@ -41,8 +41,10 @@ from amptorch.checks import (
     pca,
     scaling,
     scheduler,
+    text,
     weights,
 )
+from amptorch.labels import Labels
 
 
 def option(default, check, meaning):
@@ -154,6 +156,9 @@ class DatasetConfig(_Section):
     lmdb_path: list | None = option(None, paths, "LMDB files, in place of raw_data")
     cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
     skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")
+    energy_key: str | None = option(None, text, "name of the energies, if not the calculator's")
+    forces_key: str | None = option(None, text, "name of the forces, if not the calculator's")
+    stress_key: str | None = option(None, text, "name of the stress, if not the calculator's")
     missing_forces: str = option(
         "error", choice("error", "ignore"), "frames without forces: refused, or energies alone"
     )
@@ -201,6 +206,11 @@ class DatasetConfig(_Section):
         # A descriptor set has a cutoff function of its own.
         if self.fp_scheme == "gaussian" and not hasattr(self.fp_params, "descriptor_setup"):
             self.cutoff_params = mapping("dataset.cutoff_params", self.cutoff_params)
+
+    @property
+    def labels(self):
+        """The `Labels` of the frames."""
+        return Labels(self.energy_key, self.forces_key, self.stress_key, self.missing_forces)
 
     def require_data(self):
         """ValueError that names what a training set still needs."""

@@ -1,20 +1,25 @@
 """Many structures as flat arrays: the only place where input is checked."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
+from ase.db import connect
 from ase.io import read
-from ase.io.formats import UnknownFileTypeError, parse_filename
+from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
+
+from amptorch.labels import keys_there
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
 # Å; nothing is farther from the origin, but where dynamics has exploded: the number of cells to
 # there soon fits no integer.
 FARTHEST = 1e8
+# Kinds of files that are ASE's databases.
+DATABASES = ("db", "json")
 # Determinant of the Gram matrix of unit vectors below which the periodic cell vectors count as
 # linearly dependent.
 DEGENERATE = 1e-10
@@ -27,7 +32,8 @@ class Frames:
     numbers (N,) int64 atomic numbers; positions (N, 3), as given, not wrapped; cells (F, 3, 3),
     rows are cell vectors, zeros where there is none; pbc (F, 3) bool; offsets (F + 1,) int64: frame
     f holds atoms offsets[f]:offsets[f + 1]; energies (F,) and forces (N, 3), or None; indices (F,)
-    int64, the places of the frames in the list they came from, which errors name.
+    int64, the places of the frames in the list they came from, which errors name; origin: what
+    `FileImages.origin` is, or None.
     """
 
     numbers: np.ndarray
@@ -38,6 +44,7 @@ class Frames:
     energies: np.ndarray | None = None
     forces: np.ndarray | None = None
     indices: np.ndarray | None = None
+    origin: Callable | None = None
 
     def __post_init__(self):
         if self.indices is None:
@@ -65,6 +72,7 @@ class Frames:
         finite. TypeError where
         an image is not an ase.Atoms. Atoms in one place are found by `check_coincident`.
         """
+        origin = getattr(images, "origin", None)
         images = [images] if isinstance(images, Atoms) else list(images)
         if not images:
             raise ValueError("the list of frames is empty; at least one frame is needed")
@@ -72,7 +80,7 @@ class Frames:
             if not isinstance(atoms, Atoms):
                 raise TypeError(f"frame {index} is {type(atoms).__name__}, expected ase.Atoms")
             if len(atoms) == 0:
-                raise ValueError(f"frame {index} has no atoms")
+                raise ValueError(f"frame {_name(index, origin)} has no atoms")
         frames = cls(
             numbers=np.concatenate([atoms.numbers for atoms in images]).astype(np.int64),
             positions=np.concatenate([atoms.positions for atoms in images]).astype(np.float64),
@@ -80,6 +88,7 @@ class Frames:
             pbc=np.array([atoms.pbc for atoms in images], dtype=bool),
             offsets=np.cumsum([0, *(len(atoms) for atoms in images)], dtype=np.int64),
             indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
+            origin=origin,
         )
         frames._check_finite("positions", frames.positions, per_atom=True)
         frames._check_near()
@@ -139,20 +148,26 @@ class Frames:
             energies=None if self.energies is None else self.energies[indices],
             forces=None if self.forces is None else self.forces[rows],
             indices=self.indices[indices],
+            origin=self.origin,
         )
 
+    def name(self, frame):
+        """Frame `frame` of these in the user's words: its place in the list that it came from, and
+        in its file where there are several."""
+        return _name(int(self.indices[frame]), self.origin)
+
     def place(self, atom):
-        """Row `atom` of the flat arrays in the user's words: index of its frame, "index (symbol)"
-        of the atom within the frame."""
+        """Row `atom` of the flat arrays in the user's words: name of its frame, "index (symbol)" of
+        the atom within the frame."""
         frame = int(np.searchsorted(self.offsets, atom, side="right")) - 1
         symbol = chemical_symbols[self.numbers[atom]]
-        return int(self.indices[frame]), f"{atom - self.offsets[frame]} ({symbol})"
+        return self.name(frame), f"{atom - self.offsets[frame]} ({symbol})"
 
     def _check_finite(self, name, values, per_atom):
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if len(bad):
             where = "frame {}, atom {}" if per_atom else "frame {}"
-            place = self.place(bad[0]) if per_atom else [self.indices[bad[0]]]
+            place = self.place(bad[0]) if per_atom else [self.name(bad[0])]
             value = values[bad[0]].tolist()
             raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
 
@@ -172,7 +187,7 @@ class Frames:
         if len(missing):
             frame, axis = missing[0]
             raise ValueError(
-                f"frame {self.indices[frame]} is periodic along cell vector {axis}, which is zero; "
+                f"frame {self.name(frame)} is periodic along cell vector {axis}, which is zero; "
                 f"give it a length or set pbc[{axis}] to False"
             )
         # Gram matrix of the unit vectors of the periodic directions; a direction without
@@ -183,7 +198,7 @@ class Frames:
         flat = np.flatnonzero(np.linalg.det(np.where(both, gram, np.eye(3))) < DEGENERATE)
         if len(flat):
             raise ValueError(
-                f"frame {self.indices[flat[0]]}: the periodic cell vectors are linearly dependent: "
+                f"frame {self.name(flat[0])}: the periodic cell vectors are linearly dependent: "
                 f"{self.cells[flat[0]].tolist()}"
             )
 
@@ -202,24 +217,28 @@ class Frames:
         )
 
     def _read_energies(self, images):
-        values = [
-            _calculated(atoms, index, "energy")
-            for index, atoms in zip(self.indices, images, strict=True)
-        ]
+        values = [_calculated(atoms, self.name(k), "energy") for k, atoms in enumerate(images)]
         object.__setattr__(self, "energies", np.array(values, dtype=np.float64))
         self._check_finite("energy", self.energies, per_atom=False)
 
     def _read_forces(self, images, ignore_missing):
         values, known = [], []
-        for index, atoms in zip(self.indices, images, strict=True):
+        for frame, atoms in enumerate(images):
             missing = ignore_missing and _result(atoms, "forces")[0] is None
             known.append(not missing)
             values.append(
-                np.full((len(atoms), 3), np.nan) if missing else _calculated(atoms, index, "forces")
+                np.full((len(atoms), 3), np.nan)
+                if missing
+                else _calculated(atoms, self.name(frame), "forces")
             )
         object.__setattr__(self, "forces", np.concatenate(values).astype(np.float64))
         given = np.where(np.repeat(known, self.counts)[:, None], self.forces, 0.0)
         self._check_finite("forces", given, per_atom=True)
+
+
+def _name(index, origin):
+    found = None if origin is None else origin(index)
+    return index if found is None else f"{index} ({found})"
 
 
 def symbol_numbers(elements):
@@ -251,8 +270,9 @@ def check_coincident(frames, offsets, neighbors, distances):
     )
 
 
-def read_images(raw_data):
-    """The list of ase.Atoms in `raw_data`.
+def read_images(raw_data, labels=None):
+    """The list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold what
+    stands under other names.
 
     `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a list
     of such paths, one ase.Atoms, an ASE database, or anything that yields Atoms (a list, a
@@ -261,16 +281,47 @@ def read_images(raw_data):
     Raises FileNotFoundError where there is no such file, ValueError that names the file where it
     cannot be read to its end or holds no frames, TypeError for anything else.
     """
+    images = _images(raw_data)
+    if labels is None or not labels.keys:
+        return images
+    return FileImages(map(labels.apply, images, range(len(images))), getattr(images, "files", None))
+
+
+class FileImages(list):
+    """A list of the frames of several files, which knows where each is from.
+
+    files : [(name, number of frames)] in the order of the frames; None where that is not known
+    """
+
+    def __init__(self, images, files=None):
+        super().__init__(images)
+        self.files = files
+
+    def origin(self, index):
+        """Return the place of frame `index` in its file, as text; None where it is not known."""
+        first = 0
+        for name, count in self.files or ():
+            if index < first + count:
+                return f"frame {index - first} of {name}"
+            first += count
+        return None
+
+
+def _images(raw_data):
+    if isinstance(raw_data, FileImages):
+        return raw_data
     if isinstance(raw_data, Atoms):
         return [raw_data]
     if isinstance(raw_data, (str, PurePath)):
         return _read_file(str(raw_data))
     if hasattr(raw_data, "select") and hasattr(raw_data, "count"):
-        return [row.toatoms() for row in raw_data.select()]
+        return list(iter_rows(raw_data))
     if isinstance(raw_data, Iterable) or hasattr(raw_data, "__getitem__"):
         images = list(raw_data)
         if images and all(isinstance(image, (str, PurePath)) for image in images):
-            return [atoms for name in images for atoms in _read_file(str(name))]
+            parts = [(str(name), _read_file(str(name))) for name in images]
+            files = [(name, len(part)) for name, part in parts]
+            return FileImages((atoms for _, part in parts for atoms in part), files)
         return images
     raise TypeError(
         f"raw_data is {type(raw_data).__name__}; expected a path, a list of ase.Atoms, "
@@ -283,7 +334,10 @@ def _read_file(name):
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
     try:
-        images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
+        if index is None and filetype(str(path)) in DATABASES:
+            images = list(iter_rows(connect(path)))
+        else:
+            images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
         raise ValueError(f"{name}: ASE does not know this kind of file ({error})") from error
     except (PermissionError, MemoryError):
@@ -295,6 +349,12 @@ def _read_file(name):
     if not images:
         raise ValueError(f"{name} holds no frames")
     return images if isinstance(images, list) else [images]
+
+
+def iter_rows(database):
+    """Yield the frames of an ASE database, with `data` and key-value pairs in their info, where
+    ASE's own reader of such files leaves them out."""
+    return (row.toatoms(add_additional_information=True) for row in database.select())
 
 
 def _as_slice(index):
@@ -315,16 +375,21 @@ def _result(atoms, name):
         return None, str(error)
 
 
-def _calculated(atoms, index, name):
-    """Return energy or forces of a frame; ValueError where there are none."""
-    value, reason = _result(atoms, name)
+def _calculated(atoms, name, quantity):
+    """Return energy or forces of the frame that errors call `name`; ValueError without them."""
+    value, reason = _result(atoms, quantity)
     if value is None:
-        hint = "; or set dataset.missing_forces to 'ignore'" if name == "forces" else ""
+        hint = "; or set dataset.missing_forces to 'ignore'" if quantity == "forces" else ""
         raise ValueError(
-            f"frame {index} has no {name} ({reason}); give it a calculator that holds it, "
-            f"such as ase.calculators.singlepoint.SinglePointCalculator{hint}"
+            f"frame {name} has no {quantity} ({reason}), and {keys_there(atoms)}; else give it a "
+            "calculator that holds it, such as "
+            f"ase.calculators.singlepoint.SinglePointCalculator{hint}"
         )
-    shape = () if name == "energy" else (len(atoms), 3)
-    if np.shape(value) != shape:
-        raise ValueError(f"frame {index}: {name} of shape {np.shape(value)}, expected {shape}")
+    try:
+        value = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"frame {name}: {quantity} {value!r:.80} is not made of numbers") from None
+    shape = () if quantity == "energy" else (len(atoms), 3)
+    if value.shape != shape:
+        raise ValueError(f"frame {name}: {quantity} of shape {value.shape}, expected {shape}")
     return value

@@ -208,14 +208,16 @@ def test_nan_does_not_end_the_study(tmp_path, monkeypatch):
     assert sum(summary["trials"].values()) == 12
 
 
-def test_failed_trials_are_kept_and_explained(tmp_path):
-    config = options()
-    config["optim"] = {"optimizer_args": {"no_such_argument": 1}}
+def test_failed_trials_are_kept_and_explained(tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise RuntimeError("no such loss")
+
+    monkeypatch.setattr(PotentialNet, "get_loss", fails)
     with pytest.raises(ValueError, match="no trial gave an error"):
-        run(tmp_path / "study", 2, config=config)
+        run(tmp_path / "study", 2)
     records = read_records(tmp_path / "study")
     assert {record["state"] for record in records} == {"failed"}
-    assert all("no_such_argument" in record["reason"] for record in records)
+    assert all("no such loss" in record["reason"] for record in records)
 
 
 def test_folds_and_objectives(tmp_path):

@@ -15,12 +15,14 @@ from amptorch.store.sources import find_elements, open_sources
 CANDIDATES = 1024
 
 
-def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True):
+def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True, labels=None):
     """Symbols of the elements in a store, sorted; in `raw_data` where it is not complete yet."""
     if raw_data is None:
         return FrameStore(folder).elements
     store = _complete_store(folder)
-    return find_elements(raw_data, skip_bad, forces=forces) if store is None else store.elements
+    if store is not None:
+        return store.elements
+    return find_elements(raw_data, skip_bad, forces=forces, labels=labels)
 
 
 def fill_store(
@@ -71,6 +73,7 @@ def fill_store(
             skip_bad=options.skip_bad,
             threads=threads,
             verbose=verbose,
+            labels=options.labels,
         )
     return store, plan, dtype
 

@@ -35,7 +35,7 @@ class StoreDataset(torch.utils.data.Dataset):
     dtype : torch dtype of what the model sees
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
         one pass through the store, or two with `pca`
-    pca, target_scaling, atomic_correction, weights : as of `AtomsDataset`
+    pca, target_scaling, atomic_correction, weights, missing_forces : as of `AtomsDataset`
 
     Raises ValueError where the store does not hold what is asked for, and that names the file where
     one is damaged.
@@ -56,7 +56,9 @@ class StoreDataset(torch.utils.data.Dataset):
         target_scaling=True,
         atomic_correction=False,
         weights=None,
+        missing_forces="error",
     ):
+        self.missing_forces = missing_forces
         self.store = store if isinstance(store, FrameStore) else FrameStore(store)
         self.descriptor_setup = descriptor_setup
         self.descriptor = construct_descriptor(descriptor_setup)
@@ -188,6 +190,12 @@ class StoreDataset(torch.utils.data.Dataset):
             raise ValueError(
                 f"the store {self.store.path} holds no forces; set model.get_forces to False, or "
                 "make a store with forces"
+            )
+        some = self.store.about.get("missing_forces") == "ignore"
+        if self.forcetraining and some and self.missing_forces != "ignore":
+            raise ValueError(
+                f"the store {self.store.path} was made with dataset.missing_forces 'ignore', so "
+                "that some of its frames may have no forces; set it for the training too"
             )
 
     def _tensor(self, array):

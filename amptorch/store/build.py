@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from amptorch.labels import Labels
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, remove_unfinished, write_json
 from amptorch.store.reader import ShardReader
@@ -29,6 +30,8 @@ AHEAD = 2
 CONNECT_TIMEOUT = 30  # s
 
 logger = logging.getLogger(__name__)
+# What of an input's record says that it is the same.
+SAME = ("sha256", "slice", "frames", "labels")
 
 
 def preprocess(
@@ -43,6 +46,7 @@ def preprocess(
     threads=None,
     verbose=True,
     dask=None,
+    labels=None,
 ):
     """Make the store in the folder `out`, or what is missing of it, and return its FrameStore.
 
@@ -63,11 +67,13 @@ def preprocess(
     verbose : show a progress bar
     dask : address of a Dask scheduler ("tcp://…") or a distributed.Client; its workers see the
         files and `out` under the same paths. This machine does the work where None.
+    labels : the `Labels` of the frames, where a calculator does not hold energies and forces
 
     Raises FileNotFoundError where there is no such file; ValueError that names the file and index
     of an unusable frame, or says why an old store does not fit; OSError that names the folder where
     it cannot be written, is full, or is being written by another process.
     """
+    labels = labels or Labels()
     settings = Settings(
         store=Path(out).absolute(),
         descriptor=descriptor,
@@ -76,10 +82,11 @@ def preprocess(
         derivatives=_derivative_dtype(derivatives, derivative_dtype),
         skip_bad=skip_bad,
         threads=threads,
+        missing_forces=labels.missing_forces,
     )
     if np.dtype(getattr(descriptor, "dtype", np.float64)) != np.float64:
         raise ValueError("a store keeps fingerprints in float64; make the descriptor with that")
-    sources = open_sources(paths_or_images)
+    sources = open_sources(paths_or_images, labels)
     inputs = [{**source.record(), "frames": len(source)} for source in sources]
     if not _is_full(settings, inputs):
         with locked(settings.store), disk_errors(settings.store):
@@ -175,6 +182,7 @@ def _begin(settings, inputs, frames_per_shard):
         "version": layout.VERSION,
         "cutoff": settings.cutoff,
         "forces": settings.forces,
+        "missing_forces": settings.missing_forces,
         "frames_per_shard": int(frames_per_shard),
         "inputs": inputs,
         "complete": False,
@@ -192,7 +200,7 @@ def _check_fit(settings, about, inputs):
             f"{refused} it was made from {len(about['inputs'])} inputs, not {len(inputs)}; {advice}"
         )
     for given, kept in zip(inputs, about["inputs"], strict=True):
-        if any(given.get(key) != kept.get(key) for key in ("sha256", "slice", "frames")):
+        if any(given.get(key) != kept.get(key) for key in SAME):
             raise ValueError(
                 f"{refused} {given['path'] or 'the list of images'} is not what it was made from, "
                 f"{kept['path'] or 'a list of images'} with {kept['frames']} frames and SHA-256 "

@@ -23,6 +23,7 @@ CHUNK_ATOMS = 4096
 class Settings:
     """What all shards of a store are made with; `derivatives` is their dtype, None for none.
 
+    missing_forces : "error", or "ignore" for frames without forces, which are kept as NaN
     share : whether a set of functions that is added takes from other sets what they have in common
     """
 
@@ -33,6 +34,7 @@ class Settings:
     derivatives: str | None
     skip_bad: bool
     threads: int | None = None
+    missing_forces: str = "error"
     share: bool = False
 
 
@@ -133,8 +135,8 @@ def _checked_chunks(source, part, settings, skipped):
     for index, get in part.read():
         n_read += 1
         try:
-            elements = settings.descriptor.elements
-            pieces.append(checked_frame(get(), part.name, index, elements, settings.forces))
+            options = settings.descriptor.elements, settings.forces, settings.missing_forces
+            pieces.append(checked_frame(get(), part.name, index, *options))
         except ValueError as error:
             if not settings.skip_bad:
                 raise

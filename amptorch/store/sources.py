@@ -18,11 +18,13 @@ from pathlib import Path, PurePath
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
 from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 from tqdm import tqdm
 
-from amptorch.frames import COINCIDENT, Frames, read_images
+from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
+from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
 
 READ_SIZE = 1 << 20
@@ -167,6 +169,8 @@ class OtherFile(_File):
         return _ImagesPart(self.name, first, _reading(self.name, where, list, images))
 
     def _iterate(self):
+        if self.form in DATABASES and self.index == ":":
+            return iter_rows(connect(self.path))
         return iread(self.path, self.index, format=self.form, do_not_split_by_at_sign=True)
 
 
@@ -214,9 +218,56 @@ class _ImagesPart:
             yield index, lambda found=atoms: found
 
 
-def open_sources(data):
+class Labelled:
+    """Another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
+
+    def __init__(self, source, labels):
+        self.source = source
+        self.labels = labels
+        self.name = source.name
+
+    def __len__(self):
+        return len(self.source)
+
+    def record(self):
+        return {**self.source.record(), "labels": self.labels.keys}
+
+    def part(self, first, stop):
+        return _LabelledPart(self.source.part(first, stop), self.labels)
+
+
+@dataclass(frozen=True)
+class _LabelledPart:
+    part: object
+    labels: Labels
+
+    @property
+    def name(self):
+        return self.part.name
+
+    @property
+    def first(self):
+        return self.part.first
+
+    @property
+    def stop(self):
+        return self.part.stop
+
+    def read(self):
+        for index, get in self.part.read():
+            yield index, lambda k=index, g=get: self._frame(k, g)
+
+    def _frame(self, index, get):
+        try:
+            return self.labels.apply(get(), index)
+        except ValueError as error:
+            reason = str(error)
+            raise ValueError(reason if self.name in reason else f"{self.name}: {reason}") from error
+
+
+def open_sources(data, labels=None):
     """The sources in `data`: a path (ASE's `path@slice` too), a list of paths, or what
-    `frames.read_images` takes.
+    `frames.read_images` takes; with `labels` as there.
 
     Raises FileNotFoundError where a file does not exist, ValueError where ASE does not know its
     kind, it cannot be read, or it holds no frames.
@@ -232,13 +283,15 @@ def open_sources(data):
     for source in sources:
         if len(source) == 0:
             raise ValueError(f"{source.name}: there are no frames in it")
+    if labels is not None and labels.keys:
+        return [Labelled(source, labels) for source in sources]
     return sources
 
 
-def checked_frame(atoms, name, index, elements=None, forces=True):
+def checked_frame(atoms, name, index, elements=None, forces=True, missing_forces="error"):
     """The Frames of the one frame; ValueError that names source and frame where it is unusable."""
     try:
-        frame = Frames.from_atoms([atoms], elements, True, forces, index)
+        frame = Frames.from_atoms([atoms], elements, True, forces, index, missing_forces)
         # What a neighbour list would find too, but here it is one frame that is to blame.
         neighbor_list(frame, 2 * COINCIDENT, threads=1)
     except (ValueError, TypeError) as error:
@@ -246,12 +299,12 @@ def checked_frame(atoms, name, index, elements=None, forces=True):
     return frame
 
 
-def usable(images, elements=None, forces=True):
+def usable(images, elements=None, forces=True, missing_forces="error"):
     """(those of the Atoms in `images` that can be used, why the others cannot), for `skip_bad`."""
     good, reasons = [], []
     for index, atoms in enumerate(images):
         try:
-            checked_frame(atoms, "raw_data", index, elements, forces)
+            checked_frame(atoms, "raw_data", index, elements, forces, missing_forces)
             good.append(atoms)
         except ValueError as error:
             reasons.append(str(error))
@@ -260,13 +313,15 @@ def usable(images, elements=None, forces=True):
     return good, reasons
 
 
-def find_elements(data, skip_bad=False, verbose=False, forces=True):
+def find_elements(data, skip_bad=False, verbose=False, forces=True, labels=None):
     """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once.
 
-    With `skip_bad`, in those frames that `preprocess` does not leave out, `forces` as there.
+    With `skip_bad`, in those frames that `preprocess` does not leave out, `forces` and `labels` as
+    there.
     """
     found = set()
-    sources = open_sources(data)
+    labels = labels or Labels()
+    sources = open_sources(data, labels)
     total = sum(len(source) for source in sources)
     with tqdm(total=total, desc="elements", unit="frame", disable=not verbose) as bar:
         for source in sources:
@@ -276,7 +331,8 @@ def find_elements(data, skip_bad=False, verbose=False, forces=True):
                     try:
                         atoms = get()
                         if skip_bad:
-                            checked_frame(atoms, source.name, index, forces=forces)
+                            missing = labels.missing_forces
+                            checked_frame(atoms, source.name, index, None, forces, missing)
                         found.update(atoms.symbols)
                     except ValueError:
                         if not skip_bad:

@@ -27,7 +27,6 @@ from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.trainer.callbacks import (
     BestCheckpoint,
-    StopWhenDiverged,
     WandbRun,
     averaging_callbacks,
     optional_callbacks,
@@ -35,6 +34,7 @@ from amptorch.trainer.callbacks import (
 from amptorch.trainer.checkpoints import HistoryText, load_checkpoint, save_checkpoint
 from amptorch.trainer.compat import AttributesOfV1
 from amptorch.trainer.data import iterators, training_set
+from amptorch.trainer.divergence import StopWhenDiverged, check_sound, take_best
 from amptorch.trainer.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.trainer.predict import predict
 from amptorch.trainer.pretrained import resume_optimizer, settings_for
@@ -295,39 +295,20 @@ class AtomsTrainer(AttributesOfV1):
             epochs = state.epochs_left(epochs)
         try:
             self.net.partial_fit(self.train_dataset, None, epochs=epochs)
-            if not self._is_sound():
-                raise Diverged(
-                    "the training has diverged: what it predicts for the frames that it was "
-                    f"trained on is of no meaning; lower optim.lr (it is {self.net.lr:g})"
-                )
+            check_sound(self.net, self.train_dataset)
         except Diverged as error:
-            raise Diverged(f"{error}; {self._keep_if_sound()}") from error
+            raise Diverged(f"{error}; {self._after_divergence()}") from error
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
 
-    def _is_sound(self):
-        """Return whether the parameters predict energies of a batch of the training frames that are
-        finite and at most a million times as far off as if all were the mean."""
-        batch, targets = next(iter(self.net.get_iterator(self.train_dataset)))
-        self.net.module.eval()
-        with torch.no_grad():
-            energy, _ = self.net.infer(batch)
-        expected = targets[0].to(self.device)
-        usual = max(1.0, float(expected.square().mean()))
-        return bool((energy - expected).square().double().mean() <= 1e12 * usual)
-
-    def _keep_if_sound(self):
-        """Return what became of a training that has diverged: the best epoch before is loaded back
-        and kept where it is sound, and nothing is left on the disk otherwise."""
-        best = getattr(dict(self.callbacks).get("checkpoint"), "best_", None)
-        if best is not None:
-            self.net.module.load_state_dict(best)
-            if self._is_sound():
-                return f"the best parameters of the epochs before are kept, in {self.cp_dir}"
-        if self.cp_dir is not None:
-            if self.ranks.first:
-                shutil.rmtree(self.cp_dir, ignore_errors=True)
-            self.cp_dir = None
+    def _after_divergence(self):
+        """Keep the best epoch of a training that has diverged if it is sound, else nothing; return
+        words about it."""
+        if take_best(self.net, self.train_dataset):
+            return f"the best parameters of the epochs before are kept, in {self.cp_dir}"
+        if self.ranks.first and self.cp_dir is not None:
+            shutil.rmtree(self.cp_dir, ignore_errors=True)
+        self.cp_dir = None
         return "no epoch before was any better, so no checkpoint is kept"
 
     def _load_run(self, run):

@@ -1,7 +1,6 @@
 """What happens during training besides training."""
 
 import copy
-import math
 import os
 import sys
 
@@ -9,7 +8,6 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PrintLog, Wan
 
 from amptorch.checks import COSINE_TIME
 from amptorch.metrics import best_column
-from amptorch.optimizers import Diverged
 from amptorch.trainer.averaging import WeightAveraging
 from amptorch.trainer.progress import CosineTime
 
@@ -43,20 +41,6 @@ class BestCheckpoint(Callback):
     def on_train_end(self, net, **kwargs):
         if self.best_ is not None:
             net.module_.load_state_dict(self.best_)
-
-
-class StopWhenDiverged(Callback):
-    """Raises `Diverged` at the first batch whose loss is NaN or infinite."""
-
-    def on_batch_end(self, net, loss=None, training=False, **kwargs):
-        loss = 0.0 if loss is None else loss.item()
-        if not math.isfinite(loss):
-            where = "a batch" if training else "the validation"
-            raise Diverged(
-                f"the training has diverged: the loss of {where} in epoch {len(net.history)} is "
-                f"{loss}; lower optim.lr (it is {net.lr:g}), or take optim.optimizer Adam, "
-                "dataset.scaling {'type': 'standardize'} and model.initialization 'small'"
-            )
 
 
 def averaging_callbacks(config, progress):

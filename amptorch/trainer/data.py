@@ -36,7 +36,7 @@ def wanted_images(images, options, forces):
     """Those of the Atoms in `images` to train on: all, or with `options.skip_bad` those that can be
     used (with `forces` where asked for); why the others cannot is logged."""
     if options.skip_bad:
-        images, reasons = usable(images, options.elements, forces)
+        images, reasons = usable(images, options.elements, forces, options.missing_forces)
         _warn_of(reasons)
     return images
 
@@ -80,7 +80,8 @@ def _epochs_done(trainer):
 
 def _in_memory(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
-    images = wanted_images(read_images(raw_data), options, trainer.forcetraining)
+    images = read_images(raw_data, options.labels)
+    images = wanted_images(images, options, trainer.forcetraining)
     _take_elements(trainer, trainer.get_unique_elements(images))
     validation_size(len(images), options.val_split)
     derivatives = _planned(trainer, images) if trainer.forcetraining else None
@@ -92,7 +93,6 @@ def _in_memory(trainer, raw_data):
         derivatives=derivatives or "stored",
         derivative_dtype=options.derivative_dtype,
         verbose=cmd.verbose and trainer.ranks.first,
-        missing_forces=options.missing_forces,
         **_common(trainer, images),
     )
 
@@ -121,7 +121,9 @@ def _in_store(trainer, raw_data):
     options, cmd = trainer.settings.dataset, trainer.settings.cmd
     # One process fills the store, on all cores; the others find it full.
     with trainer.ranks.in_order(), use_threads(trainer.ranks.threads_alone):
-        found = elements_of_store(options.store, raw_data, options.skip_bad, trainer.forcetraining)
+        found = elements_of_store(
+            options.store, raw_data, options.skip_bad, trainer.forcetraining, options.labels
+        )
         _take_elements(trainer, found)
         store, trainer.plan, derivative_dtype = fill_store(
             options.store,
@@ -224,6 +226,7 @@ def _common(trainer, images=None):
         "target_scaling": options.target_scaling,
         "atomic_correction": options.atomic_correction,
         "weights": weights,
+        "missing_forces": options.missing_forces,
         "dtype": trainer.dtype,
         "feature_scaler": trainer.feature_scaler if trainer.pretrained else None,
         "target_scaler": trainer.target_scaler if trainer.pretrained else None,

@@ -41,6 +41,12 @@ def tune(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; default: one a core; 0: none.")
     ] = None,
+    energy_key: Annotated[
+        str | None, typer.Option(help="Name of the energies, if no calculator has them.")
+    ] = None,
+    forces_key: Annotated[
+        str | None, typer.Option(help="Name of the forces, if no calculator has them.")
+    ] = None,
 ):
     """Search for symmetry functions, network and training together, then train the best.
 
@@ -50,6 +56,10 @@ def tune(
     from amptorch.tuning.run import tune as run
 
     settings = {} if config is None else read_config(config)
+    keys = {"energy_key": energy_key, "forces_key": forces_key}
+    keys = {name: key for name, key in keys.items() if key is not None}
+    if keys:
+        settings["dataset"] = {**(settings.get("dataset") or {}), **keys}
     if trial_seconds is not None:
         settings["tuning"] = {**(settings.get("tuning") or {}), "trial_seconds": trial_seconds}
     tuned = run(

@@ -153,12 +153,12 @@ def collect(out, plan):
     return chosen, baseline
 
 
-def test_once(out, chosen, baseline, test, elements, above):
+def test_once(out, chosen, baseline, test, elements, above, labels):
     """Errors of the chosen model and of the baseline on the test frames, which nothing before this
     has looked at; kept in `test.json`, and read from there ever after. Every prediction is in
     `test.npz`, see `predictions.save_predictions`. ValueError where it was tested on others."""
     path = Path(out) / TEST
-    images = read_images(test)
+    images = read_images(test, labels)
     frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.forcetraining)
     if path.exists():
         result = read_json(path)

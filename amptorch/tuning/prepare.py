@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from ase.io import write
 from filelock import FileLock
 
-from amptorch.config import to_json
+from amptorch.config import DatasetConfig, to_json
 from amptorch.frames import Frames, read_images
 from amptorch.profiling.environment import environment
 from amptorch.tuning.errors import outlier_energy
@@ -51,14 +51,15 @@ def checked(train, test, config):
     config = to_json(config or {})
     tuning, base, space = split_config(config)
     forces = base["model"].get("get_forces", True)
-    images = read_images(train)
+    labels = DatasetConfig.from_dict(base["dataset"]).labels
+    images = read_images(train, labels)
     frames = Frames.from_atoms(
         images, base["dataset"].get("elements"), energies=True, forces=forces
     )
     found = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
     elements = base["dataset"].get("elements") or found
     if test is not None:
-        _check_test(test, found, forces)
+        _check_test(test, found, forces, labels)
     above = outlier_energy(frames)
     outliers = np.flatnonzero(frames.energies / frames.counts > above)
     folds = tuning.validation.split(len(frames), tuning.seed, outliers)
@@ -96,7 +97,8 @@ def settle(about, train, images, out):
             logger.info("the study goes on with the configuration of this call")
         return before
     (out / "cache").mkdir(exist_ok=True)
-    about["data"] = _data(train, images, out)
+    labels = DatasetConfig.from_dict(split_config(about["config"])[1]["dataset"]).labels
+    about["data"] = _data(None if labels.keys else train, images, out)
     write_json(path, about)
     validation = split_config(about["config"])[0].validation
     logger.info("%d training frames; %s", about["frames"], validation.describe())
@@ -108,10 +110,10 @@ def settle(about, train, images, out):
     return about
 
 
-def _check_test(test, elements, forces):
+def _check_test(test, elements, forces, labels):
     """That the test frames can be used; their energies and forces are not looked at."""
     try:
-        Frames.from_atoms(read_images(test), elements, energies=True, forces=forces)
+        Frames.from_atoms(read_images(test, labels), elements, energies=True, forces=forces)
     except (ValueError, TypeError) as error:
         raise ValueError(f"test frames: {error}") from error
 
@@ -138,7 +140,7 @@ def _cutoff(base, space, elements):
 
 
 def _data(train, images, out):
-    """What `preprocess` reads the frames from: the user's file, or one of what was given."""
+    """Return what `preprocess` reads the frames from: the user's file, or else one of `images`."""
     if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
         return str(Path(train).absolute())
     path = out / "cache" / "frames.traj"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from amptorch.config import DatasetConfig
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
@@ -209,7 +210,8 @@ class _Run:
         if test is not None:
             above = read_json(out / SETTINGS)["outliers_above"]
             elements = self.problem.elements
-            tuned.test = final.test_once(out, chosen, baseline, test, elements, above)
+            labels = DatasetConfig.from_dict(self.problem.base["dataset"]).labels
+            tuned.test = final.test_once(out, chosen, baseline, test, elements, above, labels)
         self._write_summary(tuned)
 
     def _folder(self, name):

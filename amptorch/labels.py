@@ -1,0 +1,118 @@
+"""Where frames have their energies and forces, if a calculator does not hold them."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+# Arrays of ASE's own, which are no forces.
+OWN_ARRAYS = ("positions", "momenta", "initial_magmoms", "numbers")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Says under which names frames have what they are trained on, and whether all have forces.
+
+    energy, forces, stress : keys of `Atoms.info` or `Atoms.arrays`, of a calculator's results, or
+        of the `data` and `key_value_pairs` of ASE's databases; None for what the calculator gives.
+        In eV, eV/Å and eV/Å³
+    missing_forces : "error", or "ignore" for frames without forces
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    missing_forces: str = "error"
+
+    @property
+    def keys(self) -> dict:
+        """{what: key} of what is not the calculator's."""
+        names = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
+        return {name: key for name, key in names.items() if key is not None}
+
+    def apply(self, atoms: Atoms, index: int = 0) -> Atoms:
+        """Return a copy of frame `index` whose calculator holds what stands under the keys.
+
+        Raises ValueError that names the frame, and what keys there are, where there is no such key
+        or it holds something else.
+        """
+        if not self.keys or not isinstance(atoms, Atoms):
+            return atoms
+        results = dict(getattr(atoms.calc, "results", {}))
+        shapes = {"energy": [()], "forces": [(len(atoms), 3)], "stress": [(6,), (3, 3), (9,)]}
+        for name, key in self.keys.items():
+            value = _found(atoms, key)
+            if value is None and name == "forces" and self.missing_forces == "ignore":
+                results.pop("forces", None)
+                continue
+            if value is None:
+                raise ValueError(
+                    f"frame {index} has nothing under {key!r}, which dataset.{name}_key names; "
+                    f"{keys_there(atoms)}"
+                )
+            array = _numbers(value)
+            if array is None or array.shape not in shapes[name]:
+                raise ValueError(
+                    f"frame {index}: what stands under {key!r} (dataset.{name}_key) is no {name}: "
+                    f"{value!r:.80}"
+                )
+            results[name] = float(array) if name == "energy" else _voigt(name, array)
+        copy = atoms.copy()
+        copy.calc = SinglePointCalculator(copy, **results)
+        return copy
+
+
+def keys_there(atoms: Atoms) -> str:
+    """Return words about the keys of a frame that may be energies, and those that may be forces."""
+    places = {**_info(atoms), **getattr(atoms.calc, "results", {})}
+    arrays = {**places, **{k: v for k, v in atoms.arrays.items() if k not in OWN_ARRAYS}}
+    scalars = [key for key, value in places.items() if _shape(value) == ()]
+    vectors = [key for key, value in arrays.items() if _shape(value) == (len(atoms), 3)]
+    if not scalars and not vectors:
+        return "it has no other numbers"
+    return (
+        f"it has the numbers {', '.join(map(repr, scalars)) or '(none)'} and the vectors of its "
+        f"atoms {', '.join(map(repr, vectors)) or '(none)'}: name one in dataset.energy_key "
+        "(--energy-key) or dataset.forces_key (--forces-key)"
+    )
+
+
+def _info(atoms):
+    """Return `Atoms.info`, with what ASE's databases put below it."""
+    parts = [atoms.info.get(name) for name in ("key_value_pairs", "data")]
+    return {
+        **atoms.info,
+        **{k: v for part in parts if isinstance(part, dict) for k, v in part.items()},
+    }
+
+
+def _found(atoms, key):
+    for place in (_info(atoms), atoms.arrays, getattr(atoms.calc, "results", {})):
+        if place.get(key) is not None:
+            return place[key]
+    return None
+
+
+def _numbers(value):
+    """Return the value as an array of numbers; None where it is none."""
+    if isinstance(value, bool) or (np.isscalar(value) and not isinstance(value, Real)):
+        return None
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _shape(value):
+    array = _numbers(value)
+    return None if array is None else array.shape
+
+
+def _voigt(name, array):
+    """Return a stress as ASE has it: xx, yy, zz, yz, xz, xy."""
+    if name != "stress" or array.shape == (6,):
+        return array
+    full = array.reshape(3, 3)
+    return full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
