@@ -34,9 +34,7 @@ setup(
         "scipy>=1.10",
         "numba>=0.60",
         "ase>=3.22.1",
-        # The newest release this package is tested with; a wider range would make
-        # `pip install -e .` replace an installed CPU build by gigabytes of CUDA.
-        "torch>=2.2,<2.14",
+        "torch>=2.2",
         "skorch>=1.0",
         "scikit-learn>=1.3",
         "tqdm>=4.60",
