@@ -288,6 +288,7 @@ def demo(
         },
         "dataset": {
             "raw_data": sets["training"],
+            "atomic_correction": True,
             "fp_scheme": "gaussian",
             "fp_params": DEMO_SYMMETRY_FUNCTIONS,
             "scaling": {"type": "standardize"},

@@ -30,6 +30,7 @@ config = {
     "optim": {"force_coefficient": 50, "lr": 1e-2, "batch_size": 4, "epochs": epochs},
     "dataset": {
         "raw_data": iron_water(n_frames, max_water=8),
+        "atomic_correction": True,  # energies of the elements, taken off
         "val_split": 0.1,
         "elements": elements,
         "fp_scheme": "gaussian",

@@ -36,6 +36,7 @@ config = {
     },
     "dataset": {
         "raw_data": train_images,
+        "atomic_correction": True,  # energies of the elements, taken off
         "val_split": 0.1,
         "elements": ["Cu", "C", "O"],
         "fp_scheme": "gaussian",

@@ -34,6 +34,7 @@ config = {
     },
     "dataset": {
         "raw_data": train_images,
+        "atomic_correction": True,  # energies of the elements, taken off
         "val_split": 0.1,
         "fp_scheme": "gaussian",
         "fp_params": {

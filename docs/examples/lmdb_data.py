@@ -14,7 +14,9 @@ from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
 small = "--small" in sys.argv
 n_frames, epochs = (12, 2) if small else (100, 20)
 
-images = iron_water(n_frames, max_water=8)
+# Of one composition: what `TargetScaler` subtracts below is a mean energy of whole frames. For any
+# frames, `write_lmdb` takes `dataset.atomic_correction` (see the end of this part).
+images = iron_water(n_frames, min_water=8, max_water=8)
 elements = ["Fe", "H", "O"]
 fp_params = {
     "default": {

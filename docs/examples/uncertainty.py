@@ -20,6 +20,7 @@ config = {
     "optim": {"force_coefficient": 50, "lr": 1e-2, "batch_size": 4, "epochs": epochs},
     "dataset": {
         "raw_data": train_images,
+        "atomic_correction": True,  # energies of the elements, taken off
         "fp_scheme": "gaussian",
         "fp_params": {
             "default": {

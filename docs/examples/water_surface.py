@@ -46,6 +46,7 @@ config = {
     },
     "dataset": {
         "raw_data": images,
+        "atomic_correction": True,  # energies of the elements, taken off
         "fp_scheme": "gaussian",
         "fp_params": {
             "default": {
