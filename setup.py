@@ -34,7 +34,7 @@ setup(
         "scipy>=1.10",
         "numba>=0.60",
         "ase>=3.22.1",
-        "torch>=2.2",
+        "torch>=2.4",
         "skorch>=1.0",
         "scikit-learn>=1.3",
         "tqdm>=4.60",
