@@ -25,7 +25,7 @@ print(caller())
 
 @pytest.fixture
 def package(tmp_path):
-    """A package `kernels` with the real decorators and two kernels, one of which calls the other."""
+    """A package `kernels`: the real decorators, and two kernels of which one calls the other."""
     from amptorch.kernels import _jit
 
     package = tmp_path / "kernels"
