@@ -12,6 +12,7 @@ from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
 from amptorch.labels import keys_there
+from amptorch.xyz import iter_xyz
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
@@ -334,8 +335,11 @@ def _read_file(name):
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
     try:
-        if index is None and filetype(str(path)) in DATABASES:
+        kind = filetype(str(path))
+        if index is None and kind in DATABASES:
             images = list(iter_rows(connect(path)))
+        elif kind == "extxyz" and not isinstance(index, str):
+            images = list(iter_xyz(path))[slice(None) if index is None else _as_slice(index)]
         else:
             images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:

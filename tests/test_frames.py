@@ -1,5 +1,7 @@
 """Frames: what is kept, and an error with the frame's index for each that has no meaning."""
 
+import gzip
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -13,6 +15,7 @@ from numpy.testing import assert_array_equal
 
 from amptorch.frames import Frames, check_coincident, read_images
 from amptorch.neighbors import neighbor_list
+from amptorch.store.sources import open_sources
 
 
 def with_results(atoms, **results):
@@ -239,6 +242,32 @@ class TestReadImages:
             read_images(tmp_path / "b.traj")
         with pytest.raises(FileNotFoundError, match=r"no file '.*b\.traj'"):
             read_images(f"{tmp_path}/b.traj@:3")
+
+    @pytest.mark.parametrize("between", ["", "\n", "\n  \n\n"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    @pytest.mark.parametrize("name", ["joined.xyz", "joined.extxyz", "joined.xyz.gz"])
+    def test_blank_lines_between_frames_are_passed_over(self, tmp_path, between, end, name):
+        """For ASE's reader the first of them ends the file."""
+        write(tmp_path / "a.xyz", self.images(), format="extxyz")
+        text = (tmp_path / "a.xyz").read_text()
+        joined = (between + text + between + text + between).replace("\n", end).encode()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(joined) if name.endswith("gz") else joined)
+        n = len(self.images())
+        self.check(read_images(path)[:n])
+        self.check(read_images(path)[n:])
+        assert len(read_images(f"{path}@{n - 1}:")) == n + 1
+        assert sum(map(len, open_sources(path))) == 2 * n
+        (source,) = open_sources(path)
+        self.check([get() for _, get in source.part(n, 2 * n).read()])
+
+    def test_the_line_that_should_begin_a_frame_is_named(self, tmp_path):
+        write(tmp_path / "a.xyz", self.images(), format="extxyz")
+        text = (tmp_path / "a.xyz").read_text()
+        (tmp_path / "b.xyz").write_text(text + "\nend of file\n")
+        line = text.count("\n") + 2
+        with pytest.raises(ValueError, match=rf"b\.xyz.*line {line}, .*'end of file"):
+            read_images(tmp_path / "b.xyz")
 
     @pytest.mark.parametrize("name", ["a.traj", "a.xyz"])
     @pytest.mark.parametrize("fraction", [0, 0.02, 0.3, 0.5, 0.77, 0.97])

@@ -390,7 +390,7 @@ def test_input_that_is_not_there_or_not_readable(tmp_path):
         make(tmp_path / "text.unheardof", tmp_path / "s")
     for wrong in ("nonsense", "-3", "1.5"):
         (tmp_path / "bad.xyz").write_text(f"3\n\nH 0 0 0\nH 0 0 1\nH 0 1 1\n{wrong}\n")
-        with pytest.raises(ValueError, match=r"bad.xyz: frame 1 begins with .*number of atoms"):
+        with pytest.raises(ValueError, match=r"bad.xyz: line 6, where frame 1 .*number of atoms"):
             make(tmp_path / "bad.xyz", tmp_path / "s")
     with pytest.raises(ValueError, match="no frames"):
         make([], tmp_path / "s")

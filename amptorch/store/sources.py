@@ -9,7 +9,6 @@ where it is not the file that is at fault.
 
 import errno
 import hashlib
-import io
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
 from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
+from amptorch.xyz import frame_starts, iter_xyz, parse_frame
 
 READ_SIZE = 1 << 20
 # Errors of reading that come of what is in a file: ASE's own, and places that are not in it.
@@ -91,26 +91,8 @@ class XYZFile(_File):
 
     @cached_property
     def _starts(self):
-        """(F+1,) offset of each frame and of the end, from the numbers of atoms alone."""
-        starts = [0]
         with open(self.path, "rb") as file:
-            line = file.readline()
-            while line.strip():
-                if not line.strip().isdigit():
-                    raise ValueError(
-                        f"{self.name}: frame {len(starts) - 1} begins with {line[:40]!r}, "
-                        "expected a number of atoms"
-                    )
-                # The comment, the atoms, and cell vectors in lines of their own, as ASE reads them.
-                for _ in itertools.islice(file, int(line) + 1):
-                    pass
-                end = file.tell()
-                line = file.readline()
-                while line.lstrip().startswith(b"VEC"):
-                    end = file.tell()
-                    line = file.readline()
-                starts.append(end)
-        return np.array(starts)
+            return frame_starts(file, self.name)
 
 
 @dataclass(frozen=True)
@@ -132,11 +114,7 @@ class _XYZPart:
                 yield index, lambda k=index, t=text: self._frame(k, t)
 
     def _frame(self, index, text):
-        def parse():
-            (atoms,) = iread(io.StringIO(text.decode()), ":", format="extxyz")
-            return atoms
-
-        return _reading(self.name, f"frame {index} cannot be read", parse)
+        return _reading(self.name, f"frame {index} cannot be read", parse_frame, text)
 
 
 class OtherFile(_File):
@@ -171,6 +149,8 @@ class OtherFile(_File):
     def _iterate(self):
         if self.form in DATABASES and self.index == ":":
             return iter_rows(connect(self.path))
+        if self.form == "extxyz" and self.index == ":":
+            return iter_xyz(self.path)
         return iread(self.path, self.index, format=self.form, do_not_split_by_at_sign=True)
 
 
