@@ -108,7 +108,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         first = self.files[0]
         self.elements = first.elements
         self.descriptor_setup = first.descriptor_setup
-        self.descriptor = self.get_descriptor(first.descriptor_setup)
+        self.descriptor = first.descriptor()
         self._check_files()
         self.lengths = [len(file) for file in self.files]
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)))
@@ -133,7 +133,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     def _check_files(self):
         first = self.files[0]
         for file in self.files:
-            descriptor = construct_descriptor(file.descriptor_setup)
+            descriptor = file.descriptor()
             if file.elements != first.elements:
                 raise ValueError(
                     f"{file.path} has elements {file.elements}, {first.path} {first.elements}; "
@@ -258,9 +258,11 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         """ValueError for an element without a network, and for what is missing or does not fit."""
         unknown = np.setdiff1d(numbers, self._kinds)
         if len(unknown):
+            number = int(unknown[0])
+            known = 0 < number < len(chemical_symbols)
             raise ValueError(
-                f"{where} has {chemical_symbols[unknown[0]]}, which is not among the elements "
-                f"{self.elements}"
+                f"{where} has {chemical_symbols[number] if known else f'atomic number {number}'}, "
+                f"which is not among the elements {self.elements}"
             )
         n, n_features = len(numbers), self.descriptor.n_features
         shapes = {"energy": None, "fingerprint": (n, n_features)}

@@ -60,17 +60,31 @@ class LMDBFile:
         for name, kind in (("feature_scaler", FeatureScaler), ("target_scaler", TargetScaler)):
             if not isinstance(named[name], kind):
                 raise ValueError(f"{self.path}: entry {name!r} is no {kind.__name__}")
-        self.elements = checked_elements(f"{self.path}: entry 'elements'", named["elements"])
+        self.elements = self._elements("elements", named["elements"])
         setup, entry = named["descriptor_setup"], f"{self.path}: entry 'descriptor_setup'"
         if not isinstance(setup, (tuple, list)) or len(setup) != 4:
             raise ValueError(
                 f"{entry} must be (fp_scheme, fp_params, cutoff_params, elements), got {setup!r}"
             )
         scheme, fp_params, cutoff_params, elements = setup
-        elements = checked_elements(entry, elements)
+        elements = self._elements("descriptor_setup", elements)
         self.descriptor_setup = (str(scheme), fp_params, cutoff_params, elements)
         length = number(minimum=1, integer=True)
         self.n_frames = length(f"{self.path}: entry 'length'", self._load("length"))
+
+    def _elements(self, name, value):
+        entry = f"{self.path}: entry {name!r}"
+        try:
+            return checked_elements(entry, value)
+        except SystemError as error:  # text of numpy's that is no text
+            raise ValueError(f"{entry} is damaged ({error})") from error
+
+    def descriptor(self):
+        """Return the descriptor that the entries were made with."""
+        try:
+            return construct_descriptor(self.descriptor_setup)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path}: entry 'descriptor_setup': {error}") from error
 
     def __reduce__(self):
         return LMDBFile, (self.path,)
@@ -90,16 +104,29 @@ class LMDBFile:
     @cached_property
     def sizes(self):
         """(F,) bytes of each entry."""
-        with self.env.begin(buffers=True) as transaction:
-            entries = [transaction.get(str(index).encode()) for index in range(self.n_frames)]
-            missing = [index for index, entry in enumerate(entries) if entry is None]
-            if missing:
-                raise ValueError(f"{self.path} has no entry {str(missing[0])!r}")
-            return np.array([len(entry) for entry in entries], dtype=np.int64)
+        names = [str(index) for index in range(self.n_frames)]
+        found = self._get(names, lambda entry: -1 if entry is None else len(entry))
+        if -1 in found:
+            raise ValueError(f"{self.path} has no entry {names[found.index(-1)]!r}")
+        return np.array(found, dtype=np.int64)
+
+    def _get(self, names, taken):
+        """Return `taken(buffer or None)` of the entries."""
+        lmdb = import_lmdb()
+        found = []
+        try:
+            with self.env.begin(buffers=True) as transaction:
+                for name in names:
+                    found.append(taken(transaction.get(name.encode())))
+        except (lmdb.Error, SystemError, MemoryError) as error:
+            entry = names[min(len(found), len(names) - 1)]
+            raise ValueError(
+                f"{self.path}: entry {entry!r} cannot be read, the file is damaged ({error})"
+            ) from error
+        return found
 
     def _load(self, name):
-        with self.env.begin() as transaction:
-            content = transaction.get(name.encode())
+        (content,) = self._get([name], lambda entry: None if entry is None else bytes(entry))
         if content is None:
             raise ValueError(
                 f"{self.path} has no entry {name!r}; a file needs those of every frame, 'length', "
@@ -133,6 +160,16 @@ class _Opened:
             )
         except lmdb.Error as error:
             raise ValueError(f"{path} cannot be opened as an LMDB file: {error}") from error
+        # What is read beyond the end of a file that is mapped kills the process.
+        file = path / "data.mdb" if path.is_dir() else path
+        pages, size = self.env.info()["last_pgno"] + 1, file.stat().st_size
+        expected = pages * self.env.stat()["psize"]
+        if size < expected:
+            self.env.close()
+            raise ValueError(
+                f"{path} is cut short: it has {size} bytes of the {expected} that it was written "
+                "with; copy or make it again"
+            )
 
     def __del__(self):
         if hasattr(self, "env") and self.process == os.getpid():
