@@ -312,7 +312,7 @@ def test_a_store_gives_the_same(shifted, tmp_path):
     first, second = (t.train_dataset.__getitems__(ids) for t in (packed, held))
     for one, other in zip(first.targets, second.targets, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-12)
-    share = packed.train_dataset.share(ids, 0, 5, np.array([0, 2]))
+    share = packed.train_dataset.share(ids, 0, 5, lambda n: np.array([0, 2]))
     np.testing.assert_allclose(share.targets[3], second.force_weights[[0, 2]])
     changes |= {"dataset__store": str(tmp_path / "store"), "dataset__weights": "weight"}
     with pytest.raises(ValueError, match="a store does not hold"):

@@ -11,10 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 from amptorch.store.arrays import unfinished_name
+from amptorch.trainer.checkpoints import CHECKSUMS
 from amptorch.tuning.final import PREDICTIONS
 
 ERRORS = ("rmse", "mae", "median")
 # Beside the log of the trials, what makes up the study.
+
 STUDY = ("settings.json", "calls.json", "summary.json", "best.json", "test.json", PREDICTIONS)
 
 
@@ -93,8 +95,9 @@ def write_results(findings):
 def _add_folder(target, folder, name, findings):
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        # What only an interrupted training would need is left out.
-        if path.is_file() and "epochs" not in inside.parts:
+        # What only an interrupted training would need is left out, and checksums of files whose
+        # text is not the same here; the archive has its own.
+        if path.is_file() and "epochs" not in inside.parts and path.name != CHECKSUMS:
             _add(target, path, f"{name}/{inside.as_posix()}", findings)
 
 
