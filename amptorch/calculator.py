@@ -5,6 +5,7 @@ from typing import ClassVar
 from ase.calculators.calculator import Calculator, all_changes
 
 from amptorch.checks import number
+from amptorch.distances import warn_of_lonely
 from amptorch.frames import Frames
 from amptorch.neighbors import VerletList
 from amptorch.threads import use_threads
@@ -37,10 +38,12 @@ class AmpTorch(Calculator):
         super().calculate(atoms, properties, system_changes)
         potential = self.trainer.potential
         frames = Frames.from_atoms([self.atoms], potential.elements)
-        if "numbers" in system_changes:
-            potential.check_compositions(frames)
         with use_threads(self.trainer.settings.cmd.threads):
-            batch = potential.batch(frames, self.neighbors.update(frames))
+            neighbors = self.neighbors.update(frames)
+            if "numbers" in system_changes:
+                potential.check_compositions(frames)
+                warn_of_lonely(frames, neighbors, potential.descriptor.cutoff)
+            batch = potential.batch(frames, neighbors)
             self.results = self.evaluated(potential, batch)
 
     def evaluated(self, potential, batch):

@@ -13,8 +13,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 def available_memory():
     """Bytes that this process can have without swapping: what the machine has left, or a container
-    or batch system (by Linux' cgroups, version 2) leaves to it."""
-    return min(psutil.virtual_memory().available, *_left_by_cgroups())
+    or batch system (by Linux' cgroups, version 2, or a limit of the address space) leaves to it."""
+    return min(psutil.virtual_memory().available, _left_of_addresses(), *_left_by_cgroups())
 
 
 def require_memory(n_bytes, what, advice):
@@ -28,6 +28,15 @@ def require_memory(n_bytes, what, advice):
             f"{what} would take {n_bytes / GB:.3g} GB of memory, and {available / GB:.3g} GB are "
             f"available; {advice}"
         )
+
+
+def _left_of_addresses():
+    """Bytes of the address space left to this process (`ulimit -v`); infinity without a limit."""
+    process = psutil.Process()
+    if not hasattr(process, "rlimit"):
+        return float("inf")
+    limit, _ = process.rlimit(psutil.RLIMIT_AS)
+    return float("inf") if limit < 0 else limit - process.memory_info().vms
 
 
 def _left_by_cgroups(file=Path("/proc/self/cgroup"), root=CGROUPS):

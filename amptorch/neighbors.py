@@ -7,7 +7,13 @@ import numpy as np
 
 from amptorch.frames import COINCIDENT, Frames, check_coincident
 from amptorch.kernels import neighbors as kernels
+from amptorch.memory import require_memory
 from amptorch.threads import run_chunks
+
+# Pairs that are searched without asking what memory there is, which takes as long as a small frame.
+FEW_PAIRS = 1e6
+# Memory of a pair in a list, and of the copies while it grows.
+PAIR_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,14 @@ def neighbor_list(frames, cutoff, threads=None):
     All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
     atoms outside the cell. Linear in the number of atoms; frames are spread over `threads`.
 
-    Raises ValueError where `cutoff` is not positive, or where two atoms of a frame are in one
-    place.
+    Raises ValueError where `cutoff` is not positive, where the list would not fit into memory, or
+    where two atoms of a frame are in one place.
     """
     if not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")
     bases, inverses = _bases(frames)
     order = np.lexsort((frames.numbers, frames.frame_of_atom))
-    parts = {}
+    parts, most = {}, FEW_PAIRS
 
     def search(first, last):
         parts[first] = kernels.search_frames(
@@ -108,9 +114,14 @@ def neighbor_list(frames, cutoff, threads=None):
             first,
             last,
             float(cutoff),
+            most,
         )
 
     run_chunks(search, np.diff(frames.offsets), threads)
+    if max(part[5] for part in parts.values()) > most:
+        _require_memory(sum(part[5] for part in parts.values()), frames, cutoff)
+        most = np.inf
+        run_chunks(search, np.diff(frames.offsets), threads)
     parts = [parts[first] for first in sorted(parts)]
     offsets = _offsets(np.concatenate([part[0] for part in parts]))
     neighbors, shifts, vectors = _joined([part[1:4] for part in parts], threads)
@@ -118,6 +129,16 @@ def neighbor_list(frames, cutoff, threads=None):
     if min(part[4] for part in parts) < COINCIDENT**2:
         check_coincident(frames, offsets, neighbors, np.linalg.norm(vectors, axis=1))
     return NeighborList(float(cutoff), offsets, neighbors, shifts.reshape(-1, 3), vectors)
+
+
+def _require_memory(n_pairs, frames, cutoff):
+    """ValueError where a neighbour list of so many pairs does not fit into memory."""
+    require_memory(
+        PAIR_BYTES * n_pairs,
+        f"the neighbour list of {len(frames)} frames, {n_pairs / frames.n_atoms:.3g} neighbours an "
+        f"atom within the cutoff of {cutoff:g} Å,",
+        "is the cutoff in Å, and are the positions? Else take a shorter one, or fewer frames",
+    )
 
 
 class VerletList:

@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from amptorch.descriptor.base import MEMORY_ADVICE
 from amptorch.descriptor.blocks import DerivativeBlocks, RecomputedDerivatives
-from amptorch.frames import COINCIDENT
+from amptorch.distances import check_cutoff, check_distances
 from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
 
@@ -25,15 +25,6 @@ def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
         last = max(last, first + 1)
         yield np.arange(first, last)
         first = last
-
-
-def check_distances(frames, threads=None):
-    """Raise ValueError where two atoms of a frame are in one place.
-
-    Every neighbour list finds that too, but frame by frame between long calculations; a list with
-    a cutoff this short takes 1/20 of a millisecond a frame.
-    """
-    neighbor_list(frames, 2 * COINCIDENT, threads)
 
 
 def check_memory(descriptor, frames, derivatives=None, dtype=np.float64, threads=None):
@@ -75,6 +66,7 @@ def describe(
     "stored". threads: of the kernels, None for all cores.
     """
     check_distances(frames, threads)
+    check_cutoff(frames, descriptor.cutoff)
     check_memory(descriptor, frames, derivatives, dtype, threads)
     # The lists of all frames are needed later where derivatives are recomputed; otherwise each
     # chunk makes its own and drops it.

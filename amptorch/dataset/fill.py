@@ -5,6 +5,7 @@ from itertools import accumulate
 import numpy as np
 
 from amptorch.dataset.plan import GB, make_plan, sample_of
+from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import join_frames
@@ -54,6 +55,8 @@ def fill_store(
             return store, None, dtype
         if store is None:
             sample, n_frames = _sample_of_data(raw_data, descriptor.elements, options.skip_bad)
+            check_distances(sample)
+            check_cutoff(sample, descriptor.cutoff)
         else:
             sample, n_frames = store.frames(sample_of(store.counts)), store.n_frames
         budget = GB * options.memory_budget

@@ -19,7 +19,8 @@ from amptorch.checks import elements as checked_elements
 from amptorch.checks import number
 from amptorch.config import Config
 from amptorch.dataset.construct import construct_descriptor
-from amptorch.dataset.describe import check_distances, chunks_of_frames
+from amptorch.dataset.describe import chunks_of_frames
+from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames, read_images, symbol_numbers
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
 from amptorch.preprocessing.corrections import composition
@@ -216,6 +217,7 @@ def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, ve
     setup = (options.fp_scheme, options.fp_params, options.cutoff_params, elements)
     descriptor = construct_descriptor(setup)
     check_distances(frames, settings.cmd.threads)
+    check_cutoff(frames, descriptor.cutoff)
     if feature_scaler is None:
         parts = (frames.select(chunk) for chunk in chunks_of_frames(frames))
         feature_scaler = FeatureScaler.from_chunks(

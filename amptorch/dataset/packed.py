@@ -9,6 +9,7 @@ from amptorch.dataset.collate import Batcher, Share, rows_inside
 from amptorch.dataset.construct import construct_descriptor
 from amptorch.dataset.samplers import known_rows, with_known_forces
 from amptorch.dataset.weights import checked_weights, set_weights
+from amptorch.distances import check_cutoff
 from amptorch.frames import symbol_numbers
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.preprocessing.corrections import composition
@@ -16,6 +17,8 @@ from amptorch.store import FrameStore
 
 # Frames whose fingerprints are held while the feature scaler is fitted.
 CHUNK = 512
+# Frames that are looked at where no two atoms are within the cutoff.
+SAMPLE = 64
 
 
 class StoreDataset(torch.utils.data.Dataset):
@@ -69,6 +72,7 @@ class StoreDataset(torch.utils.data.Dataset):
         self.dtype = dtype
         self._hash = self.descriptor.descriptor_setup_hash
         self._check_targets()
+        self._check_pairs()
         self._backend = None
         if self.derivative_kind == "stored":
             self._backend = self.store.derivatives(self._hash, derivative_dtype)
@@ -184,6 +188,10 @@ class StoreDataset(torch.utils.data.Dataset):
         """At most `n_frames` of the Frames, spread evenly over the store."""
         places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
         return self.store.frames(np.unique(places.astype(np.int64)))
+
+    def _check_pairs(self):
+        if self.store.n_pairs == 0 and self.store.has_structures and self.counts.max() > 1:
+            check_cutoff(self.sample(SAMPLE), self.descriptor.cutoff)
 
     def _check_targets(self):
         if self.forcetraining and not self.store.has_forces:

@@ -21,7 +21,37 @@ _ROOM = 128
 
 
 @njit
-def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, cutoff):
+def expected_pairs(positions, basis, inverse, pbc, cutoff):
+    """Number of pairs in the list of one frame, as if atoms were spread evenly over what they, and
+    their images within the cutoff, take up; arguments as of `search_frames`, of one frame."""
+    n = positions.shape[0]
+    images = 1.0
+    volume = abs(
+        basis[0, 0] * (basis[1, 1] * basis[2, 2] - basis[1, 2] * basis[2, 1])
+        + basis[0, 1] * (basis[1, 2] * basis[2, 0] - basis[1, 0] * basis[2, 2])
+        + basis[0, 2] * (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0])
+    )
+    for axis in range(3):
+        if pbc[axis]:
+            face = 0.0
+            for k in range(3):
+                face += inverse[k, axis] * inverse[k, axis]
+            images *= 1.0 + 2.0 * cutoff * math.sqrt(face)
+            continue
+        low, high = np.inf, -np.inf
+        for i in range(n):
+            s = 0.0
+            for k in range(3):
+                s += positions[i, k] * inverse[k, axis]
+            low, high = min(low, s), max(high, s)
+        volume *= high - low
+    sphere = 4.0 / 3.0 * math.pi * cutoff * cutoff * cutoff
+    inside = sphere / (volume * images) if volume * images > sphere else 1.0
+    return n * (n * images) * inside
+
+
+@njit
+def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, cutoff, most):
     """Neighbour lists of frames `first:last`.
 
     Parameters
@@ -34,13 +64,22 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
         The atoms of each frame in the order in which they shall stand in neighbour lists.
     cutoff : float
         Pairs with r < cutoff are listed, periodic images of the central atom itself included.
+    most : float
+        Nothing is searched where more pairs than this are to be expected.
 
     Returns
     -------
     counts (n_atoms of the range,), neighbors (P,) indices into the N atoms, shifts (3 P,), vectors
-    (3 P,), and the smallest distance squared.
+    (3 P,), the smallest distance squared, and the expected number of pairs.
     """
     n_atoms = offsets[last] - offsets[first]
+    expected = 0.0
+    for frame in range(first, last):
+        own = positions[offsets[frame] : offsets[frame + 1]]
+        expected += expected_pairs(own, bases[frame], inverses[frame], pbc[frame], cutoff)
+    if expected > most:
+        nothing, none = np.empty(0, dtype=np.int32), np.empty(0)
+        return np.zeros(n_atoms, dtype=np.int64), nothing, nothing, none, np.inf, expected
     counts = np.zeros(n_atoms, dtype=np.int64)
     neighbors = np.empty(_ROOM * (n_atoms + 1), dtype=np.int32)
     shifts = np.empty(3 * neighbors.shape[0], dtype=np.int32)
@@ -94,7 +133,14 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
                     r2 += d * d
                 nearest = min(nearest, r2)
         n_pairs += total
-    return counts, neighbors[:n_pairs], shifts[: 3 * n_pairs], vectors[: 3 * n_pairs], nearest
+    return (
+        counts,
+        neighbors[:n_pairs],
+        shifts[: 3 * n_pairs],
+        vectors[: 3 * n_pairs],
+        nearest,
+        expected,
+    )
 
 
 @njit

@@ -41,7 +41,7 @@ SEAMS = (
         "checking frames",
         "amptorch.frames:Frames.from_atoms",
         "amptorch.store.shard:checked_frame",
-        "amptorch.dataset.describe:check_distances",
+        "amptorch.distances:check_distances",
         whole=True,
     ),
     *_seams("neighbour search", "amptorch.neighbors:neighbor_list"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
+from amptorch.distances import check_distances
 from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
@@ -82,6 +83,7 @@ def _write_shard(folder, settings, parts, proceed):
         for source, part in parts:
             for n_read, frames in _checked_chunks(source, part, settings, skipped):
                 if frames is not None:
+                    check_distances(frames, settings.threads)
                     neighbors = neighbor_list(frames, settings.cutoff, settings.threads)
                     # As they are read again later: then what is computed is the same to the bit.
                     neighbors = neighbors.moved(frames)

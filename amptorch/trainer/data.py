@@ -14,6 +14,7 @@ from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset.plan import GB, make_plan, sample_of
 from amptorch.dataset.prefetch import BatchLoader
 from amptorch.dataset.weights import weights_of
+from amptorch.distances import check_distances
 from amptorch.frames import Frames, read_images
 from amptorch.memory import available_memory
 from amptorch.store.sources import usable
@@ -104,6 +105,7 @@ def _planned(trainer, images):
         return options.derivatives
     chosen = sample_of([len(atoms) for atoms in images])
     sample = Frames.from_atoms([images[index] for index in chosen], trainer.elements)
+    check_distances(sample)
     trainer.plan = make_plan(
         construct_descriptor(trainer.descriptor_setup()),
         replace(sample, indices=chosen),

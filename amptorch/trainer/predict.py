@@ -5,7 +5,8 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from amptorch.dataset.describe import check_distances, chunks_of_frames
+from amptorch.dataset.describe import chunks_of_frames
+from amptorch.distances import check_distances, warn_of_lonely
 from amptorch.frames import Frames, read_images
 
 # Atoms in a batch: enough for every core, little memory.
@@ -23,7 +24,7 @@ def predict(potential, images, forces=True, layer=None, descriptors=False, store
     """
     images = read_images(images)
     frames = Frames.from_atoms(images, potential.elements)
-    check_distances(frames)
+    check_distances(frames, training=False)
     potential.check_compositions(frames)
     result = {"energy": [], "forces": []}
     if layer is not None:
@@ -31,6 +32,7 @@ def predict(potential, images, forces=True, layer=None, descriptors=False, store
     if descriptors:
         result["descriptors"] = []
     t_fingerprint = t_forward = 0.0
+    warned, cutoff = False, potential.descriptor.cutoff
     with tqdm(total=len(frames), desc="predictions", unit="frame", disable=quiet) as bar:
         for chunk in chunks_of_frames(frames, BATCH_ATOMS):
             start = time.perf_counter()
@@ -38,6 +40,7 @@ def predict(potential, images, forces=True, layer=None, descriptors=False, store
             atoms = None if store is None else [images[frame] for frame in chunk]
             batch = potential.batch(part, images=atoms, store=store)
             described = time.perf_counter()
+            warned = warned or warn_of_lonely(part, batch.derivatives.neighbors, cutoff)
             energies, force = potential.evaluate(batch)
             result["energy"] += energies.tolist()
             result["forces"] += (

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from amptorch.calculator import AmpTorch
-from amptorch.dataset.describe import check_distances, chunks_of_frames
+from amptorch.dataset.describe import chunks_of_frames
+from amptorch.distances import check_distances, warn_of_lonely
 from amptorch.frames import Frames, read_images
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import use_threads
@@ -68,7 +69,8 @@ class Ensemble:
         """
         potential = self.potential
         frames = Frames.from_atoms(read_images(images), potential.elements)
-        check_distances(frames)
+        check_distances(frames, training=False)
+        warned = False
         potential.check_compositions(frames)
         names = ["energy", "forces"]
         names += ["energy_uncertainty", "forces_uncertainty"] if uncertainty else []
@@ -78,6 +80,8 @@ class Ensemble:
             for chunk in chunks_of_frames(frames, BATCH_ATOMS):
                 part = frames.select(chunk)
                 batch = potential.batch(part)
+                cutoff = potential.descriptor.cutoff
+                warned = warned or warn_of_lonely(part, batch.neighbors, cutoff)
                 found = (potential.spread if uncertainty else potential.evaluate)(batch)
                 for name, values in zip(names, found, strict=True):
                     result[name] += self._frame_by_frame(name, values, part)

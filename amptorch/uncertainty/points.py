@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from amptorch.dataset.describe import check_distances, chunks_of_frames
+from amptorch.dataset.describe import chunks_of_frames
+from amptorch.distances import check_distances
 from amptorch.frames import Frames, read_images
 from amptorch.threads import use_threads
 from amptorch.trainer.predict import BATCH_ATOMS
@@ -50,7 +51,7 @@ def checked_frames(model, images, labels, forces=True):
         energies=labels,
         forces=labels and forces and model.forcetraining,
     )
-    check_distances(frames)
+    check_distances(frames, training=False)
     return frames
 
 
