@@ -119,10 +119,17 @@ def labelled(images, prediction):
 
 
 def write_images(path, images, form):
-    """Write `images` in ASE's format `form` and put them at `path` when the file is complete."""
+    """Write `images` in ASE's format `form` and put them at `path` when the file is complete.
+
+    Raises OSError that names `path` where it cannot be written, as on a full disk; what was there
+    before is left as it is.
+    """
     unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
     try:
         write(unfinished, images, format=form)
         os.replace(unfinished, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, f"cannot write the frames ({reason})", str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """The command line, and the files it reads and writes."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -326,3 +328,20 @@ def test_demo_learns(tmp_path, capsys):
     report = capsys.readouterr().out
     for text in ("training", "held out", "fingerprints", "total", "parity plot", "checkpoint"):
         assert text in report
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch, capsys, number):
+    def full(path, *arguments, **options):
+        Path(path).write_text("half of it")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("amptorch.files.write", full)
+    out = tmp_path / "out.traj"
+    out.write_text("before")
+    assert run("predict", FORCES_CHECKPOINT, IMAGES, out, "--overwrite") == 1
+    error = capsys.readouterr().err
+    assert "out.traj" in error
+    assert os.strerror(number) in error
+    assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]

@@ -90,3 +90,36 @@ def test_without_optuna_there_is_one_clear_line():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install optuna" in run.stdout
+
+
+def test_too_little_time_says_how_much_is_needed(study, capsys):
+    """Before the work begins, where it is known."""
+    out = study / "short"
+    with pytest.raises(SystemExit) as ended:
+        call("tune", "--train", study / "train.traj", "--out", out, "--time", "20s")
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert "of 20 s the search has 8 s, and a trial takes 60 s; give --time" in error
+    assert not out.exists()
+
+
+def test_time_that_is_gone_before_a_trial_begins(study, capsys):
+    """The message names nothing that is not there."""
+    out = study / "gone"
+    with pytest.raises(SystemExit) as ended:
+        call(
+            *command(study)[:-4],
+            "--out",
+            out,
+            "--time",
+            "0.001s",
+            "--workers",
+            0,
+            "--config",
+            study / "base.yaml",
+        )
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert "were gone before a trial could begin" in error
+    assert "--time" in error
+    assert str(out / "trials") not in error

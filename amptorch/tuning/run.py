@@ -90,13 +90,21 @@ def tune(
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
     about, images = checked(train, test, config)
+    tuning = split_config(about["config"])[0]
+    search = None if seconds is None else seconds_of_search(seconds, tuning)
+    if search is not None and search < seconds_to_begin(tuning):
+        raise ValueError(
+            f"time: of {seconds:g} s the search has {search:.3g} s, and a trial takes "
+            f"{tuning.trial_seconds:g} s; {_advice(tuning)}"
+        )
     url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
     # Several machines may begin at the same time.
     with alone(out):
         about = settle(about, train, images, out)
         with quiet_optuna():
-            study = open_study(open_storage(url), about["study"], split_config(about["config"])[0])
+            tuning = split_config(about["config"])[0]
+            study = open_study(open_storage(url), about["study"], tuning)
         problem = load_problem(out)
         problem.cache.begin(about["elements"], about["cutoff"])
         if not study.get_trials(deepcopy=False):
@@ -163,6 +171,12 @@ class _Run:
         """Train the best, and test; in one process of all that work on the study."""
         out = self.problem.out
         self.over = not completed(self.study)
+        if self.over and not read_records(out):
+            raise ValueError(
+                f"time: {self.clock():.0f} s were gone before a trial could begin (for reading, "
+                "neighbour lists and compiling, which are not repeated); "
+                f"{_advice(self.problem.tuning)}"
+            )
         if self.over:
             raise ValueError(
                 f"no trial gave an error; {out / 'trials'} says what went wrong in each"
@@ -232,12 +246,9 @@ class _Run:
         if self._decided():
             return None
         if self.seconds is not None:
-            limit = self.seconds * (self.problem.tuning.search_share if self._trains else 1)
-            # A trial by epochs takes what it takes.
-            needed = 0.0
-            if self.problem.tuning.trial_epochs is None:
-                needed = WORTH_BEGINNING * self.problem.tuning.trial_seconds
-            if self.clock() + needed > limit:
+            tuning = self.problem.tuning
+            limit = seconds_of_search(self.seconds, tuning)
+            if self.clock() + seconds_to_begin(tuning) > limit:
                 return None
         if self.trials is not None and len(counted(self.study)) + self.given >= self.trials:
             return None
@@ -247,10 +258,6 @@ class _Run:
     def _decided(self):
         """Whether it is decided, by whatever process, what the search came to."""
         return (self.problem.out / "final" / final.PLAN).exists()
-
-    @property
-    def _trains(self):
-        return self.problem.tuning.members > 0
 
     def _trial_done(self, job):
         self.given -= 1
@@ -292,6 +299,28 @@ class _Run:
                 "seconds": self.clock(),
             },
         )
+
+
+def seconds_of_search(seconds, tuning):
+    """Return what the search has of the time in all; the rest trains the best."""
+    return seconds * (tuning.search_share if tuning.members else 1)
+
+
+def seconds_to_begin(tuning):
+    """Return what must be left for a trial to begin; one by epochs takes what it takes."""
+    return 0.0 if tuning.trial_epochs is not None else WORTH_BEGINNING * tuning.trial_seconds
+
+
+def _advice(tuning):
+    """Return words about the time that a study needs."""
+    if tuning.trial_epochs is not None:
+        return "give more --time, or fewer tuning.trial_epochs"
+    # Ten trials are the first that are not drawn blindly.
+    some = 10 * tuning.trial_seconds / (seconds_of_search(1, tuning) * num_threads())
+    return (
+        f"give --time {some:.0f}s, which is enough for some ten trials of a small data set, or "
+        "shorter trials (--trial-seconds)"
+    )
 
 
 def line_of(record):
