@@ -1,6 +1,7 @@
-"""Machine code that numba has cached must not outlive the sources it was compiled from."""
+"""Where numba keeps machine code, which must not outlive the sources it was compiled from."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,9 @@ print(caller())
 """
 
 
-def test_a_change_in_a_called_file_recompiles_its_callers(tmp_path):
+@pytest.fixture
+def package(tmp_path):
+    """A package `kernels` with the real decorators and two kernels, one calling the other."""
     from amptorch.kernels import _jit
 
     package = tmp_path / "kernels"
@@ -30,17 +33,79 @@ def test_a_change_in_a_called_file_recompiles_its_callers(tmp_path):
     (package / "__init__.py").touch()
     with open(_jit.__file__, encoding="utf8") as source:
         (package / "_jit.py").write_text(source.read(), encoding="utf8")
+    (package / "callee.py").write_text(CALLEE.format(1))
     (package / "caller.py").write_text(textwrap.dedent(CALLER))
+    return package
+
+
+def call(package, **environment):
+    """What `kernels.caller` prints in a new process, and its warnings."""
+    environment = {"PYTHONPATH": str(package.parent), "NUMBA_DISABLE_JIT": "0", **environment}
+    run = subprocess.run(
+        [sys.executable, "-c", "import kernels.caller"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(run.stdout), run.stderr
+
+
+def test_a_change_in_a_called_file_recompiles_its_callers(package):
     answers = []
     for answer in (1, 1, 22):
         (package / "callee.py").write_text(CALLEE.format(answer))
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
-        run = subprocess.run(
-            [sys.executable, "-c", "import kernels.caller"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        answers.append(int(run.stdout))
+        answers.append(call(package)[0])
     assert answers == [1, 1, 22]
+
+
+@pytest.fixture
+def read_only(package):
+    """Environment in which neither the package's folder nor the home takes a file, for root too."""
+    (package / "__pycache__").touch()
+    (package.parent / "file").touch()
+    home = str(package.parent / "file" / "home")
+    variables = ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE")
+    (package.parent / "temporary").mkdir()
+    return {
+        **dict.fromkeys(variables, home),
+        "NUMBA_CACHE_DIR": "",
+        "TMPDIR": str(package.parent / "temporary"),
+        "TEMP": str(package.parent / "temporary"),
+    }
+
+
+def test_kernels_go_to_a_temporary_folder_where_nothing_else_can_be_written(package, read_only):
+    for _ in range(2):
+        answer, warned = call(package, **read_only)
+        assert answer == 1
+        assert warned.count("UserWarning: neither") == 1
+        assert "NUMBA_CACHE_DIR" in warned
+    (folder,) = (package.parent / "temporary").iterdir()
+    assert f"are kept in {folder}" in warned
+    assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    assert any(path.suffix == ".nbc" for path in folder.rglob("*"))
+    # A folder that the user names needs no warning.
+    assert call(package, **{**read_only, "NUMBA_CACHE_DIR": str(package.parent / "mine")}) == (
+        1,
+        "",
+    )
+
+
+def test_kernels_are_compiled_without_a_cache_where_there_is_no_safe_folder(package, read_only):
+    call(package, **read_only)
+    (folder,) = (package.parent / "temporary").iterdir()
+    shutil.rmtree(folder)
+    folder.touch()
+    answer, warned = call(package, **read_only)
+    assert answer == 1
+    assert warned.count("UserWarning: neither") == 1
+    assert "compiled anew in every process; set NUMBA_CACHE_DIR" in warned
+    if os.name == "nt":
+        return
+    folder.unlink()
+    # One that others may write to could hold their machine code.
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert "compiled anew" in call(package, **read_only)[1]
+    assert list(folder.iterdir()) == []

@@ -1,5 +1,9 @@
 """The decorators that compile every kernel: every flag, with its reason."""
 
+import os
+import tempfile
+import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numba
@@ -19,19 +23,65 @@ FLAGS = {
 
 def njit(function):
     """Compile a kernel."""
-    return _sharing_stamp(numba.njit(**FLAGS)(function))
+    return _compiled(function)
 
 
 def inlined(function):
     """Compile a small function that is called in an innermost loop: LLVM inlines it, which spares
     the call and the reference counting of array arguments."""
-    return _sharing_stamp(numba.njit(forceinline=True, **FLAGS)(function))
+    return _compiled(function, forceinline=True)
 
 
 def spliced(function):
     """The same for a function that only chooses between others: numba itself puts its body in the
     caller's, so that array arguments are not counted twice."""
-    return _sharing_stamp(numba.njit(inline="always", **FLAGS)(function))
+    return _compiled(function, inline="always")
+
+
+def _compiled(function, **flags):
+    """The compiled function, cached where numba can, else in a temporary folder, else nowhere."""
+    flags = {**FLAGS, **flags}
+    try:
+        return _sharing_stamp(numba.njit(**flags)(function))
+    except RuntimeError as error:
+        # What numba says where neither the package nor the home can be written.
+        if "no locator" not in str(error):
+            raise
+    folder = _temporary_folder()
+    if folder is None:
+        return numba.njit(**{**flags, "cache": False})(function)
+    # numba looks at this when it decorates, and only then.
+    given, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    try:
+        return _sharing_stamp(numba.njit(**flags)(function))
+    finally:
+        numba.config.CACHE_DIR = given
+
+
+@lru_cache(maxsize=1)
+def _temporary_folder():
+    """A folder for compiled kernels, the same for all processes of a user, or None where there can
+    be none; warns of either, once."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"amptorch-kernels-{_user()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        about = folder.lstat()
+        # Machine code that is run from there: nobody else may be able to put any.
+        safe = _user() in ("", about.st_uid) and not about.st_mode & 0o022
+    except OSError:
+        safe = False
+    kept = f"are kept in {folder}" if safe else "are compiled anew in every process"
+    warnings.warn(
+        "neither the package's folder nor your home can be written, so compiled kernels "
+        f"{kept}; set NUMBA_CACHE_DIR to a folder that can be written to keep them there",
+        stacklevel=2,
+    )
+    return str(folder) if safe else None
+
+
+def _user():
+    return os.getuid() if hasattr(os, "getuid") else ""
 
 
 def _sharing_stamp(dispatcher):
