@@ -13,6 +13,7 @@ import numpy as np
 
 from amptorch.kernels import forces as kernels
 from amptorch.kernels.structures import Blocks
+from amptorch.kernels.triplets import count_triplets, write_triplets
 from amptorch.threads import run_chunks
 
 
@@ -125,25 +126,16 @@ class DerivativeBlocks(KeptDerivatives):
         row = atom · n_features + feature, col = 3 · atom' + axis, as in AMPTorch v1.0.
         """
         start, stop = self.frame_offsets[frame], self.frame_offsets[frame + 1]
-        n, n_elements = stop - start, self.blocks.feature_row.shape[1]
-        pairs = (
-            self.blocks.atom_start[stop * n_elements] - self.blocks.atom_start[start * n_elements]
-        )
-        room = 3 * self.n_features * (pairs + n)
-        row, col, val = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
-        count = kernels.block_triplets(
-            self.blocks,
-            self._feature_start,
-            self._features,
-            self.n_features,
-            start,
-            stop,
-            row,
-            col,
-            val,
-        )
-        size = np.array([n * self.n_features, 3 * n])
-        return row[:count].copy(), col[:count].copy(), val[:count].copy(), size
+        n = stop - start
+        own = np.zeros((n, 3, self.n_features))
+        counts = np.empty(n, dtype=np.int64)
+        count_triplets(self.blocks, self._feature_start, self._features, start, stop, own, counts)
+        # One piece of memory: large enough for huge pages, where three would not be.
+        count = counts.sum()
+        memory = np.empty(3 * count, dtype=np.int64)
+        row, col, val = memory[:count], memory[count : 2 * count], memory[2 * count :].view(float)
+        write_triplets(self.blocks, self._feature_start, start, stop, own, row, col, val)
+        return row, col, val, np.array([n * self.n_features, 3 * n])
 
     def astype(self, dtype):
         """The same with values of another type."""
