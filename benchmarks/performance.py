@@ -19,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+UPSTREAM = Path(__file__).with_name("upstream.json")
 BASELINE = HERE / "baseline"
 TEMPLATE = HERE / "performance.md.j2"
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -96,7 +97,7 @@ def measure_training(frames):
 def load():
     """Everything stored: {name: results}, baseline included."""
     files = [RESULTS / f"{name}.json" for name in NAMES]
-    files += [BASELINE / "v1.0.json", BASELINE / "peers.json"]
+    files += [BASELINE / "v1.0.json", BASELINE / "peers.json", UPSTREAM]
     missing = [path.name for path in files if not path.exists()]
     if missing:
         raise FileNotFoundError(

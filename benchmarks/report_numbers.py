@@ -12,13 +12,6 @@ FUNCTIONS = 36
 # Samples that lie further apart than this share of their median are those of a busy machine.
 BUSY = 0.25
 COO_BYTES = 2 * 8 + 8  # two 64-bit indices and a number
-# Rows of the table of comparison: title, row of standard.py, stage of the baseline, of n2p2.
-COMPARISON = (
-    ("fingerprints and derivatives", "values and derivatives", "values_and_derivatives"),
-    ("fingerprints alone", "values", "values"),
-    ("energy and forces in dynamics", "energy and forces of a moved frame", "calculator_step"),
-    ("training on energies and forces", "one epoch of training, derivatives float64", "epoch"),
-)
 SEARCHES = (
     ("here", "neighbour search"),
     ("vesin", "neighbour search, vesin"),
@@ -57,7 +50,8 @@ def numbers(results):
     return {
         "v1": {**version_one(results["v1.0"]), **version_one_kernel(results)},
         "ablation": ablation(results["ablation"]),
-        "comparison": comparison(results),
+        "upstream": {**results["upstream"], "table": upstream_table(results["upstream"])},
+        "others": other_programs(results),
         "searches": searches(results),
         "memory": kept_memory(results),
         "start_up": start_up(results["standard"]),
@@ -143,34 +137,23 @@ def median_of(results, row):
     return None
 
 
-def peer(results, software, stage):
-    for case in results["peers"]["cases"]:
-        if case["software"].startswith(software) and case["stage"] == stage:
-            return case["seconds"]
-    return None
+def upstream_table(upstream):
+    """Return the lines of a table, in Markdown, of v1.0 and this package in one run."""
+    lines = ["| in turn, ms a frame | v1.0 | here | times as fast |", "|---|---:|---:|---:|"]
+    for row in upstream["rows"]:
+        cells = " | ".join(_range(row[key]) for key in ("v1.0", "here", "ratio"))
+        lines.append(f"| {row['name']} | {cells} |")
+    return "\n".join(lines)
 
 
-def comparison(results):
-    """Rows against v1.0 and n2p2; ratios as measured and in units of DScribe's time."""
-    here, there = median_of(results["standard"], "values, DScribe"), None
-    yardstick = peer(results, "DScribe", "values")
-    if here and yardstick:
-        there = statistics.mean(yardstick)
-    rows = []
-    for title, row, stage in COMPARISON:
-        ours, old = median_of(results["standard"], row), v1_case(results["v1.0"], stage, 164)
-        n2p2 = peer(results, "n2p2", stage)
-        rows.append(
-            {
-                "title": title,
-                "ours": ours,
-                "v1": old,
-                "n2p2": n2p2 and statistics.mean(n2p2),
-                "ratio": old / ours,
-                "same_yardstick": there and (old / there) / (ours / here),
-            }
-        )
-    others = [
+def _range(numbers):
+    digits = 0 if all(number == int(number) for number in numbers) else 1
+    return "–".join(f"{number:.{digits}f}" for number in numbers)
+
+
+def other_programs(results):
+    """Rows of what other programs took, on the machine of `peers`."""
+    return [
         {
             "software": case["software"],
             "stage": case["stage"].replace("_", " "),
@@ -180,7 +163,6 @@ def comparison(results):
         for case in results["peers"]["cases"]
         if case["stage"] != "neighbors"
     ]
-    return {"rows": rows, "others": others, "dscribe_here": here, "dscribe_there": there}
 
 
 def searches(results):

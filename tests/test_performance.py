@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,71 @@ def performance(scripts):
 @pytest.fixture(scope="module")
 def results(performance):
     return performance.load()
+
+
+def test_figures_of_the_readme(results):
+    """Those beside v1.0 are of one run on one machine, the others of the stored results."""
+    from report_numbers import median_of, sixteen_thousand, upstream_table
+
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf8")
+    speed = readme.split("## Speed")[1].split("\n## ")[0]
+    table = upstream_table(results["upstream"])
+    assert table in speed
+    cells = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", speed, re.MULTILINE))
+    standard = results["standard"]
+
+    def ms(row):
+        return 1e3 * median_of(standard, row)
+
+    kept = [median_of(standard, f"kept derivatives, float{bits}") for bits in (64, 32)]
+    searches = ["", ", vesin", ", matscipy", ", ASE"]
+    own, *others = (ms(f"neighbour search{name}") for name in searches)
+    big = sixteen_thousand(results)
+    expected = {
+        "fingerprints and their derivatives, ms a frame": [ms("values and derivatives")],
+        "fingerprints alone, ms a frame": [ms("values")],
+        "energy and forces of a moved frame": [ms("energy and forces of a moved frame")],
+        "an epoch of training": [ms("one epoch of training, derivatives float64")],
+        "kept derivatives": kept,
+        "neighbour list, ms": [own],
+        "first fingerprint": [1e-3 * ms("first fingerprint, cold cache")],
+        "neighbour lists and fingerprints, from a trajectory": [big["seconds"]],
+        "memory for that": [big["memory"] / 1e9],
+        "an epoch on energies and forces, derivatives recomputed": [
+            big["runs"]["recompute"]["epoch"]
+        ],
+        "an epoch on energies and forces, derivatives in the store": [
+            big["runs"]["stored"]["epoch"]
+        ],
+        "memory of training": [big["runs"]["recompute"]["peak"] / 1e9],
+    }
+    for name, values in expected.items():
+        (row,) = (key for key in cells if key.startswith(name))
+        found = re.findall(r"[\d.]+", cells[row])
+        assert [float(text) for text in found] == [
+            rounded(v, t) for v, t in zip(values, found, strict=True)
+        ], row
+    (row,) = (key for key in cells if key.startswith("neighbour list, ms"))
+    assert [float(text) for text in re.findall(r"[\d.]+", row)] == [
+        rounded(value, text) for value, text in zip(others, re.findall(r"[\d.]+", row), strict=True)
+    ]
+
+
+def rounded(value, text):
+    """The value with as many decimals as a text has."""
+    return round(value, len(text.partition(".")[2]))
+
+
+def test_figures_beside_v1_are_labelled(results):
+    upstream = results["upstream"]
+    assert {"what", "machine", "cores", "date", "pairs", "note", "source"} <= upstream.keys()
+    for row in upstream["rows"]:
+        for key in ("v1.0", "here", "ratio"):
+            low, high = row[key]
+            assert 0 < low < high
+        # Ratios are of pairs, so they lie within what the ranges allow.
+        assert row["v1.0"][0] / row["here"][1] <= row["ratio"][1] + 0.5
+        assert row["ratio"][0] - 0.5 <= row["v1.0"][1] / row["here"][0]
 
 
 def test_the_page_is_what_the_stored_results_give(performance, results):
