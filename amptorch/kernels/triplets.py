@@ -20,13 +20,17 @@ def write_triplets(
     count = 0
     for i in range(atom0, atom1):
         kind = blocks.kind[i]
+        table = blocks.feature_row[kind]
         first = blocks.atom_start[i * n_elements]
         n = blocks.atom_start[(i + 1) * n_elements] - first
         # Neighbours and the central atom, which has element -1: where their values begin, and the
         # step from axis to axis.
         atoms = np.empty(n + 1, dtype=np.int64)
-        place = np.empty((n + 1, 3), dtype=np.int64)
+        place = np.zeros((n + 1, 3), dtype=np.int64)
         atoms[n], place[n, 0] = i, -1
+        line = np.empty(3 * n + 3)
+        column = np.empty(3 * n + 3, dtype=columns.dtype)
+        where = np.empty(3 * n + 3, dtype=np.int64)
         own[:] = 0.0
         for e in range(n_elements):
             b = i * n_elements + e
@@ -47,27 +51,47 @@ def write_triplets(
                 for f in range(step):
                     own[axis, here[f]] = total[axis * step + f]
         _sort(atoms, place)
+        length = mine = 0
         for f in range(n_features):
-            row = (i - atom0) * n_features + f
-            for k in range(n + 1):
-                e, column = place[k, 0], 3 * (atoms[k] - atom0)
-                if e < 0:
-                    x, y, z = own[0, f], own[1, f], own[2, f]
-                elif blocks.feature_row[kind, e, f] >= 0:
-                    at, step = place[k, 1] + blocks.feature_row[kind, e, f], place[k, 2]
-                    x, y = blocks.values[at], blocks.values[at + step]
-                    z = blocks.values[at + 2 * step]
-                else:
-                    continue
-                if x != 0.0:
-                    rows[count], columns[count], values[count] = row, column, x
-                    count += 1
-                if y != 0.0:
-                    rows[count], columns[count], values[count] = row, column + 1, y
-                    count += 1
-                if z != 0.0:
-                    rows[count], columns[count], values[count] = row, column + 2, z
-                    count += 1
+            # One row of J: where its values stand in the blocks, and their columns.
+            if f > 0 and _same_elements(table, f):
+                for q in range(length):
+                    where[q] += 1
+            else:
+                length = 0
+                for k in range(n + 1):
+                    e, at, step = place[k, 0], place[k, 1], place[k, 2]
+                    if e < 0:
+                        mine = length
+                    elif table[e, f] < 0:
+                        continue
+                    else:
+                        at += table[e, f]
+                    for axis in range(3):
+                        where[length + axis] = at + axis * step
+                        column[length + axis] = 3 * (atoms[k] - atom0) + axis
+                    length += 3
+            for begin, end in ((0, mine), (mine + 3, length)):
+                for q in range(begin, end):
+                    line[q] = blocks.values[where[q]]
+            for axis in range(3):
+                line[mine + axis] = own[axis, f]
+            nonzero = 0
+            for q in range(length):
+                nonzero += line[q] != 0.0
+            # Slices, so that the loop vectorises; most rows have no zeros.
+            row, stop = (i - atom0) * n_features + f, count + nonzero
+            of_row, of_column, of_value = rows[count:stop], columns[count:stop], values[count:stop]
+            if nonzero == length:
+                for q in range(length):
+                    of_row[q], of_column[q], of_value[q] = row, column[q], line[q]
+            else:
+                at = 0
+                for q in range(length):
+                    if line[q] != 0.0:
+                        of_row[at], of_column[at], of_value[at] = row, column[q], line[q]
+                        at += 1
+            count = stop
     return count
 
 
@@ -83,3 +107,12 @@ def _sort(atoms, place):
                 place[q, column] = place[q - 1, column]
             q -= 1
         atoms[q], place[q, 0], place[q, 1], place[q, 2] = atom, e, at, step
+
+
+@inlined
+def _same_elements(table, f):
+    """Whether feature f stands beside the one before, in the blocks of the same elements."""
+    same = True
+    for e in range(table.shape[0]):
+        same &= (table[e, f] < 0) == (table[e, f - 1] < 0)
+    return same
