@@ -13,10 +13,11 @@ from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
-from amptorch.threads import run_chunks
+from amptorch.threads import num_threads, run_chunks
 
-# Frames described in one go by `prepare_fingerprints`.
-CHUNK = 32
+# Atoms a thread described in one go by `prepare_fingerprints`: enough work to share, while what is
+# between is still in the caches and its memory, used again and again, costs no page faults.
+CHUNK = 1024
 STORE = "processed/fingerprints.sqlite"
 MEMORY_ADVICE = (
     "keep no derivatives (dataset.derivatives: recompute), take fewer frames or fewer functions (a "
@@ -165,35 +166,60 @@ class BaseDescriptor(ABC):
         list of dict
             `atomic_numbers`, `num_atoms`, `descriptors` (n_atoms, S), `num_descriptors`
             {symbol: int}, and `descriptor_primes` {"row", "col", "val", "size"}: the matrix
-            (n_atoms · S, 3 n_atoms) of dG/dr, row = atom · S + feature, col = 3 · atom' + axis.
+            (n_atoms · S, 3 n_atoms) of dG/dr, row = atom · S + feature, col = 3 · atom' + axis,
+            ordered by row, then col, which are int32 as in v1.0.
         """
-        store = None
-        if save_fps and not calc_derivatives:
-            store = FingerprintStore(STORE if save_fps is True else save_fps)
-        images = list(images)
-        # All are checked before the first is described.
-        frames = Frames.from_atoms(images, self.elements)
         prepared = []
-        chunks = range(0, len(frames), CHUNK)
-        for start in tqdm(chunks, "fingerprints", disable=not verbose, unit=f"{CHUNK} images"):
-            indices = np.arange(start, min(start + CHUNK, len(frames)))
-            part = frames.select(indices)
-            if calc_derivatives:
-                values, blocks = self.values_and_derivatives(part, threads=cores)
-            elif store is not None:
-                known = [images[k] for k in indices]
-                values, blocks = self.stored_values(store, part, known, threads=cores), None
-            else:
-                values, blocks = self.values(part, threads=cores), None
-            prepared.extend(self._as_dicts(part, values, blocks))
-            if calc_derivatives and start == 0:
-                primes = (entry["descriptor_primes"] for entry in prepared)
-                taken = sum(array.nbytes for entry in primes for array in entry.values())
-                # `AtomsToData` makes tensors of them.
-                taken *= 2 * (len(frames) / len(part) - 1)
-                self.require_memory(taken, frames.n_atoms)
-        (log or logger).info("described %d images", len(frames))
+        for frames, values, derivatives in self.described(
+            images, calc_derivatives, save_fps, verbose, cores, np.int32
+        ):
+            numbers = np.split(frames.numbers, frames.offsets[1:-1])
+            for k, rows in enumerate(np.split(values, frames.offsets[1:-1])):
+                entry = {
+                    "atomic_numbers": numbers[k].copy(),
+                    "num_atoms": len(rows),
+                    "descriptors": rows.copy(),
+                    "num_descriptors": dict(self.num_descriptors),
+                }
+                if derivatives is not None:
+                    (row, col), val, size = derivatives[k]
+                    entry["descriptor_primes"] = {"row": row, "col": col, "val": val, "size": size}
+                prepared.append(entry)
+        (log or logger).info("described %d images", len(prepared))
         return prepared
+
+    def described(self, images, derivatives, save_fps, verbose, threads, index_dtype=np.int64):
+        """Fingerprints of a list of ase.Atoms, a few images at a time.
+
+        Yields (Frames, values (N, S), a list of `DerivativeBlocks.sparse` of each frame or None);
+        arguments as in `prepare_fingerprints`, which makes dicts of it. All images are checked
+        before the first is described.
+        """
+        images = list(images)
+        store = None
+        if save_fps and not derivatives:
+            store = FingerprintStore(STORE if save_fps is True else save_fps)
+        frames = Frames.from_atoms(images, self.elements)
+        chunk = frames.offsets[:-1] // (CHUNK * num_threads(threads))
+        chunks = np.split(np.arange(len(frames)), np.flatnonzero(np.diff(chunk)) + 1)
+        with tqdm(total=len(frames), desc="fingerprints", disable=not verbose, unit="frame") as bar:
+            for indices in chunks:
+                part, matrices = frames.select(indices), None
+                if derivatives:
+                    values, blocks = self.values_and_derivatives(part, threads=threads)
+                    matrices = _matrices(blocks, part, index_dtype, threads)
+                    if indices[0] == 0:
+                        # What is kept of the others, if they are like these.
+                        taken = sum(a.nbytes for matrix in matrices for a in matrix)
+                        taken *= len(frames) / len(part) - 1
+                        self.require_memory(taken, frames.n_atoms)
+                elif store is not None:
+                    known = [images[k] for k in indices]
+                    values = self.stored_values(store, part, known, threads=threads)
+                else:
+                    values = self.values(part, threads=threads)
+                yield part, values, matrices
+                bar.update(len(part))
 
     def calculate_fingerprints(self, image, params_set, calculate_derivatives=True):
         """Fingerprints of the atoms of one element in one ase.Atoms.
@@ -241,20 +267,16 @@ class BaseDescriptor(ABC):
         with open(filename, "w", encoding="utf8") as file:
             json.dump(setup, file, indent=1, default=np.ndarray.tolist)
 
-    def _as_dicts(self, frames, values, blocks):
-        for frame in range(len(frames)):
-            rows = slice(frames.offsets[frame], frames.offsets[frame + 1])
-            entry = {
-                "atomic_numbers": frames.numbers[rows].copy(),
-                "num_atoms": int(frames.counts[frame]),
-                "descriptors": values[rows].copy(),
-                "num_descriptors": dict(self.num_descriptors),
-            }
-            if blocks is not None:
-                entry["descriptor_primes"] = dict(
-                    zip(("row", "col", "val", "size"), blocks.to_coo(frame), strict=True)
-                )
-            yield entry
+
+def _matrices(blocks, frames, index_dtype, threads):
+    matrices = [None] * len(frames)
+
+    def fill(start, stop):
+        for frame in range(start, stop):
+            matrices[frame] = blocks.sparse(frame, index_dtype)
+
+    run_chunks(fill, frames.counts, threads)
+    return matrices
 
 
 def atom_flags(rows, n_atoms):

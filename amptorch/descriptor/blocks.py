@@ -13,8 +13,11 @@ import numpy as np
 
 from amptorch.kernels import forces as kernels
 from amptorch.kernels.structures import Blocks
-from amptorch.kernels.triplets import count_triplets, write_triplets
+from amptorch.kernels.triplets import write_triplets
 from amptorch.threads import run_chunks
+
+# Bytes, on x86-64 and on ARM with pages of 4 kB.
+HUGE_PAGE = 1 << 21
 
 
 class KeptDerivatives(ABC):
@@ -121,21 +124,34 @@ class DerivativeBlocks(KeptDerivatives):
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
     def to_coo(self, frame):
-        """J of one frame as `(row, col, val, size)`, ordered, zeros left out.
+        """J of one frame as `(row, col, val, size)`; see `sparse`."""
+        indices, val, size = self.sparse(frame)
+        return *indices, val, size
 
-        row = atom · n_features + feature, col = 3 · atom' + axis, as in AMPTorch v1.0.
+    def sparse(self, frame, index_dtype=np.int64):
+        """J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
+
+        The indices are row = atom · n_features + feature and column = 3 · atom' + axis, as in
+        AMPTorch v1.0. Raises ValueError where they do not fit `index_dtype`.
         """
         start, stop = self.frame_offsets[frame], self.frame_offsets[frame + 1]
-        n = stop - start
-        own = np.zeros((n, 3, self.n_features))
-        counts = np.empty(n, dtype=np.int64)
-        count_triplets(self.blocks, self._feature_start, self._features, start, stop, own, counts)
-        # One piece of memory: large enough for huge pages, where three would not be.
-        count = counts.sum()
-        memory = np.empty(3 * count, dtype=np.int64)
-        row, col, val = memory[:count], memory[count : 2 * count], memory[2 * count :].view(float)
-        write_triplets(self.blocks, self._feature_start, start, stop, own, row, col, val)
-        return row, col, val, np.array([n * self.n_features, 3 * n])
+        n, n_elements = stop - start, self.blocks.feature_row.shape[1]
+        size = np.array([n * self.n_features, 3 * n])
+        if size.max() > np.iinfo(index_dtype).max:
+            raise ValueError(f"{size.max()} rows of derivatives do not fit {np.dtype(index_dtype)}")
+        first, last = self.blocks.value_start[[start * n_elements, stop * n_elements]]
+        values, indices = _triplets(last - first + 3 * size[0], index_dtype)
+        count = write_triplets(
+            self.blocks,
+            self._feature_start,
+            self._features,
+            self.n_features,
+            start,
+            stop,
+            *indices,
+            values,
+        )
+        return indices[:, :count], values[:count], size
 
     def astype(self, dtype):
         """The same with values of another type."""
@@ -261,6 +277,20 @@ def _contract(kernel, runs, counts, place, given, out, threads):
             start = stop
 
     run_chunks(run, counts, threads)
+
+
+def _triplets(room, index_dtype):
+    """Empty values (room,) and indices (2, room) in one piece of memory of their own.
+
+    A large piece begins where a huge page does: numpy asks the system for such pages from 4 MB on,
+    and a page fault for each 2 MB is some hundred times fewer than one for each 4 kB.
+    """
+    n_bytes = room * (8 + 2 * np.dtype(index_dtype).itemsize)
+    aligned = n_bytes >= 2 * HUGE_PAGE
+    memory = np.empty(n_bytes + HUGE_PAGE * aligned, dtype=np.uint8)
+    start = -memory.ctypes.data % HUGE_PAGE if aligned else 0
+    memory = memory[start : start + n_bytes]
+    return memory[: 8 * room].view(np.float64), memory[8 * room :].view(index_dtype).reshape(2, -1)
 
 
 def _places(n_atoms, rows):

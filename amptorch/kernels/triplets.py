@@ -1,98 +1,118 @@
-"""J = ∂G/∂r of a frame as triplets (row, column, value), as AMPTorch v1.0 has it, out of blocks.
-
-row = atom · n_features + feature, column = 3 · atom' + axis; ordered by row, then column; zeros are
-left out. It takes two passes, so that the arrays can be made as long as they must be: the memory of
-a frame is its own and new, and pages that are not needed would cost as much as the numbers.
-"""
+"""J = ∂G/∂r of a frame as triplets (row, column, value), as AMPTorch v1.0 has it, out of blocks."""
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inlined, njit
 
 
 @njit
-def count_triplets(blocks, feature_start, features, atom0, atom1, own, counts):
-    """Count the triplets of each of the atoms `atom0:atom1` in `counts` (n,).
+def write_triplets(
+    blocks, feature_start, features, n_features, atom0, atom1, rows, columns, values
+):
+    """Write J of one frame (atoms `atom0:atom1`) as triplets ordered by row, then column.
 
-    `own` (n, 3, S) of zeros becomes what an atom's own displacement does to its features.
+    row = atom · n_features + feature, column = 3 · atom' + axis; zeros are left out. Returns their
+    number; the arrays must have room for all entries of the blocks and of the central atoms.
     """
     n_elements = feature_start.shape[1] - 1
-    total = np.empty(3 * own.shape[2])
-    for i in range(atom0, atom1):
-        mine = own[i - atom0]
-        count = 0
-        for e in range(n_elements):
-            b = i * n_elements + e
-            here = features[feature_start[blocks.kind[i], e] : feature_start[blocks.kind[i], e + 1]]
-            n = here.shape[0]
-            for axis in range(3):
-                for f in range(n):
-                    total[axis * n + f] = mine[axis, here[f]]
-            at = blocks.value_start[b]
-            for _ in range(blocks.atom_start[b], blocks.atom_start[b + 1]):
-                part = blocks.values[at : at + 3 * n]
-                for f in range(3 * n):
-                    total[f] -= part[f]
-                at += 3 * n
-            for axis in range(3):
-                for f in range(n):
-                    mine[axis, here[f]] = total[axis * n + f]
-            for value in blocks.values[blocks.value_start[b] : blocks.value_start[b + 1]]:
-                count += value != 0.0
-        for axis in range(3):
-            for value in mine[axis]:
-                count += value != 0.0
-        counts[i - atom0] = count
-
-
-@njit
-def write_triplets(blocks, feature_start, atom0, atom1, own, rows, columns, values):
-    """Write the triplets that `count_triplets` has counted, with its `own`."""
-    n_elements = feature_start.shape[1] - 1
-    n_features = own.shape[2]
+    own = np.empty((3, n_features))
+    total = np.empty(3 * n_features)
     count = 0
     for i in range(atom0, atom1):
         kind = blocks.kind[i]
+        table = blocks.feature_row[kind]
         first = blocks.atom_start[i * n_elements]
         n = blocks.atom_start[(i + 1) * n_elements] - first
-        # For each atom, in order: its element, where its values begin, and their step per axis; the
-        # central atom has element -1.
+        # Neighbours and the central atom, which has element -1: where their values begin, and the
+        # step from axis to axis.
         atoms = np.empty(n + 1, dtype=np.int64)
-        place = np.empty((n + 1, 3), dtype=np.int64)
-        atoms[0], place[0, 0] = i, -1
-        k = 1
+        place = np.zeros((n + 1, 3), dtype=np.int64)
+        atoms[n], place[n, 0] = i, -1
+        line = np.empty(3 * n + 3)
+        column = np.empty(3 * n + 3, dtype=columns.dtype)
+        where = np.empty(3 * n + 3, dtype=np.int64)
+        own[:] = 0.0
         for e in range(n_elements):
             b = i * n_elements + e
-            step = feature_start[kind, e + 1] - feature_start[kind, e]
+            here = features[feature_start[kind, e] : feature_start[kind, e + 1]]
+            step = here.shape[0]
+            for axis in range(3):
+                for f in range(step):
+                    total[axis * step + f] = own[axis, here[f]]
             at = blocks.value_start[b]
-            for j in range(blocks.atom_start[b], blocks.atom_start[b + 1]):
-                atom = blocks.atoms[j]
-                # Sorted by insertion: within an element they are in order already.
-                q = k
-                while q > 0 and atoms[q - 1] > atom:
-                    atoms[q] = atoms[q - 1]
-                    place[q] = place[q - 1]
-                    q -= 1
-                atoms[q] = atom
-                place[q, 0], place[q, 1], place[q, 2] = e, at, step
+            for k in range(blocks.atom_start[b] - first, blocks.atom_start[b + 1] - first):
+                atoms[k] = blocks.atoms[first + k]
+                place[k, 0], place[k, 1], place[k, 2] = e, at, step
+                part = blocks.values[at : at + 3 * step]
+                for f in range(3 * step):
+                    total[f] -= part[f]
                 at += 3 * step
-                k += 1
+            for axis in range(3):
+                for f in range(step):
+                    own[axis, here[f]] = total[axis * step + f]
+        _sort(atoms, place)
+        length = mine = 0
         for f in range(n_features):
-            row = (i - atom0) * n_features + f
-            for k in range(n + 1):
-                e, column = place[k, 0], 3 * (atoms[k] - atom0)
-                if e < 0:
+            # One row of J: where its values stand in the blocks, and their columns.
+            if f > 0 and _same_elements(table, f):
+                for q in range(length):
+                    where[q] += 1
+            else:
+                length = 0
+                for k in range(n + 1):
+                    e, at, step = place[k, 0], place[k, 1], place[k, 2]
+                    if e < 0:
+                        mine = length
+                    elif table[e, f] < 0:
+                        continue
+                    else:
+                        at += table[e, f]
                     for axis in range(3):
-                        value = own[i - atom0, axis, f]
-                        if value != 0.0:
-                            rows[count], columns[count] = row, column + axis
-                            values[count] = value
-                            count += 1
-                elif blocks.feature_row[kind, e, f] >= 0:
-                    at = place[k, 1] + blocks.feature_row[kind, e, f]
-                    for axis in range(3):
-                        value = blocks.values[at + axis * place[k, 2]]
-                        if value != 0.0:
-                            rows[count], columns[count] = row, column + axis
-                            values[count] = value
-                            count += 1
+                        where[length + axis] = at + axis * step
+                        column[length + axis] = 3 * (atoms[k] - atom0) + axis
+                    length += 3
+            for begin, end in ((0, mine), (mine + 3, length)):
+                for q in range(begin, end):
+                    line[q] = blocks.values[where[q]]
+            for axis in range(3):
+                line[mine + axis] = own[axis, f]
+            nonzero = 0
+            for q in range(length):
+                nonzero += line[q] != 0.0
+            # Slices, so that the loop vectorises; most rows have no zeros.
+            row, stop = (i - atom0) * n_features + f, count + nonzero
+            of_row, of_column, of_value = rows[count:stop], columns[count:stop], values[count:stop]
+            if nonzero == length:
+                for q in range(length):
+                    of_row[q], of_column[q], of_value[q] = row, column[q], line[q]
+            else:
+                at = 0
+                for q in range(length):
+                    if line[q] != 0.0:
+                        of_row[at], of_column[at], of_value[at] = row, column[q], line[q]
+                        at += 1
+            count = stop
+    return count
+
+
+@inlined
+def _sort(atoms, place):
+    """Sort `atoms` and the rows of `place` by insertion: within an element they are in order."""
+    for k in range(1, atoms.shape[0]):
+        atom, e, at, step = atoms[k], place[k, 0], place[k, 1], place[k, 2]
+        q = k
+        while q > 0 and atoms[q - 1] > atom:
+            atoms[q] = atoms[q - 1]
+            for column in range(3):
+                place[q, column] = place[q - 1, column]
+            q -= 1
+        atoms[q], place[q, 0], place[q, 1], place[q, 2] = atom, e, at, step
+
+
+@inlined
+def _same_elements(table, f):
+    """Whether feature f stands beside the one before, in the blocks of the same elements."""
+    same = True
+    for e in range(table.shape[0]):
+        same &= (table[e, f] < 0) == (table[e, f - 1] < 0)
+    return same

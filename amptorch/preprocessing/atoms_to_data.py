@@ -52,23 +52,20 @@ class AtomsToData:
             forces=self.r_forces,
             first_index=first_index,
         )
-        fingerprints = self.descriptor.prepare_fingerprints(
-            images,
-            calc_derivatives=self.fprimes,
-            save_fps=self.save_fps,
-            verbose=verbose,
-            cores=self.cores,
-            log=None,
+        described = self.descriptor.described(
+            images, self.fprimes, self.save_fps, verbose, self.cores
         )
-        return [
-            self._data(frames, position, image, first_index)
-            for position, image in enumerate(fingerprints)
-        ]
+        result = []
+        for part, values, matrices in described:
+            for k, rows in enumerate(np.split(values, part.offsets[1:-1])):
+                matrix = None if matrices is None else matrices[k]
+                result.append(self._data(frames, len(result), rows, matrix, first_index))
+        return result
 
-    def _data(self, frames, position, image, first_index):
+    def _data(self, frames, position, rows, matrix, first_index):
         atoms = slice(*frames.offsets[position : position + 2])
         data = Data(
-            fingerprint=torch.as_tensor(np.asarray(image["descriptors"], dtype=np.float64)),
+            fingerprint=torch.tensor(rows, dtype=torch.float64),
             image_idx=first_index + position,
             atomic_numbers=torch.from_numpy(frames.numbers[atoms].copy()),
             num_nodes=int(frames.counts[position]),
@@ -77,12 +74,14 @@ class AtomsToData:
             data.energy = torch.tensor(frames.energies[position])
         if self.r_forces:
             data.forces = torch.from_numpy(frames.forces[atoms].copy())
-        if self.fprimes:
-            primes = image["descriptor_primes"]
+        if matrix is not None:
+            # In order and in memory of its own: nothing is copied.
+            indices, values, size = matrix
             data.fprimes = torch.sparse_coo_tensor(
-                torch.as_tensor(np.stack([primes["row"], primes["col"]]).astype(np.int64)),
-                torch.as_tensor(np.asarray(primes["val"], dtype=np.float64)),
-                tuple(int(length) for length in primes["size"]),
-                check_invariants=True,
-            ).coalesce()
+                torch.from_numpy(indices),
+                torch.from_numpy(values),
+                tuple(size.tolist()),
+                is_coalesced=True,
+                check_invariants=False,
+            )
         return data
