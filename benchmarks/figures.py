@@ -158,7 +158,7 @@ def plot_version_one(ax, baseline, what):
         return
     seconds = [row["values_and_derivatives"] for row in rows]
     growth = exponent(atoms, seconds)
-    ax.plot(atoms, seconds, "kx", ms=4, label=f"v1.0, values and derivatives: {growth:.2f}")
+    ax.plot(atoms, seconds, "kx", ms=4, label=f"v1.0 on another machine: {growth:.2f}")
 
 
 def draw_limits(results):

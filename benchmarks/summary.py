@@ -32,6 +32,7 @@ class Baselines:
             bench["fullname"]: bench["stats"]["median"] / bench["extra_info"].get("frames", 1)
             for bench in (compared or {"benchmarks": []})["benchmarks"]
         }
+        self.machine = (compared or {}).get("machine_info", {}).get("CPU", "unknown machine")
         self.upstream = upstream
 
     @property
@@ -44,10 +45,10 @@ class Baselines:
         here = machine["CPU"]
         yield f"now: {here}, Python {machine['Python']}, one thread unless the row says more"
         if self.compared:
-            saved = self.compared["machine_info"].get("CPU", "unknown machine")
             commit = self.compared["commit_info"].get("id", "unknown")[:7]
-            other = "" if saved == here else "; another machine, so ratios are rough"
-            yield f"saved run: commit {commit}, {saved}, {self.compared['datetime'][:10]}{other}"
+            other = "" if self.machine == here else "; another machine, so there are no ratios"
+            date = self.compared["datetime"][:10]
+            yield f"saved run: commit {commit}, {self.machine}, {date}{other}"
         if self.upstream:
             mistaken = ", NOT v1.0" if self.upstream["fork"] else ""
             yield (
@@ -90,7 +91,8 @@ class Results:
         header = HEADER
         if baselines.upstream:
             header += (baselines.other, f"{baselines.other} / now")
-        cells = [self._cells(row, baselines)[: len(header)] for row in self.rows]
+        same = baselines.machine == machine["CPU"]
+        cells = [self._cells(row, baselines, same)[: len(header)] for row in self.rows]
         parts = [table(header, cells)]
         parts.append("\n".join(f"- {label}" for label in baselines.labels(machine)))
         peers = [
@@ -109,7 +111,7 @@ class Results:
         parts += [f"not measured: {problem}" for problem in dict.fromkeys(self.problems)]
         return "\n\n".join(parts)
 
-    def _cells(self, row, baselines):
+    def _cells(self, row, baselines, same_machine):
         now, saved = row["median"], baselines.saved.get(row["fullname"])
         v1 = row["beside"].get("v1.0")
         low, high = row["range"]
@@ -118,7 +120,7 @@ class Results:
             number(now),
             f"{number(low)}-{number(high)}",
             number(saved) if saved else "",
-            f"{now / saved:.2f}" if saved else "",
+            f"{now / saved:.2f}" if saved and same_machine else "",
             number(v1) if v1 else "",
             f"{v1 / now:.3g}" if v1 else "",
         ]

@@ -154,3 +154,17 @@ def test_the_guards_speed(load):
 def test_the_guards_rows_are_stages(load):
     for module, stage, *_ in load("guard").ROWS.values():
         assert callable(getattr(load(module), stage))
+
+
+def test_there_are_no_ratios_to_a_run_of_another_machine(load):
+    summary = load("summary")
+    row = {"name": "values[35]", "fullname": "values", "median": 1.0, "range": [1.0, 1.0]}
+    results = summary.Results()
+    results.rows.append({**row, "beside": {"plain loop": 1.0}})
+    bench = {"fullname": "values", "stats": {"median": 4.0}, "extra_info": {}}
+    about = {"machine_info": {"CPU": "a"}, "commit_info": {}, "datetime": "2026-11-28"}
+    baselines = summary.Baselines({"benchmarks": [bench], **about})
+    assert "0.25" in results.report(baselines, {"CPU": "a", "Python": "3.12"})
+    other = results.report(baselines, {"CPU": "b", "Python": "3.12"})
+    assert "0.25" not in other
+    assert "another machine, so there are no ratios" in other
