@@ -89,7 +89,7 @@ def test_data_objects_of_many_frames(images, little, monkeypatch):
     converter = AtomsToData(Gaussian(FP_PARAMS, ["Cu", "O"]), save_fps=False)
     data = converter.convert(images[0])
     taken = 24 * data.fprimes.values().numel()
-    little(8 * taken)
+    little(4 * taken)
     converter.convert_all(images[:2], disable_tqdm=True)
     with pytest.raises(ValueError, match="derivatives of"):
         converter.convert_all(images, disable_tqdm=True)

@@ -107,6 +107,48 @@ def test_prepare_fingerprints_keeps_values(descriptor, images, save_fps, tmp_pat
     assert [file.as_posix() for file in tmp_path.rglob("*.sqlite")] == [f"{tmp_path}/{path}"]
 
 
+def test_derivatives_are_in_order_and_nobody_else_s(descriptor, images):
+    fprimes = AtomsToData(descriptor, save_fps=False).convert(images[0]).fprimes
+    assert fprimes.is_coalesced()
+    again = torch.sparse_coo_tensor(
+        fprimes.indices(), fprimes.values(), fprimes.shape, check_invariants=True
+    ).coalesce()
+    assert torch.equal(again.indices(), fprimes.indices())
+    assert torch.equal(again.values(), fprimes.values())
+    prepared = descriptor.prepare_fingerprints(images, calc_derivatives=True)
+    arrays = [
+        entry["descriptor_primes"][key] for entry in prepared for key in ("row", "col", "val")
+    ]
+    for k, first in enumerate(arrays):
+        assert first.dtype == (np.float64 if k % 3 == 2 else np.int32)
+        assert not any(np.shares_memory(first, second) for second in arrays[k + 1 :])
+
+
+def test_large_pieces_of_memory_hold_the_same(descriptor, images, monkeypatch):
+    """Those that begin where a huge page does."""
+    _, blocks = descriptor.values_and_derivatives(Frames.from_atoms(images))
+    expected = blocks.sparse(1)
+    monkeypatch.setattr("amptorch.descriptor.blocks.HUGE_PAGE", 512)
+    values = blocks.sparse(1)[1]
+    assert values.ctypes.data % 512 == 0
+    for first, second in zip(blocks.sparse(1), expected, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_atoms_without_neighbors_have_no_derivatives(descriptor):
+    alone = Atoms("Cu")
+    data = AtomsToData(descriptor, save_fps=False).convert_all([alone, alone], disable_tqdm=True)
+    for one in data:
+        assert one.fprimes.shape == (descriptor.n_features, 3)
+        assert one.fprimes.values().numel() == 0
+
+
+def test_indices_that_do_not_fit_are_an_error(descriptor, images):
+    _, blocks = descriptor.values_and_derivatives(Frames.from_atoms(images))
+    with pytest.raises(ValueError, match="rows of derivatives do not fit int8"):
+        blocks.sparse(1, np.int8)
+
+
 def test_every_kind_of_collection(converter, images, tmp_path):
     one_by_one = [converter.convert(atoms, k) for k, atoms in enumerate(images)]
     write(tmp_path / "frames.traj", images)

@@ -17,7 +17,7 @@ from amptorch.threads import num_threads, run_chunks
 
 # Atoms a thread described in one go by `prepare_fingerprints`: enough work to share, while what is
 # between is still in the caches and its memory, used again and again, costs no page faults.
-CHUNK = 1024
+CHUNK = 1500
 STORE = "processed/fingerprints.sqlite"
 MEMORY_ADVICE = (
     "keep no derivatives (dataset.derivatives: recompute), take fewer frames or fewer functions (a "
