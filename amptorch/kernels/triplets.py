@@ -71,9 +71,11 @@ def write_triplets(
                         where[length + axis] = at + axis * step
                         column[length + axis] = 3 * (atoms[k] - atom0) + axis
                     length += 3
-            for begin, end in ((0, mine), (mine + 3, length)):
-                for q in range(begin, end):
-                    line[q] = blocks.values[where[q]]
+            source = blocks.values
+            for q in range(mine):
+                line[q] = source[where[q]]
+            for q in range(mine + 3, length):
+                line[q] = source[where[q]]
             for axis in range(3):
                 line[mine + axis] = own[axis, f]
             nonzero = 0
