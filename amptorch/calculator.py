@@ -31,6 +31,7 @@ class AmpTorch(Calculator):
         self.trainer = trainer
         skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(trainer.potential.descriptor.cutoff, skin)
+        self._lonely = False
         if not trainer.forcetraining:
             self.implemented_properties = ["energy", "free_energy"]
 
@@ -42,7 +43,9 @@ class AmpTorch(Calculator):
             neighbors = self.neighbors.update(frames)
             if "numbers" in system_changes:
                 potential.check_compositions(frames)
-                warn_of_lonely(frames, neighbors, potential.descriptor.cutoff)
+                self._lonely = False
+            if not self._lonely:
+                self._lonely = warn_of_lonely(frames, neighbors, potential.descriptor.cutoff)
             batch = potential.batch(frames, neighbors)
             self.results = self.evaluated(potential, batch)
 

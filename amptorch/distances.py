@@ -58,9 +58,11 @@ def check_cutoff(frames: Frames, cutoff: float) -> None:
 
 
 def warn_of_lonely(frames: Frames, neighbors: NeighborList, cutoff: float) -> bool:
-    """Warn where a frame of several atoms has no two within the cutoff; return whether."""
-    ends = neighbors.offsets[frames.offsets]
-    lonely = np.flatnonzero((np.diff(ends) == 0) & (frames.counts > 1))
+    """Warn where a frame of several atoms has no two within the cutoff; return whether. The
+    neighbours may reach farther, as those of dynamics do."""
+    within = np.einsum("ij,ij->i", neighbors.vectors, neighbors.vectors) < cutoff**2
+    pairs = np.append(0, np.cumsum(within))[neighbors.offsets[frames.offsets]]
+    lonely = np.flatnonzero((np.diff(pairs) == 0) & (frames.counts > 1))
     if len(lonely):
         frame = int(lonely[0])
         warnings.warn(

@@ -131,6 +131,16 @@ def test_a_store_that_was_made_with_such_a_cutoff(tmp_path):
         AtomsTrainer(options).train()
 
 
+@pytest.mark.parametrize("forces", [True, False])
+def test_a_store_that_was_made_with_a_longer_cutoff(tmp_path, forces):
+    store = {"dataset__store": str(tmp_path / "s"), "model__get_forces": forces}
+    AtomsTrainer(settings(cells(), tmp_path, 4.5, optim__epochs=1, **store)).train()
+    assert FrameStore(tmp_path / "s").n_pairs > 0
+    options = settings(None, tmp_path, 0.6, **store)
+    with pytest.raises(ValueError, match=r"cutoff of 0\.6 Å.*nearest is at 2\.\d+ Å"):
+        AtomsTrainer(options).train()
+
+
 def test_lone_atoms_and_distant_ones_among_others_are_taken():
     far = Atoms("Cu2", [[0, 0, 0], [0, 0, 9.0]])
     check_cutoff(Frames.from_atoms([Atoms("Cu"), far, cells(1)[0]]), 4.5)
@@ -164,6 +174,20 @@ def test_atoms_beyond_the_cutoff_are_warned_of_where_they_are_predicted(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         far.get_forces()
+
+
+@pytest.mark.parametrize("distance", [4.8, 9.0], ids=["within the skin", "beyond it"])
+def test_atoms_that_drift_apart_in_dynamics_are_warned_of(tmp_path, distance):
+    trainer = AtomsTrainer(settings(cells(), tmp_path, 4.5, optim__epochs=1))
+    trainer.train()
+    atoms = Atoms("Cu4", cells(1)[0].positions)
+    atoms.calc = AmpTorch(trainer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        atoms.get_forces()
+    atoms.positions *= distance / np.min(atoms.get_all_distances()[np.triu_indices(4, 1)])
+    with pytest.warns(UserWarning, match=r"within the cutoff of 4\.5 Å, the nearest is at"):
+        atoms.get_forces()
 
 
 # --- structures in nm ---

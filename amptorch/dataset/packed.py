@@ -190,7 +190,7 @@ class StoreDataset(torch.utils.data.Dataset):
         return self.store.frames(np.unique(places.astype(np.int64)))
 
     def _check_pairs(self):
-        if self.store.n_pairs == 0 and self.store.has_structures and self.counts.max() > 1:
+        if self.store.has_structures:
             check_cutoff(self.sample(SAMPLE), self.descriptor.cutoff)
 
     def _check_targets(self):
