@@ -28,7 +28,6 @@ def write_triplets(
         atoms = np.empty(n + 1, dtype=np.int64)
         place = np.zeros((n + 1, 3), dtype=np.int64)
         atoms[n], place[n, 0] = i, -1
-        line = np.empty(3 * n + 3)
         column = np.empty(3 * n + 3, dtype=columns.dtype)
         where = np.empty(3 * n + 3, dtype=np.int64)
         own[:] = 0.0
@@ -51,14 +50,13 @@ def write_triplets(
                 for f in range(step):
                     own[axis, here[f]] = total[axis * step + f]
         _sort(atoms, place)
-        length = mine = 0
+        length = mine = shift = 0
         for f in range(n_features):
             # One row of J: where its values stand in the blocks, and their columns.
             if f > 0 and _same_elements(table, f):
-                for q in range(length):
-                    where[q] += 1
+                shift += 1
             else:
-                length = 0
+                length = shift = 0
                 for k in range(n + 1):
                     e, at, step = place[k, 0], place[k, 1], place[k, 2]
                     if e < 0:
@@ -71,28 +69,28 @@ def write_triplets(
                         where[length + axis] = at + axis * step
                         column[length + axis] = 3 * (atoms[k] - atom0) + axis
                     length += 3
-            source = blocks.values
+            # Slices, so that the loops vectorise.
+            row, stop = (i - atom0) * n_features + f, count + length
+            of_row, of_column, of_value = rows[count:stop], columns[count:stop], values[count:stop]
+            source = blocks.values[shift:]
             for q in range(mine):
-                line[q] = source[where[q]]
-            for q in range(mine + 3, length):
-                line[q] = source[where[q]]
+                of_value[q] = source[where[q]]
             for axis in range(3):
-                line[mine + axis] = own[axis, f]
+                of_value[mine + axis] = own[axis, f]
+            for q in range(mine + 3, length):
+                of_value[q] = source[where[q]]
             nonzero = 0
             for q in range(length):
-                nonzero += line[q] != 0.0
-            # Slices, so that the loop vectorises; most rows have no zeros.
-            row, stop = (i - atom0) * n_features + f, count + nonzero
-            of_row, of_column, of_value = rows[count:stop], columns[count:stop], values[count:stop]
-            if nonzero == length:
-                for q in range(length):
-                    of_row[q], of_column[q], of_value[q] = row, column[q], line[q]
-            else:
+                of_row[q], of_column[q] = row, column[q]
+                nonzero += of_value[q] != 0.0
+            if nonzero < length:
                 at = 0
                 for q in range(length):
-                    if line[q] != 0.0:
-                        of_row[at], of_column[at], of_value[at] = row, column[q], line[q]
+                    value = of_value[q]
+                    if value != 0.0:
+                        of_column[at], of_value[at] = column[q], value
                         at += 1
+                stop = count + at
             count = stop
     return count
 
