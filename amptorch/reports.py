@@ -1,6 +1,7 @@
 """Tables of errors and times, and parity plots."""
 
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def error_table(errors):
         lines.append([quantity, *(cell for pair in cells for cell in pair)])
     counts = [[row.count for row in rows[:1]] for rows in errors.values()]
     lines.append(["frames", *(str(cell) for count in counts for cell in (*count, ""))])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def parity_plot(path, sets):
@@ -108,7 +109,7 @@ class Stages:
     def table(self):
         """Text of a table of the stages, in the order of their first start, and their sum."""
         rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
-        return _aligned([["stage", "seconds"], *([name, f"{value:.1f}"] for name, value in rows)])
+        return aligned([["stage", "seconds"], *([name, f"{value:.1f}"] for name, value in rows)])
 
 
 def _energy_errors(frames, prediction):
@@ -142,8 +143,8 @@ def _scatter(panel, reference, predicted, label):
     panel.plot(x, y, ".", ms=5 if len(x) < 1000 else 2, alpha=0.5, label=label, rasterized=True)
 
 
-def _aligned(lines):
-    """Rows of cells as text: the first column to the left, the others to the right."""
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as text: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -154,3 +155,12 @@ def _aligned(lines):
         ).rstrip()
         for line in lines
     )
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, such as "0.42 s", "45 s", "12 min" or "2.1 h"."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""`amptorch profile`: its stage timers, their seams, and the reports."""
+"""`amptorch profile`: its stage timers, the functions that they time, and the reports."""
 
 import ast
 import json
@@ -14,10 +14,11 @@ from ase.io import write
 from amptorch.cli import main
 from amptorch.config import Config
 from amptorch.datasets import iron_water
-from amptorch.profiling import kernel_lines, outside, workload
-from amptorch.profiling.job import duration, frames_of, output_folder, sample
+from amptorch.profiling import compare, kernel_lines, py_spy, workload
+from amptorch.profiling.job import frames_of, output_folder, sample
+from amptorch.profiling.processes import own_environment
 from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
-from amptorch.profiling.seams import SEAMS, WAITING, Seam, find, wrapped
+from amptorch.profiling.stages import STAGES, WAITING, find, wrapped
 from amptorch.profiling.tables import overall, stage_rows
 from tests.other_interpreters import ROOT, STAND_IN, interpreter
 
@@ -143,30 +144,32 @@ def test_the_timers_cost_is_measured():
     assert cost_of_a_timer(200) > 0
 
 
-# --- the seams ---
+# --- the functions of the stages ---
+
+FUNCTIONS = [function for functions in STAGES.values() for function in functions]
 
 
-@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: f"{seam.module}:{seam.name}")
-def test_every_seam_is_a_function_of_the_package(seam):
-    for _, _, value in find(seam):
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_of_a_stage_is_there(function):
+    for _, _, value in find(function):
         assert callable(getattr(value, "__func__", value))
-    assert find(seam)
+    assert find(function)
 
 
 def test_a_renamed_function_is_missed():
     with pytest.raises(AttributeError, match="no_such_name"):
-        find(Seam("stage", "amptorch.neighbors", "no_such_name"))
+        find("amptorch.neighbors:no_such_name")
     with pytest.raises(AttributeError, match="no_such_name"):
-        find(Seam("stage", "amptorch.neighbors", "NeighborList.no_such_name"))
+        find("amptorch.neighbors:NeighborList.no_such_name")
 
 
-def test_seams_are_left_as_they_were():
+def test_functions_are_left_as_they_were():
     from amptorch.descriptor.Gaussian import Gaussian
     from amptorch.frames import Frames
     from amptorch.trainer.net import PotentialNet
 
     def state():
-        found = [(owner, name, value) for seam in SEAMS for owner, name, value in find(seam)]
+        found = [place for function in FUNCTIONS for place in find(function)]
         return [*found, vars(Frames)["from_atoms"], "train_step" in vars(PotentialNet)]
 
     before = state()
@@ -266,11 +269,10 @@ def test_frames_are_sampled_over_the_whole_file(tmp_path):
     chosen = sample(frames_of(str(tmp_path / "a.traj")), 3)
     for atoms, k in zip(chosen, (0, 2, 4), strict=True):
         assert np.array_equal(atoms.positions, images[k].positions)
-    assert [duration(value) for value in (0.42, 25.2, 200)] == ["0.4 s", "25 s", "3 min 20 s"]
 
 
 def test_missing_tools_say_what_to_install(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(outside.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(py_spy.shutil, "which", lambda *_, **__: None)
     assert run(*arguments, "--tool", "py-spy") == 1
     assert "pip install py-spy" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "line_profiler", None)
@@ -282,7 +284,7 @@ def test_a_system_that_forbids_ptrace(arguments, tmp_path, capsys, monkeypatch):
     forbidden = tmp_path / "py-spy"
     forbidden.write_text("#!/bin/sh\necho 'Error: Permission Denied (os error 13)' >&2\nexit 1\n")
     forbidden.chmod(0o755)
-    monkeypatch.setattr(outside.shutil, "which", lambda *_, **__: str(forbidden))
+    monkeypatch.setattr(py_spy.shutil, "which", lambda *_, **__: str(forbidden))
     assert run(*arguments, "--tool", "py-spy") == 1
     told = capsys.readouterr().err
     assert "ptrace_scope=0" in told
@@ -357,11 +359,10 @@ def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
     assert run(*arguments, "--implementation", tmp_path / "no-python") == 1
     assert "there is no program" in capsys.readouterr().err
     # One that has no amptorch.
-    (tmp_path / "turns").mkdir()
-    path = tmp_path / "turns" / "job.json"
+    path = tmp_path / "job.json"
     path.write_text("{}")
     with pytest.raises(ChildProcessError, match="KeyError: 'config'"):
-        outside._one_turn(sys.executable, path, outside.own_environment())
+        compare._one_turn(sys.executable, path, own_environment())
     ours = {"seconds": dict.fromkeys(workload.PHASES, 1.0), "epochs": 1, "frames": 3}
     ours |= {"atoms": dict.fromkeys(workload.PHASES, 5), "path": "here"}
     ours |= {"amptorch": "2", "python": "3", "numpy": "2", "torch": "2", "fork": True}
@@ -371,7 +372,7 @@ def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
             return ours
         raise ChildProcessError("ModuleNotFoundError: No module named 'amptorch'")
 
-    monkeypatch.setattr(outside, "_one_turn", turn)
+    monkeypatch.setattr(compare, "_one_turn", turn)
     assert run(*arguments, "--implementation", "python3", "--frames", 3) == 1
     assert "No module named 'amptorch'" in capsys.readouterr().err
     found = report(tmp_path / "out")

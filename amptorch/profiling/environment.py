@@ -6,6 +6,7 @@ import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -13,21 +14,23 @@ PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "skorch", "ase")
 THREAD_VARIABLES = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def environment(threads=None):
-    """{what: value} for people and machines: numbers and text; threads: those asked for."""
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Return {name: value} of the machine and the versions, numbers and text.
+
+    threads: of the kernels, as the configuration has them
+    """
     import torch
 
     import amptorch
     from amptorch.threads import num_threads
 
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": processor(),
         "cores": psutil.cpu_count(logical=False),
         "logical cores": psutil.cpu_count(),
         "memory (GB)": round(psutil.virtual_memory().total / 1e9, 1),
-        "load at the start": None if load is None else [round(value, 2) for value in load],
+        "load at the start": [round(value, 2) for value in psutil.getloadavg()],
         "system": platform.platform(),
         "threads of the kernels": num_threads(threads),
         "threads of torch": torch.get_num_threads(),
@@ -35,12 +38,12 @@ def environment(threads=None):
         "python": platform.python_version(),
         "amptorch": amptorch.__version__,
         "commit": commit(Path(amptorch.__file__).parent),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: metadata.version(name) for name in PACKAGES},
     }
 
 
-def processor():
-    """The processor's name, as far as the system tells."""
+def processor() -> str:
+    """Return the processor's name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
     except OSError:
@@ -49,25 +52,12 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def commit(folder):
-    """Hash of the commit that is checked out in `folder`, marked where files differ from it; None
-    where it is no checkout."""
+def commit(folder: Path) -> str | None:
+    """Return the hash of the commit checked out in `folder`, with "-dirty" where files differ from
+    it; None where it is no checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,27 +1,29 @@
 """Kernels line by line: without their compiler, in a process of its own, on one small frame.
 
-NUMBA_DISABLE_JIT=1 python -m amptorch.profiling.kernel_lines JOB.json RESULT.txt
+NUMBA_DISABLE_JIT=1 python -m amptorch.profiling.kernel_lines CONFIG.json FRAME.traj RESULT.txt
 """
 
-import inspect
 import io
 import json
 import pkgutil
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amptorch.config import to_json
-from amptorch.profiling import workload
-from amptorch.profiling.outside import last_lines, own_environment
+from amptorch.profiling.job import Job, descriptor_of, frames_of, sample
+from amptorch.profiling.processes import own_environment, run_process
+
+if TYPE_CHECKING:
+    from line_profiler import LineProfiler
 
 # Interpreted, a frame of a hundred atoms takes minutes.
 MOST_ATOMS = 8
 
 
-def line_profiler():
-    """A LineProfiler; ImportError that says what to install."""
+def line_profiler() -> "LineProfiler":
+    """Return a new LineProfiler; ImportError says how to install it."""
     try:
         from line_profiler import LineProfiler
     except ImportError as error:
@@ -29,56 +31,41 @@ def line_profiler():
     return LineProfiler()
 
 
-def kernel_lines(job):
-    """(text of the lines, note about what they are)."""
-    from amptorch.profiling.job import frames_of, sample
-
-    atoms = sample(frames_of(job.data), 1)[0]
-    dataset = job.config["dataset"]
-    content = {
-        "setup": [dataset.get(key) for key in ("fp_scheme", "fp_params", "cutoff_params")],
-        "frame": workload.frame_record(atoms),
-    }
-    path, result = job.work / "kernels.json", job.work / "kernels.txt"
-    path.write_text(json.dumps(to_json(content)), encoding="utf8")
-    done = subprocess.run(
-        [sys.executable, "-m", "amptorch.profiling.kernel_lines", str(path), str(result)],
-        env={**own_environment(), "NUMBA_DISABLE_JIT": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ChildProcessError(f"profiling the kernels failed:\n{last_lines(done.stderr)}")
-    return result.read_text(encoding="utf8"), (
-        f"The kernels as interpreted Python, NOT compiled, on {min(MOST_ATOMS, len(atoms))} atoms: "
-        "how often each line runs is right, how long it takes is the interpreter's time and says "
-        "little about the machine code."
-    )
+def lines_of(profiler: "LineProfiler") -> str:
+    """Return the table of line_profiler, in milliseconds."""
+    stream = io.StringIO()
+    profiler.print_stats(stream, output_unit=1e-3, stripzeros=True)
+    return stream.getvalue().strip()
 
 
-def main(job_path, result_path):
-    """Neighbour search, values, derivatives and both contractions of a frame, profiled."""
+def kernel_lines(job: Job) -> str:
+    """Return the table of line_profiler for the kernels, on at most MOST_ATOMS atoms.
+
+    Raises ChildProcessError where the process fails.
+    """
+    config, frame, result = (job.work / f"kernels.{form}" for form in ("json", "traj", "txt"))
+    config.write_text(json.dumps(to_json(job.config)), encoding="utf8")
+    sample(frames_of(job.data), 1)[0][:MOST_ATOMS].write(frame)
+    command = [sys.executable, "-m", "amptorch.profiling.kernel_lines", config, frame, result]
+    run_process(command, [result], {**own_environment(), "NUMBA_DISABLE_JIT": "1"}, job.work)
+    return result.read_text(encoding="utf8")
+
+
+def main(config_path: str, frame_path: str, result_path: str) -> None:
+    """Profile neighbour search, values, derivatives and both contractions of a frame."""
     import numpy as np
+    from ase.io import iread
 
     import amptorch.kernels
-    from amptorch.dataset import construct_descriptor
     from amptorch.frames import Frames
     from amptorch.neighbors import neighbor_list
 
-    job = json.loads(Path(job_path).read_text(encoding="utf8"))
-    atoms = workload.frame_of(job["frame"])[:MOST_ATOMS]
-    scheme, parameters, cutoff = job["setup"]
-    frames = Frames.from_atoms([atoms])
-    descriptor = construct_descriptor(
-        (scheme, parameters, cutoff or {"cutoff_func": "Cosine"}, sorted(set(atoms.symbols)))
-    )
+    config = json.loads(Path(config_path).read_text(encoding="utf8"))
+    images = list(iread(frame_path))
+    frames, descriptor = Frames.from_atoms(images), descriptor_of(config, images)
     profiler = line_profiler()
     for info in pkgutil.iter_modules(amptorch.kernels.__path__, "amptorch.kernels."):
-        module = import_module(info.name)
-        for _, function in inspect.getmembers(module, inspect.isfunction):
-            if function.__module__ == module.__name__:
-                profiler.add_function(function)
+        profiler.add_module(import_module(info.name))
     with profiler:
         neighbors = neighbor_list(frames, descriptor.cutoff, threads=1)
         values, blocks = descriptor.values_and_derivatives(frames, neighbors, threads=1)
@@ -87,9 +74,7 @@ def main(job_path, result_path):
         descriptor.jvp(frames, forces, neighbors, threads=1)
         ids = np.arange(1)
         blocks.jvp(ids, blocks.vjp(ids, values, threads=1), threads=1)
-    stream = io.StringIO()
-    profiler.print_stats(stream, output_unit=1e-3, stripzeros=True)
-    Path(result_path).write_text(stream.getvalue().strip(), encoding="utf8")
+    Path(result_path).write_text(lines_of(profiler), encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Stage timers: who was at work for how long, thread by thread, each second counted once."""
+"""Stage timers: the time of each stage in each thread, each second counted once."""
 
 import functools
 import inspect
 import threading
 import time
-from contextlib import contextmanager
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 OTHER = "other"
 # Samples of memory a second: often enough for stages of a tenth of a second.
@@ -12,14 +14,14 @@ SAMPLES = 50
 
 
 class Recorder:
-    """Times stages within phases, and samples the memory meanwhile.
+    """Time stages within phases, and sample the memory meanwhile.
 
     `wrap(function, stage)` gives the function with a timer around it. A stage's time is its own:
-    what timed functions take that are called inside counts for their stages. Outside of a phase
+    the time of timed functions that are called inside counts for their stages. Outside of a phase
     nothing is counted. The thread that made the recorder is the main thread; its stages, with
-    "other" for what no function claims, add up to the wall time of the phase.
+    "other" for the rest, add up to the wall time of the phase.
 
-    memory: function that gives the bytes this process uses, see `amptorch.profiling.memory`
+    memory: function that returns the bytes this process uses, see `amptorch.profiling.memory`
 
     Attributes
     ----------
@@ -28,24 +30,27 @@ class Recorder:
     peaks : {(phase, stage): most bytes among the samples that fell into the stage}
     """
 
-    def __init__(self, memory):
-        self.phases = {}
-        self.curve = []
-        self.peaks = {}
-        self.phase = None
+    def __init__(self, memory: Callable[[], int]) -> None:
+        self.phases: dict[str, float] = {}
+        self.curve: list[tuple[float, int, str, str]] = []
+        self.peaks: dict[tuple[str, str], int] = {}
+        self.phase: str | None = None
         self._memory = memory
         self._local = threading.local()
-        self._threads = []
+        self._threads: list[_Thread] = []
         self._main = self._thread()
         self._start = time.perf_counter()
 
-    def wrap(self, function, stage, whole=False):
-        """`function` with its time counted for `stage`; with `whole`, that of all it calls too.
+    def wrap(self, function: Callable, stage: str, whole: bool = False) -> Callable:
+        """Return `function` with a timer; with `whole`, the time of all it calls counts too.
 
         Of a generator function, each step is timed.
         """
-        if inspect.isgeneratorfunction(function):
-            return self._wrap_generator(function, stage, whole)
+
+        @functools.wraps(function)
+        def timed_steps(*args, **kwargs):
+            with closing(function(*args, **kwargs)) as items:
+                yield from iter(self.wrap(items.__next__, stage, whole), timed_steps)
 
         @functools.wraps(function)
         def timed(*args, **kwargs):
@@ -58,28 +63,11 @@ class Recorder:
             finally:
                 thread.leave(self.phase)
 
-        return timed
-
-    def _wrap_generator(self, function, stage, whole):
-        @functools.wraps(function)
-        def timed(*args, **kwargs):
-            items = function(*args, **kwargs)
-            advance = self.wrap(items.__next__, stage, whole)
-            try:
-                while True:
-                    try:
-                        item = advance()
-                    except StopIteration:
-                        return
-                    yield item
-            finally:
-                items.close()
-
-        return timed
+        return timed_steps if inspect.isgeneratorfunction(function) else timed
 
     @contextmanager
-    def __call__(self, phase):
-        """The time inside counts for `phase`; phases follow each other."""
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Count the time inside for `phase`; phases follow each other."""
         done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(phase, done), daemon=True)
         self.phase = phase
@@ -95,23 +83,21 @@ class Recorder:
             done.set()
             sampler.join()
 
-    def totals(self, background=False):
-        """{(phase, stage): (seconds, calls)} of the main thread, or of all others together."""
-        totals = {}
+    def totals(self, background: bool = False) -> dict[tuple[str, str], tuple[float, int]]:
+        """Return {(phase, stage): (seconds, calls)} of the main thread, or of all others."""
+        totals: dict[tuple[str, str], tuple[float, int]] = {}
         for thread in self._threads:
-            if (thread is self._main) is background:
-                continue
-            for key, (seconds, calls) in thread.totals.items():
-                before = totals.get(key, (0.0, 0))
-                totals[key] = (before[0] + seconds, before[1] + calls)
+            if (thread is self._main) is not background:
+                for key, (seconds, calls) in thread.totals.items():
+                    before = totals.get(key, (0.0, 0))
+                    totals[key] = before[0] + seconds, before[1] + calls
         return totals
 
     def _thread(self):
-        thread = getattr(self._local, "thread", None)
-        if thread is None:
-            thread = self._local.thread = _Thread()
-            self._threads.append(thread)
-        return thread
+        if not hasattr(self._local, "thread"):
+            self._local.thread = _Thread()
+            self._threads.append(self._local.thread)
+        return self._local.thread
 
     def _sample(self, phase, done):
         # Once at least, however short the phase.
@@ -120,65 +106,55 @@ class Recorder:
             used = self._memory()
             now = time.perf_counter() - self._start
             self.curve.append((now, used, phase, self._main.stage or OTHER))
-            for thread in list(self._threads):
-                stage = thread.stage
-                if stage is not None:
-                    key = phase, stage
-                    self.peaks[key] = max(self.peaks.get(key, 0), used)
+            for stage in {thread.stage for thread in list(self._threads)} - {None}:
+                self.peaks[phase, stage] = max(self.peaks.get((phase, stage), 0), used)
             over = done.wait(1 / SAMPLES)
 
 
 class _Thread:
-    """The stages that one thread is in, the innermost last, and its times."""
+    """Hold the stages that one thread is in, the innermost last, and its times."""
 
-    def __init__(self):
-        self.totals = {}
-        self.stage = None
+    def __init__(self) -> None:
+        self.totals: dict[tuple[str, str], tuple[float, int]] = {}
+        self.stage: str | None = None
         self.closed = False
-        self._stages = []
-        self._seconds = []
+        self._stages: list[str] = []
+        self._seconds: list[float] = []
         self._since = 0.0
 
-    def enter(self, stage, whole):
+    def enter(self, stage: str, whole: bool) -> None:
+        """Begin a stage; the one around it rests until `leave`."""
         now = time.perf_counter()
         if self._seconds:
             self._seconds[-1] += now - self._since
         self._since = now
         self._stages.append(stage)
         self._seconds.append(0.0)
-        self.stage = stage
-        self.closed = whole
+        self.stage, self.closed = stage, whole
 
-    def leave(self, phase):
+    def leave(self, phase: str) -> None:
+        """End the innermost stage and count its time."""
         now = time.perf_counter()
         stage = self._stages.pop()
         seconds = self._seconds.pop() + now - self._since
         self._since = now
-        self.stage = self._stages[-1] if self._stages else None
-        self.closed = False
-        total = self.totals.setdefault((phase, stage), [0.0, 0])
-        total[0] += seconds
+        self.stage, self.closed = self._stages[-1] if self._stages else None, False
+        before = self.totals.get((phase, stage), (0.0, 0))
         # A stage that calls itself, such as a part of a store that asks its shards, is one call.
-        total[1] += stage != self.stage
+        self.totals[phase, stage] = before[0] + seconds, before[1] + (stage != self.stage)
 
 
-def cost_of_a_timer(repeats=1000, tries=20):
-    """Seconds that a timer adds to a call: the least of several tries, which no other program
-    disturbed."""
+def cost_of_a_timer(repeats: int = 1000, tries: int = 20) -> float:
+    """Return the seconds that a timer adds to a call: the least of several tries, which no other
+    program disturbed."""
 
     def nothing():
         return None
 
     recorder = Recorder(lambda: 0)
-    timed = recorder.wrap(nothing, "nothing")
     with recorder("calibration"):
-        least = [min(_times(call, repeats, tries)) for call in (timed, nothing)]
-    return max(0.0, least[0] - least[1]) / repeats
-
-
-def _times(call, repeats, tries):
-    for _ in range(tries):
-        start = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        yield time.perf_counter() - start
+        timed, plain = (
+            min(timeit.repeat(call, number=repeats, repeat=tries))
+            for call in (recorder.wrap(nothing, "nothing"), nothing)
+        )
+    return max(0.0, timed - plain) / repeats

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -9,33 +11,23 @@ VERSION = 1
 
 
 @dataclass
-class Section:
-    """A part of the page: any of a note, a picture (SVG), a table (lines of cells, header first),
-    text as it is, and links to files beside the page."""
-
-    title: str
-    note: str = ""
-    svg: str = ""
-    lines: list = field(default_factory=list)
-    text: str = ""
-    links: list = field(default_factory=list)
-
-
-@dataclass
 class Report:
-    """title, notes: text at the top; sections: of the page; data: {name: JSON types} for machines;
-    summary: text for the terminal; environment: see `amptorch.profiling.environment`; error: why
-    something is missing, or None."""
+    """Hold what a tool has found.
 
+    tool: which part of report.html shows it; data: {name: JSON types} for machines; page: {name:
+    tables, pictures (SVG), texts} that this part asks for; summary: text for the terminal;
+    environment: see `amptorch.profiling.environment`; error: why something is missing, or None.
+    """
+
+    tool: str
     title: str
-    notes: list
-    sections: list
+    data: dict[str, Any]
     summary: str
-    data: dict
-    environment: dict
+    environment: dict[str, Any]
+    page: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """Write report.html and report.json to `folder`; the page needs no other file."""
         content = {"version": VERSION, "title": self.title, "environment": self.environment}
         content |= {"error": self.error} if self.error else {}

@@ -2,18 +2,20 @@
 
     PYTHON workload.py JOB.json RESULT.json
 
-runs it in any interpreter that has some `amptorch`, v1.0 for instance. So that it does, this file
+runs it in any interpreter that has some `amptorch`, v1.0 for instance. For this reason the file
 imports nothing else of the package, and keeps to what old versions of Python, numpy and ASE know.
 
 A job is {"config": sections of AtomsTrainer, "data": path of a file that ASE reads or a list of
-frames as `frame_record` makes them, "md_steps": steps of dynamics, "warm_up": whether to do
-everything once with two frames before the clock starts}. The result is what `run` returns,
-"seconds" of each phase, and what `about` says.
+frames as `frame_record` makes them, "md_steps": steps of dynamics, "warm_up": true to do everything
+once with two frames before the clock starts}. The result is that of `run`, "seconds" of each phase,
+and that of `about`.
 
-`cmd.debug` stays off and each run has a folder of its own: with it v1.0 sets neither
-`dataset.descriptor` nor `dataset.fp_length`, without which its own `predict` fails. v1.0 also
-changes into that folder, so that paths are made absolute before.
+`cmd.debug` stays off and each run has a folder of its own. With `cmd.debug` v1.0 sets neither
+`dataset.descriptor` nor `dataset.fp_length`, and then its own `predict` fails. v1.0 also changes
+into that folder, so that paths are made absolute before.
 """
+
+from __future__ import annotations
 
 import contextlib
 import copy
@@ -25,6 +27,8 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -35,6 +39,7 @@ from ase.md.verlet import VelocityVerlet
 PHASES = ("preprocessing", "training", "prediction", "dynamics")
 # Frames that are read and predicted in one go: the whole trajectory need not fit in memory.
 CHUNK = 256
+STRUCTURE = ("numbers", "positions", "cell", "pbc")
 
 MD_STEP = 0.5  # fs
 MD_TEMPERATURE = 300.0  # K
@@ -44,8 +49,9 @@ MD_TURN = 20  # steps after which the atoms go back the way they came
 MD_MASS = 1e6
 
 
-def functions():
-    """The 36 symmetry functions of the standard set-up (of three elements), in v1.0's form."""
+def functions() -> dict[str, dict]:
+    """Return the 36 symmetry functions of the standard set-up (of three elements) as v1.0's
+    `fp_params`."""
     return {
         "default": {
             "cutoff": 6.5,
@@ -55,8 +61,9 @@ def functions():
     }
 
 
-def standard_config():
-    """Networks of 3 x 20 nodes on the standard set-up, energies and forces, batches of 16."""
+def standard_config() -> dict[str, dict]:
+    """Return the sections of the standard set-up: networks of 3 x 20 nodes, energies and forces,
+    batches of 16."""
     return {
         "model": {"num_layers": 3, "num_nodes": 20, "get_forces": True},
         "optim": {"lr": 1e-3, "batch_size": 16, "force_coefficient": 10},
@@ -65,54 +72,45 @@ def standard_config():
     }
 
 
-def frame_record(atoms):
-    """A frame in JSON's types, which any version of ASE can be given."""
-    record = {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.tolist(),
-        "pbc": atoms.pbc.tolist(),
-        "energy": float(atoms.get_potential_energy()),
-    }
+def frame_record(atoms: Atoms) -> dict[str, Any]:
+    """Return a frame with its energy and forces in JSON's types, for any version of ASE."""
+    record = {name: getattr(atoms, name).tolist() for name in STRUCTURE}
+    record["energy"] = float(atoms.get_potential_energy())
     if "forces" in atoms.calc.results:
         record["forces"] = atoms.get_forces().tolist()
     return record
 
 
-def frame_of(record):
-    """The ase.Atoms that `frame_record` was given, with its energy and forces."""
-    atoms = Atoms(
-        numbers=record["numbers"],
-        positions=record["positions"],
-        cell=record["cell"],
-        pbc=record["pbc"],
-    )
-    results = {"energy": record["energy"]}
-    if "forces" in record:
-        results["forces"] = np.array(record["forces"])
-    atoms.calc = SinglePointCalculator(atoms, **results)
+def frame_of(record: dict[str, Any]) -> Atoms:
+    """Return the ase.Atoms that `frame_record` was given, with its energy and forces."""
+    atoms = Atoms(**{name: record[name] for name in STRUCTURE})
+    results = {name: np.array(record[name]) for name in ("forces",) if name in record}
+    atoms.calc = SinglePointCalculator(atoms, energy=record["energy"], **results)
     return atoms
 
 
-def chunks_of(data):
-    """Lists of at most CHUNK frames of `data`, a path or a list of frames."""
+def chunks_of(data: str | list[Atoms]) -> Iterator[list[Atoms]]:
+    """Yield lists of at most CHUNK frames of `data`, a path or a list of frames."""
     images = iter(data) if isinstance(data, list) else iread(data)
-    chunk = list(itertools.islice(images, CHUNK))
-    while chunk:
-        yield chunk
-        chunk = list(itertools.islice(images, CHUNK))
+    yield from iter(lambda: list(itertools.islice(images, CHUNK)), [])
 
 
-def fit(trainer):
-    """All epochs, on the data set that is loaded already (v1.0's `train` would load it again)."""
+def fit(trainer: Any) -> None:
+    """Train for all epochs on the data set that is loaded; v1.0's `train` would load it again."""
     trainer.net.fit(trainer.train_dataset, None)
 
 
-def run(config, data, md_steps, phase, train=fit):
+def run(
+    config: dict[str, dict],
+    data: str | list[Atoms],
+    md_steps: int,
+    phase: Callable[[str], contextlib.AbstractContextManager],
+    train: Callable[[Any], Any] = fit,
+) -> dict[str, Any]:
     """Load, train, predict all frames, and run dynamics with the largest of them.
 
-    phase(name) is a context that is entered for each of PHASES. Returns "frames", "epochs", and
-    "atoms": how many atoms each phase has treated, all epochs and steps together.
+    `phase(name)` is a context that is entered for each of PHASES. Returns "frames", "epochs", and
+    "atoms": the number of atoms treated in each phase, all epochs and steps together.
     """
     import amptorch
 
@@ -124,13 +122,13 @@ def run(config, data, md_steps, phase, train=fit):
         trainer.load()
     with phase("training"):
         train(trainer)
-    frames, atoms, largest = 0, 0, None
+    frames, atoms, largest = 0, 0, Atoms()
     with phase("prediction"):
         for chunk in chunks_of(data):
             trainer.predict(chunk)
             frames += len(chunk)
             atoms += sum(len(image) for image in chunk)
-            largest = max(chunk if largest is None else chunk + [largest], key=len)  # noqa: RUF005
+            largest = max([largest, *chunk], key=len)
     with phase("dynamics"):
         move(largest.copy(), amptorch.AmpTorch(trainer), md_steps)
     epochs = len(trainer.net.history)
@@ -138,8 +136,8 @@ def run(config, data, md_steps, phase, train=fit):
     return {"frames": frames, "epochs": epochs, "atoms": dict(zip(PHASES, treated))}  # noqa: B905
 
 
-def move(atoms, calculator, steps):
-    """Dynamics along thermal velocities; see MD_MASS."""
+def move(atoms: Atoms, calculator: Any, steps: int) -> None:
+    """Run dynamics along thermal velocities; see MD_MASS."""
     spread = np.sqrt(units.kB * MD_TEMPERATURE / atoms.get_masses())
     velocities = np.random.default_rng(0).normal(size=(len(atoms), 3)) * spread[:, None]
     atoms.set_masses(MD_MASS * atoms.get_masses())
@@ -152,48 +150,51 @@ def move(atoms, calculator, steps):
 
 
 class Clock:
-    """Wall times of phases: `with clock("training"): ...`."""
+    """Measure the wall times of phases: `with clock("training"): ...` sets seconds["training"]."""
 
-    def __init__(self):
-        self.seconds = {}
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def __call__(self, name):
+    def __call__(self, name: str) -> Iterator[None]:
+        """Take the time spent inside for that of the phase `name`."""
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
 
 
-def as_in_scripts(config):
-    """A configuration out of JSON as scripts for v1.0 have it: torch's classes in place of their
-    names, arrays in place of lists of etas."""
+def as_in_scripts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration out of JSON as scripts for v1.0 have it: torch's classes in place of
+    their names, arrays in place of lists of etas."""
     import torch
 
-    model, optim = dict(config.get("model") or {}), dict(config.get("optim") or {})
-    cmd = dict(config.get("cmd") or {})
-    if hasattr(torch, str(cmd.get("dtype"))):
-        cmd["dtype"] = getattr(torch, cmd["dtype"])
-    if isinstance(model.get("activation"), str):
-        model["activation"] = getattr(torch.nn, model["activation"])
-    if isinstance(optim.get("optimizer"), str):
-        optim["optimizer"] = getattr(torch.optim, optim["optimizer"])
-    dataset = dict(config["dataset"])
-    if dataset.get("fp_scheme") == "gaussian":
-        for functions_of_element in dataset["fp_params"].values():
+    config = copy.deepcopy(config)
+    for section in ("model", "optim", "cmd"):
+        config[section] = config.get(section) or {}
+    of_torch = (
+        ("model", "activation", torch.nn),
+        ("optim", "optimizer", torch.optim),
+        ("cmd", "dtype", torch),
+    )
+    for section, key, module in of_torch:
+        name = config[section].get(key)
+        if isinstance(name, str):
+            config[section][key] = getattr(module, name, name)
+    if config["dataset"].get("fp_scheme") == "gaussian":
+        for functions_of_element in config["dataset"]["fp_params"].values():
             if "G2" in functions_of_element:
-                radial = functions_of_element["G2"]
-                radial["etas"] = np.array(radial["etas"])
-    return dict(config, model=model, optim=optim, dataset=dataset, cmd=cmd)
+                functions_of_element["G2"]["etas"] = np.array(functions_of_element["G2"]["etas"])
+    return config
 
 
-def in_folder(config, folder):
-    """The configuration of a run that writes to a new folder in `folder`, see the top."""
+def in_folder(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return the configuration of a run that writes to a new folder in `folder`; see the top."""
     cmd = dict(config.get("cmd") or {}, debug=False, run_dir=tempfile.mkdtemp(dir=folder))
     return dict(config, cmd=cmd)
 
 
-def about():
-    """Which `amptorch` is imported here, whether it is the fork, and what it runs on."""
+def about() -> dict[str, Any]:
+    """Return which `amptorch` is imported here, if it is the fork, and the versions it runs on."""
     import torch
 
     import amptorch
@@ -209,7 +210,7 @@ def about():
 
 
 def _version_beside(path):
-    """That of the `amptorch` which is installed in the same folder: there may be others."""
+    """Return the version of the `amptorch` installed in the same folder: there may be others."""
     try:
         from importlib.metadata import distributions
     except ImportError:  # Python 3.7
@@ -219,31 +220,30 @@ def _version_beside(path):
     return found[0] if found else "of unknown version"
 
 
-def described(found):
-    """A line for people about what `about` found."""
+def described(found: dict[str, Any]) -> str:
+    """Return a line for people about the result of `about`."""
     name = "the fork of AMPTorch" if found["fork"] else "amptorch"
     return "{} {amptorch} in {path}, Python {python}, numpy {numpy}, torch {torch}".format(
         name, **found
     )
 
 
-def environment_of_another():
-    """The environment for another interpreter: without what would have it import from here."""
+def environment_of_another() -> dict[str, str]:
+    """Return the environment for another interpreter, which must not import from here."""
     private = ("PYTHONPATH", "PYTHONHOME")
     return {name: value for name, value in os.environ.items() if name not in private}
 
 
-def warm_up(config, data):
-    """Everything once, with two frames in memory: compilation and first calls take their time."""
-    two = next(chunks_of(data))[:2]
-    dataset = dict(config["dataset"])
+def warm_up(config: dict[str, Any], data: str | list[Atoms]) -> None:
+    """Do everything once, with two frames in memory: compiling and first calls take their time."""
+    dataset = dict(config["dataset"], val_split=0)
     dataset.pop("store", None)
-    dataset["val_split"] = 0
     optim = dict(config["optim"], epochs=1)
-    run(dict(config, dataset=dataset, optim=optim), two, 2, Clock())
+    run(dict(config, dataset=dataset, optim=optim), next(chunks_of(data))[:2], 2, Clock())
 
 
-def main(job_path, result_path):
+def main(job_path: str, result_path: str) -> None:
+    """Do the job in one file and write the result to another."""
     result_path = os.path.abspath(result_path)
     folder = os.path.dirname(result_path)
     with open(job_path) as file:
