@@ -34,8 +34,9 @@ dataset:
 
 
 @pytest.fixture
-def arguments(tmp_path):
+def arguments(tmp_path, monkeypatch):
     """A small job: six frames, one epoch, few symmetry functions, kernels on one thread."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the command sets it, for all later tests
     write(tmp_path / "frames.traj", iron_water(6, max_water=2))
     (tmp_path / "config.yaml").write_text(CONFIG)
     options = ["--data", tmp_path / "frames.traj", "--config", tmp_path / "config.yaml"]

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +63,9 @@ def profile(
     Says first how long it will take. Ends with tables, and a folder with report.html, report.json
     and what the tool wrote.
     """
+    # As `amptorch train` runs the network, here (torch is not imported yet) and in other processes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
     from amptorch.profiling.compare import compare
     from amptorch.profiling.environment import environment
     from amptorch.profiling.job import Job, estimate, frames_of, generated, output_folder, sample
@@ -75,7 +77,7 @@ def profile(
     tools = {"stages": stages, "memory": memory, "cprofile": cprofile, "line": line}
     tools["py-spy"] = py_spy
     out = out or Path(f"amptorch-profile-{datetime.now():%Y-%m-%d-%H-%M-%S}")
-    with output_folder(out, overwrite) as folder, _network_on_one_thread():
+    with output_folder(out, overwrite) as folder:
         work = folder / "work"
         work.mkdir()
         if data is None:
@@ -125,22 +127,3 @@ def _sections(path, threads):
     if threads is not None:
         sections.setdefault("cmd", {})["threads"] = threads
     return sections
-
-
-@contextmanager
-def _network_on_one_thread():
-    """Run the network as `amptorch train` does, here and in processes that are started, unless
-    OMP_NUM_THREADS says otherwise."""
-    import torch
-
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        torch.set_num_threads(before)

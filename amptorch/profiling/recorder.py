@@ -57,11 +57,8 @@ class Recorder:
             thread = self._thread()
             if self.phase is None or thread.closed:
                 return function(*args, **kwargs)
-            thread.enter(stage, whole)
-            try:
+            with thread.within(self.phase, stage, whole):
                 return function(*args, **kwargs)
-            finally:
-                thread.leave(self.phase)
 
         return timed_steps if inspect.isgeneratorfunction(function) else timed
 
@@ -72,12 +69,11 @@ class Recorder:
         sampler = threading.Thread(target=self._sample, args=(phase, done), daemon=True)
         self.phase = phase
         start = time.perf_counter()
-        self._main.enter(OTHER, False)
-        sampler.start()
         try:
-            yield
+            with self._main.within(phase, OTHER):
+                sampler.start()
+                yield
         finally:
-            self._main.leave(phase)
             self.phases[phase] = time.perf_counter() - start
             self.phase = None
             done.set()
@@ -112,36 +108,28 @@ class Recorder:
 
 
 class _Thread:
-    """Hold the stages that one thread is in, the innermost last, and its times."""
+    """Hold the innermost stage that one thread is in, and its times."""
 
-    def __init__(self) -> None:
-        self.totals: dict[tuple[str, str], tuple[float, int]] = {}
-        self.stage: str | None = None
+    def __init__(self):
+        self.totals = {}
+        self.stage = None
         self.closed = False
-        self._stages: list[str] = []
-        self._seconds: list[float] = []
-        self._since = 0.0
+        self._inside = 0.0
 
-    def enter(self, stage: str, whole: bool) -> None:
-        """Begin a stage; the one around it rests until `leave`."""
-        now = time.perf_counter()
-        if self._seconds:
-            self._seconds[-1] += now - self._since
-        self._since = now
-        self._stages.append(stage)
-        self._seconds.append(0.0)
-        self.stage, self.closed = stage, whole
-
-    def leave(self, phase: str) -> None:
-        """End the innermost stage and count its time."""
-        now = time.perf_counter()
-        stage = self._stages.pop()
-        seconds = self._seconds.pop() + now - self._since
-        self._since = now
-        self.stage, self.closed = self._stages[-1] if self._stages else None, False
-        before = self.totals.get((phase, stage), (0.0, 0))
-        # A stage that calls itself, such as a part of a store that asks its shards, is one call.
-        self.totals[phase, stage] = before[0] + seconds, before[1] + (stage != self.stage)
+    @contextmanager
+    def within(self, phase, stage, whole=False):
+        """Count the time inside for a stage, without that of the stages inside it."""
+        outer, closed, inside = self.stage, self.closed, self._inside
+        self.stage, self.closed, self._inside = stage, whole, 0.0
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - start
+            seconds, calls = self.totals.get((phase, stage), (0.0, 0))
+            # A stage that calls itself, such as a part of a store asking its shards, is one call.
+            self.totals[phase, stage] = seconds + taken - self._inside, calls + (stage != outer)
+            self.stage, self.closed, self._inside = outer, closed, inside + taken
 
 
 def cost_of_a_timer(repeats: int = 1000, tries: int = 20) -> float:
