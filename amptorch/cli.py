@@ -93,7 +93,7 @@ def train(
     from amptorch.files import read_config
     from amptorch.frames import read_images
     from amptorch.reports import Stages
-    from amptorch.trainer.data import wanted_images
+    from amptorch.training.prepare import wanted_images
 
     settings = read_config(config)
     # Before the frames are read, which may take long.
@@ -156,7 +156,7 @@ def preprocess(
     Goes on where an earlier call for the same files was stopped.
     """
     from amptorch.config import Config
-    from amptorch.dataset.construct import construct_descriptor
+    from amptorch.descriptor.construct import construct_descriptor
     from amptorch.files import read_config
     from amptorch.store import find_elements
     from amptorch.store import preprocess as make_store
@@ -319,8 +319,8 @@ REPORTED_FRAMES = 500
 
 def _load(checkpoint):
     """The trainer of a checkpoint folder, or the `Ensemble` in a folder of one."""
-    from amptorch.trainer import AtomsTrainer
     from amptorch.uncertainty.ensemble import Ensemble, is_ensemble
+    from amptorch.v1.trainer import AtomsTrainer
 
     if is_ensemble(checkpoint):
         return Ensemble.load(checkpoint)
@@ -362,7 +362,7 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
     from amptorch.config import Config
     from amptorch.files import images_of
     from amptorch.reports import error_table, parity_plot, prediction_errors
-    from amptorch.trainer import AtomsTrainer
+    from amptorch.v1.trainer import AtomsTrainer
 
     config = Config.from_dict(settings)
     elements = config.dataset.elements

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from amptorch.dataset.collate import Batcher
+from amptorch.data.batch import Batcher
 from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.neighbors import neighbor_list
 

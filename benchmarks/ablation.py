@@ -33,8 +33,8 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.model.loss import CustomLoss
 from amptorch.neighbors import neighbor_list
-from amptorch.preprocessing.sparse import sparse_block_diag
 from amptorch.threads import use_threads
+from amptorch.v1.sparse import sparse_block_diag
 
 N_FRAMES = 8
 BATCH = 16

@@ -10,13 +10,13 @@ import torch
 from ase.build import molecule
 
 from amptorch import AmpTorch
+from amptorch.checkpoints.folder import load_checkpoint
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset, construct_descriptor
-from amptorch.dataset.packed import StoreDataset
 from amptorch.model import CustomLoss
 from amptorch.preprocessing import AtomicCorrectionScaler, AtomsToData, TargetScaler
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.checkpoints import load_checkpoint
-from amptorch.trainer.kalman import observations
+from amptorch.training.kalman import observations
 from amptorch.uncertainty import Ensemble
 from tests.small_frames import FP_PARAMS, config, labelled, mixed_frames
 

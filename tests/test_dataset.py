@@ -7,8 +7,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch.utils.data import DataLoader, Subset
 
+from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.describe import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler

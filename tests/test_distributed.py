@@ -16,16 +16,16 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 
+from amptorch.data.batch import Share
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.collate import Share
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import ShardReader
 from amptorch.threads import num_threads
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.ranks import Ranks, part_of, share_of
+from amptorch.training.ranks import Ranks, part_of, share_of
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
@@ -377,7 +377,7 @@ def test_all_cores_fill_the_store_while_the_other_processes_wait(frames, tmp_pat
         raise InterruptedError
 
     monkeypatch.delenv("AMPTORCH_NUM_THREADS", raising=False)
-    monkeypatch.setattr("amptorch.trainer.data.fill_store", fill)
+    monkeypatch.setattr("amptorch.training.prepare.fill_store", fill)
     trainer = AtomsTrainer(settings_of(frames, tmp_path, dataset__store="store"))
     trainer.ranks._cores, trainer.ranks._local = 8, (0, 4)
     assert trainer.ranks.threads == 2

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.trainer import AtomsTrainer
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames

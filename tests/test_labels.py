@@ -9,9 +9,9 @@ from ase.io import read, write
 
 from amptorch.cli import main
 from amptorch.config import Config
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.frames import Frames, read_images
 from amptorch.labels import Labels
 from amptorch.model import BPNN, CustomLoss

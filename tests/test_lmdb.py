@@ -13,10 +13,8 @@ from ase.io import read
 from typer.testing import CliRunner
 
 from amptorch.cli import app
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.lmdb_file import LMDBFile, write_lmdb
-from amptorch.dataset.lmdb_store import lmdb_to_store
-from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset_lmdb import (
     AtomsLMDBDataset,
     AtomsLMDBDatasetCache,
@@ -27,9 +25,11 @@ from amptorch.dataset_lmdb import (
 from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.model import BPNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
-from amptorch.preprocessing.sparse import SparseDerivatives, blocks_from_coo
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.ranks import share_of
+from amptorch.training.ranks import share_of
+from amptorch.v1.lmdb_file import LMDBFile, write_lmdb
+from amptorch.v1.lmdb_store import lmdb_to_store
+from amptorch.v1.sparse import SparseDerivatives, blocks_from_coo
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.model.jacobian import jacobian
 from amptorch.optimizers import EKF
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.kalman import observations
+from amptorch.training.kalman import observations
 from tests.reference.kalman import corrections
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 from tests.small_runs import assert_same, cut, settings_of

@@ -8,9 +8,9 @@ import pytest
 import torch
 from ase.io import Trajectory
 
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.datasets import iron_water
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.store import FrameStore, preprocess
@@ -97,7 +97,7 @@ def test_single_precision_derivatives_are_nearly_those(images, store):
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scalers_are_those_of_the_frames_in_memory(scaling, images, store, monkeypatch):
-    monkeypatch.setattr("amptorch.dataset.packed.CHUNK", 4)
+    monkeypatch.setattr("amptorch.data.from_store.CHUNK", 4)
     memory = AtomsDataset(images, SETUP, scaling=scaling, verbose=False)
     packed = StoreDataset(store, SETUP, scaling=scaling, derivatives="recompute")
     slopes = zip(
@@ -320,7 +320,7 @@ def test_a_run_goes_on_with_its_store_elsewhere_but_not_with_other_shards(images
 def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch):
     """What an epoch of 192 frames allocates, and four of 48: what the network and the thread beside
     it hold at one time is chance, and the more of it the more batches there are."""
-    monkeypatch.setattr("amptorch.dataset.packed.CHUNK", 48)
+    monkeypatch.setattr("amptorch.data.from_store.CHUNK", 48)
     setup = (*SETUP[:3], ["Fe", "H", "O"])
     images, peaks = iron_water(48), []
     for copies in (1, 4):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset
-from amptorch.dataset.packed import StoreDataset
 from amptorch.frames import Frames
 from amptorch.model import BPNN
 from amptorch.model.jacobian import jacobian

@@ -163,7 +163,7 @@ def test_a_renamed_function_is_missed():
 def test_seams_are_left_as_they_were():
     from amptorch.descriptor.Gaussian import Gaussian
     from amptorch.frames import Frames
-    from amptorch.trainer.net import PotentialNet
+    from amptorch.training.net import PotentialNet
 
     def state():
         found = [(owner, name, value) for seam in SEAMS for owner, name, value in find(seam)]

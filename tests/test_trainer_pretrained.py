@@ -262,7 +262,7 @@ def test_predict_keeps_order_and_counts(trainer, frames):
 
 def test_predict_goes_by_batches(trainer, frames, monkeypatch):
     expected = trainer.predict(frames)
-    monkeypatch.setattr("amptorch.trainer.predict.BATCH_ATOMS", 9)
+    monkeypatch.setattr("amptorch.prediction.BATCH_ATOMS", 9)
     found = trainer.predict(frames)
     np.testing.assert_allclose(found["energy"], expected["energy"], rtol=1e-12)
     for one, two in zip(found["forces"], expected["forces"], strict=True):

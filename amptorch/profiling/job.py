@@ -52,7 +52,7 @@ class Job:
 
     def run(self, name, phase, data=None, **dataset):
         """What `workload.run` returns; phase: its context."""
-        from amptorch.trainer import AtomsTrainer
+        from amptorch.v1.trainer import AtomsTrainer
 
         (self.work / name).mkdir()
         with _quiet():
@@ -186,7 +186,7 @@ def _config(job):
 
 def descriptor_of(job, images):
     """The descriptor of the job's configuration; elements those of `images` where it names none."""
-    from amptorch.dataset import construct_descriptor
+    from amptorch.descriptor.construct import construct_descriptor
 
     options = _config(job).dataset
     elements = options.elements or sorted(set(itertools.chain(*(a.symbols for a in images))))
@@ -196,7 +196,7 @@ def descriptor_of(job, images):
 
 
 def _plan(job, images):
-    from amptorch.dataset.plan import GB, make_plan, sample_of
+    from amptorch.data.plan import GB, make_plan, sample_of
     from amptorch.frames import Frames
 
     config = _config(job)

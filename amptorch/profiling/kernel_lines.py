@@ -62,7 +62,7 @@ def main(job_path, result_path):
     import numpy as np
 
     import amptorch.kernels
-    from amptorch.dataset import construct_descriptor
+    from amptorch.descriptor.construct import construct_descriptor
     from amptorch.frames import Frames
     from amptorch.neighbors import neighbor_list
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from amptorch.frames import Frames, read_images
 from amptorch.threads import use_threads
-from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
 from amptorch.tuning.predictions import digest, save_predictions
 from amptorch.tuning.settings import configuration
 from amptorch.tuning.study import completed, read_json, write_json
 from amptorch.tuning.training import microseconds_per_atom
 from amptorch.uncertainty.ensemble import Ensemble
+from amptorch.v1.trainer import AtomsTrainer
 
 logger = logging.getLogger(__name__)
 PLAN, TEST = "plan.json", "test.json"

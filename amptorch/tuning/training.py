@@ -7,8 +7,8 @@ from optuna import TrialPruned
 from skorch.callbacks import Callback
 from torch.utils.data import Subset
 
-from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
+from amptorch.v1.trainer import AtomsTrainer
 
 # A trial reports its error so many times, at equal shares of its budget.
 RUNGS = 9

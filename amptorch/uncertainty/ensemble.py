@@ -8,14 +8,14 @@ import numpy as np
 from tqdm import tqdm
 
 from amptorch.calculator import AmpTorch
-from amptorch.dataset.describe import chunks_of_frames
+from amptorch.checkpoints.folder import load_json, save_checkpoint, write_files
+from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.distances import check_distances, warn_of_lonely
 from amptorch.frames import Frames, read_images
 from amptorch.neighbors import NeighborList, neighbor_list
+from amptorch.prediction import BATCH_ATOMS
 from amptorch.threads import use_threads
-from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.checkpoints import load_json, save_checkpoint, write_files
-from amptorch.trainer.predict import BATCH_ATOMS
+from amptorch.v1.trainer import AtomsTrainer
 
 FILE = "ensemble.json"
 FORMAT = "amptorch ensemble"

@@ -11,7 +11,6 @@ from functools import wraps
 import numpy as np
 
 from amptorch.frames import read_images
-from amptorch.trainer import AtomsTrainer
 from amptorch.uncertainty.base import Observed, UncertaintyEstimator, below, named
 from amptorch.uncertainty.bootstrap import train_ensemble
 from amptorch.uncertainty.calibrators import (
@@ -29,6 +28,7 @@ from amptorch.uncertainty.points import (
     training_points,
 )
 from amptorch.uncertainty.prepare import split_calibration
+from amptorch.v1.trainer import AtomsTrainer
 
 # eV, or eV/Å: the distances of calibrators are positive.
 SMALLEST_SPREAD = 1e-12

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from amptorch.dataset.describe import chunks_of_frames
+from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, read_images
+from amptorch.prediction import BATCH_ATOMS
 from amptorch.threads import use_threads
-from amptorch.trainer.predict import BATCH_ATOMS
 
 # The last hidden layer of the networks, which the energy is linear in.
 LAST_HIDDEN = -2
