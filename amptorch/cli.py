@@ -217,7 +217,7 @@ def evaluate(
     images = read_images(images, options.labels)
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
-    forces = forces and trainer.forcetraining
+    forces = forces and trainer.has_forces
     frames = _with_labels(name, images, trainer.elements, forces, options.missing_forces)
     prediction = trainer.predict(images, disable_tqdm=False)
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
@@ -318,15 +318,10 @@ REPORTED_FRAMES = 500
 
 
 def _load(checkpoint):
-    """The trainer of a checkpoint folder, or the `Ensemble` in a folder of one."""
-    from amptorch.uncertainty.ensemble import Ensemble, is_ensemble
-    from amptorch.v1.trainer import AtomsTrainer
+    """Return the potential, or the `Ensemble`, in a folder."""
+    from amptorch.loading import load
 
-    if is_ensemble(checkpoint):
-        return Ensemble.load(checkpoint)
-    trainer = AtomsTrainer()
-    trainer.load_pretrained(str(checkpoint))
-    return trainer
+    return load(checkpoint)
 
 
 @contextmanager

@@ -273,7 +273,7 @@ class Training:
         return trainer
 
     def batch(self, dataset=None):
-        return (dataset or self.dataset).__getitems__(np.arange(BATCH))
+        return (dataset or self.dataset).batch(np.arange(BATCH))
 
     def collated(self):
         return DataCollater(train=True, forcetraining=True)(self.objects)[0]

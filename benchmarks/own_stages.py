@@ -101,7 +101,7 @@ def batch(images, source="memory", number=36):
 
         setup = ("gaussian", functions(number), {"cutoff_func": "Cosine"}, elements_of(images))
         dataset = StoreDataset(packed(images, number), setup, derivatives="stored")
-    return lambda: dataset.__getitems__(order), len(images)
+    return lambda: dataset.batch(order), len(images)
 
 
 def reading(images, what="structures", number=36):

@@ -61,7 +61,7 @@ def dataset(frames):
 @pytest.mark.parametrize("fraction", [1.0, 0.4])
 @pytest.mark.parametrize("cuts", [[0, 3, 5], [0, 1, 4, 5], [0, 5]])
 def test_shares_make_up_the_batch(dataset, fraction, cuts):
-    batch = dataset.__getitems__([3, 1, 4, 0, 9])
+    batch = dataset.batch([3, 1, 4, 0, 9])
     if fraction < 1:
         batch = draw_forces(batch, fraction, np.random.default_rng(2))
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_shares_make_up_the_batch(dataset, fraction, cuts):
 
 
 def test_shares_are_balanced(dataset):
-    batch = dataset.__getitems__(range(10))
+    batch = dataset.batch(range(10))
     counts = dataset.counts
     for size in (1, 2, 3, 7, 30):
         shares = [share_of(batch, rank, size) for rank in range(size)]
@@ -97,7 +97,7 @@ class Crooked(torch.nn.Module):
 
 
 def batch_of(dataset, frame_ids, fraction):
-    batch = dataset.__getitems__(frame_ids)
+    batch = dataset.batch(frame_ids)
     return draw_forces(batch, fraction, np.random.default_rng(2)) if fraction < 1 else batch
 
 
@@ -161,7 +161,7 @@ def compare(rank, size, port, store):
                 expected = gradients(dataset, CustomLoss(0.1, "mse"), alone, batch)
                 found = gradients(dataset, CustomLoss(0.1, "mse"), together, share)
                 assert_same_gradients(found, expected, (kind, batch_size, fraction))
-    assert together.tell(lambda: Path(f"from {rank}")) == Path("from 0")
+    assert together.from_first(lambda: Path(f"from {rank}")) == Path("from 0")
     dist.destroy_process_group()
 
 

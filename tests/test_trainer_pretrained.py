@@ -272,7 +272,7 @@ def test_predict_goes_by_batches(trainer, frames, monkeypatch):
 def test_latent_and_descriptors_are_means_over_atoms(trainer, frames):
     first = trainer.predict(frames, get_latent=1, get_descriptor=True)
     second = trainer.predict(frames, get_latent=1, get_descriptor=True)
-    batch = trainer.train_dataset.__getitems__([0])
+    batch = trainer.train_dataset.batch([0])
     latent = torch.zeros(len(frames[0]), 6, dtype=torch.float64)
     for network, rows in zip(trainer.model.elementwise_models, batch.element_rows, strict=True):
         layers = network.model_net

@@ -96,7 +96,7 @@ def test_a_store(written, frames):
     store = FrameStore(written / "store")
     descriptor = Gaussian(FUNCTIONS, ["Cu", "O"])
     setup = ("gaussian", FUNCTIONS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
-    dataset = StoreDataset(store, setup, derivatives="stored")
+    dataset = StoreDataset(store, setup, derivatives="stored", derivative_dtype="float32")
     assert len(dataset) == len(frames)
     assert dataset.descriptor.descriptor_setup_hash == descriptor.descriptor_setup_hash
 

@@ -130,9 +130,9 @@ class StoreDataset(torch.utils.data.Dataset):
         """The batch of one frame."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        return self.__getitems__([index % len(self)])
+        return self.batch([index % len(self)])
 
-    def __getitems__(self, indices):
+    def batch(self, indices):
         """The batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         batch = self._inputs(frame_ids)
@@ -140,6 +140,10 @@ class StoreDataset(torch.utils.data.Dataset):
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
+
+    def __getitems__(self, indices):
+        # torch's DataLoader asks for batches by this name.
+        return self.batch(indices)
 
     def share(self, frame_ids, first, last, draw=None):
         """The `Share` that has those of the sorted `frame_ids` which are in first:last.

@@ -164,7 +164,7 @@ class MemoryDataset(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.images)
 
-    def __getitems__(self, indices):
+    def batch(self, indices):
         """The batch of the frames at `indices`: index arithmetic only, nothing made per frame."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         atoms = self.frames.atom_rows(frame_ids)
@@ -180,3 +180,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
+
+    def __getitems__(self, indices):
+        # torch's DataLoader asks for batches by this name.
+        return self.batch(indices)

@@ -111,7 +111,7 @@ class BatchLoader:
 
         if self._own is not None:
             return self.dataset.share(frame_ids, *self._own, drawn if some else None)
-        batch = self.dataset.__getitems__(frame_ids)
+        batch = self.dataset.batch(frame_ids)
         return with_forces_of(batch, drawn(len(batch.forces))) if some else batch
 
 

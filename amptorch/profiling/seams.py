@@ -78,8 +78,8 @@ SEAMS = (
     *_seams("comparing checksums", "amptorch.store.arrays:open_array"),
     *_seams(
         "batch assembly",
-        "amptorch.data.in_memory:MemoryDataset.__getitems__",
-        "amptorch.data.from_store:StoreDataset.__getitems__",
+        "amptorch.data.in_memory:MemoryDataset.batch",
+        "amptorch.data.from_store:StoreDataset.batch",
         "amptorch.data.batch:with_targets",
         "amptorch.data.from_store:StoreDataset.share",
         "amptorch.data.samplers:drawn_rows",

@@ -33,6 +33,13 @@ class PotentialNet(NeuralNetRegressor):
         self.progress = progress
         self.random = random
 
+    def get_iterator(self, dataset, training=False):
+        """skorch's; what a `BatchLoader` draws follows from the number of epochs that are over."""
+        iterator = super().get_iterator(dataset, training)
+        if isinstance(iterator, BatchLoader):
+            iterator.epoch = lambda: len(self.history)
+        return iterator
+
     def infer(self, x, **fit_params):
         """(energy, forces) of a batch, scaled. Under several ranks each does its share, so that all
         have to call it."""

@@ -41,7 +41,7 @@ class Progress(Callback):
         now = self.clock()
         spent = self.elapsed_ + now - self._last
         self._last = now
-        self.elapsed_ = (self.ranks or Ranks()).tell(lambda: spent)
+        self.elapsed_ = (self.ranks or Ranks()).from_first(lambda: spent)
 
     @property
     def over(self):

@@ -107,7 +107,7 @@ class Ranks:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         like = gradients[0]
         total = torch.cat([*map(torch.flatten, gradients), like.new_tensor(found)])
-        self._meet()
+        self._connect()
         dist.all_reduce(total)
         total, found = total[: -len(found)], total[-len(found) :].tolist()
         pieces = total.split([parameter.numel() for parameter in parameters])
@@ -119,7 +119,7 @@ class Ranks:
         so that rounding and dropout, which differ between them, do not drive them apart."""
         if self.size == 1:
             return
-        self._meet()
+        self._connect()
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
         states = [] if random is None else [state.to(self.device) for state in random.get()]
@@ -130,11 +130,11 @@ class Ranks:
 
     # --- in order ---
 
-    def tell(self, make):
+    def from_first(self, make):
         """What `make()` gave in the first process, in all of them; the others do not call it."""
         if self.size == 1:
             return make()
-        self._meet()
+        self._connect()
         values = [make() if self.first else None]
         dist.broadcast_object_list(values, 0, device=self.device)
         return values[0]
@@ -143,19 +143,19 @@ class Ranks:
     def in_order(self):
         """The first process goes through the block before the others begin with it."""
         if self.size > 1 and not self.first:
-            self.tell(lambda: None)
+            self.from_first(lambda: None)
         yield
         if self.size > 1 and self.first:
-            self.tell(lambda: None)
+            self.from_first(lambda: None)
 
     def _all(self, tensor):
         """List of the tensors of all processes, which have one shape."""
-        self._meet()
+        self._connect()
         tensors = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(tensors, tensor)
         return tensors
 
-    def _meet(self):
+    def _connect(self):
         if dist.is_initialized():
             return
         if self.device.type == "cuda":

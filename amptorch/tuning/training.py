@@ -88,7 +88,7 @@ def predicted(trainer, frame_ids):
     dataset, potential = trainer.train_dataset, trainer.potential
     energies, forces = [], []
     for first in range(0, len(frame_ids), BATCH):
-        part = potential.evaluate(dataset.__getitems__(frame_ids[first : first + BATCH]))
+        part = potential.evaluate(dataset.batch(frame_ids[first : first + BATCH]))
         energies.append(part[0])
         forces.append(part[1])
     forces = np.concatenate(forces) if trainer.forcetraining else None

@@ -3,8 +3,8 @@
 import numpy as np
 
 from amptorch.data.weights import checked_weights
+from amptorch.ensemble import Ensemble
 from amptorch.frames import read_images
-from amptorch.uncertainty.ensemble import Ensemble
 from amptorch.v1.trainer import AtomsTrainer
 
 

@@ -12,7 +12,7 @@ class DataCollater:
     """The `collate_fn` of a torch DataLoader: gives `(batch, targets)`, or the batch alone where
     `train` is False.
 
-    Takes what `AtomsDataset.__getitems__` gives, a batch already, or a `Share` of one, or a list of
+    Takes what `AtomsDataset.batch` gives, a batch already, or a `Share` of one, or a list of
     data objects such as `AtomsToData.convert` makes, with their energies, forces and `fprimes`
     where `forcetraining`.
 

@@ -76,7 +76,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     memory_budget : bytes that may be kept by "partial"
     weights : (F,) positive numbers, of the frames' errors in the loss; None for equal ones
 
-    `dataset[k]` is the data object as it is in its file; batches come from `__getitems__`.
+    `dataset[k]` is the data object as it is in its file; batches come from `batch`.
 
     Attributes: `elements`, `descriptor_setup`, `descriptor`, `input_dim`, `feature_scaler`,
     `target_scaler`, `lengths` (frames of each file), `sizes` ((F,) bytes of each entry).
@@ -170,7 +170,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         """Return the number of frames of each file."""
         return list(self.lengths)
 
-    def __getitems__(self, indices):
+    def batch(self, indices):
         """The batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         packs, shards, local = self._packs(frame_ids)
@@ -192,6 +192,10 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], counts)
         return batch
+
+    def __getitems__(self, indices):
+        # torch's DataLoader asks for batches by this name.
+        return self.batch(indices)
 
     @cached_property
     def sizes(self):

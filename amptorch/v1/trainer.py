@@ -5,48 +5,47 @@ import shutil
 import time
 import warnings
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import torch
-from ase.data import chemical_symbols
 from skorch.history import History
 
 from amptorch.calculator import AmpTorch
-from amptorch.checkpoints.folder import HistoryText, load_checkpoint, save_checkpoint
+from amptorch.checkpoints.folder import HistoryText, load_checkpoint
 from amptorch.config import Config, known_part
-from amptorch.descriptor.base import STORE
 from amptorch.descriptor.construct import construct_descriptor
-from amptorch.descriptor.store import FingerprintStore
-from amptorch.frames import Frames, read_images
-from amptorch.metrics import best_column, scoring_callbacks
-from amptorch.model import BPNN, CustomLoss, SingleNN
-from amptorch.model.mlp import Dropout
-from amptorch.optimizers import EKF, Diverged
+from amptorch.frames import Frames, elements_of, read_images
+from amptorch.model import CustomLoss
+from amptorch.optimizers import Diverged
 from amptorch.potential import Potential
 from amptorch.prediction import predict
 from amptorch.threads import use_threads
-from amptorch.training.callbacks import (
-    BestCheckpoint,
-    WandbRun,
-    averaging_callbacks,
-    optional_callbacks,
+from amptorch.training.callbacks import WandbRun
+from amptorch.training.divergence import take_best
+from amptorch.training.fit import (
+    check_processes,
+    fresh_model,
+    make_callbacks,
+    make_net,
+    make_split_of,
+    save_net,
+    train_net,
 )
-from amptorch.training.divergence import StopWhenDiverged, check_sound, take_best
-from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
-from amptorch.training.prepare import iterators, training_set
+from amptorch.training.prepare import fingerprint_store, prepare, with_elements
 from amptorch.training.pretrained import resume_optimizer, settings_for
 from amptorch.training.progress import Progress
 from amptorch.training.random_state import RandomState
 from amptorch.training.ranks import Ranks
-from amptorch.training.restart import EpochCheckpoint, newest_state, run_to_resume
+from amptorch.training.restart import (
+    EpochCheckpoint,
+    newest_state,
+    run_to_resume,
+)
 from amptorch.training.run_folder import alone_in, new_run_folder, remove_if_empty
-from amptorch.training.splits import make_split, validation_size
 from amptorch.v1.compat import AttributesOfV1
+from amptorch.v1.dataset import AtomsDataset
+from amptorch.v1.lmdb_training import prepare_lmdb
 
 logger = logging.getLogger(__name__)
-MODELS = {"bpnn": BPNN, "singlenn": SingleNN}
 
 
 class AtomsTrainer(AttributesOfV1):
@@ -76,6 +75,7 @@ class AtomsTrainer(AttributesOfV1):
         self.cp_dir = self.identifier = None
         self._raw_data = None
         self._loaded = False
+        self._potential, self._parts = None, ()
         self._ignored = set()
         self.ranks = Ranks()
         self._history_text = HistoryText()
@@ -133,43 +133,31 @@ class AtomsTrainer(AttributesOfV1):
         The scalers of a checkpoint, once loaded, are kept: its parameters mean nothing without.
         """
         options = self.settings.dataset
-        raw_data = options.raw_data if self._raw_data is None else self._raw_data
-        if options.lmdb_path is not None and options.raw_data is not None:
-            warnings.warn(
-                "dataset.raw_data is ignored: the training is on the files in dataset.lmdb_path; "
-                "leave one of them out",
-                stacklevel=2,
-            )
-            raw_data = self._raw_data
-        if raw_data is None:
-            options.require_data()
-        self.train_dataset = training_set(self, raw_data)
-        validation_size(len(self.train_dataset), options.val_split)
-        self.descriptor = self.train_dataset.descriptor
-        self.feature_scaler = self.train_dataset.feature_scaler
-        self.target_scaler = self.train_dataset.target_scaler
+        trained = self if self.pretrained else None
+        if options.lmdb_path is not None and self._raw_data is None:
+            if options.raw_data is not None:
+                warnings.warn(
+                    "dataset.raw_data is ignored: the training is on the files in "
+                    "dataset.lmdb_path; leave one of them out",
+                    stacklevel=2,
+                )
+            data = prepare_lmdb(self.settings, trained, self.ranks)
+        else:
+            data = prepare(self.settings, self._raw_data, trained, self.ranks, AtomsDataset)
+        self.settings, self.plan = data.settings, data.plan
+        self.train_dataset, self.elements = data.dataset, data.elements
+        self.descriptor = data.descriptor
+        self.feature_scaler, self.target_scaler = data.feature_scaler, data.target_scaler
 
     def get_unique_elements(self, training_images):
         """Symbols of the elements in a list of ase.Atoms, sorted."""
-        numbers = np.unique(Frames.from_atoms(training_images).numbers)
-        return sorted(chemical_symbols[number] for number in numbers)
+        return elements_of(Frames.from_atoms(training_images))
 
     def load_model(self):
         """A network with fresh parameters."""
         if self.descriptor is None:
             self._make_descriptor()
-        options = dict(vars(self.settings.model))
-        network = MODELS[options.pop("name")]
-        with self.random_state.as_torchs_own():
-            self.model = network(
-                elements=self.elements,
-                input_dim=self.input_dim,
-                dtype=self.dtype,
-                **options,
-            )
-        for module in self.model.modules():
-            if isinstance(module, Dropout):
-                module.random = self.random_state
+        self.model = fresh_model(self.settings, self.elements, self.input_dim, self.random_state)
 
     def load_criterion(self):
         """The class of the loss."""
@@ -187,44 +175,30 @@ class AtomsTrainer(AttributesOfV1):
 
     def load_extras(self):
         """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
-        options = self.settings
-        fraction, metric = options.dataset.val_split, options.optim.metric
-        self.progress = Progress(options.optim.max_seconds, self.ranks)
-        self.callbacks = [("divergence", StopWhenDiverged())]
-        self.callbacks += scoring_callbacks(fraction, metric, self.forcetraining)
-        self.callbacks += averaging_callbacks(options, self.progress)
-        if not self.debug:
-            monitor = best_column(fraction, options.optim.cp_metric, metric)
-            self.callbacks.append(("checkpoint", BestCheckpoint(monitor, self._save)))
-        self.callbacks += optional_callbacks(options, self.progress)
+        self.progress = Progress(self.settings.optim.max_seconds, self.ranks)
+        save = None if self.debug else self._save
+        self.callbacks = make_callbacks(self.settings, self.progress, save)
         if self.logger is not None:
             self.callbacks.append(("logger", self.logger))
         if not self.debug:
             written = EpochCheckpoint(self._save, self._folder_to_write, self.random_state)
             self.callbacks.append(("epochs", written))
-        self.split = make_split(fraction, options.dataset.val_split_mode, options.cmd.seed)
+        self.split = make_split_of(self.settings)
 
     def load_skorch(self):
-        """The skorch net."""
-        optim = self.settings.optim
-        self.net = PotentialNet(
-            module=self.model,
-            criterion=self.criterion,
-            optimizer=self.optimizer,
-            lr=optim.lr,
-            batch_size=optim.batch_size,
-            max_epochs=optim.epochs,
-            train_split=self.split,
-            callbacks=self.callbacks,
-            device=self.device,
-            verbose=int(self.settings.cmd.verbose and self.ranks.first),
-            target_scaler=self.target_scaler,
-            ranks=self.ranks,
-            progress=self.progress,
-            random=self.random_state,
-            **iterators(self),
-            **criterion_args(self.criterion, optim),
-            **optimizer_args(optim, self.model.networks),
+        """Make the skorch net."""
+        self.net = make_net(
+            self.settings,
+            self.model,
+            self.callbacks,
+            self.split,
+            self.target_scaler,
+            self.ranks,
+            self.progress,
+            self.random_state,
+            self.device,
+            self.criterion,
+            self.optimizer,
         )
 
     # --- training ---
@@ -257,20 +231,11 @@ class AtomsTrainer(AttributesOfV1):
     def _train(self, raw_data, resume):
         if raw_data is not None:
             self._raw_data = raw_data
-        if self.ranks.size > 1 and self.settings.model.batchnorm:
-            raise ValueError(
-                "model.batchnorm: each of several processes would see the mean of its own atoms; "
-                "set it to False, or train in one process"
-            )
-        if self.ranks.size > 1 and self.settings.optim.optimizer is EKF:
-            raise ValueError(
-                "optim.optimizer: the Kalman filter corrects with one covariance, in one process; "
-                "take another optimizer, or start one process"
-            )
+        check_processes(self.settings, self.ranks)
         run = None
         if resume:
             remove_if_empty(self._folder_to_write())
-            run = self.ranks.tell(lambda: run_to_resume(resume, self.settings.cmd))
+            run = self.ranks.from_first(lambda: run_to_resume(resume, self.settings.cmd))
         if run is not None:
             with alone_in(run if self.ranks.first else None):
                 self._fit(self._load_run(run))
@@ -288,14 +253,11 @@ class AtomsTrainer(AttributesOfV1):
         """Train, from a `TrainingState` where there is one."""
         self._loaded = False
         start = time.perf_counter()
-        if not self.net.initialized_:
-            self.net.initialize()
         epochs = self.net.max_epochs
         if state is not None:
             epochs = state.epochs_left(epochs)
         try:
-            self.net.partial_fit(self.train_dataset, None, epochs=epochs)
-            check_sound(self.net, self.train_dataset)
+            train_net(self.net, self.train_dataset, epochs)
         except Diverged as error:
             raise Diverged(f"{error}; {self._after_divergence()}") from error
         if self.ranks.first:
@@ -343,7 +305,7 @@ class AtomsTrainer(AttributesOfV1):
         self.cp_dir = None
         if not self.debug:
             cmd = self.settings.cmd
-            run = self.ranks.tell(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
+            run = self.ranks.from_first(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
             self.cp_dir, self.identifier = str(run), run.name
         try:
             with alone_in(self._folder_to_write()):
@@ -416,14 +378,22 @@ class AtomsTrainer(AttributesOfV1):
         """The `Potential` of the parameters as they are now."""
         if self.net is None or self.feature_scaler is None:
             raise ValueError("there is no model yet: call train() or load_pretrained() first")
-        return Potential(
+        parts = (
             self.descriptor,
             self.net.module,
             self.feature_scaler,
             self.target_scaler,
             self.dtype,
             self.device,
+            self.settings,
         )
+        if self._potential is None or any(
+            one is not other for one, other in zip(parts, self._parts, strict=True)
+        ):
+            self._parts = parts
+            self._potential = Potential(*parts[:-1], with_elements(self.settings, self.elements))
+        self._potential.history = self.net.history
+        return self._potential
 
     def predict(
         self, images, disable_tqdm=True, get_latent=None, get_descriptor=False, save_fps=False
@@ -451,7 +421,7 @@ class AtomsTrainer(AttributesOfV1):
                 forces=self.forcetraining,
                 layer=get_latent,
                 descriptors=get_descriptor,
-                store=self.fingerprint_store() if save_fps else None,
+                store=fingerprint_store(self.settings) if save_fps else None,
                 quiet=disable_tqdm,
             )
 
@@ -461,25 +431,18 @@ class AtomsTrainer(AttributesOfV1):
 
     def _save(self, net, folder=None):
         """Write the checkpoint of the net as it is now, into the run's folder or another."""
-        if not self.ranks.first:
-            return
-        dataset = replace(self.settings.dataset, elements=self.elements)
-        save_checkpoint(
+        save_net(
             folder or self.cp_dir,
-            replace(self.settings, dataset=dataset),
+            with_elements(self.settings, self.elements),
             self.feature_scaler,
             self.target_scaler,
-            net.module_.state_dict(),
-            net.optimizer_.state_dict(),
-            net.criterion_.state_dict(),
-            net.history,
             self._history_text,
+            net,
         )
 
     def descriptor_setup(self):
         """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
-        options = self.settings.dataset
-        return (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
+        return with_elements(self.settings, self.elements).dataset.descriptor_setup
 
     def _make_descriptor(self):
         if self.elements is None:
@@ -487,7 +450,3 @@ class AtomsTrainer(AttributesOfV1):
         if self.elements is None:
             raise ValueError("without a data set, the config needs dataset.elements")
         self.descriptor = construct_descriptor(self.descriptor_setup())
-
-    def fingerprint_store(self):
-        """Where fingerprints are kept."""
-        return FingerprintStore(Path(self.settings.cmd.run_dir) / STORE)
