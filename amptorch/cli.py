@@ -93,7 +93,7 @@ def train(
     from amptorch.files import read_config
     from amptorch.frames import read_images
     from amptorch.reports import Stages
-    from amptorch.trainer.data import wanted_images
+    from amptorch.training.prepare import wanted_images
 
     settings = read_config(config)
     # Before the frames are read, which may take long.
@@ -156,7 +156,7 @@ def preprocess(
     Goes on where an earlier call for the same files was stopped.
     """
     from amptorch.config import Config
-    from amptorch.dataset.construct import construct_descriptor
+    from amptorch.descriptor.construct import construct_descriptor
     from amptorch.files import read_config
     from amptorch.store import find_elements
     from amptorch.store import preprocess as make_store
@@ -217,7 +217,7 @@ def evaluate(
     images = read_images(images, options.labels)
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
-    forces = forces and trainer.forcetraining
+    forces = forces and trainer.has_forces
     frames = _with_labels(name, images, trainer.elements, forces, options.missing_forces)
     prediction = trainer.predict(images, disable_tqdm=False)
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
@@ -318,15 +318,10 @@ REPORTED_FRAMES = 500
 
 
 def _load(checkpoint):
-    """The trainer of a checkpoint folder, or the `Ensemble` in a folder of one."""
-    from amptorch.trainer import AtomsTrainer
-    from amptorch.uncertainty.ensemble import Ensemble, is_ensemble
+    """Return the potential, or the `Ensemble`, in a folder."""
+    from amptorch.loading import load
 
-    if is_ensemble(checkpoint):
-        return Ensemble.load(checkpoint)
-    trainer = AtomsTrainer()
-    trainer.load_pretrained(str(checkpoint))
-    return trainer
+    return load(checkpoint)
 
 
 @contextmanager
@@ -362,7 +357,7 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
     from amptorch.config import Config
     from amptorch.files import images_of
     from amptorch.reports import error_table, parity_plot, prediction_errors
-    from amptorch.trainer import AtomsTrainer
+    from amptorch.v1.trainer import AtomsTrainer
 
     config = Config.from_dict(settings)
     elements = config.dataset.elements

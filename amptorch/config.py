@@ -212,6 +212,11 @@ class DatasetConfig(_Section):
         """The `Labels` of the frames."""
         return Labels(self.energy_key, self.forces_key, self.stress_key, self.missing_forces)
 
+    @property
+    def descriptor_setup(self):
+        """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
+        return (self.fp_scheme, self.fp_params, self.cutoff_params, self.elements)
+
     def require_data(self):
         """ValueError that names what a training set still needs."""
         if self.raw_data is None and self.lmdb_path is None and self.store is None:

@@ -1,15 +1,15 @@
 """v1.0's import path of the data sets in LMDB files."""
 
-from amptorch.dataset.lmdb import (
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.GMP import GMP
+from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
+from amptorch.v1.lmdb import (
     AtomsLMDBDataset,
     AtomsLMDBDatasetCache,
     AtomsLMDBDatasetPartialCache,
     PartialCacheSampler,
     get_lmdb_dataset,
 )
-from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.descriptor.GMP import GMP
-from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 
 __all__ = [
     "GMP",

@@ -253,6 +253,11 @@ def symbol_numbers(elements):
     return [atomic_numbers[symbol] for symbol in elements]
 
 
+def elements_of(frames):
+    """Return the symbols of the elements in `frames`, in alphabetical order."""
+    return sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+
+
 def check_coincident(frames, offsets, neighbors, distances):
     """Raise ValueError where a neighbour list has two atoms within 1e-4 Å of each other.
 

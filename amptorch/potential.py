@@ -1,24 +1,89 @@
-"""A trained model with all it needs to go from frames to energies and forces."""
+"""A trained potential: all that it takes to go from frames to energies and forces."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 
-from amptorch.dataset.collate import Batcher
+from amptorch.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
+from amptorch.config import Config
+from amptorch.data.batch import Batch, Batcher
+from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import RecomputedDerivatives
-from amptorch.neighbors import neighbor_list
+from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.store import FingerprintStore
+from amptorch.frames import Frames
+from amptorch.model import AtomicModel, make_model
+from amptorch.neighbors import NeighborList, neighbor_list
+from amptorch.prediction import predict
+
+
+class EnergyModel(Protocol):
+    """What gives energies and forces of frames: a `Potential` or an `Ensemble` of them.
+
+    elements : symbols of the elements that frames may hold
+    cutoff : Å, how far neighbours are listed
+    has_forces : whether `evaluate` gives forces
+    threads : of the kernels; None for all cores
+    """
+
+    elements: list[str]
+    has_forces: bool
+    threads: int | None
+
+    @property
+    def cutoff(self) -> float: ...
+
+    def batch(self, frames: Frames, neighbors: NeighborList | None = None) -> Any:
+        """Return the batch of `frames`."""
+        ...
+
+    def evaluate(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (F,), eV, and forces (n, 3), eV/Å, or (0, 3)."""
+        ...
+
+    def check_compositions(self, frames: Frames) -> None:
+        """Warn of frames with a composition for which energies are known to be off."""
+        ...
 
 
 class Potential:
     """Energies and forces of frames by descriptor, scalers and model; J is never formed.
 
-    model: a BPNN or SingleNN on `device`, whose parameters have the type `dtype`. elements: those
-    that may occur.
+    model : a BPNN or SingleNN on `device`, whose parameters have the type `dtype`
+    settings : the `Config` that it was trained with, with `dataset.elements`; None where it was
+        made by hand, and then it cannot be saved
+    history : a dictionary for each epoch of its training
+
+    Attributes
+    ----------
+    elements : symbols of the elements that frames may hold: those of the training frames
+    has_forces : whether it gives forces
+    threads : of the kernels; None is AMPTORCH_NUM_THREADS, or every core
+    units : of what it gives, {"energy": "eV", "forces": "eV/Å", "length": "Å"}
+
+    It can be pickled and copied.
     """
 
-    def __init__(self, descriptor, model, feature_scaler, target_scaler, dtype, device="cpu"):
+    units: ClassVar[dict[str, str]] = {"energy": "eV", "forces": "eV/Å", "length": "Å"}
+
+    def __init__(
+        self,
+        descriptor: BaseDescriptor,
+        model: AtomicModel,
+        feature_scaler: FeatureScaler,
+        target_scaler: TargetScaler,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+        settings: Config | None = None,
+        history: Sequence[dict[str, Any]] = (),
+    ):
         self.descriptor = descriptor
         self.model = model
         self.feature_scaler = feature_scaler
@@ -27,23 +92,119 @@ class Potential:
         self.std = float(target_scaler.target_std)
         self.dtype = dtype
         self.device = device
+        self.settings = settings
+        self.history = history
+        self.has_forces = model.get_forces
+        self.threads = None if settings is None else settings.cmd.threads
         self.elements = _scaled_elements(descriptor.elements, feature_scaler)
         self.batcher = Batcher(descriptor.elements, feature_scaler, dtype)
 
-    def batch(self, frames, neighbors=None, images=None, store=None):
-        """The batch of `frames`. neighbors: their list, if there is one; it may go beyond the
-        cutoff. images, store: where fingerprints may be kept, see the descriptor's
-        `stored_values`."""
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, device: torch.device | str = "cpu"
+    ) -> "Potential":
+        """Return the potential that a checkpoint holds.
+
+        Raises ValueError where its files do not fit each other, and FileNotFoundError where a file
+        of densities that its descriptor needs is gone.
+        """
+        settings = Config.from_dict(checkpoint.config)
+        options = settings.dataset
+        try:
+            descriptor = construct_descriptor(options.descriptor_setup)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; the checkpoint {checkpoint.folder} was made with it: load it by "
+                "AtomsTrainer with a configuration whose atom_gaussians has the paths that the "
+                "files have now"
+            ) from error
+        n_inputs = checkpoint.feature_scaler.width(descriptor.n_features)
+        # Its parameters are replaced at once: the user's random numbers are left alone.
+        with torch.random.fork_rng(devices=[]):
+            model = make_model(settings.model, options.elements, n_inputs, settings.cmd.dtype)
+        checkpoint.load_params(model)
+        return cls(
+            descriptor,
+            model.to(device),
+            checkpoint.feature_scaler,
+            checkpoint.target_scaler,
+            settings.cmd.dtype,
+            device,
+            settings,
+            checkpoint.history,
+        )
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu"):
+        """Return the potential of a checkpoint folder, also of v1.0's; errors as of
+        `load_checkpoint`."""
+        return cls.from_checkpoint(load_checkpoint(folder), device)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write a checkpoint folder, which `amptorch.load` reads.
+
+        Raises ValueError for a potential that was made by hand, and OSError that names the file
+        which cannot be written.
+        """
+        if self.settings is None:
+            raise ValueError("a potential without settings cannot be saved: train it with `fit`")
+        os.makedirs(folder, exist_ok=True)
+        save_checkpoint(
+            folder,
+            self.settings,
+            self.feature_scaler,
+            self.target_scaler,
+            self.model.state_dict(),
+            history=list(self.history),
+        )
+
+    @property
+    def cutoff(self) -> float:
+        """Å, how far neighbours are listed."""
+        return self.descriptor.cutoff
+
+    def predict(self, images: Any, disable_tqdm: bool = True) -> dict[str, list]:
+        """Return energies and forces of frames, in order.
+
+        images : list of Atoms, or what `read_images` reads
+
+        Returns a dictionary of lists with an entry for each frame: `energy`, float, eV; `forces`
+        (n_atoms, 3), eV/Å, empty arrays where the model gives none. Raises ValueError that names
+        the frame which cannot be used.
+        """
+        found = predict(self, images, self.has_forces, quiet=disable_tqdm)
+        return {name: found[name] for name in ("energy", "forces")}
+
+    def get_calc(self, skin: float = 0.3):
+        """Return the ASE calculator; skin: see `AmpTorch`."""
+        from amptorch.calculator import AmpTorch
+
+        return AmpTorch(self, skin)
+
+    # --- batches ---
+
+    def batch(
+        self,
+        frames: Frames,
+        neighbors: NeighborList | None = None,
+        images: list[Atoms] | None = None,
+        store: FingerprintStore | None = None,
+    ) -> Batch:
+        """Return the batch of `frames`.
+
+        neighbors : their list, if there is one; it may go beyond the cutoff
+        images, store : where fingerprints may be kept, see the descriptor's `stored_values`
+        """
         if neighbors is None:
-            neighbors = neighbor_list(frames, self.descriptor.cutoff)
+            neighbors = neighbor_list(frames, self.cutoff)
         if store is None:
             values = self.descriptor.values(frames, neighbors)
         else:
             values = self.descriptor.stored_values(store, frames, images, neighbors)
         return self.batch_of(frames, neighbors, values)
 
-    def batch_of(self, frames, neighbors, values):
-        """The batch of `frames` whose fingerprints `values` (N, S), not scaled, are known."""
+    def batch_of(self, frames: Frames, neighbors: NeighborList, values: np.ndarray) -> Batch:
+        """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled."""
         scaled = self.feature_scaler.transform_rows(values, frames.numbers)
         return self.batcher(
             torch.as_tensor(scaled, dtype=self.dtype),
@@ -52,21 +213,22 @@ class Potential:
             RecomputedDerivatives(self.descriptor, frames, neighbors),
         )
 
-    def check_compositions(self, frames):
+    def check_compositions(self, frames: Frames) -> None:
         """Warn where one of the `frames` has a composition for which energies are known to be off:
         see `TargetScaler`."""
         self.target_scaler.check_compositions(frames.numbers, frames.counts)
 
-    def evaluate(self, batch):
-        """Energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the model
-        gives none."""
+    def evaluate(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the
+        model gives none."""
         self.model.eval()
         with torch.no_grad():
             energy, forces = self.model(batch.to(self.device))
         return self._energies(energy, batch), forces.cpu().numpy() * self.std
 
-    def gradient(self, batch):
-        """Energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with J."""
+    def gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with
+        J."""
         self.model.eval()
         batch = batch.to(self.device)
         x = batch.fingerprint.detach().requires_grad_()
@@ -76,22 +238,22 @@ class Potential:
         gradient = batch.pulled_back(gradient).cpu().numpy().astype(np.float64)
         return self._energies(energy.detach(), batch), gradient * self.std
 
-    def _energies(self, energy, batch):
-        """Energies (F,), eV, out of scaled ones."""
+    def _energies(self, energy: torch.Tensor, batch: Batch) -> np.ndarray:
+        """Return energies (F,), eV, out of scaled ones."""
         energies = energy.cpu().numpy().astype(np.float64) * self.std + self.mean
         if self.target_scaler.atomic is None:
             return energies
         counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
         return energies + self.target_scaler.references(batch.atomic_numbers.cpu(), counts)
 
-    def latent(self, batch, layer):
-        """Output (n, width) of `model_net[layer]` of each atom's network."""
+    def latent(self, batch: Batch, layer: int) -> np.ndarray:
+        """Return the output (n, width) of `model_net[layer]` of each atom's network."""
         self.model.eval()
         with torch.no_grad():
             return self.model.latent(batch.to(self.device), layer).cpu().numpy()
 
 
-def _scaled_elements(elements, feature_scaler):
-    """Those of the descriptor's elements that the training frames held: for the others there is no
-    scale, and their networks were never trained."""
+def _scaled_elements(elements: Sequence[str], feature_scaler: FeatureScaler) -> list[str]:
+    """Return those of the descriptor's elements that the training frames held: for the others there
+    is no scale, and their networks were never trained."""
     return [symbol for symbol in elements if feature_scaler.knows(atomic_numbers[symbol])]

@@ -33,8 +33,8 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.model.loss import CustomLoss
 from amptorch.neighbors import neighbor_list
-from amptorch.preprocessing.sparse import sparse_block_diag
 from amptorch.threads import use_threads
+from amptorch.v1.sparse import sparse_block_diag
 
 N_FRAMES = 8
 BATCH = 16
@@ -273,7 +273,7 @@ class Training:
         return trainer
 
     def batch(self, dataset=None):
-        return (dataset or self.dataset).__getitems__(np.arange(BATCH))
+        return (dataset or self.dataset).batch(np.arange(BATCH))
 
     def collated(self):
         return DataCollater(train=True, forcetraining=True)(self.objects)[0]

@@ -25,7 +25,7 @@ from amptorch.dataset import construct_descriptor
 from amptorch.datasets import iter_iron_water
 from amptorch.store import preprocess
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.restart import epochs_of, newest_run, newest_state
+from amptorch.training.restart import epochs_of, newest_run, newest_state
 
 FP_PARAMS = {"default": {"cutoff": 4.0, "G2": {"etas": [1.0, 20.0], "rs_s": [0.0]}}}
 SHARD = 8

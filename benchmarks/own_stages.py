@@ -97,11 +97,11 @@ def batch(images, source="memory", number=36):
         trainer.load()
         dataset = trainer.train_dataset
     else:
-        from amptorch.dataset.packed import StoreDataset
+        from amptorch.data.from_store import StoreDataset
 
         setup = ("gaussian", functions(number), {"cutoff_func": "Cosine"}, elements_of(images))
         dataset = StoreDataset(packed(images, number), setup, derivatives="stored")
-    return lambda: dataset.__getitems__(order), len(images)
+    return lambda: dataset.batch(order), len(images)
 
 
 def reading(images, what="structures", number=36):

@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from amptorch.dataset.samplers import drawn_rows, with_forces_of
+from amptorch.data.samplers import drawn_rows, with_forces_of
 
 # On a busy machine torch's threads wait for each other longer than these small networks take.
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import torch
 from skorch.callbacks import Callback
 
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.restart import epochs_of, newest_run, newest_state
+from amptorch.training.restart import epochs_of, newest_run, newest_state
 from tests.small_frames import config
 
 ROOT = Path(__file__).parent.parent

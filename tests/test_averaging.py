@@ -6,7 +6,7 @@ from skorch.callbacks import Callback
 
 from amptorch.config import Config
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.restart import newest_state
+from amptorch.training.restart import newest_state
 from tests.small_frames import config, mixed_frames
 from tests.small_runs import assert_same, cut, settings_of
 from tests.small_runs import train as trained

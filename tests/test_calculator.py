@@ -69,7 +69,7 @@ def test_same_as_predict_and_as_the_training_set(trainers, frames, name):
     prediction = trainer.predict(frames)
     dataset = trainer.train_dataset
     with torch.no_grad():
-        energy, forces = trainer.net.module(dataset.__getitems__(range(len(frames))))
+        energy, forces = trainer.net.module(dataset.batch(range(len(frames))))
     scaler = trainer.target_scaler
     np.testing.assert_allclose(prediction["energy"], scaler.denorm(energy), rtol=1e-10, atol=1e-10)
     stored = scaler.denorm(forces, pred="forces")
@@ -155,7 +155,9 @@ def test_copies_and_pickles(frames, tmp_path, fraction):
         # A copy that is trained on draws the batches of its own epochs.
         trainer.net.history.clear()
         if fraction < 1:
-            assert other.trainer.net.iterator_train__epoch() == 1
+            copied = other.trainer
+            batches = copied.net.get_iterator(copied.train_dataset, training=True)
+            assert batches.epoch() == 1
 
 
 def test_stress_is_refused(trainers, frames):

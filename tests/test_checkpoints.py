@@ -11,13 +11,13 @@ import pytest
 import torch
 from ase.io import read
 
+from amptorch.checkpoints.folder import load_checkpoint, load_json, save_checkpoint, write_files
 from amptorch.config import Config
-from amptorch.dataset.collate import Batch
+from amptorch.data.batch import Batch
 from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.frames import Frames
 from amptorch.model import BPNN, SingleNN
 from amptorch.preprocessing import FeatureScaler, TargetScaler
-from amptorch.trainer.checkpoints import load_checkpoint, load_json, save_checkpoint, write_files
 
 GOLDEN = Path(__file__).parent / "golden"
 V1 = [

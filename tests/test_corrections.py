@@ -10,13 +10,13 @@ import torch
 from ase.build import molecule
 
 from amptorch import AmpTorch
+from amptorch.checkpoints.folder import load_checkpoint
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset, construct_descriptor
-from amptorch.dataset.packed import StoreDataset
 from amptorch.model import CustomLoss
 from amptorch.preprocessing import AtomicCorrectionScaler, AtomsToData, TargetScaler
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.checkpoints import load_checkpoint
-from amptorch.trainer.kalman import observations
+from amptorch.training.kalman import observations
 from amptorch.uncertainty import Ensemble
 from tests.small_frames import FP_PARAMS, config, labelled, mixed_frames
 
@@ -209,7 +209,7 @@ def test_targets_are_left_alone_where_asked(frames, tmp_path):
 def test_the_loss_is_the_mean_of_weighted_errors(frames):
     weights = np.arange(1.0, 9.0)
     dataset = AtomsDataset(frames, SETUP, verbose=False, weights=weights)
-    batch = dataset.__getitems__([5, 2])
+    batch = dataset.batch([5, 2])
     counts = [len(frames[5]), len(frames[2])]
     rng = np.random.default_rng(0)
     energy, forces = (rng.normal(size=tensor.shape) for tensor in (batch.energy, batch.forces))
@@ -273,7 +273,7 @@ def test_weights_are_checked(frames, tmp_path, weights, message):
 
 def test_weights_divide_the_variances_of_the_kalman_filter(frames):
     batches = [
-        AtomsDataset(frames, SETUP, verbose=False, weights=weights).__getitems__([0, 2])
+        AtomsDataset(frames, SETUP, verbose=False, weights=weights).batch([0, 2])
         for weights in (None, [4.0, 1, 2, 1, 1, 1, 1, 1])
     ]
     prediction = torch.zeros(2), torch.zeros_like(batches[0].forces)
@@ -309,7 +309,7 @@ def test_a_store_gives_the_same(shifted, tmp_path):
     assert isinstance(packed.train_dataset, StoreDataset)
     assert packed.target_scaler.state() == held.target_scaler.state()
     ids = np.array([1, 4, 6])
-    first, second = (t.train_dataset.__getitems__(ids) for t in (packed, held))
+    first, second = (t.train_dataset.batch(ids) for t in (packed, held))
     for one, other in zip(first.targets, second.targets, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-12)
     share = packed.train_dataset.share(ids, 0, 5, lambda n: np.array([0, 2]))

@@ -40,7 +40,7 @@ class TestCollater:
     @pytest.mark.parametrize("num_gpus", [0, 1])
     def test_is_transparent(self, dataset, num_gpus):
         objects = [dataset[k] for k in (3, 1, 4)]
-        for data in (objects, dataset.__getitems__([3, 1, 4])):
+        for data in (objects, dataset.batch([3, 1, 4])):
             batch, targets = ParallelCollater(num_gpus, DataCollater())(data)
             expected, _ = DataCollater()(data)
             assert torch.equal(batch.fingerprint, expected.fingerprint)
@@ -50,10 +50,10 @@ class TestCollater:
     def test_parts(self, dataset, as_objects):
         """Of about equally many atoms, in order; targets are those of all frames."""
         frames = [0, 1, 4, 5, 2, 3, 8, 9]
-        data = [dataset[k] for k in frames] if as_objects else dataset.__getitems__(frames)
+        data = [dataset[k] for k in frames] if as_objects else dataset.batch(frames)
         batches, targets = ParallelCollater(3, DataCollater())(data)
         assert [len(batch) for batch in batches] == [2, 3, 3]
-        whole = dataset.__getitems__(frames)
+        whole = dataset.batch(frames)
         assert torch.equal(torch.cat([b.fingerprint for b in batches]), whole.fingerprint)
         assert_same(targets, whole.targets)
         model = model_of(dataset, BPNN)
@@ -65,7 +65,7 @@ class TestCollater:
 
     def test_prediction(self, dataset):
         collater = ParallelCollater(2, DataCollater(train=False))
-        for data in ([dataset[0], dataset[1]], dataset.__getitems__([0, 1])):
+        for data in ([dataset[0], dataset[1]], dataset.batch([0, 1])):
             assert [len(batch) for batch in collater(data)] == [1, 1]
 
     def test_in_a_data_loader(self, dataset):
@@ -79,7 +79,7 @@ class TestOneProcess:
     @pytest.mark.parametrize("kind", MODELS)
     def test_is_the_model(self, dataset, kind):
         model = model_of(dataset, kind)
-        batch = dataset.__getitems__(range(6))
+        batch = dataset.batch(range(6))
         parallel = DataParallel(model, output_device=0, num_gpus=0)
         assert parallel.module is model
         assert parallel.device == torch.device("cpu")
@@ -135,7 +135,7 @@ def compare(rank, size, port):
         alone = model_of(dataset, kind)
         together = DataParallel(model_of(dataset, kind, seed=rank), num_gpus=0)
         for loss, frames in CASES:
-            whole = dataset.__getitems__(frames)
+            whole = dataset.batch(frames)
             expected = gradients(alone, whole, whole.targets, loss)
             for data in (whole, [dataset[k] for k in frames]):
                 batches, targets = ParallelCollater(0, DataCollater())(data)
@@ -151,7 +151,7 @@ def compare(rank, size, port):
 
 def train_together(dataset, alone, together):
     """A loop of one's own, as scripts have it."""
-    batch = dataset.__getitems__(range(8))
+    batch = dataset.batch(range(8))
     for model in (alone, together):
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         for _ in range(2):

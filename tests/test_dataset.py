@@ -7,8 +7,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch.utils.data import DataLoader, Subset
 
+from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.describe import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
@@ -59,7 +59,7 @@ def test_targets_are_scaled_by_one_standard_deviation(dataset, frames):
 
 
 def test_batch_has_the_rows_of_its_frames_in_order(dataset, frames):
-    batch = dataset.__getitems__([6, 1, 3])
+    batch = dataset.batch([6, 1, 3])
     chosen = [frames[6], frames[1], frames[3]]
     counts = [len(atoms) for atoms in chosen]
     assert len(batch) == batch.num_images == 3
@@ -80,10 +80,10 @@ def test_back_ends_and_data_objects_give_one_loss_and_gradient(kind, dataset, fr
     indices = [5, 0, 2, 3]
     model = make_model(kind)
     collate = DataCollater()
-    expected, gradients = loss_and_gradients(model, *collate(dataset.__getitems__(indices)))
+    expected, gradients = loss_and_gradients(model, *collate(dataset.batch(indices)))
     assert any(gradient.abs().max() > 1e-6 for gradient in gradients)
     for data in (
-        other.__getitems__(indices),
+        other.batch(indices),
         [dataset[k] for k in indices],
         [other[k] for k in indices],
     ):
@@ -119,7 +119,7 @@ def test_data_loader_takes_whole_batches(dataset):
 
 
 def test_collater_without_targets(dataset):
-    batch = DataCollater(train=False)(dataset.__getitems__([0]))
+    batch = DataCollater(train=False)(dataset.batch([0]))
     assert batch.num_images == 1
     batch = DataCollater(train=False)([dataset[0], dataset[1]])
     assert batch.num_images == 2
@@ -152,7 +152,7 @@ def test_single_precision(frames):
     )
     assert dataset.fingerprint.dtype == dataset.forces.dtype == torch.float32
     assert dataset.derivatives.dtype == np.float32
-    batch = dataset.__getitems__([0, 1])
+    batch = dataset.batch([0, 1])
     assert batch.slope.dtype == torch.float32
     loss, gradients = loss_and_gradients(
         make_model(BPNN, dtype=torch.float32), batch, batch.targets
@@ -175,15 +175,15 @@ def test_chunks_do_not_show(frames, dataset, monkeypatch):
         other = AtomsDataset(frames, SETUP, derivatives=kind, verbose=False)
         torch.testing.assert_close(other.fingerprint, dataset.fingerprint, rtol=1e-13, atol=1e-14)
         indices = [6, 0, 7]
-        expected = model(dataset.__getitems__(indices))
-        for one, two in zip(model(other.__getitems__(indices)), expected, strict=True):
+        expected = model(dataset.batch(indices))
+        for one, two in zip(model(other.batch(indices)), expected, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
 def test_energies_only_keeps_no_derivatives(frames):
     images = [labelled(a, a.get_potential_energy()) for a in frames]
     dataset = AtomsDataset(images, SETUP, forcetraining=False, verbose=False)
-    batch, targets = DataCollater()(dataset.__getitems__([0, 1]))
+    batch, targets = DataCollater()(dataset.batch([0, 1]))
     assert dataset.derivatives is None
     assert batch.slope is None
     assert len(targets) == 1

@@ -7,7 +7,7 @@ from ase.build import molecule
 from amptorch.descriptor import base, base_descriptor
 from amptorch.descriptor.descriptor_calculator import DescriptorCalculator
 from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.preprocessing.atoms_to_data import DescriptorCalculator as ByOtherPath
+from amptorch.v1.atoms_to_data import DescriptorCalculator as ByOtherPath
 
 FP_PARAMS = {
     "H": {"cutoff": 4.0, "G2": {"etas": [1.0], "rs_s": [0.0]}},

@@ -16,16 +16,16 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import spawn
 
+from amptorch.data.batch import Share
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.collate import Share
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import ShardReader
 from amptorch.threads import num_threads
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.ranks import Ranks, part_of, share_of
+from amptorch.training.ranks import Ranks, part_of, share_of
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 
 SETUP = ("gaussian", FP_PARAMS, {"cutoff_func": "Cosine"}, ["Cu", "O"])
@@ -61,7 +61,7 @@ def dataset(frames):
 @pytest.mark.parametrize("fraction", [1.0, 0.4])
 @pytest.mark.parametrize("cuts", [[0, 3, 5], [0, 1, 4, 5], [0, 5]])
 def test_shares_make_up_the_batch(dataset, fraction, cuts):
-    batch = dataset.__getitems__([3, 1, 4, 0, 9])
+    batch = dataset.batch([3, 1, 4, 0, 9])
     if fraction < 1:
         batch = draw_forces(batch, fraction, np.random.default_rng(2))
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_shares_make_up_the_batch(dataset, fraction, cuts):
 
 
 def test_shares_are_balanced(dataset):
-    batch = dataset.__getitems__(range(10))
+    batch = dataset.batch(range(10))
     counts = dataset.counts
     for size in (1, 2, 3, 7, 30):
         shares = [share_of(batch, rank, size) for rank in range(size)]
@@ -97,7 +97,7 @@ class Crooked(torch.nn.Module):
 
 
 def batch_of(dataset, frame_ids, fraction):
-    batch = dataset.__getitems__(frame_ids)
+    batch = dataset.batch(frame_ids)
     return draw_forces(batch, fraction, np.random.default_rng(2)) if fraction < 1 else batch
 
 
@@ -161,7 +161,7 @@ def compare(rank, size, port, store):
                 expected = gradients(dataset, CustomLoss(0.1, "mse"), alone, batch)
                 found = gradients(dataset, CustomLoss(0.1, "mse"), together, share)
                 assert_same_gradients(found, expected, (kind, batch_size, fraction))
-    assert together.tell(lambda: Path(f"from {rank}")) == Path("from 0")
+    assert together.from_first(lambda: Path(f"from {rank}")) == Path("from 0")
     dist.destroy_process_group()
 
 
@@ -377,7 +377,7 @@ def test_all_cores_fill_the_store_while_the_other_processes_wait(frames, tmp_pat
         raise InterruptedError
 
     monkeypatch.delenv("AMPTORCH_NUM_THREADS", raising=False)
-    monkeypatch.setattr("amptorch.trainer.data.fill_store", fill)
+    monkeypatch.setattr("amptorch.training.prepare.fill_store", fill)
     trainer = AtomsTrainer(settings_of(frames, tmp_path, dataset__store="store"))
     trainer.ranks._cores, trainer.ranks._local = 8, (0, 4)
     assert trainer.ranks.threads == 2

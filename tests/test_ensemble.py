@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from amptorch import AmpTorch, AtomsTrainer
 from amptorch.cli import app
-from amptorch.uncertainty.ensemble import Ensemble
+from amptorch.ensemble import Ensemble
 from tests.small_frames import config, mixed_frames
 from tests.test_calculator import central_differences
 

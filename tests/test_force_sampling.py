@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.trainer import AtomsTrainer
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
@@ -43,7 +43,7 @@ def with_rows(batch, rows):
 @pytest.mark.parametrize("kind", [BPNN, SingleNN])
 def test_forces_of_some_atoms_are_those_of_all(dataset, kind):
     model = make_model(kind)
-    batch = dataset.__getitems__([0, 5, 2])
+    batch = dataset.batch([0, 5, 2])
     energy, forces = model(batch)
     rows = [0, 3, 6, 7, len(batch.fingerprint) - 1]
     some_energy, some_forces = model(with_rows(batch, rows))
@@ -66,7 +66,7 @@ def test_forces_of_some_atoms_are_those_of_all(dataset, kind):
 @pytest.mark.parametrize("loss", ["mse", "mae"])
 def test_the_mean_over_all_subsets_is_the_full_loss_and_gradient(dataset, loss):
     model = make_model()
-    batch = dataset.__getitems__([2, 3])  # 3 + 2 atoms
+    batch = dataset.batch([2, 3])  # 3 + 2 atoms
     n = len(batch.fingerprint)
     assert n == 5
     full, full_gradient = loss_and_gradient(model, batch, loss)
@@ -84,7 +84,7 @@ def test_the_mean_over_all_subsets_is_the_full_loss_and_gradient(dataset, loss):
 
 
 def test_what_is_drawn_takes_each_atom_equally_often(dataset):
-    batch = dataset.__getitems__([0, 1, 4])
+    batch = dataset.batch([0, 1, 4])
     n, draws = len(batch.fingerprint), 4000
     often = np.zeros(n)
     for k in range(draws):
@@ -100,7 +100,7 @@ def test_what_is_drawn_takes_each_atom_equally_often(dataset):
 
 def test_the_mean_over_many_draws_is_the_full_gradient(dataset):
     model = make_model()
-    batch = dataset.__getitems__([1, 5, 6])
+    batch = dataset.batch([1, 5, 6])
     _, full = loss_and_gradient(model, batch)
     drawn = torch.stack(
         [
@@ -117,7 +117,7 @@ def test_the_mean_over_many_draws_is_the_full_gradient(dataset):
 
 
 def test_at_least_one_atom_is_drawn(dataset):
-    batch = dataset.__getitems__([3])
+    batch = dataset.batch([3])
     assert len(draw_forces(batch, 0.01, np.random.default_rng(0)).force_rows) == 1
 
 

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from numpy.polynomial import legendre
 
-from amptorch.dataset.construct import construct_descriptor
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.GMP import GMP
 from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 from amptorch.descriptor.multipole.parameters import with_densities

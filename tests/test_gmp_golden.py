@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from scipy.sparse import coo_matrix
 
-from amptorch.dataset.construct import construct_descriptor
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames
 from tests.contracts.descriptor import close, dense
 

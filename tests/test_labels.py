@@ -9,9 +9,9 @@ from ase.io import read, write
 
 from amptorch.cli import main
 from amptorch.config import Config
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.frames import Frames, read_images
 from amptorch.labels import Labels
 from amptorch.model import BPNN, CustomLoss
@@ -222,27 +222,27 @@ def loss_and_gradient(model, batch):
 def test_forces_that_are_missing_do_not_count(frames, dataset):
     """The loss is that of all energies and of the forces that are there."""
     model = BPNN(["Cu", "O"], 18, num_nodes=5, num_layers=2)
-    batch = dataset.__getitems__(range(8))
+    batch = dataset.batch(range(8))
     counts = dataset.counts
     known = np.repeat(~np.isin(np.arange(8), [1, 7]), counts)
     np.testing.assert_array_equal(batch.force_rows, np.flatnonzero(known))
     loss, gradient = loss_and_gradient(model, batch)
     assert np.isfinite(loss)
     assert torch.isfinite(gradient).all()
-    energy, forces = model(AtomsDataset(frames, SETUP, verbose=False).__getitems__(range(8)))
+    energy, forces = model(AtomsDataset(frames, SETUP, verbose=False).batch(range(8)))
     full = AtomsDataset(frames, SETUP, verbose=False)
     errors = (forces - full.forces)[torch.from_numpy(known)].square().mean()
     expected = 0.5 * ((energy - full.energy).square().mean() + 0.7 * errors)
     assert loss == pytest.approx(expected.item(), rel=1e-9)
     # A batch in which no frame has forces is one of energies.
-    loss, gradient = loss_and_gradient(model, dataset.__getitems__([1, 7]))
+    loss, gradient = loss_and_gradient(model, dataset.batch([1, 7]))
     expected = 0.5 * (energy - full.energy)[[1, 7]].square().mean()
     assert loss == pytest.approx(expected.item(), rel=1e-9)
     assert torch.isfinite(gradient).all()
 
 
 def test_a_share_of_the_forces_is_one_of_those_that_are_there(dataset):
-    known = set(dataset.__getitems__(range(8)).force_rows.tolist())
+    known = set(dataset.batch(range(8)).force_rows.tolist())
     loader = BatchLoader(dataset, 8, DataCollater(), force_fraction=0.5)
     ((batch, targets),) = list(loader)
     assert len(targets[1]) == len(batch.force_rows) == round(0.5 * len(known))

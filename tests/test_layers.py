@@ -65,9 +65,12 @@ def imports(path):
 
 
 def layer_of(name):
-    """Place of `amptorch.<layer>...` in the list; None for what is not in it."""
+    """Place of `amptorch.<layer>...` in the list, a module's own where it has one; None for what is
+    not in it."""
     parts = name.split(".")
-    return LAYERS.get(parts[1]) if parts[0] == "amptorch" and len(parts) > 1 else None
+    if parts[0] != "amptorch" or len(parts) < 2:
+        return None
+    return LAYERS.get("/".join(parts[1:3]), LAYERS.get(parts[1]))
 
 
 def is_alias(path):
@@ -82,7 +85,7 @@ def is_alias(path):
 
 def test_the_list_is_read():
     assert LAYERS["kernels"] == 0
-    assert LAYERS["frames"] < LAYERS["neighbors"] < LAYERS["descriptor"] < LAYERS["trainer"]
+    assert LAYERS["frames"] < LAYERS["neighbors"] < LAYERS["descriptor"] < LAYERS["training"]
     assert LAYERS["metrics"] == LAYERS["calculator"]
 
 
@@ -103,7 +106,7 @@ def test_imports_go_down(path):
 
 
 def test_a_step_up_would_be_seen():
-    assert layer_of("amptorch.trainer.net") > layer_of("amptorch.kernels.cutoffs")
+    assert layer_of("amptorch.training.net") > layer_of("amptorch.kernels.cutoffs")
     found = [name for _, name in imports(PACKAGE / "neighbors.py")]
     assert "amptorch.frames.Frames" in found
 

@@ -13,10 +13,8 @@ from ase.io import read
 from typer.testing import CliRunner
 
 from amptorch.cli import app
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.lmdb_file import LMDBFile, write_lmdb
-from amptorch.dataset.lmdb_store import lmdb_to_store
-from amptorch.dataset.packed import StoreDataset
 from amptorch.dataset_lmdb import (
     AtomsLMDBDataset,
     AtomsLMDBDatasetCache,
@@ -27,9 +25,11 @@ from amptorch.dataset_lmdb import (
 from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.model import BPNN
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
-from amptorch.preprocessing.sparse import SparseDerivatives, blocks_from_coo
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.ranks import share_of
+from amptorch.training.ranks import share_of
+from amptorch.v1.lmdb_file import LMDBFile, write_lmdb
+from amptorch.v1.lmdb_store import lmdb_to_store
+from amptorch.v1.sparse import SparseDerivatives, blocks_from_coo
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 
 ROOT = Path(__file__).parent.parent
@@ -127,7 +127,7 @@ def test_a_file_of_v1_holds_what_our_descriptor_gives(cache):
     assert len(dataset) == 20
     assert dataset.elements == ["C", "Cu", "O"]
     ids = np.arange(20)
-    same_batch(dataset.__getitems__(ids), memory.__getitems__(ids), atol=1e-10)
+    same_batch(dataset.batch(ids), memory.batch(ids), atol=1e-10)
     for index in (6, 16):
         entry, own = dataset[index], memory[index]
         np.testing.assert_allclose(entry.fingerprint, own.fingerprint, atol=1e-10)
@@ -200,7 +200,7 @@ def test_construction_by_hand(tmp_path, monkeypatch):
     frames = mixed_frames(6)
     write_lmdb(frames, tmp_path / "ours.lmdb", config(None, "."), verbose=False)
     batches = [
-        get_lmdb_dataset(tmp_path / name).__getitems__(np.arange(6))
+        get_lmdb_dataset(tmp_path / name).batch(np.arange(6))
         for name in ("by-hand.lmdb", "ours.lmdb")
     ]
     same_batch(*batches)
@@ -228,24 +228,24 @@ def test_batches_are_those_of_the_frames(frames, parts, cache):
     dataset = get_lmdb_dataset(parts, cache, memory_budget=3e5)
     assert dataset.lengths == [5, 5]
     for ids in ([7, 0, 3], np.arange(N_FRAMES)):
-        same_batch(dataset.__getitems__(ids), memory.__getitems__(ids))
+        same_batch(dataset.batch(ids), memory.batch(ids))
     if cache == "partial":
         assert len(set(dataset.shards.tolist())) > 4
         copy = pickle.loads(pickle.dumps(dataset))
-        same_batch(copy.__getitems__([7, 0, 3]), memory.__getitems__([7, 0, 3]))
+        same_batch(copy.batch([7, 0, 3]), memory.batch([7, 0, 3]))
 
 
 def test_kept_in_single_precision(written):
     single = AtomsLMDBDatasetCache([written], derivative_dtype="float32")
     double = AtomsLMDBDatasetCache([written])
     assert single._all.derivatives.dtype == np.float32
-    same_batch(single.__getitems__([1, 2]), double.__getitems__([1, 2]), atol=1e-5)
+    same_batch(single.batch([1, 2]), double.batch([1, 2]), atol=1e-5)
 
 
 def test_energies_alone(frames, tmp_path):
     path = tmp_path / "energies.lmdb"
     write_lmdb(frames, path, config(None, ".", model__get_forces=False), verbose=False)
-    batch = get_lmdb_dataset(path, "full").__getitems__([0, 1])
+    batch = get_lmdb_dataset(path, "full").batch([0, 1])
     assert batch.forces is None
     assert batch.derivatives is None
     with pytest.raises(ValueError, match="entry 0 has no forces"):
@@ -269,7 +269,7 @@ def test_derivatives_that_v1_cut_off_stay_sparse(frames, written, tmp_path, cach
     with lmdb.open(str(path), subdir=False) as env, env.begin(write=True) as transaction:
         transaction.put(b"1", pickle.dumps(first))
     dataset = get_lmdb_dataset(path, cache, memory_budget=3e5)
-    batch, whole = (d.__getitems__([1, 2]) for d in (dataset, AtomsLMDBDataset(written)))
+    batch, whole = (d.batch([1, 2]) for d in (dataset, AtomsLMDBDataset(written)))
     assert isinstance(batch.derivatives, SparseDerivatives)
     n = len(first.fingerprint)
     g = np.random.default_rng(0).normal(size=batch.fingerprint.shape)
@@ -329,12 +329,12 @@ def test_every_frame_is_read_once_an_epoch_with_partial(written, tmp_path, monke
     assert dataset.shards.tolist() == list(range(N_FRAMES))
     reads.clear()
     for index in PartialCacheSampler(dataset):
-        dataset.__getitems__([index])
+        dataset.batch([index])
     assert sorted(reads) == list(range(N_FRAMES))
     kept = AtomsLMDBDatasetPartialCache([written], memory_budget=1e9)
     reads.clear()
     for _ in range(2):
-        kept.__getitems__(np.arange(N_FRAMES))
+        kept.batch(np.arange(N_FRAMES))
     assert sorted(reads) == list(range(N_FRAMES))
 
 
@@ -363,7 +363,7 @@ def test_going_on_from_a_checkpoint_whose_scalers_differ(frames, parts, tmp_path
         verbose=False,
     )
     ids = np.arange(N_FRAMES)
-    same_batch(trainer.train_dataset.__getitems__(ids), memory.__getitems__(ids), atol=1e-10)
+    same_batch(trainer.train_dataset.batch(ids), memory.batch(ids), atol=1e-10)
     expected = before.predict(frames)["energy"]
     np.testing.assert_allclose(trainer.predict(frames)["energy"], expected, rtol=1e-12)
     epochs = len(trainer.net.history)
@@ -391,8 +391,8 @@ def test_atomic_correction_in_a_file(frames, tmp_path):
     write_lmdb(frames, path, options, verbose=False)
     dataset = get_lmdb_dataset(path, "full", weights=np.arange(1.0, 11.0))
     memory = AtomsDataset(frames, SETUP, verbose=False, atomic_correction=references)
-    batch = dataset.__getitems__([4, 2])
-    torch.testing.assert_close(batch.energy, memory.__getitems__([4, 2]).energy)
+    batch = dataset.batch([4, 2])
+    torch.testing.assert_close(batch.energy, memory.batch([4, 2]).energy)
     assert batch.weights.tolist() == [5, 3]
     model = BPNN(["Cu", "O"], batch.fingerprint.shape[1], 4, 2, dtype=torch.float64)
     assert torch.isfinite(model(batch)[1]).all()
@@ -402,7 +402,7 @@ def test_atomic_correction_in_a_file(frames, tmp_path):
 def test_processes_can_share_a_batch(parts, cache):
     """Each evaluates some of the frames, as under torchrun."""
     dataset = get_lmdb_dataset(parts, cache, memory_budget=3e5)
-    batch = dataset.__getitems__([7, 0, 3, 5])
+    batch = dataset.batch([7, 0, 3, 5])
     torch.manual_seed(0)
     model = BPNN(["Cu", "O"], batch.fingerprint.shape[1], 4, 2, dtype=torch.float64)
     whole = model(batch)
@@ -423,7 +423,7 @@ def test_a_store_out_of_lmdb_files(frames, parts, tmp_path, dtype):
     memory = AtomsDataset(frames, SETUP, verbose=False)
     atol = 1e-10 if dtype == "float64" else 1e-5
     for ids in ([0, 3, 7], np.arange(N_FRAMES)):
-        same_batch(packed.__getitems__(ids), memory.__getitems__(ids), atol)
+        same_batch(packed.batch(ids), memory.batch(ids), atol)
     with pytest.raises(ValueError, match="holds no structures"):
         StoreDataset(store, SETUP, derivatives="recompute")
     with pytest.raises(FileExistsError, match="there is a store"):

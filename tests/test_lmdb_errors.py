@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from amptorch.dataset.lmdb_file import LMDBFile, write_lmdb
 from amptorch.dataset_lmdb import get_lmdb_dataset
 from amptorch.trainer import AtomsTrainer
+from amptorch.v1.lmdb_file import LMDBFile, write_lmdb
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 from tests.test_lmdb import SETUP, settings, trained
 
@@ -130,7 +130,7 @@ def test_a_file_that_was_cut_short_is_named(written, tmp_path, kept):
     content = written.read_bytes()
     path = tmp_path / "short.lmdb"
     path.write_bytes(content[: int(kept * len(content))])
-    code = f"from amptorch.dataset.lmdb import AtomsLMDBDatasetCache as D; D([{str(path)!r}])"
+    code = f"from amptorch.v1.lmdb import AtomsLMDBDatasetCache as D; D([{str(path)!r}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert "ValueError" in result.stderr
@@ -140,7 +140,7 @@ def test_a_file_that_was_cut_short_is_named(written, tmp_path, kept):
 FLIPS = """
 import random, sys, warnings
 from pathlib import Path
-from amptorch.dataset.lmdb import AtomsLMDBDatasetCache
+from amptorch.v1.lmdb import AtomsLMDBDatasetCache
 
 warnings.simplefilter("ignore")
 content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from amptorch import memory
+from amptorch.data.fingerprints import check_memory
 from amptorch.dataset import AtomsDataset
-from amptorch.dataset.construct import construct_descriptor
-from amptorch.dataset.describe import check_memory
 from amptorch.descriptor.blocks import DerivativeBlocks, Kinds
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.preprocessing import AtomsToData
@@ -37,7 +37,7 @@ def little(monkeypatch):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """As if the frames were more than fit into one chunk."""
-    monkeypatch.setattr("amptorch.dataset.describe.CHUNK_ATOMS", 8)
+    monkeypatch.setattr("amptorch.data.fingerprints.CHUNK_ATOMS", 8)
 
 
 def test_stored_derivatives_that_do_not_fit(images, little, small_chunks):
@@ -101,7 +101,7 @@ def test_auto_recomputes_where_memory_is_short(images, tmp_path, monkeypatch):
     trainer.load()
     assert trainer.plan.derivatives == "stored"
     monkeypatch.setattr(
-        "amptorch.trainer.data.available_memory", lambda: 1.5 * trainer.plan.stored_bytes
+        "amptorch.training.prepare.available_memory", lambda: 1.5 * trainer.plan.stored_bytes
     )
     again = AtomsTrainer(settings)
     again.load()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from amptorch.dataset.collate import Batch
+from amptorch.data.batch import Batch
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.model import BPNN, MLP, CustomLoss, ElementMask, SingleNN

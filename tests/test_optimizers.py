@@ -12,7 +12,7 @@ from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.model.jacobian import jacobian
 from amptorch.optimizers import EKF
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.kalman import observations
+from amptorch.training.kalman import observations
 from tests.reference.kalman import corrections
 from tests.small_frames import FP_PARAMS, config, draw_forces, mixed_frames
 from tests.small_runs import assert_same, cut, settings_of
@@ -89,7 +89,7 @@ def test_jacobian_is_that_of_autograd_row_by_row(frames, dataset, kind, activati
         dataset = AtomsDataset(frames, SETUP, derivatives=stored, verbose=False)
     model = network(kind, dataset, activation=activation)
     # With frames that have no oxygen.
-    batch = dataset.__getitems__([0, 1, 2, 7])
+    batch = dataset.batch([0, 1, 2, 7])
     rng = np.random.default_rng(1)
     parts = np.array_split(rng.permutation(len(batch.fingerprint)), 3)
     directions = [(np.sort(part), rng.normal(size=(len(part), 3))) for part in parts]
@@ -114,7 +114,7 @@ def test_jacobian_is_that_of_autograd_row_by_row(frames, dataset, kind, activati
 
 
 def test_networks_without_such_derivatives_are_named(dataset):
-    batch = dataset.__getitems__([0, 1])
+    batch = dataset.batch([0, 1])
     for options in ({"batchnorm": True}, {"dropout": True}):
         with pytest.raises(ValueError, match="linear layers and activations, not with"):
             jacobian(network(BPNN, dataset, **options), batch)
@@ -131,7 +131,7 @@ def test_networks_without_such_derivatives_are_named(dataset):
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_observations_are_errors_of_what_the_jacobian_is_of(dataset, fraction):
-    batch = dataset.__getitems__([0, 1, 5])
+    batch = dataset.batch([0, 1, 5])
     if fraction < 1:
         batch = draw_forces(batch, fraction, np.random.default_rng(0))
     model = network(BPNN, dataset)
@@ -162,7 +162,7 @@ def test_observations_are_errors_of_what_the_jacobian_is_of(dataset, fraction):
 
 
 def test_without_forces_energies_alone_are_observed(dataset):
-    batch = dataset.__getitems__([0, 1, 5])
+    batch = dataset.batch([0, 1, 5])
     energy, forces = network(BPNN, dataset)(batch)
     directions, errors, variances = observations(batch, (energy, forces), batch.targets, 0, 3)
     assert directions == []

@@ -8,9 +8,9 @@ import pytest
 import torch
 from ase.io import Trajectory
 
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
-from amptorch.dataset.packed import StoreDataset
-from amptorch.dataset.prefetch import BatchLoader
 from amptorch.datasets import iron_water
 from amptorch.model import BPNN, CustomLoss, SingleNN
 from amptorch.store import FrameStore, preprocess
@@ -69,7 +69,7 @@ def test_one_loss_and_gradient_from_memory_and_disk(kind, back_end, fraction, im
     model = make_model(kind)
     # In one shard, in several of them, and not in order.
     for frame_ids in ([1, 2, 4], [0, 6, 7, 21], [17, 3, 9]):
-        one, two = memory.__getitems__(frame_ids), packed.__getitems__(frame_ids)
+        one, two = memory.batch(frame_ids), packed.batch(frame_ids)
         if fraction < 1:
             one, two = (
                 draw_forces(batch, fraction, np.random.default_rng(5)) for batch in (one, two)
@@ -84,9 +84,7 @@ def test_one_loss_and_gradient_from_memory_and_disk(kind, back_end, fraction, im
 
 def test_single_precision_derivatives_are_nearly_those(images, store):
     batches = [
-        StoreDataset(store, SETUP, derivatives="stored", derivative_dtype=dtype).__getitems__(
-            [3, 8]
-        )
+        StoreDataset(store, SETUP, derivatives="stored", derivative_dtype=dtype).batch([3, 8])
         for dtype in ("float64", "float32")
     ]
     model = make_model(BPNN)
@@ -97,7 +95,7 @@ def test_single_precision_derivatives_are_nearly_those(images, store):
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scalers_are_those_of_the_frames_in_memory(scaling, images, store, monkeypatch):
-    monkeypatch.setattr("amptorch.dataset.packed.CHUNK", 4)
+    monkeypatch.setattr("amptorch.data.from_store.CHUNK", 4)
     memory = AtomsDataset(images, SETUP, scaling=scaling, verbose=False)
     packed = StoreDataset(store, SETUP, scaling=scaling, derivatives="recompute")
     slopes = zip(
@@ -110,7 +108,7 @@ def test_scalers_are_those_of_the_frames_in_memory(scaling, images, store, monke
     one, two = packed.target_scaler.state(), memory.target_scaler.state()
     assert one.pop("compositions") == two.pop("compositions")
     assert one == pytest.approx(two, rel=1e-14)
-    rows = packed.__getitems__(range(N_FRAMES))
+    rows = packed.batch(range(N_FRAMES))
     torch.testing.assert_close(rows.fingerprint, memory.fingerprint, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(rows.forces, memory.forces, rtol=1e-13, atol=1e-13)
 
@@ -144,7 +142,7 @@ def test_given_scalers_are_used(images, store):
         store, SETUP, feature_scaler=few.feature_scaler, target_scaler=few.target_scaler
     )
     assert dataset.feature_scaler is few.feature_scaler
-    torch.testing.assert_close(dataset[2].fingerprint, few.__getitems__([2]).fingerprint)
+    torch.testing.assert_close(dataset[2].fingerprint, few.batch([2]).fingerprint)
 
 
 def test_a_store_that_does_not_hold_what_is_asked_for(images, tmp_path, store):
@@ -320,7 +318,7 @@ def test_a_run_goes_on_with_its_store_elsewhere_but_not_with_other_shards(images
 def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch):
     """What an epoch of 192 frames allocates, and four of 48: what the network and the thread beside
     it hold at one time is chance, and the more of it the more batches there are."""
-    monkeypatch.setattr("amptorch.dataset.packed.CHUNK", 48)
+    monkeypatch.setattr("amptorch.data.from_store.CHUNK", 48)
     setup = (*SETUP[:3], ["Fe", "H", "O"])
     images, peaks = iron_water(48), []
     for copies in (1, 4):

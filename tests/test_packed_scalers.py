@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from amptorch.data.statistics import Statistics
 from amptorch.preprocessing import FeatureScaler
-from amptorch.preprocessing.statistics import Statistics
 
 NUMBERS = np.random.default_rng(1).choice([1, 8, 26], 3000, p=[0.6, 0.3, 0.1])
 

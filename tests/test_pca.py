@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset
-from amptorch.dataset.packed import StoreDataset
 from amptorch.frames import Frames
 from amptorch.model import BPNN
 from amptorch.model.jacobian import jacobian
@@ -90,7 +90,7 @@ def test_forces_are_the_derivative_of_the_energy(frames, tmp_path, elementwise, 
     assert np.abs(forces[2]).max() > 1e-3
     np.testing.assert_allclose(forces[2], numeric, atol=1e-7)
     # What training sees is what prediction gives.
-    batch = trainer.train_dataset.__getitems__([1])
+    batch = trainer.train_dataset.batch([1])
     assert batch.fingerprint.shape[1] == 4
     np.testing.assert_allclose(trainer.potential.evaluate(batch)[1], forces, atol=1e-12)
 
@@ -98,7 +98,7 @@ def test_forces_are_the_derivative_of_the_energy(frames, tmp_path, elementwise, 
 @KINDS
 def test_the_gradient_of_a_force_loss(frames, elementwise):
     """The derivative of a loss on forces with respect to the weights, against differences."""
-    batch = dataset_of(frames, elementwise).__getitems__([1, 2])
+    batch = dataset_of(frames, elementwise).batch([1, 2])
     torch.manual_seed(0)
     model = BPNN(elements=["Cu", "O"], input_dim=4, num_nodes=3, num_layers=2, dtype=torch.float64)
 
@@ -125,7 +125,7 @@ def test_the_gradient_of_a_force_loss(frames, elementwise):
 @KINDS
 def test_derivatives_of_single_predictions(frames, elementwise):
     """The rows of the Kalman filter are those that autograd finds."""
-    batch = dataset_of(frames, elementwise).__getitems__([1])
+    batch = dataset_of(frames, elementwise).batch([1])
     torch.manual_seed(0)
     model = BPNN(elements=["Cu", "O"], input_dim=4, num_nodes=3, num_layers=2, dtype=torch.float64)
     v = np.random.default_rng(0).normal(size=(len(batch.forces), 3))
@@ -184,7 +184,7 @@ def test_a_store_gives_the_same(frames, tmp_path, elementwise, derivatives):
     )
     assert packed.input_dim == dataset.input_dim == 4
     model = BPNN(elements=["Cu", "O"], input_dim=4, num_nodes=3, num_layers=2, dtype=torch.float64)
-    results = [model(d.__getitems__(np.array([0, 2, 5]))) for d in (packed, dataset)]
+    results = [model(d.batch(np.array([0, 2, 5]))) for d in (packed, dataset)]
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
 

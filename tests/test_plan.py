@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from amptorch.data.plan import GB, SAMPLE_ATOMS, SAMPLE_FRAMES, make_plan, sample_of
 from amptorch.dataset import AtomsDataset
-from amptorch.dataset.construct import construct_descriptor
-from amptorch.dataset.plan import GB, SAMPLE_ATOMS, SAMPLE_FRAMES, make_plan, sample_of
 from amptorch.datasets import iron_water
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames
 from amptorch.trainer import AtomsTrainer
 from tests.small_frames import FP_PARAMS, config, mixed_frames

@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import Trajectory, write
 
+from amptorch.data.pca import PCAReducer as PCAReducerByOldPath
 from amptorch.descriptor.base import STORE
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
@@ -20,8 +21,7 @@ from amptorch.preprocessing import (
     SparseDerivatives,
     sparse_block_diag,
 )
-from amptorch.preprocessing.atoms_to_data import AtomsToData as AtomsToDataByOldPath
-from amptorch.preprocessing.pca import PCAReducer as PCAReducerByOldPath
+from amptorch.v1.atoms_to_data import AtomsToData as AtomsToDataByOldPath
 from tests.small_frames import FP_PARAMS, mixed_frames
 
 ELEMENTS = ["Cu", "O"]

@@ -167,7 +167,7 @@ def test_a_renamed_function_is_missed():
 def test_functions_are_left_as_they_were():
     from amptorch.descriptor.Gaussian import Gaussian
     from amptorch.frames import Frames
-    from amptorch.trainer.net import PotentialNet
+    from amptorch.training.net import PotentialNet
 
     def state():
         found = [place for function in FUNCTIONS for place in find(function)]

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from amptorch.checkpoints.folder import HistoryText
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.checkpoints import HistoryText
-from amptorch.trainer.restart import KEPT, epochs_of, newest_run, newest_state
+from amptorch.training.restart import KEPT, epochs_of, newest_run, newest_state
 from tests.small_frames import mixed_frames
 from tests.small_runs import (
     EPOCHS,
@@ -91,7 +91,7 @@ def test_another_number_of_processes(frames, tmp_path, changes, others, monkeypa
     for before in (3, 4):
         processes = SimpleNamespace(size=before)
         with monkeypatch.context() as patched:
-            patched.setattr("amptorch.trainer.restart.Ranks", lambda now=processes: now)
+            patched.setattr("amptorch.training.restart.Ranks", lambda now=processes: now)
             folder = cut(settings, 1)
         state = newest_state(folder)
         assert state.training["processes"] == before

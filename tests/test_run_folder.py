@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 from skorch.callbacks import Callback
 
+from amptorch.checkpoints.folder import to_disk
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.checkpoints import to_disk
-from amptorch.trainer.restart import epochs_of, newest_state
+from amptorch.training.restart import epochs_of, newest_state
 from tests.small_frames import mixed_frames
 from tests.small_runs import EPOCHS, Cut, PowerCut, assert_same, cut, settings_of, train
 
@@ -115,7 +115,7 @@ def test_a_file_system_without_locks(frames, tmp_path, monkeypatch, failure):
     def acquire(lock):
         raise failure or NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("amptorch.trainer.run_folder.FileLock.acquire", acquire)
+    monkeypatch.setattr("amptorch.training.run_folder.FileLock.acquire", acquire)
     with pytest.warns(UserWarning, match="file system without locks"):
         trainer = train(settings_of(frames, tmp_path, optim__epochs=1))
     assert epochs_of(trainer.cp_dir) == [1, 0]
@@ -147,7 +147,7 @@ def test_power_failure(frames, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", recorded)
     clock = SimpleNamespace(monotonic=lambda: Seconds.now)
-    monkeypatch.setattr("amptorch.trainer.restart.time", clock)
+    monkeypatch.setattr("amptorch.training.restart.time", clock)
     settings = settings_of(frames, tmp_path / "cut")
     trainer = AtomsTrainer(settings)
     trainer.load()

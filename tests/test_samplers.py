@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch.utils.data import Subset
 
+from amptorch.data.loader import BatchLoader, prefetched, root_of
+from amptorch.data.samplers import BlockSampler, cuts_of
 from amptorch.dataset import AtomsDataset, DataCollater
-from amptorch.dataset.prefetch import BatchLoader, prefetched, root_of
-from amptorch.dataset.samplers import BlockSampler, cuts_of
 from amptorch.threads import num_threads, use_threads
 from tests.small_frames import FP_PARAMS, mixed_frames
 

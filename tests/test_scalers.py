@@ -8,11 +8,11 @@ import pytest
 import torch
 from ase.io import read
 
+from amptorch.checkpoints.folder import load_checkpoint
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.preprocessing import AtomicCorrectionScaler, Data, FeatureScaler, TargetScaler
 from amptorch.preprocessing.utils import FeatureScaler as FeatureScalerByOldPath
-from amptorch.trainer.checkpoints import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "checkpoints"
 SCALINGS = [

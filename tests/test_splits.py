@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.splits import BlockSplit
+from amptorch.training.splits import BlockSplit
 from tests.small_frames import config, mixed_frames
 
 

@@ -19,9 +19,9 @@ from skorch.callbacks import Callback
 from amptorch.dataset import AtomsDataset
 from amptorch.model import CustomLoss
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.random_state import RandomState
-from amptorch.trainer.run_folder import new_run_folder
-from amptorch.trainer.splits import InOrderSplit, make_split
+from amptorch.training.random_state import RandomState
+from amptorch.training.run_folder import new_run_folder
+from amptorch.training.splits import InOrderSplit, make_split
 from tests.small_frames import config, labelled, mixed_frames
 
 

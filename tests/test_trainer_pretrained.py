@@ -262,7 +262,7 @@ def test_predict_keeps_order_and_counts(trainer, frames):
 
 def test_predict_goes_by_batches(trainer, frames, monkeypatch):
     expected = trainer.predict(frames)
-    monkeypatch.setattr("amptorch.trainer.predict.BATCH_ATOMS", 9)
+    monkeypatch.setattr("amptorch.prediction.BATCH_ATOMS", 9)
     found = trainer.predict(frames)
     np.testing.assert_allclose(found["energy"], expected["energy"], rtol=1e-12)
     for one, two in zip(found["forces"], expected["forces"], strict=True):
@@ -272,7 +272,7 @@ def test_predict_goes_by_batches(trainer, frames, monkeypatch):
 def test_latent_and_descriptors_are_means_over_atoms(trainer, frames):
     first = trainer.predict(frames, get_latent=1, get_descriptor=True)
     second = trainer.predict(frames, get_latent=1, get_descriptor=True)
-    batch = trainer.train_dataset.__getitems__([0])
+    batch = trainer.train_dataset.batch([0])
     latent = torch.zeros(len(frames[0]), 6, dtype=torch.float64)
     for network, rows in zip(trainer.model.elementwise_models, batch.element_rows, strict=True):
         layers = network.model_net

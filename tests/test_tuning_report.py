@@ -15,6 +15,7 @@ from ase.io import write
 from amptorch import cli
 from amptorch.config import Config
 from amptorch.datasets import iron_water
+from amptorch.ensemble import Ensemble
 from amptorch.files import read_config
 from amptorch.optimizers import EKF
 from amptorch.tuning import tune
@@ -23,7 +24,6 @@ from amptorch.tuning.report.page import sections_of, write_report
 from amptorch.tuning.report.parts import Table, compared, counted, duration, listed, number
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
-from amptorch.uncertainty.ensemble import Ensemble
 from tests.test_tuning_study import SPACE, TEST, TRAIN, options
 
 NOT_FOR_PEOPLE = re.compile(r"\bnan\b|\bNone\b(?! of)|\binf\b|[{}]|  |\.\.|–%|\bTrue\b|\bFalse\b")

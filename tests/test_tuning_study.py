@@ -9,12 +9,12 @@ import pytest
 from ase.io import write
 from optuna.trial import FixedTrial, TrialState
 
-from amptorch.dataset.construct import construct_descriptor
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.store import shard
 from amptorch.trainer import AtomsTrainer
-from amptorch.trainer.net import PotentialNet
-from amptorch.trainer.restart import EpochCheckpoint
+from amptorch.training.net import PotentialNet
+from amptorch.training.restart import EpochCheckpoint
 from amptorch.tuning import tune
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.command import front_table, seconds_of

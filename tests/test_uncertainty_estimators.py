@@ -11,8 +11,7 @@ from ase.io import write
 from numpy.testing import assert_allclose
 
 from amptorch import AtomsTrainer
-from amptorch.dataset.lmdb_file import write_lmdb
-from amptorch.dataset.packed import StoreDataset
+from amptorch.data.from_store import StoreDataset
 from amptorch.uncertainty import (
     ConformalPredictionFeatureSpace,
     ConformalPredictionLatentSpace,
@@ -29,6 +28,7 @@ from amptorch.uncertainty.utils import (
     prepare_featureNerror_from_trainer,
     prepare_latentNerror_from_trainer,
 )
+from amptorch.v1.lmdb_file import write_lmdb
 from tests.small_frames import config, labelled, mixed_frames
 from tests.small_store import make
 

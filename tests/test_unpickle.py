@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from amptorch.preprocessing.unpickle import load_torch_file, loads_restricted
-from amptorch.trainer.checkpoints import load_checkpoint
+from amptorch.checkpoints.folder import load_checkpoint
+from amptorch.v1.unpickle import load_torch_file, loads_restricted
 from tests.test_checkpoints import GOLDEN, V1, scalers
 
 

@@ -1,8 +1,26 @@
 """Networks that turn fingerprints into energies and forces."""
 
+from collections.abc import Sequence
+
+import torch
+
+from amptorch.config import ModelConfig
+from amptorch.model.atomic import AtomicModel
 from amptorch.model.bpnn import BPNN, ElementMask
 from amptorch.model.loss import CustomLoss
 from amptorch.model.mlp import MLP
 from amptorch.model.singlenn import SingleNN
 
-__all__ = ["BPNN", "MLP", "CustomLoss", "ElementMask", "SingleNN"]
+__all__ = ["BPNN", "MLP", "AtomicModel", "CustomLoss", "ElementMask", "SingleNN", "make_model"]
+
+MODELS = {"bpnn": BPNN, "singlenn": SingleNN}
+
+
+def make_model(
+    options: ModelConfig, elements: Sequence[str], n_inputs: int, dtype: torch.dtype
+) -> AtomicModel:
+    """Return the network that the section `model` of a configuration asks for, with parameters
+    drawn from torch's random numbers."""
+    others = dict(vars(options))
+    network = MODELS[others.pop("name")]
+    return network(elements=elements, input_dim=n_inputs, dtype=dtype, **others)

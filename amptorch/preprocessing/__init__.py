@@ -1,11 +1,11 @@
 """Data objects, scaling of fingerprints and targets, and what goes with them."""
 
-from amptorch.preprocessing.atoms_to_data import AtomsToData
-from amptorch.preprocessing.corrections import AtomicCorrectionScaler
-from amptorch.preprocessing.data import Data
-from amptorch.preprocessing.pca import PCAReducer
-from amptorch.preprocessing.scalers import FeatureScaler, TargetScaler
-from amptorch.preprocessing.sparse import SparseDerivatives, sparse_block_diag
+from amptorch.data.corrections import AtomicCorrectionScaler
+from amptorch.data.pca import PCAReducer
+from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.v1.atoms_to_data import AtomsToData
+from amptorch.v1.data import Data
+from amptorch.v1.sparse import SparseDerivatives, sparse_block_diag
 
 __all__ = [
     "AtomicCorrectionScaler",

@@ -70,7 +70,7 @@ class Job:
 
         data: frames in place of all; dataset: options in place of the configuration's.
         """
-        from amptorch.trainer import AtomsTrainer
+        from amptorch.v1.trainer import AtomsTrainer
 
         logger = logging.getLogger("amptorch")
         level = logger.level
@@ -189,7 +189,7 @@ def estimate(job: Job) -> Estimate:
 
 def descriptor_of(config: dict[str, dict], images: Sequence[Atoms]) -> Any:
     """Return the descriptor of a configuration, by default for the elements of `images`."""
-    from amptorch.dataset import construct_descriptor
+    from amptorch.descriptor.construct import construct_descriptor
 
     options = _checked(config).dataset
     elements = options.elements or sorted({symbol for atoms in images for symbol in atoms.symbols})
@@ -202,7 +202,7 @@ def _checked(config):
 
 
 def _plan(job, frames, descriptor):
-    from amptorch.dataset.plan import GB, make_plan, sample_of
+    from amptorch.data.plan import GB, make_plan, sample_of
 
     config = _checked(job.config)
     if not config.model.get_forces:

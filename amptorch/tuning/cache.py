@@ -17,9 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from amptorch.dataset.packed import StoreDataset
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.scalers import FeatureScaler, TargetScaler
 from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.preprocessing import FeatureScaler, TargetScaler
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
 from amptorch.store.build import write_setup
@@ -88,7 +88,7 @@ class Cache:
     def dataset(self, setup, train, scaling, dtype):
         """(StoreDataset of all frames whose scalers are fitted to those in `train`, seconds of
         `describe`). setup: (fp_scheme, fp_params, cutoff_params, elements)."""
-        from amptorch.dataset import construct_descriptor
+        from amptorch.descriptor.construct import construct_descriptor
 
         descriptor = construct_descriptor(setup)
         store, seconds = self.describe(descriptor)

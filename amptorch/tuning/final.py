@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from amptorch.ensemble import Ensemble
 from amptorch.frames import Frames, read_images
+from amptorch.potential import Potential
 from amptorch.threads import use_threads
-from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
 from amptorch.tuning.predictions import digest, save_predictions
 from amptorch.tuning.settings import configuration
 from amptorch.tuning.study import completed, read_json, write_json
 from amptorch.tuning.training import microseconds_per_atom
-from amptorch.uncertainty.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 PLAN, TEST = "plan.json", "test.json"
@@ -123,7 +123,7 @@ def result_file(out, name):
 
 
 def collect(out, plan):
-    """The chosen model, a trainer or an Ensemble, and the baseline (None where it failed), after
+    """The chosen model, a Potential or an Ensemble, and the baseline (None where it failed), after
     all trainings. The ensemble is saved in `final/ensemble`.
 
     Raises ValueError where all members failed.
@@ -136,12 +136,11 @@ def collect(out, plan):
             failed.append(f"{name}: {result['failed']}")
             logger.warning("the training %s failed: %s", name, result["failed"])
             continue
-        trainer = AtomsTrainer()
-        trainer.load_pretrained(str(out / result["checkpoint"]))
+        potential = Potential.load(out / result["checkpoint"])
         if name == BASELINE:
-            baseline = trainer
+            baseline = potential
         else:
-            members.append(trainer)
+            members.append(potential)
     if not members:
         raise ValueError(f"the trainings of the best trials all failed: {'; '.join(failed)}")
     if len(members) == 1:
@@ -159,7 +158,7 @@ def test_once(out, chosen, baseline, test, elements, above, labels):
     `test.npz`, see `predictions.save_predictions`. ValueError where it was tested on others."""
     path = Path(out) / TEST
     images = read_images(test, labels)
-    frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.forcetraining)
+    frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.has_forces)
     if path.exists():
         result = read_json(path)
         if result.get("digest", digest(frames)) != digest(frames):
@@ -176,10 +175,10 @@ def test_once(out, chosen, baseline, test, elements, above, labels):
             continue
         prediction = model.predict(images)
         energies = np.array(prediction["energy"])
-        forces = np.concatenate(prediction["forces"]) if chosen.forcetraining else None
+        forces = np.concatenate(prediction["forces"]) if chosen.has_forces else None
         result[name] = summary(frames, energies, forces, above)
         with use_threads(1):
-            result[name]["cost"] = microseconds_per_atom(model.potential, frames)
+            result[name]["cost"] = microseconds_per_atom(model, frames)
         result[name]["energies"] = energies.tolist()
         predictions[name] = energies, forces
         if "energy_uncertainty" in prediction:

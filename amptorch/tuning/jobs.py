@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from optuna import TrialPruned
 
-from amptorch.trainer.restart import newest_run
+from amptorch.training.restart import newest_run
 from amptorch.tuning.cache import GB, Cache
 from amptorch.tuning.objective import FAILURES, Objective, Problem
 from amptorch.tuning.predictions import save_predictions

@@ -217,10 +217,8 @@ class _Run:
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
         if not tuned.chosen.exists():
-            tuned.chosen = Path(chosen.cp_dir or out)
-        tuned.baseline = None if baseline is None else out / self._folder(final.BASELINE)
-        if tuned.chosen == out:
             tuned.chosen = out / self._folder("member-1")
+        tuned.baseline = None if baseline is None else out / self._folder(final.BASELINE)
         if test is not None:
             above = read_json(out / SETTINGS)["outliers_above"]
             elements = self.problem.elements

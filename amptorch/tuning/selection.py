@@ -15,7 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from scipy.linalg import eigh, qr
 
 from amptorch.checks import nearest
-from amptorch.dataset.describe import chunks_of_frames
+from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.setup import ANGULAR, PARAMETERS, check_keys, descriptor_setup
 

@@ -7,8 +7,8 @@ from optuna import TrialPruned
 from skorch.callbacks import Callback
 from torch.utils.data import Subset
 
-from amptorch.trainer import AtomsTrainer
 from amptorch.tuning.errors import summary
+from amptorch.v1.trainer import AtomsTrainer
 
 # A trial reports its error so many times, at equal shares of its budget.
 RUNGS = 9
@@ -88,7 +88,7 @@ def predicted(trainer, frame_ids):
     dataset, potential = trainer.train_dataset, trainer.potential
     energies, forces = [], []
     for first in range(0, len(frame_ids), BATCH):
-        part = potential.evaluate(dataset.__getitems__(frame_ids[first : first + BATCH]))
+        part = potential.evaluate(dataset.batch(frame_ids[first : first + BATCH]))
         energies.append(part[0])
         forces.append(part[1])
     forces = np.concatenate(forces) if trainer.forcetraining else None

@@ -1,9 +1,9 @@
 """How far predictions can be trusted: intervals that hold a stated share of the errors."""
 
+from amptorch.ensemble import Ensemble
 from amptorch.uncertainty.bootstrap import train_ensemble
 from amptorch.uncertainty.calibrators import ConformalPrediction, NegativeLeastLikelihoodEstimator
 from amptorch.uncertainty.distances import calc_dist
-from amptorch.uncertainty.ensemble import Ensemble
 from amptorch.uncertainty.estimators import (
     ConformalPredictionFeatureSpace,
     ConformalPredictionLatentSpace,

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from zipfile import BadZipFile
 
 import numpy as np
-from tqdm import tqdm
 
+from amptorch.loading import potential_of
+from amptorch.prediction import batches_of
 from amptorch.uncertainty.calculator import UncertaintyCalculator
 from amptorch.uncertainty.calibrators import check_share
 from amptorch.uncertainty.metrics import LEVELS, calibration_metrics
-from amptorch.uncertainty.points import batches_of, checked_frames
+from amptorch.uncertainty.points import frames_for, without_forces
 
 # Fewer errors of an element are none.
 FEWEST = 2
@@ -67,10 +68,11 @@ def below(prefix, state):
 
 
 def checksum(model):
-    """CRC-32 of the parameters of a trainer, or of an ensemble's weights and members."""
+    """Return the CRC-32 of a potential's parameters, or of an ensemble's weights and members."""
+    model = potential_of(model)
     found = zlib.crc32(np.asarray(getattr(model, "weights", ()), dtype=np.float64).tobytes())
     for member in getattr(model, "members", [model]):
-        for tensor in member.net.module.state_dict().values():
+        for tensor in member.model.state_dict().values():
             found = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), found)
     return found
 
@@ -82,7 +84,7 @@ class UncertaintyEstimator:
     Energies are calibrated by their errors per atom, forces by the lengths of their errors' vectors
     on the atoms of each element by themselves.
 
-    model : trained `AtomsTrainer`, or an `Ensemble`
+    model : a `Potential`, a trained `AtomsTrainer`, or an `Ensemble`
     alpha : the share of errors that intervals leave outside where no confidence is given
     energy_calibrator_ : fitted to the energies; forces_calibrators_ : {atomic number: the same}
     """
@@ -117,13 +119,12 @@ class UncertaintyEstimator:
         if self.model is None:
             name = type(self).__name__
             raise ValueError(f"the estimator has no model: make it as {name}(trainer)")
-        frames = checked_frames(self.model, images, labels, forces)
-        bar = tqdm(total=len(frames), desc="predictions", unit="frame", disable=disable_tqdm)
-        parts = []
-        with bar:
-            for potential, batch, part in batches_of(self.model, frames, forces):
-                parts.append(self.evaluated(potential, batch))
-                bar.update(len(part))
+        potential = potential_of(self.model)
+        frames = frames_for(potential, images, labels, forces)
+        parts = [
+            self.evaluated(potential, batch if forces else without_forces(batch))
+            for batch, _, _ in batches_of(potential, frames, disable_tqdm)
+        ]
         names = [name for name, value in vars(parts[0]).items() if value is not None]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         observed = Observed(**joined)

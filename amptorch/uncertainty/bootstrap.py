@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from amptorch.dataset.weights import checked_weights
+from amptorch.data.weights import checked_weights
+from amptorch.ensemble import Ensemble
 from amptorch.frames import read_images
-from amptorch.trainer import AtomsTrainer
-from amptorch.uncertainty.ensemble import Ensemble
+from amptorch.v1.trainer import AtomsTrainer
 
 
 def train_ensemble(config, n_members=5, bootstrap=True):

@@ -16,7 +16,7 @@ class UncertaintyCalculator(AmpTorch):
     def __init__(self, estimator, confidence=None, skin=0.3, **kwargs):
         self.estimator, self.confidence = estimator, estimator.check(confidence)
         super().__init__(estimator.model, skin, **kwargs)
-        extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.trainer.forcetraining
+        extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.potential.has_forces
         self.implemented_properties = [*self.implemented_properties, *extra]
 
     def evaluated(self, potential, batch):
@@ -27,6 +27,6 @@ class UncertaintyCalculator(AmpTorch):
             "free_energy": float(observed.energy[0]),
             "energy_uncertainty": float(energy[0] * observed.counts[0]),
         }
-        if not self.trainer.forcetraining:
+        if not self.potential.has_forces:
             return results
         return {**results, "forces": observed.forces, "forces_uncertainty": forces}

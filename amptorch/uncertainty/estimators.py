@@ -10,8 +10,10 @@ from functools import wraps
 
 import numpy as np
 
+from amptorch.ensemble import Ensemble
 from amptorch.frames import read_images
-from amptorch.trainer import AtomsTrainer
+from amptorch.loading import potential_of
+from amptorch.potential import Potential
 from amptorch.uncertainty.base import Observed, UncertaintyEstimator, below, named
 from amptorch.uncertainty.bootstrap import train_ensemble
 from amptorch.uncertainty.calibrators import (
@@ -20,7 +22,6 @@ from amptorch.uncertainty.calibrators import (
     check_share,
 )
 from amptorch.uncertainty.distances import NearestTraining
-from amptorch.uncertainty.ensemble import Ensemble
 from amptorch.uncertainty.points import (
     LAST_HIDDEN,
     FeatureSpace,
@@ -39,7 +40,7 @@ def _or_trainer(init):
 
     @wraps(init)
     def with_trainer(self, *settings, **others):
-        if settings and isinstance(settings[0], AtomsTrainer):
+        if settings and isinstance(potential_of(settings[0]), Potential):
             others["trainer"], *settings = settings
         init(self, *settings, **others)
 
@@ -71,9 +72,12 @@ class _DistanceEstimator(UncertaintyEstimator):
     def _train(self, trainer, train_images, forces=True):
         """Be of `trainer`, with distances to the frames that it was trained on, its own where
         None, and with `forces` to their atoms."""
-        if not isinstance(trainer, AtomsTrainer):
-            raise TypeError(f"trainer is a {type(trainer).__name__}; expected an AtomsTrainer")
-        forces = forces and trainer.forcetraining
+        potential = potential_of(trainer)
+        if not isinstance(potential, Potential):
+            raise TypeError(
+                f"trainer is a {type(trainer).__name__}; expected an AtomsTrainer or a Potential"
+            )
+        forces = forces and potential.has_forces
         self.model = trainer
         self._place(
             *training_points(trainer, self.space, train_images, self.most, forces, self.seed)

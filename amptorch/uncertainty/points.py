@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from amptorch.dataset.describe import chunks_of_frames
-from amptorch.distances import check_distances
-from amptorch.frames import Frames, read_images
+from amptorch.loading import potential_of
+from amptorch.prediction import batches_of, checked_frames
 from amptorch.threads import use_threads
-from amptorch.trainer.predict import BATCH_ATOMS
 
 # The last hidden layer of the networks, which the energy is linear in.
 LAST_HIDDEN = -2
@@ -41,45 +39,32 @@ def frame_means(rows, counts):
     return np.add.reduceat(rows, starts, axis=0) / np.asarray(counts)[:, None]
 
 
-def checked_frames(model, images, labels, forces=True):
-    """Return `Frames` of images that `model`, a trainer or an ensemble, can predict; with energies,
-    and forces where it has them and `forces`, if `labels`. ValueError names the frame that cannot
-    be used."""
-    frames = Frames.from_atoms(
-        read_images(images),
-        model.potential.elements,
-        energies=labels,
-        forces=labels and forces and model.forcetraining,
-    )
-    check_distances(frames, training=False)
-    return frames
+def frames_for(model, images, labels, forces=True):
+    """Return `Frames` of images that `model`, a potential or an ensemble, can predict; with
+    energies, and forces where it has them and `forces`, if `labels`. ValueError names the frame
+    that cannot be used."""
+    return checked_frames(model, images, labels, labels and forces and model.has_forces)
 
 
-def batches_of(model, frames, forces=True):
-    """Yield (potential, batch, part) for parts of the frames, in their order. Without `forces` (of
-    a trainer) the batches give energies alone."""
-    potential = model.potential
-    with use_threads(model.settings.cmd.threads):
-        for chunk in chunks_of_frames(frames, BATCH_ATOMS):
-            part = frames.select(chunk)
-            batch = potential.batch(part)
-            yield potential, batch if forces else replace(batch, derivatives=None), part
+def without_forces(batch):
+    """Return the batch of a potential without what its forces need."""
+    return replace(batch, derivatives=None)
 
 
 def training_batches(trainer, most_frames, rng):
     """(potential, batch) for parts of at most `most_frames` frames of the trainer's data set, drawn
     at random. ValueError where it has none, as after loading a checkpoint."""
-    dataset = trainer.train_dataset
+    dataset = getattr(trainer, "train_dataset", None)
     if dataset is None:
         raise ValueError(
-            "the trainer has no training frames, as it was loaded from a checkpoint; give them as "
-            "train_images"
+            "a potential, or a trainer that was loaded from a checkpoint, has no training frames; "
+            "give them as train_images"
         )
     chosen = rng.choice(len(dataset), min(most_frames, len(dataset)), replace=False)
-    potential = trainer.potential
-    with use_threads(trainer.settings.cmd.threads):
+    potential = potential_of(trainer)
+    with use_threads(potential.threads):
         for part in np.split(np.sort(chosen), range(CHUNK, len(chosen), CHUNK)):
-            yield potential, dataset.__getitems__(part)
+            yield potential, dataset.batch(part)
 
 
 def training_points(trainer, space, train_images=None, most=5000, forces=True, seed=0):
@@ -94,10 +79,11 @@ def training_points(trainer, space, train_images=None, most=5000, forces=True, s
     if train_images is None:
         batches = training_batches(trainer, most, rng)
     else:
-        frames = checked_frames(trainer, train_images, labels=False)
+        model = potential_of(trainer)
+        frames = frames_for(model, train_images, labels=False)
         if len(frames) > most:
             frames = frames.select(np.sort(rng.choice(len(frames), most, replace=False)))
-        batches = ((potential, batch) for potential, batch, _ in batches_of(trainer, frames))
+        batches = ((model, batch) for batch, _, _ in batches_of(model, frames))
     means, atoms = [], {}
     for potential, batch in batches:
         rows = space(potential, batch)

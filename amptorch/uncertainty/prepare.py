@@ -2,14 +2,16 @@
 
 import numpy as np
 
+from amptorch.loading import potential_of
+from amptorch.prediction import batches_of
 from amptorch.uncertainty.calibrators import check_share
 from amptorch.uncertainty.points import (
     LAST_HIDDEN,
     FeatureSpace,
     LatentSpace,
-    batches_of,
-    checked_frames,
     frame_means,
+    frames_for,
+    without_forces,
 )
 
 QUANTITIES = ("energy", "forces")
@@ -36,14 +38,16 @@ def prepare_featureNerror_from_trainer(trainer, images, quantity="energy"):
 def _prepare(trainer, images, space, quantity):
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity must be one of {QUANTITIES}, got {quantity!r}")
-    if quantity == "forces" and not trainer.forcetraining:
+    model = potential_of(trainer)
+    if quantity == "forces" and not model.has_forces:
         raise ValueError("the model gives no forces; ask for quantity='energy'")
     of_forces = quantity == "forces"
     points, errors = [], []
-    frames = checked_frames(trainer, images, labels=True, forces=of_forces)
-    for potential, batch, part in batches_of(trainer, frames, of_forces):
-        rows = space(potential, batch)
-        energies, forces = potential.evaluate(batch)
+    frames = frames_for(model, images, labels=True, forces=of_forces)
+    for batch, part, _ in batches_of(model, frames):
+        batch = batch if of_forces else without_forces(batch)
+        rows = space(model, batch)
+        energies, forces = model.evaluate(batch)
         points.append(rows if of_forces else frame_means(rows, part.counts))
         errors.append(
             forces - part.forces if of_forces else (energies - part.energies) / part.counts

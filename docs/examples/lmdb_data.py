@@ -55,7 +55,7 @@ with lmdb.open("frames.lmdb", map_size=1 << 33, subdir=False) as db, db.begin(wr
         txn.put(key.encode("ascii"), pickle.dumps(value, protocol=-1))
 
 # All of the above in one call:
-# from amptorch.dataset.lmdb_file import write_lmdb
+# from amptorch.v1.lmdb_file import write_lmdb
 # write_lmdb(images, "frames.lmdb", config)
 
 for cache in ("no", "partial", "full"):

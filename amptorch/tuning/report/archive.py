@@ -10,8 +10,8 @@ import zipfile
 from contextlib import closing
 from pathlib import Path
 
+from amptorch.checkpoints.folder import CHECKSUMS
 from amptorch.store.arrays import unfinished_name
-from amptorch.trainer.checkpoints import CHECKSUMS
 from amptorch.tuning.final import PREDICTIONS
 
 ERRORS = ("rmse", "mae", "median")

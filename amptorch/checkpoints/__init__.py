@@ -1,0 +1,1 @@
+"""Checkpoint folders, written and read."""

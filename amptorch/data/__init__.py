@@ -1,0 +1,1 @@
+"""Data sets: frames as flat arrays, in memory or in a store, scaled; and batches of them."""

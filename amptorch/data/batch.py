@@ -1,0 +1,152 @@
+"""Batches: what the model sees of some frames, and how they are made."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+
+
+@dataclass
+class Batch:
+    """Some frames as the model sees them: n atoms, frame after frame, with S features each.
+
+    fingerprint (n, S): scaled; with `components` reduced to (n, num_pc). atomic_numbers (n,),
+    image_idx (n,): int64, the element and the frame (counted within the batch) of each atom.
+    num_images: number of frames. element_rows: for each element, in the order of the networks, the
+    rows of its atoms; None: found by the model. slope (n, S): d scaled fingerprint / d fingerprint,
+    or None where `derivatives` are those of the scaled fingerprint. components: matrices
+    (S, num_pc) that the scaled fingerprint was multiplied by, one for each element or one for all;
+    None where it was not. derivatives: back end with `vjp(frame_ids, g)` and `jvp(frame_ids, v)`,
+    or None where no forces are asked for. frame_ids: int64 array, what the frames are called there.
+    energy (num_images,) and forces (n, 3): scaled targets, or None. force_rows: sorted int64 array
+    of the atoms whose forces are computed and compared, one row of `forces` each; None for all.
+    weights (num_images,), force_weights (rows of forces,): of the errors in the loss, or None.
+    """
+
+    fingerprint: torch.Tensor
+    atomic_numbers: torch.Tensor
+    image_idx: torch.Tensor
+    num_images: int
+    element_rows: list | None = None
+    slope: torch.Tensor | None = None
+    components: list | None = None
+    derivatives: object = None
+    frame_ids: np.ndarray | None = None
+    energy: torch.Tensor | None = None
+    forces: torch.Tensor | None = None
+    force_rows: np.ndarray | None = None
+    weights: torch.Tensor | None = None
+    force_weights: torch.Tensor | None = None
+
+    def __len__(self):
+        return self.num_images
+
+    @property
+    def targets(self):
+        """[energy, forces], or [energy] where there are no forces; with weights [energy, forces,
+        weights, force_weights], the forces (0, 3) where there are none."""
+        if self.weights is None:
+            return [self.energy] if self.forces is None else [self.energy, self.forces]
+        if self.forces is None:
+            no_forces = self.energy.new_zeros((0, 3))
+            return [self.energy, no_forces, self.weights, no_forces.new_zeros(0)]
+        return [self.energy, self.forces, self.weights, self.force_weights]
+
+    def pulled_back(self, gradient):
+        """∂E/∂G (n, S), of the fingerprint as the descriptor gives it, out of ∂E/∂fingerprint."""
+        if self.components is not None:
+            gradient = self._multiplied(gradient, [matrix.T for matrix in self.components])
+        return gradient if self.slope is None else gradient * self.slope
+
+    def pushed_forward(self, change):
+        """What a change (n, S) of the descriptor's fingerprint does to `fingerprint`."""
+        change = change if self.slope is None else change * self.slope
+        return change if self.components is None else self._multiplied(change, self.components)
+
+    def _multiplied(self, x, matrices):
+        if len(matrices) == 1:
+            return x @ matrices[0]
+        out = x.new_zeros((len(x), matrices[0].shape[1]))
+        for rows, matrix in zip(self.element_rows, matrices, strict=True):
+            out = out.index_copy(0, rows, x[rows] @ matrix)
+        return out
+
+    def to(self, device):
+        """The batch with its tensors on `device`; itself where they are there already."""
+        device = torch.device(device)
+        if self.fingerprint.device == device:
+            return self
+        moved = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        for name in ("element_rows", "components"):
+            if getattr(self, name) is not None:
+                moved[name] = [tensor.to(device) for tensor in getattr(self, name)]
+        return replace(self, **moved)
+
+
+@dataclass
+class Share:
+    """What one of several processes has of a batch of `num_images` frames.
+
+    part: Batch, without targets, of the frames that it evaluates, or None where there are none.
+    energy, forces, weights, force_weights: of the whole batch, as of `Batch`. The parts of all
+    processes, one after the other, are the batch.
+    """
+
+    part: Batch | None
+    num_images: int
+    energy: torch.Tensor
+    forces: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    force_weights: torch.Tensor | None = None
+
+    def __len__(self):
+        return self.num_images
+
+    targets = Batch.targets
+
+
+def rows_inside(rows, first, last):
+    """Those of sorted `rows` (array, tensor or None) that are in first:last, counted from first."""
+    return None if rows is None else rows[(rows >= first) & (rows < last)] - first
+
+
+class Batcher:
+    """Makes batches from flat arrays, for one list of elements and one feature scaler."""
+
+    def __init__(self, elements, feature_scaler, dtype):
+        numbers = np.array([atomic_numbers[symbol] for symbol in elements])
+        self.n_elements = len(numbers)
+        self._species = np.full(numbers.max() + 1, -1)
+        self._species[numbers] = np.arange(len(numbers))
+        self._scaled_as = feature_scaler.element_index
+        self._slopes = feature_scaler.slope_and_offset()[0].to(dtype)
+        pca = feature_scaler.pca
+        self._components = None if pca is None else pca.matrices(elements, dtype)
+
+    def __call__(self, fingerprint, numbers, counts, derivatives=None, frame_ids=None):
+        """Batch of atoms with scaled (and reduced) `fingerprint` and `numbers` (n,) array; frame k
+        of the batch has `counts[k]` of them and is `frame_ids[k]` to the back end `derivatives`."""
+        species = self._species[numbers]
+        return Batch(
+            fingerprint=fingerprint,
+            atomic_numbers=torch.from_numpy(numbers),
+            image_idx=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
+            num_images=len(counts),
+            element_rows=[
+                torch.from_numpy(np.flatnonzero(species == k)) for k in range(self.n_elements)
+            ],
+            slope=None if derivatives is None else self._slopes[self._scaled_as(numbers)],
+            components=self._components,
+            derivatives=derivatives,
+            frame_ids=np.arange(len(counts)) if frame_ids is None else frame_ids,
+        )
+
+
+def with_targets(batch: Batch | Share) -> tuple[Batch | Share, list[torch.Tensor]]:
+    """Return what training takes: the batch and what it is compared with."""
+    return batch, batch.targets

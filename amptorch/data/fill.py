@@ -1,0 +1,120 @@
+"""From the data that a configuration names to the packed store that training reads."""
+
+from itertools import accumulate
+
+import numpy as np
+
+from amptorch.data.plan import GB, make_plan, sample_of
+from amptorch.distances import check_cutoff, check_distances
+from amptorch.frames import Frames
+from amptorch.store import FrameStore, preprocess
+from amptorch.store.reader import join_frames
+from amptorch.store.sources import find_elements, open_sources
+
+# Frames that are looked at before there is a store, to know what sizes there are: sizes that
+# differ by a third give a mean good to a hundredth.
+CANDIDATES = 1024
+
+
+def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True, labels=None):
+    """Symbols of the elements in a store, sorted; in `raw_data` where it is not complete yet."""
+    if raw_data is None:
+        return FrameStore(folder).elements
+    store = _complete_store(folder)
+    if store is not None:
+        return store.elements
+    return find_elements(raw_data, skip_bad, forces=forces, labels=labels)
+
+
+def fill_store(
+    folder,
+    descriptor,
+    raw_data=None,
+    options=None,
+    forces=True,
+    threads=None,
+    verbose=True,
+    show=None,
+):
+    """The FrameStore in `folder`, the Plan of its derivatives (None without `forces`, or where the
+    store has no structures), and the dtype that they are stored in.
+
+    options: the section `dataset` of a configuration. raw_data: what `preprocess` takes, put into
+    the store as far as it is not there, with stored derivatives where the plan says so; None to
+    take what is there. show: called with the plan before long work starts.
+    """
+    store = FrameStore(folder) if raw_data is None else _complete_store(folder)
+    plan, dtype = None, options.derivative_dtype
+    if forces:
+        there = False if raw_data is None else None
+        if store is not None:
+            found = _stored_dtype(store, descriptor, dtype, options.derivatives)
+            there, dtype = (there, dtype) if found is None else (True, found)
+        if store is not None and not store.has_structures:
+            # Nothing to choose between, and nothing to measure.
+            return store, None, dtype
+        if store is None:
+            sample, n_frames = _sample_of_data(raw_data, descriptor.elements, options.skip_bad)
+            check_distances(sample)
+            check_cutoff(sample, descriptor.cutoff)
+        else:
+            sample, n_frames = store.frames(sample_of(store.counts)), store.n_frames
+        budget = GB * options.memory_budget
+        plan = make_plan(
+            descriptor, sample, n_frames, dtype, budget, options.derivatives, there, threads
+        )
+        if show is not None:
+            show(plan)
+    if raw_data is not None:
+        store = preprocess(
+            raw_data,
+            descriptor,
+            folder,
+            derivatives="stored" if forces and plan.derivatives == "stored" else None,
+            derivative_dtype=dtype,
+            forces=forces,
+            skip_bad=options.skip_bad,
+            threads=threads,
+            verbose=verbose,
+            labels=options.labels,
+        )
+    return store, plan, dtype
+
+
+def _complete_store(folder):
+    """The store in `folder`, or None where `preprocess` has something to do or to say first."""
+    try:
+        return FrameStore(folder)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _stored_dtype(store, descriptor, dtype, wanted):
+    """The dtype in which a store has derivatives: `dtype`, or for "auto" another; or None."""
+    others = [other for other in ("float64", "float32") if other != dtype]
+    for name in [dtype, *(others if wanted == "auto" else [])]:
+        if store.has_derivatives(descriptor.descriptor_setup_hash, name):
+            return name
+    return None
+
+
+def _sample_of_data(data, elements, skip_bad):
+    """(Frames of about every size in `data`, number of frames), from frames spread over it."""
+    sources = open_sources(data)
+    ends = list(accumulate(map(len, sources)))
+    n_frames = ends[-1]
+    frames = []
+    for place in np.unique(np.linspace(0, n_frames - 1, min(n_frames, CANDIDATES)).astype(int)):
+        number = int(np.searchsorted(ends, place, side="right"))
+        source = sources[number]
+        index = int(place) - (ends[number] - len(source))
+        for where, get in source.part(index, index + 1).read():
+            try:
+                frames.append(Frames.from_atoms([get()], elements, first_index=where))
+            except (ValueError, TypeError) as error:
+                if not skip_bad:
+                    raise type(error)(f"{source.name}: {error}") from error
+    if not frames:
+        raise ValueError(f"none of the frames looked at in {sources[0].name} can be used")
+    chosen = sample_of([frame.n_atoms for frame in frames])
+    return join_frames([frames[k] for k in chosen]), n_frames

@@ -1,0 +1,237 @@
+"""The data set on disk: batches out of a packed store, of any size, in little memory."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from amptorch.data.batch import Batcher, Share, rows_inside
+from amptorch.data.corrections import composition
+from amptorch.data.samplers import known_rows, with_known_forces
+from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.weights import checked_weights, set_weights
+from amptorch.descriptor.construct import construct_descriptor
+from amptorch.distances import check_cutoff
+from amptorch.frames import symbol_numbers
+from amptorch.store import FrameStore
+
+# Frames whose fingerprints are held while the feature scaler is fitted.
+CHUNK = 512
+# Frames that are looked at where no two atoms are within the cutoff.
+SAMPLE = 64
+
+
+class StoreDataset(torch.utils.data.Dataset):
+    """The frames of a packed store, ready for training: what `AtomsDataset` is to frames in memory.
+
+    Nothing of the size of the data set is held but a few numbers a frame: each batch is read from
+    the memory maps and scaled, with the same result.
+
+    Parameters
+    ----------
+    store : FrameStore, or its folder
+    descriptor_setup : (fp_scheme, fp_params, cutoff_params, elements)
+    forcetraining : whether forces are trained on
+    scaling : as of `AtomsDataset`
+    derivatives : "stored" contracts what `derivative_dtype` in the store holds, "recompute"
+        computes them anew from structures and neighbour lists
+    dtype : torch dtype of what the model sees
+    feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
+        one pass through the store, or two with `pca`
+    pca, target_scaling, atomic_correction, weights, missing_forces : as of `AtomsDataset`
+
+    Raises ValueError where the store does not hold what is asked for, and that names the file where
+    one is damaged.
+    """
+
+    def __init__(
+        self,
+        store,
+        descriptor_setup,
+        forcetraining=True,
+        scaling=None,
+        derivatives="recompute",
+        derivative_dtype="float64",
+        dtype=torch.float64,
+        feature_scaler=None,
+        target_scaler=None,
+        pca=None,
+        target_scaling=True,
+        atomic_correction=False,
+        weights=None,
+        missing_forces="error",
+    ):
+        self.missing_forces = missing_forces
+        self.store = store if isinstance(store, FrameStore) else FrameStore(store)
+        self.descriptor_setup = descriptor_setup
+        self.descriptor = construct_descriptor(descriptor_setup)
+        self.elements = list(self.descriptor.elements)
+        self.forcetraining = forcetraining
+        self.scaling = scaling or {"type": "normalize", "range": (0, 1), "elementwise": True}
+        self.derivative_kind = derivatives if forcetraining else None
+        self.dtype = dtype
+        self._hash = self.descriptor.descriptor_setup_hash
+        self._check_targets()
+        self._check_pairs()
+        self._backend = None
+        if self.derivative_kind == "stored":
+            self._backend = self.store.derivatives(self._hash, derivative_dtype)
+        elif self.derivative_kind == "recompute":
+            self._backend = self.store.recompute(self.descriptor)
+        self.feature_scaler = feature_scaler
+        if feature_scaler is None:
+            self.feature_scaler = FeatureScaler.fitted(
+                self._chunks, self.scaling, forcetraining, pca
+            )
+        self.input_dim = self.feature_scaler.width(self.descriptor.n_features)
+        self.target_scaler = target_scaler
+        if target_scaler is None:
+            self.target_scaler = TargetScaler.fitted(
+                self.energies,
+                self._compositions,
+                self.elements,
+                forcetraining,
+                atomic_correction,
+                target_scaling,
+            )
+        self._references = self._reference_energies()
+        self.weights = checked_weights(weights, len(self))
+        self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
+
+    def __len__(self):
+        return self.store.n_frames
+
+    @property
+    def counts(self):
+        """(F,) atoms of each frame."""
+        return self.store.counts
+
+    @property
+    def sizes(self):
+        """(F,) what reading a frame takes, in any unit."""
+        return self.store.counts
+
+    @property
+    def energies(self):
+        """(F,) eV."""
+        return self.store.energies
+
+    @property
+    def shards(self):
+        """(F,) the shard that each frame is in."""
+        return self.store.shard_of_frame
+
+    @property
+    def checksum(self):
+        """By what the data are known again: energies, and how batches are drawn."""
+        return zlib.crc32(b"".join(a.tobytes() for a in (self.energies, self.counts, self.shards)))
+
+    def __getitem__(self, index):
+        """The batch of one frame."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return self.batch([index % len(self)])
+
+    def batch(self, indices):
+        """The batch of the frames at `indices`."""
+        frame_ids = np.asarray(indices, dtype=np.int64)
+        batch = self._inputs(frame_ids)
+        batch.energy, batch.forces = self._targets(frame_ids)
+        if self.weights is not None:
+            set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
+        return with_known_forces(batch)
+
+    def __getitems__(self, indices):
+        # torch's DataLoader asks for batches by this name.
+        return self.batch(indices)
+
+    def share(self, frame_ids, first, last, draw=None):
+        """The `Share` that has those of the sorted `frame_ids` which are in first:last.
+
+        Of the other frames only energies and forces are read. draw: called for the places of the
+        forces that are trained on among so many; None for all.
+        """
+        a, b = np.searchsorted(frame_ids, (first, last))
+        part = self._inputs(frame_ids[a:b]) if a < b else None
+        energy, forces = self._targets(frame_ids)
+        force_rows = None if forces is None else known_rows(forces)
+        if draw is not None:
+            known = np.arange(len(forces)) if force_rows is None else force_rows
+            force_rows = known[draw(len(known))]
+        if force_rows is not None:
+            forces = forces[torch.from_numpy(force_rows)]
+        if force_rows is not None and part is not None:
+            starts = np.concatenate(([0], np.cumsum(self.counts[frame_ids])))
+            part.force_rows = rows_inside(force_rows, starts[a], starts[b])
+        share = Share(part, len(frame_ids), energy, forces)
+        if self.weights is not None:
+            set_weights(share, self.weights[frame_ids], self.counts[frame_ids], force_rows)
+        return share
+
+    def _inputs(self, frame_ids):
+        values = self.store.fingerprints(self._hash, frame_ids)
+        numbers, counts = self.store.numbers(frame_ids), self.counts[frame_ids]
+        derivatives, called = self._backend, frame_ids
+        # What the contractions need is read here, ahead of the network's work.
+        if self.derivative_kind == "recompute":
+            derivatives, called = self._backend.prepare(frame_ids), None
+        elif self.derivative_kind == "stored":
+            self._backend.prepare(frame_ids)
+        fingerprints = self._tensor(self.feature_scaler.transform_rows(values, numbers))
+        return self.batcher(fingerprints, numbers, counts, derivatives, called)
+
+    def _targets(self, frame_ids):
+        references = self._references[frame_ids]
+        energies = self.target_scaler.norm_energies(self.energies[frame_ids], references)
+        energy = self._tensor(energies)
+        if not self.forcetraining:
+            return energy, None
+        return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
+
+    def sample(self, n_frames):
+        """At most `n_frames` of the Frames, spread evenly over the store."""
+        places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
+        return self.store.frames(np.unique(places.astype(np.int64)))
+
+    def _check_pairs(self):
+        if self.store.has_structures:
+            check_cutoff(self.sample(SAMPLE), self.descriptor.cutoff)
+
+    def _check_targets(self):
+        if self.forcetraining and not self.store.has_forces:
+            raise ValueError(
+                f"the store {self.store.path} holds no forces; set model.get_forces to False, or "
+                "make a store with forces"
+            )
+        some = self.store.about.get("missing_forces") == "ignore"
+        if self.forcetraining and some and self.missing_forces != "ignore":
+            raise ValueError(
+                f"the store {self.store.path} was made with dataset.missing_forces 'ignore', so "
+                "that some of its frames may have no forces; set it for the training too"
+            )
+
+    def _tensor(self, array):
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
+
+    def _compositions(self):
+        kinds = symbol_numbers(self.elements)
+        parts = [
+            composition(self.store.numbers(frame_ids), self.counts[frame_ids], kinds)
+            for frame_ids in self._chunks_of_frames()
+        ]
+        return np.concatenate(parts)
+
+    def _reference_energies(self):
+        if self.target_scaler.atomic is None:
+            return np.zeros(len(self))
+        energies = self.target_scaler.atomic.of_elements(symbol_numbers(self.elements))
+        return self._compositions() @ energies
+
+    def _chunks_of_frames(self):
+        for first in range(0, len(self), CHUNK):
+            yield np.arange(first, min(first + CHUNK, len(self)))
+
+    def _chunks(self):
+        for frame_ids in self._chunks_of_frames():
+            values = self.store.fingerprints(self._hash, frame_ids)
+            yield values, self.store.numbers(frame_ids)

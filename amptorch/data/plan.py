@@ -1,0 +1,168 @@
+"""Whether derivatives are kept or computed anew: what either takes, from a sample of the frames."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from amptorch.data.loader import prefetched
+from amptorch.descriptor.blocks import RecomputedDerivatives
+from amptorch.neighbors import neighbor_list
+from amptorch.threads import use_threads
+
+# Frames that are measured, and atoms in them: a second of work, and means good to a few percent.
+SAMPLE_FRAMES = 32
+SAMPLE_ATOMS = 4096
+# They are contracted in batches, as in training, and all is measured so many times, or as often as
+# fits into some seconds.
+BATCH = 16
+RUNS = 5
+SECONDS = 2.0
+GB = 1e9
+
+
+def sample_of(counts):
+    """Frames that stand for all those with `counts` (F,) atoms: evenly spaced in order of size."""
+    counts = np.asarray(counts)
+    n = min(len(counts), SAMPLE_FRAMES, max(2, int(SAMPLE_ATOMS / counts.mean())))
+    order = np.argsort(counts, kind="stable")
+    return np.sort(order[((np.arange(n) + 0.5) * len(counts) / n).astype(np.int64)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What derivatives cost, and what is done about them.
+
+    n_frames; atoms: mean number in a frame; dtype: of kept derivatives; stored_bytes: of those of
+    all frames; seconds to make them once (`making`), and in each epoch to contract what is kept
+    (`reading`; from a disk it takes longer) or to contract anew (`recomputing`); budget: bytes;
+    derivatives: "stored" or "recompute"; reason: of that choice.
+    """
+
+    n_frames: int
+    atoms: float
+    dtype: str
+    stored_bytes: float
+    making: float
+    reading: float
+    recomputing: float
+    budget: float
+    derivatives: str
+    reason: str
+
+    def table(self):
+        """The plan as a table for people."""
+        rows = [
+            ("derivatives", "kept", "made once", "each epoch"),
+            (
+                f"stored, {self.dtype}",
+                _size(self.stored_bytes),
+                _time(self.making),
+                _time(self.reading),
+            ),
+            ("recompute", "nothing", "", _time(self.recomputing)),
+        ]
+        lines = ["{:18} {:>10} {:>10} {:>10}".format(*row).rstrip() for row in rows]
+        return "\n".join(
+            [
+                f"memory plan for {self.n_frames} frames of {self.atoms:.0f} atoms, "
+                "times besides the network's",
+                *lines,
+                f"chosen: {self.derivatives} ({self.reason})",
+            ]
+        )
+
+
+def make_plan(
+    descriptor,
+    sample,
+    n_frames,
+    dtype="float64",
+    budget=2 * GB,
+    wanted="auto",
+    there=None,
+    threads=None,
+    available=np.inf,
+):
+    """Plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
+
+    wanted: "auto", "stored" or "recompute", as the configuration says. there: whether derivatives
+    are stored already, which "auto" follows; None where they can be made, and then it stores what
+    fits into `budget` bytes, and recomputes otherwise. threads: of the kernels. available: bytes of
+    memory where derivatives are to be kept there; while they are joined they take it twice.
+    """
+    measured = _measure(descriptor, sample, np.dtype(dtype), threads)
+    stored, making, reading, recomputing = measured * (n_frames / len(sample))
+    if wanted != "auto":
+        chosen, reason = wanted, "as dataset.derivatives says"
+    elif there:
+        chosen, reason = "stored", "they are in the store already"
+    elif there is not None:
+        chosen, reason = "recompute", "the store holds none"
+    elif stored > budget:
+        chosen, reason = "recompute", f"more than dataset.memory_budget of {budget / GB:g} GB"
+    elif 2 * stored > available:
+        chosen, reason = "recompute", f"only {available / GB:.3g} GB of memory are available"
+    else:
+        chosen, reason = "stored", f"within dataset.memory_budget of {budget / GB:g} GB"
+    return Plan(
+        n_frames=n_frames,
+        atoms=sample.n_atoms / len(sample),
+        dtype=str(np.dtype(dtype)),
+        stored_bytes=stored,
+        making=making,
+        reading=reading,
+        recomputing=recomputing,
+        budget=budget,
+        derivatives=chosen,
+        reason=reason,
+    )
+
+
+def _measure(descriptor, sample, dtype, threads):
+    """Bytes and seconds of making, contracting and recomputing the derivatives of `sample`."""
+    with use_threads(threads):
+        one = sample[0]
+        # Kernels are compiled, or read from numba's cache, before the clock starts.
+        _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype)
+        neighbors = neighbor_list(sample, descriptor.cutoff)
+        runs, end = [], time.perf_counter() + SECONDS
+        while not runs or (len(runs) < RUNS and time.perf_counter() < end):
+            runs.append(_times(descriptor, sample, neighbors, dtype))
+    return np.median(runs, axis=0)
+
+
+def _times(descriptor, frames, neighbors, dtype):
+    start = time.perf_counter()
+    values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype)
+    making = time.perf_counter() - start
+
+    def recomputed(part):
+        # As in training: structures of their own for each batch, made ahead.
+        chosen = frames.select(part)
+        listed = neighbors.select(frames, part).moved(chosen)
+        return RecomputedDerivatives(descriptor, chosen, listed), np.arange(len(part))
+
+    n = len(frames)
+    parts = [np.arange(first, min(first + BATCH, n)) for first in range(0, n, BATCH)]
+    gradients = [values[frames.atom_rows(part)] for part in parts]
+    seconds = []
+    for make in (lambda part: (blocks, part), recomputed):
+        start = time.perf_counter()
+        for (back_end, ids), g in zip(prefetched(make, parts), gradients, strict=True):
+            back_end.jvp(ids, back_end.vjp(ids, g))
+        seconds.append(time.perf_counter() - start)
+    # With many elements, what says which features stand in which block is not small, and grows with
+    # the frames, as these differ.
+    table = blocks.blocks.feature_row.nbytes
+    return [blocks.nbytes + table, making, *seconds]
+
+
+def _size(n_bytes):
+    return f"{n_bytes / GB:.2f} GB" if n_bytes >= 0.1 * GB else f"{n_bytes / 1e6:.2f} MB"
+
+
+def _time(seconds):
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

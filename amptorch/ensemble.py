@@ -1,0 +1,242 @@
+"""Several trained potentials as one: their mean, and their spread as its uncertainty."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amptorch.checkpoints.folder import load_json, write_files
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList, neighbor_list
+from amptorch.potential import Potential
+from amptorch.prediction import batches_of, checked_frames
+
+FILE = "ensemble.json"
+FORMAT = "amptorch ensemble"
+VERSION = 1
+
+
+@dataclass
+class EnsembleBatch:
+    """Frames, their neighbour list, and each member's batch of them."""
+
+    frames: Frames
+    neighbors: NeighborList
+    members: list
+
+
+class Ensemble:
+    """The weighted mean of k potentials, and their spread.
+
+    With weights w that sum to 1, a quantity x (an energy, a component of a force) has the mean
+    Σ w_k x_k and the standard deviation √(Σ w_k (x_k − mean)² / (1 − Σ w_k²)), which for equal
+    weights is the one with k − 1 in the denominator.
+
+    Parameters
+    ----------
+    members : list of potentials, of trained trainers, or of checkpoint folders
+    weights : k positive numbers; equal where None
+    forces : False for energies alone, which is quicker
+
+    Attributes
+    ----------
+    members : list of `Potential`
+    elements, cutoff, has_forces, threads : as of `Potential`; settings : the first member's
+
+    One neighbour list serves all, and members with the same symmetry functions share fingerprints.
+    Forces of the mean, −Jᵀ Σ w_k ∂E_k/∂G, take one contraction for each set of symmetry functions;
+    the spread of the forces takes one for each member.
+
+    Raises ValueError where there are fewer than two members, the weights do not fit, or no element
+    is known to all members.
+    """
+
+    def __init__(
+        self, members: Sequence[Any], weights: Sequence[float] | None = None, forces: bool = True
+    ):
+        self.members = [_potential(member) for member in members]
+        if len(self.members) < 2:
+            raise ValueError(f"{len(self.members)} members have no spread; give two or more")
+        self.weights = _weights(weights, len(self.members))
+        self.settings = self.members[0].settings
+        self.threads = self.members[0].threads
+        self.has_forces = forces and all(member.has_forces for member in self.members)
+        known = [set(member.elements) for member in self.members]
+        self.elements = [s for s in self.members[0].elements if s in set.intersection(*known)]
+        if not self.elements:
+            sets = "; ".join(", ".join(member.elements) for member in self.members)
+            raise ValueError(f"no element is known to all members of the ensemble: {sets}")
+        self._groups: dict[tuple, list[int]] = {}
+        for k, member in enumerate(self.members):
+            self._groups.setdefault(_setup(member.descriptor), []).append(k)
+
+    @property
+    def cutoff(self) -> float:
+        """Å, the cutoff of the member that reaches farthest."""
+        return max(member.cutoff for member in self.members)
+
+    def predict(
+        self, images: Any, disable_tqdm: bool = True, uncertainty: bool = True
+    ) -> dict[str, list]:
+        """Return energies and forces of frames (list of Atoms, or what `read_images` reads), in
+        order.
+
+        Returns a dictionary of lists with an entry for each frame: `energy`, eV; `forces` (n, 3),
+        eV/Å, empty arrays unless all members give forces; and with `uncertainty` their standard
+        deviations `energy_uncertainty`, eV, `energy_uncertainty_per_atom`, eV, and
+        `forces_uncertainty` (n, 3), eV/Å, of each component.
+
+        Raises ValueError that names the frame which cannot be used.
+        """
+        frames = checked_frames(self, images)
+        names = ["energy", "forces"]
+        names += ["energy_uncertainty", "forces_uncertainty"] if uncertainty else []
+        result: dict[str, list] = {name: [] for name in names}
+        for batch, part, _ in batches_of(self, frames, disable_tqdm):
+            found = (self.spread if uncertainty else self.evaluate)(batch)
+            for name, values in zip(names, found, strict=True):
+                result[name] += self._frame_by_frame(name, values, part)
+        if uncertainty:
+            pairs = zip(result["energy_uncertainty"], frames.counts.tolist(), strict=True)
+            result["energy_uncertainty_per_atom"] = [value / n for value, n in pairs]
+        return result
+
+    def get_calc(self, skin: float = 0.3, uncertainty: bool = True):
+        """Return the ASE calculator, with uncertainties in its results or without, which is
+        quicker."""
+        from amptorch.calculator import AmpTorch, EnsembleCalculator
+
+        return EnsembleCalculator(self, skin) if uncertainty else AmpTorch(self, skin)
+
+    # --- files ---
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the ensemble: a checkpoint folder for each member, and `ensemble.json`.
+
+        Raises FileExistsError where an ensemble is there already.
+        """
+        folder = Path(folder)
+        if (folder / FILE).exists():
+            raise FileExistsError(f"there is an ensemble in {str(folder)!r} already")
+        names = [f"member-{k}" for k in range(len(self.members))]
+        for name, member in zip(names, self.members, strict=True):
+            member.save(folder / name)
+        content = {"format": FORMAT, "version": VERSION, "members": names}
+        content["weights"] = self.weights.tolist()
+        # Last, so that where it is, the members are.
+        write_files(folder, {FILE: json.dumps(content, indent=1).encode("utf8")})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: str = "cpu") -> "Ensemble":
+        """Return the ensemble in a folder; members may also be folders elsewhere, named by their
+        paths.
+
+        Raises FileNotFoundError or ValueError that names the missing or damaged file.
+        """
+        path = Path(folder) / FILE
+        content = load_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} is not the file of an ensemble")
+        if content.get("version") != VERSION:
+            raise ValueError(f"{path} has version {content.get('version')}, known is {VERSION}")
+        members = content.get("members")
+        if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+            raise ValueError(f"{path}: members must be a list of folders")
+        try:
+            loaded = [Potential.load(path.parent / name, device) for name in members]
+            return cls(loaded, content.get("weights"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    # --- batches ---
+
+    def batch(self, frames: Frames, neighbors: NeighborList | None = None) -> EnsembleBatch:
+        """Return the batches of `frames`; neighbors: their list, up to the longest cutoff or
+        beyond."""
+        if neighbors is None:
+            neighbors = neighbor_list(frames, self.cutoff)
+        batches = [None] * len(self.members)
+        for group in self._groups.values():
+            values = self.members[group[0]].descriptor.values(frames, neighbors)
+            for k in group:
+                batches[k] = self.members[k].batch_of(frames, neighbors, values)
+        return EnsembleBatch(frames, neighbors, batches)
+
+    def check_compositions(self, frames: Frames) -> None:
+        """Warn where one of the `frames` has a composition for which energies are known to be off:
+        see `TargetScaler`."""
+        for member in self.members:
+            member.check_compositions(frames)
+
+    def evaluate(self, batch: EnsembleBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean energies (F,), eV, and forces (n, 3), eV/Å; forces (0, 3) unless all give
+        some."""
+        energies, gradients = self._of_members(batch)
+        forces = np.zeros((batch.frames.n_atoms if self.has_forces else 0, 3))
+        if self.has_forces:
+            for group in self._groups.values():
+                mean = sum(self.weights[k] * gradients[k] for k in group)
+                forces -= self._contracted(group[0], mean, batch)
+        return self.weights @ energies, forces
+
+    def spread(self, batch: EnsembleBatch) -> tuple[np.ndarray, ...]:
+        """Return (energies, forces, their standard deviations), shapes as `evaluate` gives them."""
+        energies, gradients = self._of_members(batch)
+        n_forces = batch.frames.n_atoms if self.has_forces else 0
+        forces = np.zeros((len(self.members), n_forces, 3))
+        if self.has_forces:
+            for k, gradient in enumerate(gradients):
+                forces[k] = -self._contracted(k, gradient, batch)
+        energy, energy_spread = self._moments(energies)
+        force, force_spread = self._moments(forces)
+        return energy, force, energy_spread, force_spread
+
+    def _of_members(self, batch: EnsembleBatch) -> tuple[np.ndarray, list[np.ndarray]]:
+        pairs = [m.gradient(b) for m, b in zip(self.members, batch.members, strict=True)]
+        return np.array([energies for energies, _ in pairs]), [gradient for _, gradient in pairs]
+
+    def _contracted(self, k: int, gradient: np.ndarray, batch: EnsembleBatch) -> np.ndarray:
+        return self.members[k].descriptor.vjp(batch.frames, gradient, batch.neighbors)
+
+    def _moments(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation over the members, the first axis."""
+        mean = np.tensordot(self.weights, values, axes=1)
+        variance = np.tensordot(self.weights, (values - mean) ** 2, axes=1)
+        return mean, np.sqrt(variance / (1 - (self.weights**2).sum()))
+
+    def _frame_by_frame(self, name: str, values: np.ndarray, frames: Frames) -> list:
+        if not name.startswith("forces"):
+            return values.tolist()
+        if not self.has_forces:
+            return [np.empty((0, 3)) for _ in range(len(frames))]
+        return np.split(values, frames.offsets[1:-1])
+
+
+def is_ensemble(folder: str | os.PathLike[str]) -> bool:
+    """Return whether an ensemble was saved in `folder`."""
+    return (Path(folder) / FILE).is_file()
+
+
+def _setup(descriptor: BaseDescriptor) -> tuple:
+    """Return what descriptors with the same fingerprints have in common."""
+    return (descriptor.descriptor_setup_hash, tuple(descriptor.elements), descriptor.cutoff)
+
+
+def _potential(member: Any) -> Potential:
+    if isinstance(member, (str, os.PathLike)):
+        return Potential.load(member)
+    return getattr(member, "potential", member)
+
+
+def _weights(weights: Sequence[float] | None, k: int) -> np.ndarray:
+    if weights is None:
+        return np.full(k, 1 / k)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (k,) or not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(f"weights are {weights.tolist()}; expected {k} positive numbers")
+    return weights / weights.sum()

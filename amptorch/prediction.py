@@ -1,0 +1,109 @@
+"""Predictions for many frames, batch by batch."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from amptorch.data.fingerprints import chunks_of_frames
+from amptorch.descriptor.store import FingerprintStore
+from amptorch.distances import check_distances, warn_of_lonely
+from amptorch.frames import Frames, read_images
+from amptorch.neighbors import neighbor_list
+from amptorch.threads import use_threads
+
+# Atoms in a batch: enough for every core, little memory.
+BATCH_ATOMS = 4096
+
+
+def checked_frames(model: Any, images: Any, energies: bool = False, forces: bool = False) -> Frames:
+    """Return `Frames` of images that a potential or an ensemble can predict.
+
+    images : list of Atoms, or what `read_images` reads
+    energies, forces : whether they must have some
+
+    Raises ValueError that names the frame which cannot be used, and warns of compositions for which
+    energies are known to be off.
+    """
+    frames = Frames.from_atoms(read_images(images), model.elements, energies, forces)
+    check_distances(frames, training=False)
+    model.check_compositions(frames)
+    return frames
+
+
+def batches_of(
+    model: Any,
+    frames: Frames,
+    quiet: bool = True,
+    make: Callable[..., Any] | None = None,
+) -> Iterator[tuple[Any, Frames, np.ndarray]]:
+    """Yield (batch, part, indices) for parts of the frames, in their order.
+
+    quiet : show no progress bar
+    make : called for `(part, neighbors, indices)` in place of `model.batch(part, neighbors)`
+    """
+    warned = False
+    bar = tqdm(total=len(frames), desc="predictions", unit="frame", disable=quiet)
+    with use_threads(model.threads), bar:
+        for chunk in chunks_of_frames(frames, BATCH_ATOMS):
+            part = frames.select(chunk)
+            neighbors = neighbor_list(part, model.cutoff)
+            warned = warned or warn_of_lonely(part, neighbors, model.cutoff)
+            batch = model.batch(part, neighbors) if make is None else make(part, neighbors, chunk)
+            yield batch, part, chunk
+            bar.update(len(chunk))
+
+
+def predict(
+    potential: Any,
+    images: Any,
+    forces: bool = True,
+    layer: int | None = None,
+    descriptors: bool = False,
+    store: FingerprintStore | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Return v1.0's dictionary of predictions for `images`, in their order.
+
+    energy: floats, eV; forces: (n_atoms, 3) arrays, eV/Å, empty ones where not `forces`; with
+    `layer`, latent: output of `model_net[layer]`, mean over the atoms; with `descriptors`: scaled
+    fingerprint, mean over the atoms; t_fingerPrint, t_forwardPass: seconds.
+
+    Raises ValueError that names the frame that cannot be used, before any long work.
+    """
+    images = read_images(images)
+    frames = checked_frames(potential, images)
+    result = {"energy": [], "forces": []}
+    if layer is not None:
+        result["latent"] = []
+    if descriptors:
+        result["descriptors"] = []
+
+    def stored(part, neighbors, chunk):
+        return potential.batch(part, neighbors, [images[frame] for frame in chunk], store)
+
+    t_fingerprint = t_forward = 0.0
+    start = time.perf_counter()
+    make = None if store is None else stored
+    for batch, part, chunk in batches_of(potential, frames, quiet, make):
+        described = time.perf_counter()
+        energies, force = potential.evaluate(batch)
+        result["energy"] += energies.tolist()
+        result["forces"] += (
+            np.split(force, part.offsets[1:-1]) if forces else [np.empty((0, 3)) for _ in chunk]
+        )
+        if layer is not None:
+            result["latent"] += _frame_means(potential.latent(batch, layer), part)
+        if descriptors:
+            result["descriptors"] += _frame_means(batch.fingerprint.numpy(), part)
+        t_fingerprint += described - start
+        start = time.perf_counter()
+        t_forward += start - described
+    return {**result, "t_fingerPrint": t_fingerprint, "t_forwardPass": t_forward}
+
+
+def _frame_means(rows: np.ndarray, frames: Frames) -> list[np.ndarray]:
+    """Return the means over the atoms of each frame."""
+    return list(np.add.reduceat(rows, frames.offsets[:-1], axis=0) / frames.counts[:, None])

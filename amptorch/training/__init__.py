@@ -1,0 +1,1 @@
+"""Training: `prepare` makes the data, `fit` the potential; restarts, ranks, callbacks."""

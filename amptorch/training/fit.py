@@ -1,0 +1,246 @@
+"""From training data to a potential: the parts of a training, and `fit`, which uses them."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+
+from amptorch.checkpoints.folder import HistoryText, save_checkpoint
+from amptorch.config import Config
+from amptorch.data.batch import with_targets
+from amptorch.data.loader import BatchLoader
+from amptorch.data.protocol import Dataset
+from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.metrics import best_column, scoring_callbacks
+from amptorch.model import AtomicModel, CustomLoss, make_model
+from amptorch.model.mlp import Dropout
+from amptorch.optimizers import EKF
+from amptorch.potential import Potential
+from amptorch.threads import use_threads
+from amptorch.training.callbacks import BestCheckpoint, averaging_callbacks, optional_callbacks
+from amptorch.training.divergence import StopWhenDiverged, check_sound
+from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
+from amptorch.training.prepare import TrainingData
+from amptorch.training.progress import Progress
+from amptorch.training.random_state import RandomState, seeded_loader
+from amptorch.training.ranks import Ranks
+from amptorch.training.splits import make_split
+
+NamedCallback = tuple[str, Callback]
+
+
+def fit(
+    data: TrainingData,
+    start: Potential | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    split: Callable[..., Any] | None = None,
+    callbacks: Sequence[NamedCallback] = (),
+    ranks: Ranks | None = None,
+) -> Potential:
+    """Train for `optim.epochs` (or `optim.max_seconds`); return the potential of the best epoch.
+
+    data : what `prepare` gave
+    start : a potential with the same fingerprints, whose parameters the training begins with
+    folder : where the checkpoint of the best epoch is written, as the training goes; None for none
+    split : skorch's `train_split`; None for the one that `dataset.val_split` asks for
+    callbacks : (name, skorch's callback) pairs, besides those that the settings ask for
+    ranks : the processes that train together
+
+    Raises ValueError that names the setting with which training is not possible, `Diverged` (a
+    ValueError) where it led to NaN or beyond all bounds, and OSError where a checkpoint cannot be
+    written.
+    """
+    settings = data.settings
+    ranks = Ranks() if ranks is None else ranks
+    check_processes(settings, ranks)
+    device = ranks.use_device(settings.optim.gpus)
+    random = RandomState(settings.cmd.seed, device)
+    n_inputs = data.feature_scaler.width(data.descriptor.n_features)
+    model = fresh_model(settings, data.elements, n_inputs, random)
+    if start is not None:
+        model.load_state_dict(start.model.state_dict())
+    progress = Progress(settings.optim.max_seconds, ranks)
+    save: Callable[[PotentialNet], None] = _keep_nothing
+    if folder is not None:
+        os.makedirs(folder, exist_ok=True)
+        save = partial(
+            save_net, folder, settings, data.feature_scaler, data.target_scaler, HistoryText()
+        )
+    net = make_net(
+        settings,
+        model,
+        [*make_callbacks(settings, progress, save), *callbacks],
+        make_split_of(settings) if split is None else split,
+        data.target_scaler,
+        ranks,
+        progress,
+        random,
+        device,
+    )
+    with use_threads(settings.cmd.threads or ranks.threads):
+        train_net(net, data.dataset, settings.optim.epochs)
+    return Potential(
+        data.descriptor,
+        net.module_,
+        data.feature_scaler,
+        data.target_scaler,
+        settings.cmd.dtype,
+        device,
+        settings,
+        net.history,
+    )
+
+
+def fresh_model(
+    settings: Config, elements: Sequence[str], n_inputs: int, random: RandomState
+) -> AtomicModel:
+    """Return the network with parameters, and dropout, drawn from `random`."""
+    with random.as_torchs_own():
+        model = make_model(settings.model, elements, n_inputs, settings.cmd.dtype)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.random = random
+    return model
+
+
+def make_split_of(settings: Config) -> Callable[..., Any] | None:
+    """Return skorch's `train_split` that the section `dataset` asks for."""
+    options = settings.dataset
+    return make_split(options.val_split, options.val_split_mode, settings.cmd.seed)
+
+
+def make_callbacks(
+    settings: Config, progress: Progress, save: Callable[[PotentialNet], None] | None = None
+) -> list[NamedCallback]:
+    """Return the callbacks that the settings ask for: scores, averaging, best epoch, scheduler,
+    early stopping.
+
+    save : called with the net whenever it is the best so far; None: the last epoch's stays
+    """
+    fraction, metric = settings.dataset.val_split, settings.optim.metric
+    callbacks: list[NamedCallback] = [("divergence", StopWhenDiverged())]
+    callbacks += scoring_callbacks(fraction, metric, settings.model.get_forces)
+    callbacks += averaging_callbacks(settings, progress)
+    if save is not None:
+        monitor = best_column(fraction, settings.optim.cp_metric, metric)
+        callbacks.append(("checkpoint", BestCheckpoint(monitor, save)))
+    return callbacks + optional_callbacks(settings, progress)
+
+
+def make_net(
+    settings: Config,
+    model: AtomicModel,
+    callbacks: Sequence[NamedCallback],
+    split: Callable[..., Any] | None,
+    target_scaler: TargetScaler,
+    ranks: Ranks,
+    progress: Progress,
+    random: RandomState,
+    device: torch.device,
+    criterion: type | None = None,
+    optimizer: type | None = None,
+) -> PotentialNet:
+    """Return the skorch net that trains `model`."""
+    optim = settings.optim
+    criterion = criterion or optim.loss_fn or CustomLoss
+    return PotentialNet(
+        module=model,
+        criterion=criterion,
+        optimizer=optimizer or optim.optimizer,
+        lr=optim.lr,
+        batch_size=optim.batch_size,
+        max_epochs=optim.epochs,
+        train_split=split,
+        callbacks=list(callbacks),
+        device=device,
+        verbose=int(settings.cmd.verbose and ranks.first),
+        target_scaler=target_scaler,
+        ranks=ranks,
+        progress=progress,
+        random=random,
+        **_iterators(settings, ranks, random),
+        **criterion_args(criterion, optim),
+        **optimizer_args(optim, model.networks),
+    )
+
+
+def check_processes(settings: Config, ranks: Ranks) -> None:
+    """Raise ValueError that names a setting with which several processes cannot train together."""
+    if ranks.size > 1 and settings.model.batchnorm:
+        raise ValueError(
+            "model.batchnorm: each of several processes would see the mean of its own atoms; "
+            "set it to False, or train in one process"
+        )
+    if ranks.size > 1 and settings.optim.optimizer is EKF:
+        raise ValueError(
+            "optim.optimizer: the Kalman filter corrects with one covariance, in one process; "
+            "take another optimizer, or start one process"
+        )
+
+
+def train_net(net: PotentialNet, dataset: Dataset, epochs: int) -> None:
+    """Train a net for so many epochs, from where it is; `Diverged` where it ends without sense."""
+    if not net.initialized_:
+        net.initialize()
+    net.partial_fit(dataset, None, epochs=epochs)
+    check_sound(net, dataset)
+
+
+def save_net(
+    folder: str | os.PathLike[str],
+    settings: Config,
+    feature_scaler: FeatureScaler,
+    target_scaler: TargetScaler,
+    history_text: HistoryText,
+    net: PotentialNet,
+) -> None:
+    """Write the checkpoint of a net as it is now, in the process that writes."""
+    if net.ranks.first:
+        save_checkpoint(
+            folder,
+            settings,
+            feature_scaler,
+            target_scaler,
+            net.module_.state_dict(),
+            net.optimizer_.state_dict(),
+            net.criterion_.state_dict(),
+            net.history,
+            history_text,
+        )
+
+
+def _keep_nothing(net: PotentialNet) -> None:
+    """Write nothing: the parameters of the best epoch are held in memory."""
+
+
+def _iterators(settings: Config, ranks: Ranks, random: RandomState) -> dict[str, Any]:
+    """Return skorch's arguments about how batches are taken from the data set.
+
+    From a store or LMDB files, and where not all forces are trained on, batches follow from
+    `cmd.seed` and the number of the epoch alone.
+    """
+    arguments = {
+        "iterator_train__collate_fn": with_targets,
+        "iterator_train__shuffle": True,
+        "iterator_valid__collate_fn": with_targets,
+        "iterator_valid__shuffle": False,
+    }
+    fraction, dataset = settings.optim.force_fraction, settings.dataset
+    if dataset.store is not None or dataset.lmdb_path is not None or fraction < 1:
+        arguments |= {
+            "iterator_train": BatchLoader,
+            "iterator_valid": BatchLoader,
+            "iterator_train__seed": settings.cmd.seed,
+            "iterator_train__force_fraction": fraction,
+        }
+        for name in ("train", "valid"):
+            arguments[f"iterator_{name}__process"] = ranks.rank
+            arguments[f"iterator_{name}__processes"] = ranks.size
+    else:
+        for name in ("train", "valid"):
+            arguments[f"iterator_{name}"] = seeded_loader
+            arguments[f"iterator_{name}__random"] = random
+    return arguments

@@ -1,0 +1,261 @@
+"""From frames to what a training takes: a data set, in memory or in a store, and its scalers."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from ase import Atoms
+from tqdm import tqdm
+
+from amptorch.config import Config, DatasetConfig
+from amptorch.data.fill import elements_of_store, fill_store
+from amptorch.data.from_store import StoreDataset
+from amptorch.data.in_memory import MemoryDataset
+from amptorch.data.plan import GB, Plan, make_plan, sample_of
+from amptorch.data.protocol import Dataset
+from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.weights import weights_of
+from amptorch.descriptor.base import STORE, BaseDescriptor
+from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.store import FingerprintStore
+from amptorch.distances import check_distances
+from amptorch.frames import Frames, elements_of, read_images
+from amptorch.memory import available_memory
+from amptorch.store.sources import usable
+from amptorch.threads import use_threads
+from amptorch.training.ranks import Ranks
+from amptorch.training.splits import validation_size
+
+logger = logging.getLogger(__name__)
+
+
+class Trained(Protocol):
+    """What parameters mean nothing without: a `Checkpoint` has it, and so has a trainer."""
+
+    elements: list[str]
+    feature_scaler: FeatureScaler
+    target_scaler: TargetScaler
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Frames that are ready for training, and how they became so.
+
+    settings : the `Config`, with the elements that were found in `dataset.elements`
+    dataset : the frames, described and scaled
+    plan : the `Plan` of the derivatives, where one was made
+    """
+
+    settings: Config
+    dataset: Dataset
+    plan: Plan | None = None
+
+    @property
+    def descriptor(self) -> BaseDescriptor:
+        """The descriptor of the frames."""
+        return self.dataset.descriptor
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols, in the order that numbers networks and features."""
+        return self.dataset.elements
+
+    @property
+    def feature_scaler(self) -> FeatureScaler:
+        """The scaler of the fingerprints."""
+        return self.dataset.feature_scaler
+
+    @property
+    def target_scaler(self) -> TargetScaler:
+        """The scaler of energies and forces."""
+        return self.dataset.target_scaler
+
+
+def prepare(
+    settings: Config | dict[str, Any],
+    frames: Any = None,
+    trained: Trained | None = None,
+    ranks: Ranks | None = None,
+    memory: Callable[..., MemoryDataset] = MemoryDataset,
+) -> TrainingData:
+    """Read and check frames, compute their fingerprints, fit the scalers.
+
+    settings : the `Config`, or a dictionary of its sections
+    frames : what `read_images` reads; None for `dataset.raw_data`, or what `dataset.store` holds
+    trained : of a potential that is trained on: its elements and scalers are kept
+    ranks : the processes that train together
+    memory : class of the data set, where there is no store
+
+    Raises ValueError, TypeError or FileNotFoundError that names the key, frame or file which cannot
+    be used.
+    """
+    settings = settings if isinstance(settings, Config) else Config.from_dict(settings)
+    ranks = Ranks() if ranks is None else ranks
+    frames = settings.dataset.raw_data if frames is None else frames
+    if frames is None:
+        settings.dataset.require_data()
+    if settings.dataset.store is not None:
+        data = _in_store(settings, frames, trained, ranks)
+    elif frames is None:
+        raise ValueError(
+            "dataset.lmdb_path: LMDB files are read by AtomsTrainer; give it the configuration"
+        )
+    else:
+        data = _in_memory(settings, frames, trained, ranks, memory)
+    validation_size(len(data.dataset), settings.dataset.val_split)
+    return data
+
+
+def wanted_images(images: list[Atoms], options: DatasetConfig, forces: bool) -> list[Atoms]:
+    """Return those of the Atoms in `images` to train on: all, or with `options.skip_bad` those that
+    can be used (with `forces` where asked for); why the others cannot is logged."""
+    if options.skip_bad:
+        images, reasons = usable(images, options.elements, forces, options.missing_forces)
+        _warn_of(reasons)
+    return images
+
+
+def fingerprint_store(settings: Config) -> FingerprintStore:
+    """Return the file in `cmd.run_dir` where fingerprints are kept."""
+    return FingerprintStore(Path(settings.cmd.run_dir) / STORE)
+
+
+def with_elements(settings: Config, elements: Sequence[str]) -> Config:
+    """Return the settings with these elements in `dataset.elements`."""
+    return replace(settings, dataset=replace(settings.dataset, elements=list(elements)))
+
+
+def _in_memory(
+    settings: Config,
+    frames: Any,
+    trained: Trained | None,
+    ranks: Ranks,
+    memory: Callable[..., MemoryDataset],
+) -> TrainingData:
+    options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
+    images = wanted_images(read_images(frames, options.labels), options, forces)
+    settings = _numbered(settings, elements_of(Frames.from_atoms(images)), trained)
+    validation_size(len(images), options.val_split)
+    plan = None
+    derivatives = options.derivatives if forces else None
+    if derivatives == "auto":
+        plan = _planned(settings, images, ranks)
+        derivatives = plan.derivatives
+    keep = options.save_fps and derivatives != "stored"
+    dataset = memory(
+        images,
+        store=fingerprint_store(settings) if keep else None,
+        cores=cmd.threads,
+        derivatives=derivatives or "stored",
+        derivative_dtype=options.derivative_dtype,
+        verbose=cmd.verbose and ranks.first,
+        **_common(settings, trained, images),
+    )
+    return TrainingData(settings, dataset, plan)
+
+
+def _planned(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
+    """Return the plan for the derivatives of these frames, kept in memory."""
+    options = settings.dataset
+    chosen = sample_of([len(atoms) for atoms in images])
+    sample = Frames.from_atoms([images[index] for index in chosen], options.elements)
+    check_distances(sample)
+    plan = make_plan(
+        construct_descriptor(options.descriptor_setup),
+        replace(sample, indices=chosen),
+        len(images),
+        options.derivative_dtype,
+        GB * options.memory_budget,
+        threads=settings.cmd.threads,
+        available=available_memory(),
+    )
+    _show(settings, ranks, plan)
+    return plan
+
+
+def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ranks) -> TrainingData:
+    options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
+    # One process fills the store, on all cores; the others find it full.
+    with ranks.in_order(), use_threads(ranks.threads_alone):
+        found = elements_of_store(options.store, frames, options.skip_bad, forces, options.labels)
+        settings = _numbered(settings, found, trained)
+        store, plan, derivative_dtype = fill_store(
+            options.store,
+            construct_descriptor(settings.dataset.descriptor_setup),
+            frames,
+            options,
+            forces=forces,
+            threads=cmd.threads,
+            verbose=cmd.verbose and ranks.first,
+            show=lambda plan: _show(settings, ranks, plan),
+        )
+    _warn_of([reason for _, _, reason in store.skipped])
+    kind = options.derivatives if plan is None else plan.derivatives
+    dataset = partial(
+        StoreDataset,
+        store,
+        derivatives="stored" if kind == "auto" else kind,
+        derivative_dtype=derivative_dtype,
+    )
+    common = _common(settings, trained)
+    # One process goes through all fingerprints to fit the scaler, for all.
+    common["feature_scaler"] = ranks.from_first(lambda: dataset(**common).feature_scaler)
+    return TrainingData(settings, dataset(**common), plan)
+
+
+def _common(
+    settings: Config, trained: Trained | None, images: list[Atoms] | None = None
+) -> dict[str, Any]:
+    """Return what both data sets are made with; the scalers of what was trained are kept."""
+    options = settings.dataset
+    weights = options.weights
+    if isinstance(weights, str):
+        if images is None:
+            raise ValueError(
+                f"dataset.weights is {weights!r}, but a store does not hold Atoms.info; give the "
+                "list of the frames' weights"
+            )
+        weights = weights_of(images, weights)
+    return {
+        "descriptor_setup": options.descriptor_setup,
+        "forcetraining": settings.model.get_forces,
+        "scaling": options.scaling,
+        "pca": options.pca,
+        "target_scaling": options.target_scaling,
+        "atomic_correction": options.atomic_correction,
+        "weights": weights,
+        "missing_forces": options.missing_forces,
+        "dtype": settings.cmd.dtype,
+        "feature_scaler": None if trained is None else trained.feature_scaler,
+        "target_scaler": None if trained is None else trained.target_scaler,
+    }
+
+
+def _numbered(settings: Config, found: list[str], trained: Trained | None) -> Config:
+    """Number the elements as what was trained does, else as the configuration, else as found."""
+    if trained is None:
+        return with_elements(settings, settings.dataset.elements or found)
+    if not set(found) <= set(trained.elements):
+        raise ValueError(
+            f"the checkpoint was trained on the elements {trained.elements}, "
+            f"the frames hold {found}; train a new model, or leave those frames out"
+        )
+    return with_elements(settings, trained.elements)
+
+
+def _warn_of(reasons: list[str]) -> None:
+    if reasons:
+        logger.warning("left out %d of the frames:\n%s", len(reasons), "\n".join(reasons))
+
+
+def _show(settings: Config, ranks: Ranks, plan: Plan) -> None:
+    """Print the plan, or log it where nothing is to be printed; in one process of several."""
+    if not ranks.first:
+        return
+    if settings.cmd.verbose:
+        tqdm.write(plan.table())
+    else:
+        logger.info("%s", plan.table())

@@ -1,0 +1,208 @@
+"""Training by several processes, as `torchrun` starts them on one machine or many.
+
+Every process goes through the same batches in the same order, and evaluates its share of each:
+frames that lie in its part of the store, which nobody else reads, or where the data set is in every
+process's memory, as many atoms as the others. Energies and forces are then exchanged, so that every
+process has the loss and the scores of the whole batch, whatever the loss is, and the sum of the
+gradients that they find is that of one process.
+"""
+
+import atexit
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from amptorch.data.batch import Share, rows_inside
+from amptorch.data.samplers import cuts_of
+from amptorch.threads import num_threads
+
+# A process that ends takes the others with it; one that preprocesses may take long.
+PATIENCE = timedelta(days=1)
+
+
+class Ranks:
+    """The processes that train together, of which this is number `rank` of `size`.
+
+    Those that torchrun started, which meet when they first have something to tell each other; or
+    those of torch's process group where the program has made one; or this process alone.
+    """
+
+    def __init__(self):
+        self.rank, self.size, self._local = 0, 1, (0, 1)
+        if dist.is_available() and dist.is_torchelastic_launched():
+            self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            self._local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        elif dist.is_available() and dist.is_initialized():
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device("cpu")
+        self._cores = num_threads()
+
+    @property
+    def first(self):
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def use_device(self, gpus):
+        """The device of this process where `optim.gpus` is `gpus`; ValueError without a GPU."""
+        self.device = torch.device("cpu")
+        if gpus == 0:
+            return self.device
+        if not torch.cuda.is_available():
+            raise ValueError(f"optim.gpus is {gpus}, but torch finds no GPU here; set it to 0")
+        if gpus > 1 and self.size == 1:
+            message = f"optim.gpus is {gpus}; only the first GPU is used; torchrun uses one each"
+            warnings.warn(message, stacklevel=5)
+        self.device = torch.device(f"cuda:{self._local[0]}")
+        return self.device
+
+    @property
+    def threads(self):
+        """Threads of this process, its part of the machine's cores; None: as many as always."""
+        if self._local[1] == 1 or "AMPTORCH_NUM_THREADS" in os.environ:
+            return None
+        return max(1, self._cores // self._local[1])
+
+    @property
+    def threads_alone(self):
+        """Threads of this process while the others wait for it; None: as many as always."""
+        return None if self.threads is None else self._cores
+
+    # --- a batch ---
+
+    def evaluate(self, batch, model):
+        """(energy, forces) of a batch (or `Share` of one) by `model(batch)`, of which each process
+        does its share; only the rows of this one carry a graph."""
+        if self.size == 1:
+            return model(batch)
+        share = batch if isinstance(batch, Share) else share_of(batch, self.rank, self.size)
+        if share.part is None:
+            # It still takes part, and needs something for the loss to go back to.
+            options = {"dtype": share.energy.dtype, "device": self.device}
+            energy = torch.zeros(0, requires_grad=torch.is_grad_enabled(), **options)
+            forces = torch.zeros((0, 3), **options)
+        else:
+            energy, forces = model(share.part)
+        sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
+        sizes = [size.tolist() for size in self._all(sizes)]
+        own = torch.cat([energy, forces.flatten()])
+        padded = own.detach().new_zeros(max(e + 3 * f for e, f in sizes))
+        padded[: len(own)] = own.detach()
+        values = self._all(padded)
+        values[self.rank] = own
+        energies = [value[:e] for value, (e, f) in zip(values, sizes, strict=True)]
+        forces = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
+        return torch.cat(energies), torch.cat(forces).view(-1, 3)
+
+    def sum_gradients(self, parameters):
+        """Replace the gradients of all processes by their sum; one that none has stays None."""
+        if self.size == 1:
+            return
+        parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        found = [parameter.grad is not None for parameter in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        like = gradients[0]
+        total = torch.cat([*map(torch.flatten, gradients), like.new_tensor(found)])
+        self._connect()
+        dist.all_reduce(total)
+        total, found = total[: -len(found)], total[-len(found) :].tolist()
+        pieces = total.split([parameter.numel() for parameter in parameters])
+        for parameter, piece, number in zip(parameters, pieces, found, strict=True):
+            parameter.grad = piece.view_as(parameter) if number else None
+
+    def align(self, module, random=None):
+        """Give all processes the parameters and the random numbers (a `RandomState`) of the first,
+        so that rounding and dropout, which differ between them, do not drive them apart."""
+        if self.size == 1:
+            return
+        self._connect()
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+        states = [] if random is None else [state.to(self.device) for state in random.get()]
+        for state in states:
+            dist.broadcast(state, 0)
+        if states:
+            random.set([state.cpu() for state in states])
+
+    # --- in order ---
+
+    def from_first(self, make):
+        """What `make()` gave in the first process, in all of them; the others do not call it."""
+        if self.size == 1:
+            return make()
+        self._connect()
+        values = [make() if self.first else None]
+        dist.broadcast_object_list(values, 0, device=self.device)
+        return values[0]
+
+    @contextmanager
+    def in_order(self):
+        """The first process goes through the block before the others begin with it."""
+        if self.size > 1 and not self.first:
+            self.from_first(lambda: None)
+        yield
+        if self.size > 1 and self.first:
+            self.from_first(lambda: None)
+
+    def _all(self, tensor):
+        """List of the tensors of all processes, which have one shape."""
+        self._connect()
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(tensors, tensor)
+        return tensors
+
+    def _connect(self):
+        if dist.is_initialized():
+            return
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        # Kept for the next training: a second group would find what the first has left behind.
+        atexit.register(_part)
+
+
+def _part():
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share_of(batch, rank, size):
+    """The `Share` of a process in a batch that is whole in every process: the shares are
+    consecutive frames of about equally many atoms."""
+    first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
+    part = part_of(batch, first, last) if first < last else None
+    return Share(part, len(batch), batch.energy, batch.forces, batch.weights, batch.force_weights)
+
+
+def frame_counts(batch):
+    """(frames,) number of atoms of each frame of a batch."""
+    return torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
+
+
+def part_of(batch, first, last):
+    """The frames `first` to `last` of a batch, without their targets."""
+    counts = frame_counts(batch)
+    start, stop = int(counts[:first].sum()), int(counts[:last].sum())
+    element_rows = batch.element_rows
+    if element_rows is not None:
+        element_rows = [rows_inside(rows, start, stop) for rows in element_rows]
+    return replace(
+        batch,
+        fingerprint=batch.fingerprint[start:stop],
+        atomic_numbers=batch.atomic_numbers[start:stop],
+        image_idx=batch.image_idx[start:stop] - first,
+        num_images=last - first,
+        element_rows=element_rows,
+        slope=None if batch.slope is None else batch.slope[start:stop],
+        frame_ids=None if batch.frame_ids is None else batch.frame_ids[first:last],
+        energy=None,
+        forces=None,
+        weights=None,
+        force_weights=None,
+        force_rows=rows_inside(batch.force_rows, start, stop),
+    )

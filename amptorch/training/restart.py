@@ -1,0 +1,383 @@
+"""Going on with an interrupted training as if nothing had happened.
+
+`epochs/<n>` in the folder of a run is a checkpoint of the parameters after n epochs (see
+`checkpoints`) with one more file, `training.pt`, for `torch.load(weights_only=True)`:
+
+| key | what it holds |
+|---|---|
+| `callbacks` | {name: {attribute: value}}: best scores, best parameters, scheduler, patience |
+| `random` | states of torch's random numbers |
+| `first_epoch` | epochs that the parameters had been trained for when the run began |
+| `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
+| `processes` | how many trained together |
+
+Such a folder appears, complete, by being renamed; the last `KEPT` stay, and the last that is known
+to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
+callback's state is, by scikit-learn's convention, its attributes that end in an underscore.
+"""
+
+import logging
+import os
+import re
+import shutil
+import time
+import warnings
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback, PrintLog
+from skorch.history import History
+
+from amptorch.checkpoints.config import config_to_json
+from amptorch.checkpoints.folder import (
+    Checkpoint,
+    as_bytes,
+    load_checkpoint,
+    load_json,
+    load_tensors,
+    to_disk,
+    write_files,
+)
+from amptorch.data.samplers import groups_for
+from amptorch.training.ranks import Ranks
+from amptorch.training.run_folder import EPOCHS, LOCK
+
+logger = logging.getLogger(__name__)
+FILE = "training.pt"
+KEPT = 2
+# s from one wait for the disk to the next, if no epoch takes longer: what a power failure costs.
+# One takes 50 to 80 ms (4 ms a file); where it is longer, so is the time between, in proportion.
+TO_DISK, TIMES = 30.0, 20
+# What the numbers of a run do not depend on, or only as far as it is long.
+FREE = {
+    "model": (),
+    "optim": ("epochs", "max_seconds", "gpus"),
+    "dataset": (
+        "elements",
+        "fp_params",
+        "lmdb_path",
+        "cache",
+        "save_fps",
+        "derivatives",
+        "memory_budget",
+    ),
+}
+
+
+@dataclass
+class TrainingState:
+    """A training after some epoch: `checkpoint`, its `config` as it was written, and what else is
+    needed to go on."""
+
+    checkpoint: Checkpoint
+    config: dict
+    optimizer: dict
+    criterion: dict
+    history: list
+    training: dict
+
+    @classmethod
+    def load(cls, folder):
+        """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
+        training = load_tensors(folder / FILE)
+        # Of runs that were begun before all files had a checksum.
+        for name, crc32 in training.get("checksums", {}).items():
+            if zlib.crc32((folder / name).read_bytes()) != crc32:
+                raise ValueError(f"{folder / name} is damaged: it does not match its checksum")
+        checkpoint = load_checkpoint(folder)
+        return cls(
+            checkpoint,
+            load_json(folder / "config.json"),
+            checkpoint.optimizer,
+            checkpoint.criterion,
+            checkpoint.history,
+            training,
+        )
+
+    @property
+    def first_epoch(self):
+        """Epochs that the parameters had been trained for when the run began: 0, or those of the
+        checkpoint that it began with."""
+        return self.training["first_epoch"]
+
+    def epochs_left(self, epochs):
+        """Epochs to go where the run is to have `epochs`."""
+        return max(0, self.first_epoch + epochs - len(self.history))
+
+    def check_settings(self, settings):
+        """ValueError that names a key of `settings` (a `Config`) with which the run would not go on
+        with the same numbers."""
+        now = config_to_json(settings)
+        for section, values in self.config.items():
+            keys = {"seed", "dtype"} if section == "cmd" else set(values) - set(FREE[section])
+            for key in sorted(keys & now[section].keys()):
+                before, after = values[key], now[section][key]
+                if before != after:
+                    raise ValueError(
+                        f"{section}.{key} is {after!r}, but the run "
+                        f"{run_of(self.checkpoint.folder)} was started with {before!r}; go on "
+                        "with that, or start a new run from its parameters with load_pretrained"
+                    )
+
+    def check_frames(self, dataset):
+        """ValueError where the data set is not that of the run."""
+        was, found = self.training["frames"], fingerprint_of(dataset)
+        if was["packed"] != found["packed"]:
+            raise ValueError(
+                f"the run {run_of(self.checkpoint.folder)} was started "
+                f"{'with' if was['packed'] else 'without'} dataset.store (or dataset.cache "
+                "'partial'), with which batches are drawn in another way; go on with the same"
+            )
+        if was != found:
+            raise ValueError(
+                f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
+                f"with energies (and weights, and shards) of checksum {was['crc32']}, these are "
+                f"{found['number']} with {found['crc32']}; give it the same frames in the same "
+                "order, dataset.weights as they were, and a store with as many frames a shard"
+            )
+
+    def check_processes(self, processes):
+        """A warning where so many processes would draw other batches out of a store than those that
+        the run was trained by."""
+        before = self.training.get("processes", processes)
+        if self.training["frames"]["packed"] and groups_for(before) != groups_for(processes):
+            warnings.warn(
+                f"the run {run_of(self.checkpoint.folder)} was trained by {before} "
+                f"process{'es' * (before > 1)}, now there {'are' if processes > 1 else 'is'} "
+                f"{processes}: from here on batches are drawn in another way, so that the numbers "
+                "are not those of an uninterrupted run; they are the same for 1, 2, 4 and 8",
+                stacklevel=2,
+            )
+
+    def restore(self, net, random_state):
+        """Put an initialized net, and the random numbers, in this state."""
+        self.checkpoint.load_params(net.module_)
+        net.criterion_.load_state_dict(self.criterion)
+        for name, callback in net.callbacks_:
+            for attribute, value in self.training["callbacks"].get(name, {}).items():
+                held = getattr(callback, attribute, None)
+                if hasattr(held, "load_state_dict"):
+                    held.load_state_dict({**held.state_dict(), **value})
+                else:
+                    setattr(callback, attribute, value)
+        # After the schedulers, which set the learning rate of the optimizer when they are made.
+        net.optimizer_.load_state_dict(self.optimizer)
+        net.history = History(self.history)
+        random_state.set(self.training["random"])
+
+
+class EpochCheckpoint(Callback):
+    """Writes the state of the training when it begins and after each epoch; begins with `start`, a
+    `TrainingState`, where there is one.
+
+    save(net, folder): writes a checkpoint. folder(): that of the run; None writes nothing.
+    random_state: the `RandomState` of the training. Comes after the other callbacks.
+    """
+
+    def __init__(self, save, folder, random_state, start=None):
+        self.save = save
+        self.folder = folder
+        self.random_state = random_state
+        self.start = start
+
+    def on_train_begin(self, net, X=None, **kwargs):
+        start, self.start = self.start, None
+        self.on_disk, self.due = None, time.monotonic() + TO_DISK
+        self.frames, self.processes = fingerprint_of(X), Ranks().size
+        if start is None:
+            self.first_epoch = len(net.history)
+            self._write(net)
+        else:
+            self.first_epoch = start.first_epoch
+            if self.folder() is not None:
+                start.check_processes(self.processes)
+            start.restore(net, self.random_state)
+            self.last = len(net.history)
+            # As far as is known, it may be in the memory of the system alone.
+            self._tidy(wait=True)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._write(net)
+
+    def on_train_end(self, net, **kwargs):
+        self._tidy(wait=True)
+
+    def _write(self, net):
+        run = self.folder()
+        if run is None:
+            return
+        training = {
+            "callbacks": {
+                name: state_of(callback)
+                for name, callback in net.callbacks_
+                if not isinstance(callback, PrintLog)
+            },
+            "random": self.random_state.get(),
+            "first_epoch": self.first_epoch,
+            "frames": self.frames,
+            "processes": self.processes,
+        }
+
+        def write(folder):
+            self.save(net, folder)
+            write_files(folder, {FILE: as_bytes(training)})
+
+        self.last = len(net.history)
+        write_epoch(run, self.last, write)
+        self._tidy(wait=time.monotonic() >= self.due)
+
+    def _tidy(self, wait):
+        """Remove the epochs that are not needed any more; `wait` until the last one, and the best
+        checkpoint, are on the disk."""
+        run = self.folder()
+        if run is None:
+            return
+        if wait:
+            start, epochs = time.monotonic(), Path(run) / EPOCHS
+            for folder in (run, epochs / str(self.last), epochs):
+                to_disk(folder)
+            end = time.monotonic()
+            self.on_disk, self.due = self.last, end + max(TO_DISK, TIMES * (end - start))
+        remove_old(run, self.last, self.on_disk)
+
+
+def state_of(callback):
+    """What a callback has learnt, as far as `load_tensors` reads it."""
+    state = {}
+    for name, value in vars(callback).items():
+        if name.endswith("_") and not isinstance(value, type):
+            if hasattr(value, "state_dict"):
+                # What is left out, such as the Counter of MultiStepLR, comes with the settings.
+                value = {k: v for k, v in value.state_dict().items() if _is_plain(v)}
+            value = value.item() if isinstance(value, np.generic) else value
+            if _is_plain(value):
+                state[name] = value
+    return state
+
+
+def _is_plain(value):
+    if type(value) in (dict, OrderedDict):
+        return all(map(_is_plain, value.values()))
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
+
+
+def fingerprint_of(dataset):
+    """By what a data set is known again."""
+    # A program may hand the net a data set of its own.
+    crc32 = getattr(dataset, "checksum", None)
+    if crc32 is None:
+        energies = np.ascontiguousarray(getattr(dataset, "energies", ()), dtype=np.float64)
+        crc32 = zlib.crc32(energies.tobytes())
+    weights = getattr(dataset, "weights", None)
+    if weights is not None:
+        crc32 = zlib.crc32(weights.tobytes(), crc32)
+    return {
+        "number": len(dataset),
+        "crc32": crc32,
+        "packed": getattr(dataset, "shards", None) is not None,
+    }
+
+
+def write_epoch(run, epoch, write):
+    """Let `write(folder)` fill a new folder that becomes `epochs/<epoch>` of the folder `run`.
+
+    Raises OSError where it cannot be written; the epochs before are left as they are.
+    """
+    parent = Path(run) / EPOCHS
+    folder, unfinished = parent / str(epoch), parent / f".{epoch}.{os.getpid()}"
+    try:
+        # One of a killed process that had this process's number.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        kept = epochs_of(run)
+        raise OSError(
+            error.errno,
+            f"cannot write the checkpoint of epoch {epoch} ({os.strerror(error.errno)}); "
+            + (f"resume goes on from epoch {kept[0]}" if kept else "there is none before it"),
+            str(folder),
+        ) from error
+
+
+def remove_old(run, last, on_disk):
+    """Remove all epochs but the epoch `on_disk` and the `KEPT` up to `last`; what there is after
+    `last` was damaged, or it would have been gone on from."""
+    epochs = epochs_of(run)
+    kept = {on_disk, *[epoch for epoch in epochs if epoch <= last][:KEPT]}
+    for epoch in set(epochs) - kept:
+        shutil.rmtree(Path(run) / EPOCHS / str(epoch), ignore_errors=True)
+
+
+def newest_state(run):
+    """The `TrainingState` of the last epoch of a run, or None where it was not even started.
+
+    A folder that is damaged is passed over with a warning. Raises FileNotFoundError where there is
+    no folder, and ValueError where it holds no epochs but other things, or no epoch that is whole.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(run)!r} of a run to go on with")
+    epochs = epochs_of(run)
+    for epoch in epochs:
+        try:
+            state = TrainingState.load(run / EPOCHS / str(epoch))
+        except (FileNotFoundError, ValueError) as error:
+            warnings.warn(f"epoch {epoch} is passed over: {error}", stacklevel=2)
+        else:
+            return state
+    if epochs:
+        raise ValueError(
+            f"{run / EPOCHS} has no epoch to go on from: all are damaged; load_pretrained (--from) "
+            f"starts a new run from the best parameters, where {run} has them"
+        )
+    if (run / "params.pt").exists() or (run / "config.pt").exists():
+        raise ValueError(
+            f"{run} has no {EPOCHS}/ to go on from; load_pretrained (--from) starts a new run from "
+            "its parameters"
+        )
+    return None
+
+
+def run_to_resume(resume, cmd):
+    """Folder of the run that `AtomsTrainer.train(resume=…)` goes on with, None for a new one; `cmd`
+    is that section of the settings."""
+    if cmd.debug:
+        raise ValueError("cmd.debug keeps no checkpoints, so that there is nothing to resume")
+    run = newest_run(cmd.run_dir, cmd.identifier) if resume is True else Path(resume)
+    logger.info("a new run" if run is None else f"going on with {run}")
+    return run
+
+
+def newest_run(run_dir, identifier=None):
+    """Folder of the newest run in `run_dir/checkpoints` that can go on, or None."""
+    name = r"(\d{4}(?:-\d\d){5})" + (re.escape(f"-{identifier}") if identifier else "")
+    parent = Path(run_dir) / "checkpoints"
+    runs = []
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        found = re.fullmatch(name + r"(?:-(\d+))?", folder.name)
+        if found and ((folder / EPOCHS).is_dir() or {f.name for f in folder.iterdir()} <= {LOCK}):
+            runs.append((found[1], int(found[2] or 1), folder))
+    return max(runs)[-1] if runs else None
+
+
+def epochs_of(run):
+    """Numbers of the epochs of which there is a folder, the last first."""
+    parent = Path(run) / EPOCHS
+    names = (path.name for path in (parent.iterdir() if parent.is_dir() else ()))
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def run_of(folder):
+    """The folder of the run that `epochs/<n>` belongs to."""
+    return Path(folder).parent.parent

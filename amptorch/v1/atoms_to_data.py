@@ -1,0 +1,87 @@
+"""From ase.Atoms to data objects."""
+
+import numpy as np
+import torch
+
+from amptorch.descriptor.descriptor_calculator import DescriptorCalculator
+from amptorch.frames import Frames, read_images
+from amptorch.v1.data import Data
+
+__all__ = ["AtomsToData", "DescriptorCalculator"]
+
+
+class AtomsToData:
+    """Makes data objects of frames, for users who keep them in files of their own.
+
+    Parameters
+    ----------
+    descriptor : e.g. `amptorch.descriptor.Gaussian.Gaussian`
+    r_energy, r_forces : read energy (eV) and forces (eV/Å) from the frames
+    save_fps : without `fprimes`, keep computed fingerprints on disk; see `prepare_fingerprints`
+    fprimes : also compute d fingerprint / d position
+    cores : threads for the fingerprints
+    """
+
+    def __init__(
+        self, descriptor, r_energy=False, r_forces=False, save_fps=True, fprimes=True, cores=1
+    ):
+        self.descriptor = descriptor
+        self.r_energy = r_energy
+        self.r_forces = r_forces
+        self.save_fps = save_fps
+        self.fprimes = fprimes
+        self.cores = cores
+
+    def convert(self, atoms, idx=0):
+        """The data object of one frame, which is number `idx` to errors and in `image_idx`."""
+        return self._convert([atoms], idx)[0]
+
+    def convert_all(self, atoms_collection, disable_tqdm=False):
+        """Data objects of a list of Atoms, an ASE database, a trajectory reader, or a file.
+
+        Raises ValueError that names the frame that cannot be used.
+        """
+        return self._convert(read_images(atoms_collection), 0, verbose=not disable_tqdm)
+
+    def _convert(self, images, first_index, verbose=False):
+        # Everything that can be wrong with a frame is found before the first is described.
+        frames = Frames.from_atoms(
+            images,
+            elements=self.descriptor.elements,
+            energies=self.r_energy,
+            forces=self.r_forces,
+            first_index=first_index,
+        )
+        described = self.descriptor.described(
+            images, self.fprimes, self.save_fps, verbose, self.cores
+        )
+        result = []
+        for part, values, matrices in described:
+            for k, rows in enumerate(np.split(values, part.offsets[1:-1])):
+                matrix = None if matrices is None else matrices[k]
+                result.append(self._data(frames, len(result), rows, matrix, first_index))
+        return result
+
+    def _data(self, frames, position, rows, matrix, first_index):
+        atoms = slice(*frames.offsets[position : position + 2])
+        data = Data(
+            fingerprint=torch.tensor(rows, dtype=torch.float64),
+            image_idx=first_index + position,
+            atomic_numbers=torch.from_numpy(frames.numbers[atoms].copy()),
+            num_nodes=int(frames.counts[position]),
+        )
+        if self.r_energy:
+            data.energy = torch.tensor(frames.energies[position])
+        if self.r_forces:
+            data.forces = torch.from_numpy(frames.forces[atoms].copy())
+        if matrix is not None:
+            # In order and in memory of its own: nothing is copied.
+            indices, values, size = matrix
+            data.fprimes = torch.sparse_coo_tensor(
+                torch.from_numpy(indices),
+                torch.from_numpy(values),
+                tuple(size.tolist()),
+                is_coalesced=True,
+                check_invariants=False,
+            )
+        return data
