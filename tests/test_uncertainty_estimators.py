@@ -71,7 +71,7 @@ def energies_alone(training, tmp_path_factory):
 def estimators(trainer):
     other = Ensemble([trainer, trainer.cp_dir])
     # The same potential twice would have no spread.
-    for parameter in other.members[1].net.module.parameters():
+    for parameter in other.members[1].model.parameters():
         parameter.data *= 1.1
     return [*(kind(trainer) for kind in LATENT + FEATURE), EnsembleSDEstimator(other)]
 

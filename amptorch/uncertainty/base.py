@@ -1,11 +1,16 @@
 """What all estimators do: calibrate on some frames, then predict with uncertainties."""
 
+import os
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from amptorch.frames import Frames
 from amptorch.loading import potential_of
 from amptorch.prediction import batches_of
 from amptorch.uncertainty.calculator import UncertaintyCalculator
@@ -16,10 +21,28 @@ from amptorch.uncertainty.points import frames_for, without_forces
 # Fewer errors of an element are none.
 FEWEST = 2
 
+Estimator = TypeVar("Estimator", bound="UncertaintyEstimator")
+
+
+class Calibrator(Protocol):
+    """Turn difficulties into intervals, after a fit to errors."""
+
+    def fit(self, errors: ArrayLike, difficulty: ArrayLike, /) -> "Calibrator":
+        """Fit to errors (n,) or (n, D) at difficulties (n,); return the calibrator."""
+
+    def predict(self, difficulty: ArrayLike, confidence: float | None = None, /) -> np.ndarray:
+        """Return the half widths (n,) of the intervals, or radii for vectors."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that were fitted."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> "Calibrator":
+        """Take the arrays of `state`; return the calibrator."""
+
 
 @dataclass
 class Observed:
-    """What a model predicts for F frames of n atoms in all, and how hard it finds them.
+    """Hold the predictions for F frames of n atoms in all, and how hard these are for the model.
 
     energy (F,), eV; forces (n, 3), eV/Å, or (0, 3); numbers (n,); counts (F,). energy_difficulty
     (F,) and forces_difficulty (n,) or (0,): positive, in any unit. energy_errors (F,) per atom, eV,
@@ -35,39 +58,44 @@ class Observed:
     energy_errors: np.ndarray | None = None
     forces_errors: np.ndarray | None = None
 
-    def with_errors(self, frames):
-        """The same with the errors, for `frames` with energies, and forces where predicted."""
+    def with_errors(self, frames: Frames) -> "Observed":
+        """Add the errors, for `frames` with energies, and forces where predicted; return itself."""
         self.energy_errors = (self.energy - frames.energies) / self.counts
         if len(self.forces):
             self.forces_errors = self.forces - frames.forces
         return self
 
-    def select(self, indices):
-        """That of the frames at `indices`."""
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Observed":
+        """Return the part of the frames at `indices`."""
         ends = np.cumsum(self.counts)
-        rows = [np.arange(ends[k] - self.counts[k], ends[k]) for k in indices]
-        rows = np.concatenate(rows) if len(self.forces) else slice(0)
+        atoms = [np.arange(ends[k] - self.counts[k], ends[k]) for k in indices]
+        rows = np.concatenate(atoms) if len(self.forces) else slice(0)
         of_frames = {"energy", "counts", "energy_difficulty", "energy_errors"}
-        return Observed(
-            **{
-                name: None if value is None else value[indices if name in of_frames else rows]
-                for name, value in vars(self).items()
-            }
-        )
+        selected: dict[str, Any] = {
+            name: None if value is None else value[indices if name in of_frames else rows]
+            for name, value in vars(self).items()
+        }
+        return Observed(**selected)
+
+    def known_energy_errors(self) -> np.ndarray:
+        """Return `energy_errors`; ValueError where the frames were observed without labels."""
+        if self.energy_errors is None:
+            raise ValueError("the frames were observed without their energies; set labels to True")
+        return self.energy_errors
 
 
-def named(prefix, state):
-    """`state` with names that begin with `prefix`."""
+def named(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `state` with `prefix` put before the names."""
     return {f"{prefix}/{name}": value for name, value in state.items()}
 
 
-def below(prefix, state):
-    """The part of `state` whose names begin with `prefix`, without that."""
+def below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of `state` whose names begin with `prefix`, without that."""
     start = f"{prefix}/"
     return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
 
 
-def checksum(model):
+def checksum(model: Any) -> int:
     """Return the CRC-32 of a potential's parameters, or of an ensemble's weights and members."""
     model = potential_of(model)
     found = zlib.crc32(np.asarray(getattr(model, "weights", ()), dtype=np.float64).tobytes())
@@ -78,8 +106,10 @@ def checksum(model):
 
 
 class UncertaintyEstimator:
-    """Base of the estimators; a subclass says how hard frames and atoms are, and `calibrator()`
-    how that becomes an interval.
+    """Calibrate a model's uncertainties, and predict with them; the base of the estimators.
+
+    A subclass says how hard frames and atoms are (`evaluated`), and how that becomes an interval
+    (`calibrator`).
 
     Energies are calibrated by their errors per atom, forces by the lengths of their errors' vectors
     on the atoms of each element by themselves.
@@ -90,30 +120,32 @@ class UncertaintyEstimator:
     """
 
     # Of the estimators that take one for their calibrators.
-    quantile = None
+    quantile: str | None = None
 
-    def __init__(self, model=None):
+    def __init__(self, model: Any = None) -> None:
         self.model = model
         self.alpha = 0.1
-        self.energy_calibrator_ = None
-        self.forces_calibrators_ = {}
+        self.energy_calibrator_: Any = None
+        self.forces_calibrators_: dict[int, Any] = {}
 
-    def calibrator(self):
-        """A calibrator that nothing was fitted to: `fit(errors, d)`, `predict(d, confidence)`."""
+    def calibrator(self) -> Calibrator:
+        """Return a new calibrator, not fitted."""
         raise TypeError(f"{type(self).__name__} does not say how it is calibrated")
 
-    def evaluated(self, potential, batch):
-        """`Observed` of a batch that `potential` made; without errors."""
+    def evaluated(self, potential: Any, batch: Any) -> Observed:
+        """Return `Observed` of a batch that `potential` made, without errors."""
         raise TypeError(f"{type(self).__name__} does not say what is hard")
 
     # --- calibration ---
 
-    def fit(self, images):
+    def fit(self: Estimator, images: Any) -> Estimator:
         """Calibrate on frames with energies (and forces where the model has them), which were not
-        trained on; returns the estimator. ValueError names the frame that cannot be used."""
+        trained on; return the estimator. ValueError names the frame that cannot be used."""
         return self.calibrate(self.observe(images))
 
-    def observe(self, images, labels=True, disable_tqdm=True, forces=True):
+    def observe(
+        self, images: Any, labels: bool = True, disable_tqdm: bool = True, forces: bool = True
+    ) -> Observed:
         """Return `Observed` of frames, with their errors where `labels`; of energies alone without
         `forces`. ValueError where there is no model."""
         if self.model is None:
@@ -130,10 +162,10 @@ class UncertaintyEstimator:
         observed = Observed(**joined)
         return observed.with_errors(frames) if labels else observed
 
-    def calibrate(self, observed):
-        """`fit` where the frames have been observed already."""
+    def calibrate(self: Estimator, observed: Observed) -> Estimator:
+        """Do as `fit`, for frames that have been observed already."""
         self.energy_calibrator_ = self.calibrator().fit(
-            observed.energy_errors, observed.energy_difficulty
+            observed.known_energy_errors(), observed.energy_difficulty
         )
         self.forces_calibrators_ = {}
         if observed.forces_errors is not None:
@@ -150,19 +182,20 @@ class UncertaintyEstimator:
 
     # --- files ---
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibrated estimator to a file, .npz, of numbers and text alone, which is safe
         to read whoever wrote it. The model is not in it: save that too.
 
         Raises ValueError before `fit`.
         """
         self.check()
+        arrays: dict[str, Any] = {**self.state()}
         with open(path, "wb") as file:
-            np.savez(file, **self.state())
+            np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path, model):
-        """The estimator that `save` wrote, for the model that it was calibrated with.
+    def load(cls: type[Estimator], path: str | os.PathLike[str], model: Any) -> Estimator:
+        """Return the estimator that `save` wrote, for the model that it was calibrated with.
 
         Raises FileNotFoundError where there is no such file, and ValueError where it holds
         something else, or an estimator of another class or for another model.
@@ -187,17 +220,21 @@ class UncertaintyEstimator:
         except (ValueError, LookupError) as error:
             raise ValueError(f"{path} does not hold all of an estimator: {error}") from error
 
-    def state(self):
-        """{name: array} of everything but the model."""
-        state = {"kind": type(self).__name__, "model": checksum(self.model), "alpha": self.alpha}
+    def state(self) -> dict[str, np.ndarray]:
+        """Return {name: array} of everything but the model."""
+        state: dict[str, Any] = {
+            "kind": type(self).__name__,
+            "model": checksum(self.model),
+            "alpha": self.alpha,
+        }
         state |= {} if self.quantile is None else {"quantile": self.quantile}
         state |= named("energy", self.energy_calibrator_.state())
         for number, calibrator in self.forces_calibrators_.items():
             state |= named(f"forces/{number}", calibrator.state())
         return {name: np.asarray(value) for name, value in state.items()}
 
-    def restore(self, state):
-        """Be as `state` says; returns the estimator."""
+    def restore(self: Estimator, state: Mapping[str, np.ndarray]) -> Estimator:
+        """Take everything but the model from `state`; return the estimator."""
         self.alpha = float(state["alpha"])
         if "quantile" in state:
             self.quantile = str(state["quantile"])
@@ -211,9 +248,12 @@ class UncertaintyEstimator:
 
     # --- prediction ---
 
-    def half_widths(self, observed, confidence=None):
-        """((F,) half widths of the intervals of the energies per atom, eV; (n,) radii of the
-        spheres of the forces, eV/Å, or (0,)), infinite where nothing was there to calibrate on.
+    def half_widths(
+        self, observed: Observed, confidence: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the half widths (F,) of the intervals of the energies per atom, eV, and the radii
+        (n,) of the spheres of the forces, eV/Å, or (0,); infinite where nothing was there to
+        calibrate on.
 
         Raises ValueError as `check` does.
         """
@@ -226,7 +266,7 @@ class UncertaintyEstimator:
                 forces[rows] = calibrator.predict(observed.forces_difficulty[rows], confidence)
         return energy, forces
 
-    def check(self, confidence=None):
+    def check(self, confidence: float | None = None) -> float:
         """Return the confidence that is meant, 1 − alpha by None.
 
         Raises ValueError before `fit`, and for one that is not between 0 and 1.
@@ -235,7 +275,9 @@ class UncertaintyEstimator:
             raise ValueError("the estimator is not calibrated: call fit(images) first")
         return 1 - self.alpha if confidence is None else check_share("confidence", confidence)
 
-    def predict(self, images, confidence=None, disable_tqdm=True):
+    def predict(
+        self, images: Any, confidence: float | None = None, disable_tqdm: bool = True
+    ) -> dict[str, list]:
         """Predict energies and forces of frames (list of Atoms, or what `read_images` reads), in
         order, with intervals that hold the share `confidence` of the errors, 1 − alpha by default.
 
@@ -260,19 +302,22 @@ class UncertaintyEstimator:
             "forces_uncertainty": force_lists[1],
         }
 
-    def metrics(self, images, levels=LEVELS):
-        """How well uncertainties agree with errors on frames with energies (and forces): a
+    def metrics(self, images: Any, levels: Sequence[float] = LEVELS) -> dict[str, dict]:
+        """Return how well uncertainties agree with errors on frames with energies (and forces): a
         dictionary of `calibration_metrics` for "energy" (per atom) and "forces"."""
         return self.metrics_of(self.observe(images), levels)
 
-    def metrics_of(self, observed, levels=LEVELS):
-        """`metrics` where the frames have been observed already."""
+    def metrics_of(self, observed: Observed, levels: Sequence[float] = LEVELS) -> dict[str, dict]:
+        """Do as `metrics`, for frames that have been observed already."""
         energy, forces = zip(*(self.half_widths(observed, level) for level in levels), strict=True)
-        found = {"energy": calibration_metrics(observed.energy_errors, energy, levels)}
+        found = {"energy": calibration_metrics(observed.known_energy_errors(), energy, levels)}
         if observed.forces_errors is not None:
             found["forces"] = calibration_metrics(observed.forces_errors, forces, levels)
         return found
 
-    def get_calc(self, confidence=None, skin=0.3):
-        """The ASE calculator with these uncertainties in its results."""
+    def get_calc(self, confidence: float | None = None, skin: float = 0.3) -> UncertaintyCalculator:
+        """Return the ASE calculator with these uncertainties in its results.
+
+        confidence : of the intervals, 1 − alpha by default; skin : as of `AmpTorch`, Å
+        """
         return UncertaintyCalculator(self, confidence, skin)

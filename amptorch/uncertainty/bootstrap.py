@@ -1,6 +1,10 @@
 """Ensembles trained in one call."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from ase import Atoms
 
 from amptorch.data.weights import checked_weights
 from amptorch.ensemble import Ensemble
@@ -8,8 +12,10 @@ from amptorch.frames import read_images
 from amptorch.v1.trainer import AtomsTrainer
 
 
-def train_ensemble(config, n_members=5, bootstrap=True):
-    """The `Ensemble` of potentials trained by one configuration with the seeds `cmd.seed`,
+def train_ensemble(
+    config: Mapping[str, Any], n_members: int = 5, bootstrap: bool = True
+) -> Ensemble:
+    """Return the `Ensemble` of potentials trained by one configuration with the seeds `cmd.seed`,
     `cmd.seed` + 1, …
 
     With `bootstrap` each member sees as many frames as there are, drawn with replacement by its
@@ -26,14 +32,16 @@ def train_ensemble(config, n_members=5, bootstrap=True):
         raise ValueError(f"n_members is {n_members}; an ensemble has two or more")
     dataset, cmd = dict(config.get("dataset", {})), dict(config.get("cmd", {}))
     seed = cmd.get("seed", 0)
-    images = _frames_to_draw_from(dataset) if bootstrap else None
+    images: list[Atoms] = []
     weights = None
-    # Weights under a name in `Atoms.info` go with their frames.
-    if bootstrap and not isinstance(dataset.get("weights"), str):
-        weights = checked_weights(dataset.get("weights"), len(images))
-    if bootstrap and dataset.get("elements") is None:
-        # Members whose draws miss an element would have other fingerprints.
-        dataset["elements"] = sorted({symbol for atoms in images for symbol in atoms.symbols})
+    if bootstrap:
+        images = _frames_to_draw_from(dataset)
+        # Weights under a name in `Atoms.info` go with their frames.
+        if not isinstance(dataset.get("weights"), str):
+            weights = checked_weights(dataset.get("weights"), len(images))
+        if dataset.get("elements") is None:
+            # Members whose draws miss an element would have other fingerprints.
+            dataset["elements"] = sorted({symbol for atoms in images for symbol in atoms.symbols})
     members = []
     for k in range(n_members):
         if bootstrap:
@@ -48,7 +56,7 @@ def train_ensemble(config, n_members=5, bootstrap=True):
     return Ensemble(members)
 
 
-def _frames_to_draw_from(dataset):
+def _frames_to_draw_from(dataset: Mapping[str, Any]) -> list[Atoms]:
     if dataset.get("raw_data") is None:
         raise ValueError("dataset.raw_data is not given; bootstrap draws from it, or set it False")
     return read_images(dataset["raw_data"])

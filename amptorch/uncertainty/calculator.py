@@ -1,10 +1,12 @@
 """Uncertainties through ASE's calculator."""
 
+from typing import Any
+
 from amptorch.calculator import AmpTorch
 
 
 class UncertaintyCalculator(AmpTorch):
-    """ASE calculator of an estimator that was calibrated.
+    """Calculate energies and forces with uncertainties for ASE, by a calibrated estimator.
 
     `results` hold energy and forces, and `energy_uncertainty` (eV) and `forces_uncertainty` (n,),
     eV/Å: the error is at most that large with the given confidence (1 − `estimator.alpha` where
@@ -13,13 +15,16 @@ class UncertaintyCalculator(AmpTorch):
     Raises ValueError where the estimator is not calibrated.
     """
 
-    def __init__(self, estimator, confidence=None, skin=0.3, **kwargs):
+    def __init__(
+        self, estimator: Any, confidence: float | None = None, skin: float = 0.3, **kwargs: Any
+    ) -> None:
         self.estimator, self.confidence = estimator, estimator.check(confidence)
         super().__init__(estimator.model, skin, **kwargs)
         extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.potential.has_forces
         self.implemented_properties = [*self.implemented_properties, *extra]
 
-    def evaluated(self, potential, batch):
+    def evaluated(self, potential: Any, batch: Any) -> dict[str, Any]:
+        """Return the results for the one frame of a batch."""
         observed = self.estimator.evaluated(potential, batch)
         energy, forces = self.estimator.half_widths(observed, self.confidence)
         results = {

@@ -1,11 +1,13 @@
-"""From a number that says how hard a structure is, to intervals that hold a stated share of the
-errors."""
+"""Calibrators: from how hard a structure is, to intervals that hold a given share of errors."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from math import ceil
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.stats import chi2
 
@@ -15,7 +17,8 @@ SMALLEST = 1e-3
 
 
 class ConformalPrediction:
-    """Intervals q·d around predictions, from errors e_i at distances d_i > 0 in a calibration set.
+    """Make intervals q·d around predictions, from errors e_i at distances d_i > 0 in a calibration
+    set.
 
     With the scores s_i = |e_i| / d_i and n of them, q is the ⌈(n + 1) c⌉-th smallest for the
     confidence c. Whatever the errors look like, a new one that is exchangeable with those of the
@@ -28,11 +31,13 @@ class ConformalPrediction:
     scores_ : (n,) the scores, sorted
     """
 
-    def __init__(self, alpha: float):
+    def __init__(self, alpha: float) -> None:
         self.alpha = check_share("alpha", alpha)
 
-    def fit(self, residuals_calib, heurestic_uncertainty_calib):
-        """Calibrate on errors (n,) or (n, D) at distances (n,); returns the calibrator.
+    def fit(
+        self, residuals_calib: ArrayLike, heurestic_uncertainty_calib: ArrayLike
+    ) -> "ConformalPrediction":
+        """Calibrate on errors (n,) or (n, D) at distances (n,); return the calibrator.
 
         Raises ValueError where they do not fit together.
         """
@@ -40,12 +45,12 @@ class ConformalPrediction:
         self.scores_ = np.sort(lengths / distances)
         return self
 
-    def state(self):
-        """{name: array} of what was fitted; `restore` takes it back."""
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that were fitted, for `restore`."""
         return {"scores": self.scores_}
 
-    def restore(self, state):
-        """Be as fitted; returns the calibrator."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> "ConformalPrediction":
+        """Take the arrays of `state`; return the calibrator."""
         self.scores_ = state["scores"]
         return self
 
@@ -54,14 +59,16 @@ class ConformalPrediction:
         small for it."""
         return _ranked(self.scores_, 1 - self.alpha if confidence is None else confidence)
 
-    def predict(self, heurestic_uncertainty_test, confidence: float | None = None):
+    def predict(
+        self, heurestic_uncertainty_test: ArrayLike, confidence: float | None = None
+    ) -> np.ndarray:
         """Return the half widths (n,) of the intervals at distances (n,), or radii of the spheres
         for vectors. confidence: 1 − alpha where None."""
         return self.quantile(confidence) * np.asarray(heurestic_uncertainty_test, dtype=np.float64)
 
 
 class NegativeLeastLikelihoodEstimator:
-    """Normal errors whose standard deviation grows with the distance: σ(d) = s1 + s2 d.
+    """Fit normal errors whose standard deviation grows with the distance: σ(d) = s1 + s2 d.
 
     s1, s2 ≥ 0 minimise the negative logarithm of the likelihood of errors e_i, numbers (D = 1) or
     vectors of D independent components,
@@ -76,14 +83,19 @@ class NegativeLeastLikelihoodEstimator:
     s1_, s2_ : the parameters, in the units of the errors (per unit of distance)
     """
 
-    def __init__(self, quantile="calibrated"):
+    def __init__(self, quantile: str = "calibrated") -> None:
         if quantile not in QUANTILES:
             raise ValueError(f"quantile must be one of {QUANTILES}, got {quantile!r}")
         self.quantile = quantile
 
-    # v1.0's default; nothing changes the list.
-    def fit(self, calib_y, calib_dist, initParams=[5e-08, 4]):  # noqa: B006
-        """Find s1, s2 from errors (n,) or (n, D) at distances (n,); returns the calibrator.
+    def fit(
+        self,
+        calib_y: ArrayLike,
+        calib_dist: ArrayLike,
+        # v1.0's default; nothing changes the list.
+        initParams: Sequence[float] = [5e-08, 4],
+    ) -> "NegativeLeastLikelihoodEstimator":
+        """Find s1, s2 from errors (n,) or (n, D) at distances (n,); return the calibrator.
 
         initParams: s1, s2 that the search also starts from, beside some of its own.
 
@@ -111,23 +123,23 @@ class NegativeLeastLikelihoodEstimator:
         self.scores_ = np.sort(lengths / self.sigma(distances))
         return self
 
-    def state(self):
-        """{name: array} of what was fitted; `restore` takes it back."""
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that were fitted, for `restore`."""
         parameters = np.array([self.s1_, self.s2_, self.dimension_])
         return {"parameters": parameters, "scores": self.scores_}
 
-    def restore(self, state):
-        """Be as fitted; returns the calibrator."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> "NegativeLeastLikelihoodEstimator":
+        """Take the arrays of `state`; return the calibrator."""
         self.s1_, self.s2_, dimension = state["parameters"].tolist()
         self.dimension_, self.scores_ = int(dimension), state["scores"]
         return self
 
-    def sigma(self, distances):
+    def sigma(self, distances: ArrayLike) -> np.ndarray:
         """Return the standard deviations (n,) at distances (n,), of each component where errors
         are vectors."""
         return self.s1_ + self.s2_ * np.asarray(distances, dtype=np.float64)
 
-    def predict(self, test_dist, confidence: float | None = None):
+    def predict(self, test_dist: ArrayLike, confidence: float | None = None) -> np.ndarray:
         """Return the standard deviations σ (n,) at distances (n,); with a confidence, the half
         widths of the intervals, or radii of the spheres for vectors."""
         sigma = self.sigma(test_dist)
@@ -138,15 +150,15 @@ class NegativeLeastLikelihoodEstimator:
             return np.sqrt(chi2.ppf(confidence, self.dimension_)) * sigma
         return _ranked(self.scores_, confidence) * sigma
 
-    def gaussian(self, params, calib_y, calib_dist) -> float:
+    def gaussian(self, params: Sequence[float], calib_y: ArrayLike, calib_dist: ArrayLike) -> float:
         """Return the negative logarithm of the likelihood of all errors, with params = [s1, s2]."""
         lengths, distances, dimension = _checked(calib_y, calib_dist)
         s1, s2 = params
         return len(lengths) * normal_loss(lengths, s1 + s2 * distances, dimension)
 
-    def negative_log_likelihood(self, errors, distances) -> float:
+    def negative_log_likelihood(self, errors: ArrayLike, distances: ArrayLike) -> float:
         """Return the mean negative logarithm of the likelihood of an error."""
-        return self.gaussian((self.s1_, self.s2_), errors, distances) / len(errors)
+        return self.gaussian((self.s1_, self.s2_), errors, distances) / len(np.asarray(errors))
 
 
 def _ranked(scores, confidence):
@@ -162,20 +174,20 @@ def _ranked(scores, confidence):
     return float(scores[rank - 1])
 
 
-def normal_loss(lengths, sigma, dimension):
+def normal_loss(lengths: np.ndarray, sigma: np.ndarray, dimension: int) -> float:
     """Return the mean of −ln p of errors of these lengths, of `dimension` normal components."""
     constant = 0.5 * dimension * np.log(2 * np.pi)
     return float(np.mean(dimension * np.log(sigma) + lengths**2 / (2 * sigma**2)) + constant)
 
 
-def check_share(name, value):
+def check_share(name: str, value: Any) -> float:
     """Return a number between 0 and 1; ValueError where it is not one."""
-    if not isinstance(value, Real) or not 0 < value < 1:
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
         raise ValueError(f"{name} must be between 0 and 1, such as 0.1 or 0.9, got {value!r}")
     return float(value)
 
 
-def lengths_of(errors):
+def lengths_of(errors: ArrayLike) -> tuple[np.ndarray, int]:
     """Return the lengths (n,) and D of errors (n,) or (n, D)."""
     errors = np.asarray(errors, dtype=np.float64)
     if errors.ndim == 1:

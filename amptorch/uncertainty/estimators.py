@@ -1,4 +1,4 @@
-"""The estimators, by what makes a structure hard: its distance to the training frames, or that the
+"""The estimators: a structure is hard where it is far from the training frames, or where the
 members of an ensemble disagree.
 
 Each serves in two ways. Made of a trainer, it is calibrated by `fit` and asked by `predict`, for
@@ -6,11 +6,14 @@ energies and forces. Made of its settings alone, as in v1.0, it takes all in one
 `fit_predict`, for energies.
 """
 
+from collections.abc import Callable, Mapping
 from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
-from amptorch.ensemble import Ensemble
+from amptorch.data.batch import Batch
+from amptorch.ensemble import Ensemble, EnsembleBatch
 from amptorch.frames import read_images
 from amptorch.loading import potential_of
 from amptorch.potential import Potential
@@ -34,8 +37,10 @@ from amptorch.uncertainty.prepare import split_calibration
 # eV, or eV/Å: the distances of calibrators are positive.
 SMALLEST_SPREAD = 1e-12
 
+DistanceEstimator = TypeVar("DistanceEstimator", bound="_DistanceEstimator")
 
-def _or_trainer(init):
+
+def _or_trainer(init: Callable[..., None]) -> Callable[..., None]:
     """Let a constructor take a trainer in the place of its first setting, for `trainer=`."""
 
     @wraps(init)
@@ -48,30 +53,33 @@ def _or_trainer(init):
 
 
 class _DistanceEstimator(UncertaintyEstimator):
-    """Difficulty is the mean distance to the nearest training points in a space: for energies, of
-    frames (means over their atoms); for forces, of atoms of the same element."""
+    """Take for difficulty the mean distance to the nearest training points in a space.
+
+    For energies these are frames (means over their atoms), for forces atoms of the same element.
+    """
 
     def __init__(
         self,
-        space,
-        per_calib,
-        num_nearest_neighbors,
-        seed,
-        trainer=None,
-        train_images=None,
-        most=5000,
-    ):
+        space: LatentSpace | FeatureSpace,
+        per_calib: float,
+        num_nearest_neighbors: int,
+        seed: int,
+        trainer: Any = None,
+        train_images: Any = None,
+        most: int = 5000,
+    ) -> None:
         super().__init__()
         self.space = space
         self.per_calib = check_share("per_calib", per_calib)
         self.num_nearest_neighbors, self.seed, self.most = num_nearest_neighbors, seed, most
-        self._frames, self._atoms = None, {}
+        self._frames: Any = None
+        self._atoms: dict[int, NearestTraining] = {}
         if trainer is not None:
             self._train(trainer, train_images)
 
-    def _train(self, trainer, train_images, forces=True):
-        """Be of `trainer`, with distances to the frames that it was trained on, its own where
-        None, and with `forces` to their atoms."""
+    def _train(self, trainer: Any, train_images: Any, forces: bool = True) -> None:
+        """Take `trainer` for the model, and distances to the frames that it was trained on (its own
+        where None), with `forces` also to their atoms."""
         potential = potential_of(trainer)
         if not isinstance(potential, Potential):
             raise TypeError(
@@ -83,12 +91,12 @@ class _DistanceEstimator(UncertaintyEstimator):
             *training_points(trainer, self.space, train_images, self.most, forces, self.seed)
         )
 
-    def _place(self, frames, atoms):
+    def _place(self, frames: np.ndarray, atoms: Mapping[int, np.ndarray]) -> None:
         k = self.num_nearest_neighbors
         self._frames = NearestTraining(frames, k)
         self._atoms = {number: NearestTraining(rows, k) for number, rows in atoms.items()}
 
-    def fit_predict(self, trainer, train_list, full_test_list) -> dict:
+    def fit_predict(self, trainer: Any, train_list: Any, full_test_list: Any) -> dict:
         """Calibrate on some of the test frames, and say how uncertain the others' energies are.
 
         trainer : trained `AtomsTrainer`; train_list : the frames that it was trained on, None where
@@ -107,13 +115,14 @@ class _DistanceEstimator(UncertaintyEstimator):
         self._train(trainer, train_list, forces=False)
         observed = self.observe(images, forces=False)
         self.calibrate(observed.select(calibration))
-        left = observed.select(left)
+        tested = observed.select(left)
         return {
-            "residuals": np.abs(left.energy_errors),
-            "uncertainty": self.energy_calibrator_.predict(left.energy_difficulty),
+            "residuals": np.abs(tested.known_energy_errors()),
+            "uncertainty": self.energy_calibrator_.predict(tested.energy_difficulty),
         }
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
+        """Return {name: array} of everything but the model."""
         atoms = {str(number): nearest.points for number, nearest in self._atoms.items()}
         layer = getattr(self.space, "layer", None)
         return {
@@ -123,7 +132,8 @@ class _DistanceEstimator(UncertaintyEstimator):
             **named("space/atoms", atoms),
         }
 
-    def restore(self, state):
+    def restore(self: DistanceEstimator, state: Mapping[str, np.ndarray]) -> DistanceEstimator:
+        """Take everything but the model from `state`; return the estimator."""
         space = below("space", state)
         self.space = LatentSpace(int(space["layer"])) if "layer" in space else FeatureSpace()
         atoms = {int(number): rows for number, rows in below("space/atoms", state).items()}
@@ -131,7 +141,8 @@ class _DistanceEstimator(UncertaintyEstimator):
         self._place(space["frames"], atoms)
         return super().restore(state)
 
-    def evaluated(self, potential, batch):
+    def evaluated(self, potential: Potential, batch: Batch) -> Observed:
+        """Return `Observed` of a batch, without errors."""
         rows = self.space(potential, batch)
         energy, forces = potential.evaluate(batch)
         numbers = batch.atomic_numbers.cpu().numpy()
@@ -152,14 +163,15 @@ class _DistanceEstimator(UncertaintyEstimator):
 
 
 class _Conformal(_DistanceEstimator):
-    def __init__(self, alpha, *settings, **model):
+    def __init__(self, alpha: float, *settings: Any, **model: Any) -> None:
         super().__init__(*settings, **model)
         self.alpha = check_share("alpha", alpha)
 
-    def calibrator(self):
+    def calibrator(self) -> ConformalPrediction:
+        """Return a new calibrator, not fitted."""
         return ConformalPrediction(self.alpha)
 
-    def fit_predict(self, trainer, train_list, full_test_list) -> dict:
+    def fit_predict(self, trainer: Any, train_list: Any, full_test_list: Any) -> dict:
         """Do as `_DistanceEstimator.fit_predict`; `uncertainty` holds the half widths of intervals
         that leave out the share `alpha` of the errors, which is in the dictionary too."""
         found = super().fit_predict(trainer, train_list, full_test_list)
@@ -167,16 +179,32 @@ class _Conformal(_DistanceEstimator):
 
 
 class _Likelihood(_DistanceEstimator):
-    def __init__(self, *settings, quantile="calibrated", **model):
-        super().__init__(*settings, **model)
+    @_or_trainer
+    def __init__(
+        self,
+        per_calib: float = 0.1,
+        num_nearest_neighbors: int = 10,
+        seed: int = 1,
+        get_latent: int = LAST_HIDDEN,
+        *,
+        quantile: str = "calibrated",
+        **model: Any,
+    ) -> None:
+        space = self._space(get_latent)
+        super().__init__(space, per_calib, num_nearest_neighbors, seed, **model)
         self.quantile = quantile
 
-    def calibrator(self):
-        return NegativeLeastLikelihoodEstimator(self.quantile)
+    @staticmethod
+    def _space(layer: int) -> LatentSpace | FeatureSpace:
+        return LatentSpace(layer)
+
+    def calibrator(self) -> NegativeLeastLikelihoodEstimator:
+        """Return a new calibrator, not fitted."""
+        return NegativeLeastLikelihoodEstimator(self.quantile or "calibrated")
 
 
 class ConformalPredictionLatentSpace(_Conformal):
-    """Conformal prediction with distances between the outputs of a layer of the networks.
+    """Estimate by conformal prediction, with distances between outputs of a layer of the networks.
 
     alpha : the share of errors that intervals leave outside, unless a confidence is given; or, in
         its place, the trainer
@@ -195,70 +223,60 @@ class ConformalPredictionLatentSpace(_Conformal):
     @_or_trainer
     def __init__(
         self,
-        alpha=0.1,
-        per_calib=0.1,
-        num_nearest_neighbors=10,
-        seed=1,
-        get_latent=LAST_HIDDEN,
-        **model,
-    ):
+        alpha: float = 0.1,
+        per_calib: float = 0.1,
+        num_nearest_neighbors: int = 10,
+        seed: int = 1,
+        get_latent: int = LAST_HIDDEN,
+        **model: Any,
+    ) -> None:
         space = LatentSpace(get_latent)
         super().__init__(alpha, space, per_calib, num_nearest_neighbors, seed, **model)
 
 
 class ConformalPredictionFeatureSpace(_Conformal):
-    """Conformal prediction with distances between scaled fingerprints.
+    """Estimate by conformal prediction, with distances between scaled fingerprints.
 
     Parameters as of `ConformalPredictionLatentSpace`, without `get_latent`.
     """
 
     @_or_trainer
-    def __init__(self, alpha=0.1, per_calib=0.1, num_nearest_neighbors=10, seed=1, **model):
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        per_calib: float = 0.1,
+        num_nearest_neighbors: int = 10,
+        seed: int = 1,
+        **model: Any,
+    ) -> None:
         super().__init__(alpha, FeatureSpace(), per_calib, num_nearest_neighbors, seed, **model)
 
 
 class NegativeLeastLikelihoodLatentSpace(_Likelihood):
-    """A standard deviation linear in the distance between the outputs of a layer of the networks.
+    """Estimate a standard deviation linear in the distance between the outputs of a layer of the
+    networks.
 
     Parameters as of `ConformalPredictionLatentSpace`, without `alpha` (the trainer may be in
     the place of `per_calib`); quantile : "calibrated" or "normal", see
     `NegativeLeastLikelihoodEstimator`, whose fit and intervals these are.
     """
 
-    @_or_trainer
-    def __init__(
-        self,
-        per_calib=0.1,
-        num_nearest_neighbors=10,
-        seed=1,
-        get_latent=LAST_HIDDEN,
-        **model,
-    ):
-        super().__init__(LatentSpace(get_latent), per_calib, num_nearest_neighbors, seed, **model)
-
 
 class NegativeLeastLikelihoodFeatureSpace(_Likelihood):
-    """A standard deviation linear in the distance between scaled fingerprints.
+    """Estimate a standard deviation linear in the distance between scaled fingerprints.
 
     Parameters as of `NegativeLeastLikelihoodLatentSpace`; get_latent is there for v1.0's calls and
     has no effect.
     """
 
-    @_or_trainer
-    def __init__(
-        self,
-        per_calib=0.1,
-        num_nearest_neighbors=10,
-        seed=1,
-        get_latent=LAST_HIDDEN,
-        **model,
-    ):
-        super().__init__(FeatureSpace(), per_calib, num_nearest_neighbors, seed, **model)
+    @staticmethod
+    def _space(layer: int) -> FeatureSpace:
+        return FeatureSpace()
 
 
 class EnsembleSDEstimator(UncertaintyEstimator):
-    """The standard deviation of the members of an ensemble, brought to scale: they agree more with
-    each other than with the truth, and now and then by chance.
+    """Estimate by the standard deviation of the members of an ensemble, brought to scale: they
+    agree more with each other than with the truth, and now and then by chance.
 
     ensemble : `Ensemble`, or what makes one (trained trainers, or checkpoint folders), for `fit`
         and `predict`: σ = s1 + s2 s by maximum likelihood (G. Palmer et al., npj Comput. Mater. 8,
@@ -267,20 +285,23 @@ class EnsembleSDEstimator(UncertaintyEstimator):
     quantile : as of `NegativeLeastLikelihoodEstimator`
     """
 
-    def __init__(self, ensemble=None, quantile="calibrated"):
+    def __init__(self, ensemble: Any = None, quantile: str = "calibrated") -> None:
         given = ensemble is None or isinstance(ensemble, Ensemble)
         super().__init__(ensemble if given else Ensemble(ensemble))
         self.quantile = quantile
 
     @classmethod
-    def train(cls, config, n_members=5, bootstrap=True):
-        """The estimator of an ensemble that is trained for it; see `train_ensemble`."""
+    def train(
+        cls, config: Mapping[str, Any], n_members: int = 5, bootstrap: bool = True
+    ) -> "EnsembleSDEstimator":
+        """Return the estimator of an ensemble that is trained for it; see `train_ensemble`."""
         return cls(train_ensemble(config, n_members, bootstrap))
 
-    def calibrator(self):
-        return NegativeLeastLikelihoodEstimator(self.quantile)
+    def calibrator(self) -> NegativeLeastLikelihoodEstimator:
+        """Return a new calibrator, not fitted."""
+        return NegativeLeastLikelihoodEstimator(self.quantile or "calibrated")
 
-    def fit_predict(self, list_trainers, train_list, test_list) -> dict:
+    def fit_predict(self, list_trainers: Any, train_list: Any, test_list: Any) -> dict:
         """Return how far the members' energies are apart on test frames, as they are.
 
         list_trainers : two or more, as of `Ensemble`; train_list : v1.0's, not looked at, since
@@ -296,11 +317,12 @@ class EnsembleSDEstimator(UncertaintyEstimator):
         self.model = Ensemble(list_trainers, forces=False)
         observed = self.observe(test_list)
         return {
-            "residuals": np.abs(observed.energy_errors),
+            "residuals": np.abs(observed.known_energy_errors()),
             "uncertainty": observed.energy_difficulty,
         }
 
-    def evaluated(self, potential, batch):
+    def evaluated(self, potential: Ensemble, batch: EnsembleBatch) -> Observed:
+        """Return `Observed` of a batch, without errors."""
         energy, forces, energy_spread, forces_spread = potential.spread(batch)
         counts = batch.frames.counts
         return Observed(

@@ -1,7 +1,11 @@
-"""Whether uncertainties agree with errors: coverage, calibration, sharpness, and a plot."""
+"""How well uncertainties agree with errors: coverage, calibration, sharpness, and a plot."""
+
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from scipy.stats import chi2, spearmanr
 
 from amptorch.uncertainty.calibrators import lengths_of, normal_loss
@@ -11,7 +15,7 @@ LEVELS = tuple(round(0.01 * k, 2) for k in range(1, 100))
 ONE_SIGMA = 0.6827
 
 
-def calc_uncertainty_metrics(list_epa, uncertainty) -> tuple[float, float]:
+def calc_uncertainty_metrics(list_epa: ArrayLike, uncertainty: ArrayLike) -> tuple[float, float]:
     """Return v1.0's pair: the share of errors beyond their uncertainty, and the mean uncertainty.
 
     list_epa (n,): errors, such as those of energies per atom, eV; uncertainty (n,): half widths, in
@@ -30,7 +34,9 @@ def calc_uncertainty_metrics(list_epa, uncertainty) -> tuple[float, float]:
     return float(np.mean(lengths > uncertainty)), float(uncertainty.mean())
 
 
-def calibration_metrics(errors, uncertainties, levels=LEVELS) -> dict:
+def calibration_metrics(
+    errors: ArrayLike, uncertainties: ArrayLike, levels: Sequence[float] = LEVELS
+) -> dict:
     """Return how well uncertainties describe errors.
 
     errors (n,), or (n, D) for vectors, which are measured by their length. uncertainties: standard
@@ -53,24 +59,24 @@ def calibration_metrics(errors, uncertainties, levels=LEVELS) -> dict:
     025006, 2020.) Raises ValueError where the shapes do not fit.
     """
     lengths, dimension = lengths_of(errors)
-    levels = np.asarray(levels, dtype=np.float64)
+    c = np.asarray(levels, dtype=np.float64)
     given = np.asarray(uncertainties, dtype=np.float64)
     deviations = given.ndim == 1
-    half_widths = np.sqrt(chi2.ppf(levels, dimension))[:, None] * given if deviations else given
-    if half_widths.shape != (len(levels), len(lengths)) or not half_widths.size:
+    half_widths = np.sqrt(chi2.ppf(c, dimension))[:, None] * given if deviations else given
+    if half_widths.shape != (len(c), len(lengths)) or not half_widths.size:
         raise ValueError(
             f"uncertainties of shape {given.shape} for {len(lengths)} errors; expected "
-            f"({len(lengths)},), or ({len(levels)}, {len(lengths)}) for {len(levels)} levels"
+            f"({len(lengths)},), or ({len(c)}, {len(lengths)}) for {len(c)} levels"
         )
     coverage = (lengths <= half_widths).mean(axis=1)
-    difference = np.abs(coverage - levels)
-    typical = half_widths[np.argmin(np.abs(levels - ONE_SIGMA))]
+    difference = np.abs(coverage - c)
+    typical = half_widths[np.argmin(np.abs(c - ONE_SIGMA))]
     found = {
-        "levels": levels,
+        "levels": c,
         "coverage": coverage,
         "calibration_error": float(np.sqrt(np.mean(difference**2))),
         "largest_deviation": float(difference.max()),
-        "miscalibration_area": _area(levels, coverage - levels),
+        "miscalibration_area": _area(c, coverage - c),
         "sharpness": float(typical.mean()),
         "rank_correlation": _rank_correlation(lengths, typical),
     }
@@ -79,7 +85,7 @@ def calibration_metrics(errors, uncertainties, levels=LEVELS) -> dict:
     return found
 
 
-def calibration_plot(path, metrics):
+def calibration_plot(path: str | os.PathLike[str], metrics: Mapping[str, Mapping]) -> None:
     """Write a PNG of coverage against confidence to `path`.
 
     metrics: a dict from names to what `calibration_metrics` gives. No display is needed.
@@ -96,7 +102,7 @@ def calibration_plot(path, metrics):
 
 
 def _area(levels, difference):
-    """∫ |difference| over 0..1, where it is zero at either end and linear between levels."""
+    """Return ∫ |difference| over 0..1, where it is zero at either end and linear between levels."""
     x, y = np.concatenate(([0], levels, [1])), np.concatenate(([0], difference, [0]))
     a, b = y[:-1], y[1:]
     # Where the sign changes, two triangles.

@@ -1,4 +1,7 @@
-"""Arrays for calibrators of one's own: where frames or atoms lie, and their errors."""
+"""Arrays for calibrators of one's own: coordinates of frames or atoms, and their errors."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,9 @@ from amptorch.uncertainty.points import (
 QUANTITIES = ("energy", "forces")
 
 
-def prepare_latentNerror_from_trainer(trainer, images, get_latent=LAST_HIDDEN, quantity="energy"):
+def prepare_latentNerror_from_trainer(
+    trainer: Any, images: Any, get_latent: int = LAST_HIDDEN, quantity: str = "energy"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return points and errors of images with energies (or forces), in the latent space.
 
     quantity "energy": (F, width) outputs of `model_net[get_latent]`, means over the atoms of each
@@ -30,12 +35,16 @@ def prepare_latentNerror_from_trainer(trainer, images, get_latent=LAST_HIDDEN, q
     return _prepare(trainer, images, LatentSpace(get_latent), quantity)
 
 
-def prepare_featureNerror_from_trainer(trainer, images, quantity="energy"):
+def prepare_featureNerror_from_trainer(
+    trainer: Any, images: Any, quantity: str = "energy"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return points and errors as `prepare_latentNerror_from_trainer`, of scaled fingerprints."""
     return _prepare(trainer, images, FeatureSpace(), quantity)
 
 
-def _prepare(trainer, images, space, quantity):
+def _prepare(
+    trainer: Any, images: Any, space: LatentSpace | FeatureSpace, quantity: str
+) -> tuple[np.ndarray, np.ndarray]:
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity must be one of {QUANTITIES}, got {quantity!r}")
     model = potential_of(trainer)
@@ -55,13 +64,17 @@ def _prepare(trainer, images, space, quantity):
     return np.concatenate(points), np.concatenate(errors)
 
 
-def split_test_calib(full_test_X, full_test_y, per_calib, seed=0):
+def split_test_calib(
+    full_test_X: Sequence, full_test_y: Sequence, per_calib: float, seed: int = 0
+) -> tuple:
     """Return test and calibration part of full_test_X, and of full_test_y, split alike at random;
     `per_calib`: the share for calibration. See `split_calibration`."""
     return split_calibration(full_test_X, full_test_y, calib_fraction=per_calib, seed=seed)
 
 
-def split_calibration(*arrays, calib_fraction=0.5, seed=0):
+def split_calibration(
+    *arrays: Sequence | np.ndarray, calib_fraction: float = 0.5, seed: int = 0
+) -> tuple:
     """Split at random into parts for a test and for calibration.
 
     arrays: lists (of Atoms, for instance) or arrays of one length, which are split alike. Returns
