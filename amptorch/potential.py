@@ -92,7 +92,7 @@ class Potential:
         self.std = float(target_scaler.target_std)
         self.dtype = dtype
         self.device = device
-        self.settings = settings
+        self.settings = _without_frames(settings)
         self.history = history
         self.has_forces = model.get_forces
         self.threads = None if settings is None else settings.cmd.threads
@@ -251,6 +251,13 @@ class Potential:
         self.model.eval()
         with torch.no_grad():
             return self.model.latent(batch.to(self.device), layer).cpu().numpy()
+
+
+def _without_frames(settings: Config | None) -> Config | None:
+    """Return the settings without the frames of the training, which are not the potential's."""
+    if settings is None or settings.dataset.raw_data is None:
+        return settings
+    return replace(settings, dataset=replace(settings.dataset, raw_data=None))
 
 
 def _scaled_elements(elements: Sequence[str], feature_scaler: FeatureScaler) -> list[str]:

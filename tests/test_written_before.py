@@ -17,6 +17,7 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.store import FrameStore
 from amptorch.trainer import AtomsTrainer
 from amptorch.tuning import tune
+from amptorch.tuning.study import read_records
 from amptorch.uncertainty import ConformalPredictionLatentSpace, Ensemble
 from tests.small_frames import config, mixed_frames
 from tests.test_tuning_study import options
@@ -116,4 +117,4 @@ def test_a_study(written, frames):
     storage = f"journal:{written / 'study.journal'}"
     test = frames[:3]
     tuned = tune(frames, out, test, 3, None, settings, storage, workers=0, report=False)
-    assert len(json.loads((tuned.out / "summary.json").read_text())["records"]) == 3
+    assert len(read_records(tuned.out)) == 3
