@@ -83,7 +83,7 @@ def test_further_callbacks(data):
 
 def test_wrong(settings):
     sections = {**settings, "dataset": {**settings["dataset"], "raw_data": None}}
-    with pytest.raises(ValueError, match="dataset.raw_data"):
+    with pytest.raises(ValueError, match="raw_data"):
         amptorch.prepare(sections)
     sections["dataset"]["lmdb_path"] = ["somewhere.lmdb"]
     with pytest.raises(ValueError, match="AtomsTrainer"):

@@ -14,6 +14,7 @@ from amptorch import AmpTorch, AtomsTrainer, Ensemble, Potential
 from tests.small_frames import config, mixed_frames
 
 OF_V1 = Path(__file__).parent / "golden" / "checkpoints"
+V1 = ["bpnn_forces_cosine_normalize", "singlenn_forces_not_elementwise"]
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -58,14 +59,12 @@ def test_a_run_and_the_folder_of_runs(trainer, frames, tmp_path):
     assert len(amptorch.load(tmp_path).history) == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["bpnn_forces_cosine_normalize", "singlenn_forces_not_elementwise"]
-)
+@pytest.mark.parametrize("name", V1)
 def test_a_checkpoint_of_v1(name):
     expected = np.load(OF_V1 / name / "predictions.npz")
     found = amptorch.load(OF_V1 / name).predict(OF_V1 / "images.traj")
     np.testing.assert_allclose(found["energy"], expected["energy"], rtol=1e-10)
-    np.testing.assert_allclose(np.concatenate(found["forces"]), expected["forces"], atol=1e-10)
+    np.testing.assert_allclose(found["forces"], expected["forces"], atol=1e-10)
 
 
 def test_saved_and_loaded(trainer, frames, tmp_path):
