@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -31,7 +31,7 @@ class AmpTorch(Calculator):
     element is not one of the model's.
     """
 
-    implemented_properties: ClassVar[list] = ["energy", "free_energy", "forces"]
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as ASE has it)
 
     def __init__(self, trainer: Any, skin: float = 0.3, **kwargs: Any):
         super().__init__(**kwargs)
