@@ -31,7 +31,7 @@ class AmpTorch(Calculator):
     element is not one of the model's.
     """
 
-    implemented_properties: list[str] = ["energy", "free_energy", "forces"]  # noqa: RUF012
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as ASE has it)
 
     def __init__(self, trainer: Any, skin: float = 0.3, **kwargs: Any):
         super().__init__(**kwargs)

@@ -5,16 +5,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from amptorch.checkpoints.folder import load_json, write_files
+from amptorch.data.batch import Batch
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.potential import Potential
 from amptorch.prediction import batches_of, checked_frames
+
+if TYPE_CHECKING:
+    from amptorch.calculator import AmpTorch
 
 FILE = "ensemble.json"
 FORMAT = "amptorch ensemble"
@@ -27,7 +31,7 @@ class EnsembleBatch:
 
     frames: Frames
     neighbors: NeighborList
-    members: list
+    members: list[Batch]
 
 
 class Ensemble:
@@ -106,7 +110,7 @@ class Ensemble:
             result["energy_uncertainty_per_atom"] = [value / n for value, n in pairs]
         return result
 
-    def get_calc(self, skin: float = 0.3, uncertainty: bool = True):
+    def get_calc(self, skin: float = 0.3, uncertainty: bool = True) -> "AmpTorch":
         """Return the ASE calculator, with uncertainties in its results or without, which is
         quicker."""
         from amptorch.calculator import AmpTorch, EnsembleCalculator
@@ -160,12 +164,12 @@ class Ensemble:
         beyond."""
         if neighbors is None:
             neighbors = neighbor_list(frames, self.cutoff)
-        batches = [None] * len(self.members)
+        batches = {}
         for group in self._groups.values():
             values = self.members[group[0]].descriptor.values(frames, neighbors)
             for k in group:
                 batches[k] = self.members[k].batch_of(frames, neighbors, values)
-        return EnsembleBatch(frames, neighbors, batches)
+        return EnsembleBatch(frames, neighbors, [batches[k] for k in range(len(self.members))])
 
     def check_compositions(self, frames: Frames) -> None:
         """Warn where one of the `frames` has a composition for which energies are known to be off:
@@ -236,7 +240,7 @@ def _potential(member: Any) -> Potential:
 def _weights(weights: Sequence[float] | None, k: int) -> np.ndarray:
     if weights is None:
         return np.full(k, 1 / k)
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (k,) or not (np.isfinite(weights) & (weights > 0)).all():
-        raise ValueError(f"weights are {weights.tolist()}; expected {k} positive numbers")
-    return weights / weights.sum()
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (k,) or not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"weights are {given.tolist()}; expected {k} positive numbers")
+    return given / given.sum()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,34 +23,8 @@ from amptorch.model import AtomicModel, make_model
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.prediction import predict
 
-
-class EnergyModel(Protocol):
-    """What gives energies and forces of frames: a `Potential` or an `Ensemble` of them.
-
-    elements : symbols of the elements that frames may hold
-    cutoff : Å, how far neighbours are listed
-    has_forces : whether `evaluate` gives forces
-    threads : of the kernels; None for all cores
-    """
-
-    elements: list[str]
-    has_forces: bool
-    threads: int | None
-
-    @property
-    def cutoff(self) -> float: ...
-
-    def batch(self, frames: Frames, neighbors: NeighborList | None = None) -> Any:
-        """Return the batch of `frames`."""
-        ...
-
-    def evaluate(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return energies (F,), eV, and forces (n, 3), eV/Å, or (0, 3)."""
-        ...
-
-    def check_compositions(self, frames: Frames) -> None:
-        """Warn of frames with a composition for which energies are known to be off."""
-        ...
+if TYPE_CHECKING:
+    from amptorch.calculator import AmpTorch
 
 
 class Potential:
@@ -92,7 +66,7 @@ class Potential:
         self.std = float(target_scaler.target_std)
         self.dtype = dtype
         self.device = device
-        self.settings = settings
+        self.settings = _without_frames(settings)
         self.history = history
         self.has_forces = model.get_forces
         self.threads = None if settings is None else settings.cmd.threads
@@ -135,7 +109,9 @@ class Potential:
         )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu"):
+    def load(
+        cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> "Potential":
         """Return the potential of a checkpoint folder, also of v1.0's; errors as of
         `load_checkpoint`."""
         return cls.from_checkpoint(load_checkpoint(folder), device)
@@ -175,7 +151,7 @@ class Potential:
         found = predict(self, images, self.has_forces, quiet=disable_tqdm)
         return {name: found[name] for name in ("energy", "forces")}
 
-    def get_calc(self, skin: float = 0.3):
+    def get_calc(self, skin: float = 0.3) -> "AmpTorch":
         """Return the ASE calculator; skin: see `AmpTorch`."""
         from amptorch.calculator import AmpTorch
 
@@ -251,6 +227,13 @@ class Potential:
         self.model.eval()
         with torch.no_grad():
             return self.model.latent(batch.to(self.device), layer).cpu().numpy()
+
+
+def _without_frames(settings: Config | None) -> Config | None:
+    """Return the settings without the frames of the training, which are not the potential's."""
+    if settings is None or settings.dataset.raw_data is None:
+        return settings
+    return replace(settings, dataset=replace(settings.dataset, raw_data=None))
 
 
 def _scaled_elements(elements: Sequence[str], feature_scaler: FeatureScaler) -> list[str]:

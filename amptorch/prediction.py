@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -11,11 +11,43 @@ from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances, warn_of_lonely
 from amptorch.frames import Frames, read_images
-from amptorch.neighbors import neighbor_list
+from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import use_threads
+
+if TYPE_CHECKING:
+    from amptorch.potential import Potential
 
 # Atoms in a batch: enough for every core, little memory.
 BATCH_ATOMS = 4096
+
+
+class EnergyModel(Protocol):
+    """What gives energies and forces of frames: a `Potential` or an `Ensemble` of them.
+
+    elements : symbols of the elements that frames may hold
+    cutoff : Å, how far neighbours are listed
+    has_forces : whether `evaluate` gives forces
+    threads : of the kernels; None for all cores
+    """
+
+    elements: list[str]
+    has_forces: bool
+    threads: int | None
+
+    @property
+    def cutoff(self) -> float: ...
+
+    def batch(self, frames: Frames, neighbors: NeighborList | None = None) -> Any:
+        """Return the batch of `frames`, which `evaluate` takes."""
+        ...
+
+    def evaluate(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (F,), eV, and forces (n, 3), eV/Å, or (0, 3)."""
+        ...
+
+    def check_compositions(self, frames: Frames) -> None:
+        """Warn of frames with a composition for which energies are known to be off."""
+        ...
 
 
 def checked_frames(model: Any, images: Any, energies: bool = False, forces: bool = False) -> Frames:
@@ -34,7 +66,7 @@ def checked_frames(model: Any, images: Any, energies: bool = False, forces: bool
 
 
 def batches_of(
-    model: Any,
+    model: EnergyModel,
     frames: Frames,
     quiet: bool = True,
     make: Callable[..., Any] | None = None,
@@ -57,7 +89,7 @@ def batches_of(
 
 
 def predict(
-    potential: Any,
+    potential: "Potential",
     images: Any,
     forces: bool = True,
     layer: int | None = None,
@@ -75,13 +107,13 @@ def predict(
     """
     images = read_images(images)
     frames = checked_frames(potential, images)
-    result = {"energy": [], "forces": []}
+    result: dict[str, Any] = {"energy": [], "forces": []}
     if layer is not None:
         result["latent"] = []
     if descriptors:
         result["descriptors"] = []
 
-    def stored(part, neighbors, chunk):
+    def stored(part: Frames, neighbors: NeighborList, chunk: np.ndarray) -> Any:
         return potential.batch(part, neighbors, [images[frame] for frame in chunk], store)
 
     t_fingerprint = t_forward = 0.0

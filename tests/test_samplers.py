@@ -86,7 +86,7 @@ class Counted:
     def __len__(self):
         return len(self.counts)
 
-    def __getitems__(self, frame_ids):
+    def batch(self, frame_ids):
         return frame_ids
 
     def share(self, frame_ids, first, last, rows):

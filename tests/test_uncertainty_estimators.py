@@ -385,36 +385,49 @@ class TestTrainingFrames:
 
 
 class TestTrainedEnsemble:
+    @pytest.fixture
+    def trainers(self, monkeypatch):
+        """The trainers of the members, as they come."""
+        trainers, train = [], AtomsTrainer.train
+
+        def followed(self):
+            trainers.append(self)
+            train(self)
+
+        monkeypatch.setattr(AtomsTrainer, "train", followed)
+        return trainers
+
     @pytest.mark.parametrize("bootstrap", [True, False])
-    def test_members(self, training, tmp_path, bootstrap):
+    def test_members(self, training, tmp_path, trainers, bootstrap):
         settings = config(training, tmp_path, optim__epochs=1)
         before = deepcopy({k: v for k, v in settings.items() if k != "dataset"})
         ensemble = train_ensemble(settings, 3, bootstrap)
         assert {k: v for k, v in settings.items() if k != "dataset"} == before
         assert settings["dataset"]["raw_data"] is training
         assert "elements" not in settings["dataset"]
-        assert len({member.cp_dir for member in ensemble.members}) == 3
+        assert len({trainer.cp_dir for trainer in trainers}) == 3
         assert [member.settings.cmd.seed for member in ensemble.members] == [3, 4, 5]
         seen = [
-            [sum(atoms is frame for atoms in member.train_dataset.images) for frame in training]
-            for member in ensemble.members
+            [sum(atoms is frame for atoms in trainer.train_dataset.images) for frame in training]
+            for trainer in trainers
         ]
         assert all(sum(counts) == len(training) for counts in seen)
         assert all((max(counts) > 1) == bootstrap for counts in seen)
         assert (seen[0] != seen[1]) == bootstrap
-        weights = [next(iter(m.net.module.parameters())) for m in ensemble.members]
+        weights = [next(iter(m.model.parameters())) for m in ensemble.members]
         assert not np.allclose(*(w.detach().numpy() for w in weights[:2]))
 
     @pytest.mark.parametrize("named", [True, False])
-    def test_weights_go_with_their_frames(self, training, tmp_path, named):
+    def test_weights_go_with_their_frames(self, training, tmp_path, trainers, named):
         weights = np.linspace(1, 2, len(training))
         images = [atoms.copy() for atoms in training]
         for atoms, original, weight in zip(images, training, weights, strict=True):
             atoms.calc, atoms.info["weight"] = original.calc, weight
         given = "weight" if named else weights.tolist()
         settings = config(images, tmp_path, optim__epochs=1, dataset__weights=given)
-        for member in train_ensemble(settings, 2).members:
-            dataset = member.train_dataset
+        train_ensemble(settings, 2)
+        for trainer in trainers:
+            dataset = trainer.train_dataset
             expected = [atoms.info["weight"] for atoms in dataset.images]
             np.testing.assert_array_equal(dataset.weights, expected)
         settings["dataset"]["weights"] = [1.0]

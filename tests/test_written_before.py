@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import amptorch
 from amptorch.data.from_store import StoreDataset
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.store import FrameStore
 from amptorch.trainer import AtomsTrainer
 from amptorch.tuning import tune
+from amptorch.tuning.study import read_records
 from amptorch.uncertainty import ConformalPredictionLatentSpace, Ensemble
 from tests.small_frames import config, mixed_frames
 from tests.test_tuning_study import options
@@ -115,5 +117,8 @@ def test_a_study(written, frames):
     out = written / "study"
     storage = f"journal:{written / 'study.journal'}"
     test = frames[:3]
-    tuned = tune(frames, out, test, 3, None, settings, storage, workers=0, report=False)
-    assert len(json.loads((tuned.out / "summary.json").read_text())["records"]) == 3
+    tuned = tune(frames, out, test, 2, None, settings, storage, workers=0, report=False)
+    assert len(read_records(tuned.out)) == 2
+    known = json.loads((out / "test.json").read_text())["chosen"]["energies"]
+    found = amptorch.load(tuned.chosen).predict(test)["energy"]
+    np.testing.assert_allclose(found, known, rtol=1e-6)

@@ -24,6 +24,7 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
 from amptorch.memory import available_memory
+from amptorch.potential import Potential
 from amptorch.store.sources import usable
 from amptorch.threads import use_threads
 from amptorch.training.ranks import Ranks
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trained(Protocol):
-    """What parameters mean nothing without: a `Checkpoint` has it, and so has a trainer."""
+    """What parameters mean nothing without: a `Potential`, a `Checkpoint` and a trainer have it."""
 
     elements: list[str]
     feature_scaler: FeatureScaler
@@ -238,12 +239,14 @@ def _numbered(settings: Config, found: list[str], trained: Trained | None) -> Co
     """Number the elements as what was trained does, else as the configuration, else as found."""
     if trained is None:
         return with_elements(settings, settings.dataset.elements or found)
-    if not set(found) <= set(trained.elements):
+    # A potential's own are those that it can predict, which may be fewer.
+    networks = trained.descriptor.elements if isinstance(trained, Potential) else trained.elements
+    if not set(found) <= set(networks):
         raise ValueError(
-            f"the checkpoint was trained on the elements {trained.elements}, "
+            f"the checkpoint was trained on the elements {networks}, "
             f"the frames hold {found}; train a new model, or leave those frames out"
         )
-    return with_elements(settings, trained.elements)
+    return with_elements(settings, networks)
 
 
 def _warn_of(reasons: list[str]) -> None:
