@@ -114,12 +114,19 @@ def test_small_amounts_are_not_asked_about(monkeypatch):
     memory.require_memory(memory.SMALL / 2, "something", "nothing")
 
 
+def group_with(folder, names, limit, usage, stat):
+    """A folder of Linux with the memory of a group of processes."""
+    folder.mkdir(parents=True)
+    for name, value in zip(names, (limit, usage), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text(stat)
+
+
 def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
     job = tmp_path / "groups" / "job"
-    (job / "step").mkdir(parents=True)
-    (job / "memory.max").write_text("1000000\n")
-    (job / "memory.current").write_text("700000\n")
-    (job / "memory.stat").write_text("anon 400000\ninactive_file 100000\n")
+    stat = "anon 400000\ninactive_file 100000\n"
+    group_with(job, memory.VERSION_2[:2], 1_000_000, 700_000, stat)
+    (job / "step").mkdir()
     (job / "step" / "memory.max").write_text("max\n")
     file = tmp_path / "cgroup"
     file.write_text("1:cpu:/other\n0::/job/step\n")
@@ -127,6 +134,31 @@ def test_a_container_has_less_than_its_machine(tmp_path, monkeypatch):
     assert memory._left_by_cgroups(tmp_path / "none") == [np.inf]
     monkeypatch.setattr(memory, "_left_by_cgroups", lambda: [np.inf, 400_000])
     assert memory.available_memory() == 400_000
+
+
+@pytest.mark.parametrize("controllers", ["memory", "hugetlb,memory"])
+def test_limits_of_the_first_version_of_cgroups(controllers, tmp_path):
+    groups = tmp_path / "groups"
+    stat = "inactive_file 7\ntotal_cache 300000\ntotal_inactive_file 200000\n"
+    group_with(groups / "memory" / "job", memory.VERSION_1[:2], 1_000_000, 900_000, stat)
+    # Without a limit this is what stands there.
+    group_with(groups / "memory" / "job" / "step", memory.VERSION_1[:2], 2**63 - 4096, 5, "")
+    file = tmp_path / "cgroup"
+    file.write_text(f"5:cpu,cpuacct:/other\n4:{controllers}:/job/step\n1:name=systemd:/a:b\n")
+    assert min(memory._left_by_cgroups(file, groups)) == 300_000
+    # The path is the host's where a container does not know its own: the limit is at the top.
+    group_with(tmp_path / "inside" / "memory", memory.VERSION_1[:2], 50_000, 10_000, "")
+    assert min(memory._left_by_cgroups(file, tmp_path / "inside")) == 40_000
+
+
+def test_what_is_left_is_never_negative(tmp_path, monkeypatch):
+    group_with(tmp_path / "memory", memory.VERSION_1[:2], 1_000, 5_000, "")
+    file = tmp_path / "cgroup"
+    file.write_text("4:memory:/\n")
+    found = memory._left_by_cgroups(file, tmp_path)
+    assert min(found) == -4_000
+    monkeypatch.setattr(memory, "_left_by_cgroups", lambda: found)
+    assert memory.available_memory() == 0
 
 
 def test_kinds_are_kept_once(images):
