@@ -26,7 +26,7 @@ setup(
     packages=find_packages(include=["amptorch", "amptorch.*"]),
     package_data={
         "amptorch.descriptor.densities": ["*.json"],
-        "amptorch.profiling": ["*.html", "*.yaml"],
+        "amptorch.profiling": ["*.html", "*.json"],
         "amptorch.tuning.report": ["*.html", "*.md"],
     },
     install_requires=[

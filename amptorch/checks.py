@@ -1,4 +1,4 @@
-"""Checks of configuration values: (key, value) -> the value as it is kept.
+"""Checks of configuration values: `check(key, value)` returns the value as it is kept.
 
 A check raises ValueError or TypeError that names the key, the value and what would be right, and
 never changes what it was given.
@@ -10,33 +10,44 @@ import importlib
 import numbers
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+Check = Callable[[str, Any], Any]
 
-def nearest(name, known, likeness=0.6):
+
+def nearest(name: object, known: Collection[str], likeness: float = 0.6) -> str:
     """Return ", did you mean 'lr'?" for the known name nearest to `name`, or the list of known
     names where none is as near as `likeness`, 0 to 1."""
     match = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=likeness)
     return f", did you mean {match[0]!r}?" if match else f"; known are {', '.join(sorted(known))}"
 
 
-def boolean(key, value):
+def boolean(key: str, value: Any) -> bool:
+    """Return True or False, of a number 0 or 1 too."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise TypeError(f"{key} must be True or False, got {value!r}")
 
 
-def number(minimum=None, maximum=None, above=None, below=None, integer=False):
-    """Check of a number: minimum and maximum are allowed themselves, above and below are not."""
+def number(
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    integer: bool = False,
+) -> Callable[[str, Any], float]:
+    """Return the check of a number: `minimum` and `maximum` are allowed themselves, `above` and
+    `below` are not."""
     kind = "an integer" if integer else "a number"
     limits = [("at least", minimum), ("at most", maximum), ("above", above), ("below", below)]
     bounds = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
     wanted = f"{kind} {bounds}".strip()
 
-    def check(key, value):
+    def check(key: str, value: Any) -> float:
         # PyYAML reads 1e-3, which has no dot, as a string.
         try:
             result = float(value) if isinstance(value, (str, numbers.Real)) else None
@@ -60,10 +71,10 @@ def number(minimum=None, maximum=None, above=None, below=None, integer=False):
     return check
 
 
-def choice(*names):
-    """Check of one of a few names, in any case."""
+def choice(*names: str) -> Callable[[str, Any], str]:
+    """Return the check of one of a few names, in any case."""
 
-    def check(key, value):
+    def check(key: str, value: Any) -> str:
         if isinstance(value, str) and value.lower() in names:
             return value.lower()
         wanted = " or ".join(repr(name) for name in names)
@@ -72,31 +83,35 @@ def choice(*names):
     return check
 
 
-def mapping(key, value):
+def mapping(key: str, value: Any) -> dict:
+    """Return a copy of a dictionary."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{key} must be a dictionary, got {value!r}")
     return copy.deepcopy(dict(value))
 
 
-def cutoff_params(key, value):
-    """A dictionary, or a string such as "NA" or None where there is no cutoff function."""
+def cutoff_params(key: str, value: Any) -> dict | str | None:
+    """Return a dictionary, or a string such as "NA" or None where there is no cutoff function."""
     return value if value is None or isinstance(value, str) else mapping(key, value)
 
 
-def path(key, value):
+def path(key: str, value: Any) -> str:
+    """Return a path as a string."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{key} must be a path, got {value!r}")
     return os.fspath(value)
 
 
-def paths(key, value):
+def paths(key: str, value: Any) -> list[str]:
+    """Return one path or several as a list of strings."""
     values = [value] if isinstance(value, (str, os.PathLike)) else value
     if not isinstance(values, (list, tuple)) or not values:
         raise TypeError(f"{key} must be a list of paths, got {value!r}")
     return [path(key, item) for item in values]
 
 
-def identifier(key, value):
+def identifier(key: str, value: Any) -> str:
+    """Return a text that can be part of a folder's name."""
     name = str(value)
     if not name or name != Path(name).name or not name.isprintable():
         raise ValueError(
@@ -106,23 +121,27 @@ def identifier(key, value):
     return name
 
 
-def anything(key, value):
+def anything(key: str, value: Any) -> Any:
+    """Return the value, whatever it is."""
     return value
 
 
-def text(key, value):
+def text(key: str, value: Any) -> str:
+    """Return a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise TypeError(f"{key} must be a name, got {value!r}")
     return value
 
 
-def hidden_layers(key, value):
+def hidden_layers(key: str, value: Any) -> list[int]:
+    """Return the widths of layers."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise TypeError(f"{key} must be a list of layer widths, got {value!r}")
-    return [number(minimum=1, integer=True)(key, width) for width in value]
+    return [int(number(minimum=1, integer=True)(key, width)) for width in value]
 
 
-def elements(key, value):
+def elements(key: str, value: Any) -> list[str]:
+    """Return chemical symbols, none of them twice."""
     from ase.data import atomic_numbers
 
     if not isinstance(value, (list, tuple, np.ndarray)) or not len(value):
@@ -138,7 +157,8 @@ def elements(key, value):
     return symbols
 
 
-def fp_params(key, value):
+def fp_params(key: str, value: Any) -> Any:
+    """Return parameters of fingerprints: a copy of a dictionary, or a GaussianDescriptorSet."""
     if isinstance(value, Mapping):
         return copy.deepcopy(dict(value))
     if hasattr(value, "descriptor_setup"):
@@ -146,15 +166,16 @@ def fp_params(key, value):
     raise TypeError(f"{key} must be a dictionary or a GaussianDescriptorSet, got {value!r}")
 
 
-def known_keys(key, value, known):
-    """Check of a dictionary that may hold nothing but the known keys."""
+def known_keys(key: str, value: Any, known: Collection[str]) -> None:
+    """Raise ValueError where a dictionary holds other keys than the known ones."""
     for name in mapping(key, value):
         if name not in known:
             raise ValueError(f"{key} has no key {name!r}{nearest(name, known)}")
 
 
-def scaling(key="scaling", value=None):
-    """Feature scaling with its defaults: `type`, `range`, `elementwise` and `threshold`.
+def scaling(key: str = "scaling", value: Any = None) -> dict[str, Any]:
+    """Return the settings of feature scaling with their defaults: `type`, `range`, `elementwise`,
+    `threshold`.
 
     A feature whose range (or standard deviation) is below `threshold` is divided by 1.
     """
@@ -175,8 +196,9 @@ def scaling(key="scaling", value=None):
     }
 
 
-def pca(key, value):
-    """Setting of a principal component analysis with its defaults: `num_pc` and `elementwise`."""
+def pca(key: str, value: Any) -> dict[str, Any]:
+    """Return the settings of principal components with their defaults: `num_pc` and
+    `elementwise`."""
     known_keys(key, value, ["num_pc", "elementwise"])
     return {
         "num_pc": number(minimum=1, integer=True)(f"{key}.num_pc", value.get("num_pc", 20)),
@@ -184,8 +206,8 @@ def pca(key, value):
     }
 
 
-def atomic_correction(key, value):
-    """True, False, or reference energies {symbol: eV}."""
+def atomic_correction(key: str, value: Any) -> bool | dict[str, float]:
+    """Return True, False, or reference energies {symbol: eV}."""
     if not isinstance(value, Mapping):
         try:
             return boolean(key, value)
@@ -198,15 +220,15 @@ def atomic_correction(key, value):
     return {symbol: number()(f"{key}[{symbol!r}]", value[symbol]) for symbol in symbols}
 
 
-def weights(key, value):
-    """Positive numbers, one a frame, or the name under which `Atoms.info` has them."""
+def weights(key: str, value: Any) -> np.ndarray | str:
+    """Return positive numbers (F,), one for each frame, or their name in `Atoms.info`."""
     if isinstance(value, str):
         return value
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
-        array = None
-    if array is None or array.ndim != 1:
+        array = np.array(np.nan)
+    if array.ndim != 1:
         raise TypeError(
             f"{key} must be a list of a number for each frame, or a key of Atoms.info, "
             f"got {value!r}"
@@ -223,8 +245,8 @@ def weights(key, value):
 # --- classes, given as such or by name ---
 
 
-def _named_classes(modules, base):
-    """{lower-case name: class} of the subclasses of `base` in the modules named."""
+def _named_classes(modules: Iterable[str], base: type) -> dict[str, type]:
+    """Return {lower-case name: class} of the subclasses of `base` in the modules named."""
     return {
         name.lower(): member
         for module in modules
@@ -233,14 +255,14 @@ def _named_classes(modules, base):
     }
 
 
-def torch_class(modules, base, example):
-    """Check of a class: itself, any callable that makes one, or a name out of the `modules`.
+def torch_class(modules: Iterable[str], base: str, example: str) -> Check:
+    """Return the check of a class: itself, any callable that makes one, or a name in `modules`.
 
     A name with dots is looked up among the modules that are already imported: reading a
     configuration never imports what it names.
     """
 
-    def check(key, value):
+    def check(key: str, value: Any) -> Any:
         parent, _, name = base.rpartition(".")
         base_class = getattr(importlib.import_module(parent), name)
         if isinstance(value, str):
@@ -276,8 +298,9 @@ policy_class = torch_class(
 )
 
 
-def activation_class(key, value):
-    """A class that, made without arguments, gives numbers of double precision for such numbers."""
+def activation_class(key: str, value: Any) -> Callable[[], Any]:
+    """Return a class that, made without arguments, gives numbers of double precision for such
+    numbers."""
     import torch
 
     made, x = _module_class(key, value), torch.zeros(2, 3, dtype=torch.float64)
@@ -295,8 +318,8 @@ def activation_class(key, value):
     return made
 
 
-def loss_class(key, value):
-    """A class of losses that are about energies and forces, as torch's own are not."""
+def loss_class(key: str, value: Any) -> Any:
+    """Return a class of losses that are about energies and forces, as torch's own are not."""
     made = _loss_class(key, value)
     if str(getattr(made, "__module__", "")).startswith("torch.nn"):
         raise ValueError(
@@ -306,7 +329,7 @@ def loss_class(key, value):
     return made
 
 
-def optimizer_takes(make, lr, arguments):
+def optimizer_takes(make: Any, lr: float, arguments: Mapping[str, Any]) -> None:
     """Raise ValueError where an optimizer cannot be made with these arguments, or cannot step on
     the parameters of a layer."""
     import torch
@@ -336,7 +359,7 @@ def optimizer_takes(make, lr, arguments):
         ) from error
 
 
-def policy_takes(policy, params):
+def policy_takes(policy: Any, params: Mapping[str, Any]) -> None:
     """Raise ValueError where a learning rate scheduler cannot be made with `params`."""
     import torch
 
@@ -354,7 +377,7 @@ def policy_takes(policy, params):
         ) from error
 
 
-def _name(value):
+def _name(value: Any) -> str:
     return getattr(value, "__name__", repr(value))
 
 
@@ -362,7 +385,8 @@ def _name(value):
 COSINE_TIME = "cosine_time"
 
 
-def scheduler(key, value):
+def scheduler(key: str, value: Any) -> dict[str, Any]:
+    """Return "policy", a class or COSINE_TIME, and "params" of a learning rate scheduler."""
     known_keys(key, value, ["policy", "params"])
     if "policy" not in value:
         raise ValueError(f"{key} needs 'policy', the name or class of a learning rate scheduler")
@@ -376,8 +400,8 @@ def scheduler(key, value):
     return {"policy": policy, "params": params}
 
 
-def averaging(key, value):
-    """Weight averaging with its defaults, from its kind alone or with options."""
+def averaging(key: str, value: Any) -> dict[str, Any]:
+    """Return the settings of weight averaging with their defaults, of its kind or of options."""
     options = {"kind": value} if isinstance(value, str) else mapping(key, value)
     known_keys(key, options, ["kind", "decay", "share"])
     kind = choice("ema", "swa")(f"{key}.kind", options.get("kind"))
@@ -387,8 +411,8 @@ def averaging(key, value):
     return {"kind": kind, name: checked}
 
 
-def dtype(key, value):
-    """torch.float64 or torch.float32, out of v1.0's tensor types, dtypes, or names of either."""
+def dtype(key: str, value: Any) -> Any:
+    """Return torch.float64 or torch.float32, of v1.0's tensor types, of dtypes, or their names."""
     import torch
 
     name = str(value).removeprefix("torch.").removeprefix("<class 'torch.").removesuffix("'>")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from amptorch.checks import (
+    Check,
     activation_class,
     anything,
     atomic_correction,
@@ -47,7 +48,8 @@ from amptorch.checks import (
 from amptorch.labels import Labels
 
 
-def option(default, check, meaning):
+def option(default: Any, check: Check, meaning: str) -> Any:
+    """Return the field of a dataclass with its default, its check and its meaning."""
     metadata = {"check": check, "meaning": meaning}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
@@ -57,13 +59,14 @@ def option(default, check, meaning):
 count = number(minimum=1, integer=True)
 
 
+@dataclass
 class _Section:
-    """A section checks its values when it is made; None stays where None is the default."""
+    """Check the values of a section when it is made; None stays where None is the default."""
 
     name_in_config: ClassVar[str]
     aliases: ClassVar[dict] = {}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in fields(self):
             value = getattr(self, key.name)
             if not (value is None and key.default is None):
@@ -71,12 +74,16 @@ class _Section:
                 setattr(self, key.name, check(f"{self.name_in_config}.{key.name}", value))
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Any) -> Any:
+        """Return the section with the values of a dictionary.
+
+        Raises ValueError for an unknown key, TypeError where it is no dictionary.
+        """
         section = cls.name_in_config
         if not isinstance(values, Mapping):
             raise TypeError(f"config section {section!r} must be a dictionary, got {values!r}")
         known = [key.name for key in fields(cls)]
-        given = {}
+        given: dict[str, Any] = {}
         for name, value in values.items():
             key = cls.aliases.get(name, name)
             if key not in known:
@@ -89,6 +96,8 @@ class _Section:
 
 @dataclass
 class ModelConfig(_Section):
+    """Hold the section `model`: the networks."""
+
     name_in_config: ClassVar[str] = "model"
 
     name: str = option("bpnn", choice("bpnn", "singlenn"), "a network per element, or one for all")
@@ -105,6 +114,8 @@ class ModelConfig(_Section):
 
 @dataclass
 class OptimConfig(_Section):
+    """Hold the section `optim`: how the networks are trained."""
+
     name_in_config: ClassVar[str] = "optim"
 
     gpus: int = option(0, number(minimum=0, integer=True), "number of GPUs; 0 is the CPU")
@@ -135,21 +146,23 @@ class OptimConfig(_Section):
         None, averaging, "'ema', 'swa', or {'kind': 'ema', 'decay': 0.999}: weights that are kept"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.lr is None:
             self.lr = getattr(self.optimizer, "default_lr", 0.1)
         optimizer_takes(self.optimizer, self.lr, self.optimizer_options)
 
     @property
-    def optimizer_options(self):
-        """`optimizer_args` by the optimizer's own names, without what is skorch's business."""
+    def optimizer_options(self) -> dict[str, Any]:
+        """Return `optimizer_args` by the optimizer's own names, without those of skorch."""
         own = {name.removeprefix("optimizer__"): v for name, v in self.optimizer_args.items()}
         return {name: v for name, v in own.items() if name not in ("param_groups", "decoupled")}
 
 
 @dataclass
 class DatasetConfig(_Section):
+    """Hold the section `dataset`: frames, fingerprints, and how they are kept."""
+
     name_in_config: ClassVar[str] = "dataset"
 
     raw_data: Any = option(None, anything, "path or paths of frames, or a list of Atoms")
@@ -201,24 +214,24 @@ class DatasetConfig(_Section):
         "float64", choice("float64", "float32"), "precision of stored derivatives"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         # A descriptor set has a cutoff function of its own.
         if self.fp_scheme == "gaussian" and not hasattr(self.fp_params, "descriptor_setup"):
             self.cutoff_params = mapping("dataset.cutoff_params", self.cutoff_params)
 
     @property
-    def labels(self):
-        """The `Labels` of the frames."""
+    def labels(self) -> Labels:
+        """Return the `Labels` of the frames."""
         return Labels(self.energy_key, self.forces_key, self.stress_key, self.missing_forces)
 
     @property
-    def descriptor_setup(self):
-        """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
+    def descriptor_setup(self) -> tuple[str, Any, Any, list[str] | None]:
+        """Return (fp_scheme, fp_params, cutoff_params, elements) for `construct_descriptor`."""
         return (self.fp_scheme, self.fp_params, self.cutoff_params, self.elements)
 
-    def require_data(self):
-        """ValueError that names what a training set still needs."""
+    def require_data(self) -> None:
+        """Raise ValueError that names the keys which a training set still needs."""
         if self.raw_data is None and self.lmdb_path is None and self.store is None:
             raise ValueError(
                 "config needs dataset.raw_data (a file of frames or a list of Atoms), "
@@ -230,6 +243,8 @@ class DatasetConfig(_Section):
 
 @dataclass
 class CmdConfig(_Section):
+    """Hold the section `cmd`: files, output, seeds and threads."""
+
     name_in_config: ClassVar[str] = "cmd"
     aliases: ClassVar[dict] = {"early_stoppping_patience": "early_stopping_patience"}
 
@@ -259,8 +274,8 @@ SECTIONS = {
 SILENT = {("optim", "device"), ("dataset", "descriptor"), ("dataset", "fp_length")}
 
 
-def known_part(config):
-    """Return (what `Config.from_dict` takes of `config`, a message for each key that is left out).
+def known_part(config: Any) -> tuple[Any, list[str]]:
+    """Return the part of `config` that `Config.from_dict` takes, and a message for each other key.
 
     v1.0 ignored keys that it did not know, and scripts are full of them. What is no dictionary of
     sections is returned as it is.
@@ -290,21 +305,21 @@ def known_part(config):
 
 @dataclass
 class Config:
-    """The whole configuration; each section has its defaults where nothing was given."""
+    """Hold the whole configuration; each section has its defaults where nothing was given."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     cmd: CmdConfig = field(default_factory=CmdConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.optim.cp_metric == "forces" and not self.model.get_forces:
             raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
         if getattr(self.optim.optimizer, "by_observations", False):
             self._check_observations()
 
-    def _check_observations(self):
-        """ValueError where single predictions have no derivatives, or no variances."""
+    def _check_observations(self) -> None:
+        """Raise ValueError where single predictions have no derivatives, or no variances."""
         wanted = {
             "model.batchnorm": (self.model.batchnorm, False),
             "model.dropout": (self.model.dropout, False),
@@ -319,8 +334,9 @@ class Config:
                 )
 
     @classmethod
-    def from_dict(cls, config):
-        """Checked configuration out of a dictionary of the sections; the dictionary stays as it is.
+    def from_dict(cls, config: Any) -> "Config":
+        """Return the checked configuration out of a dictionary of the sections, which stays as it
+        is.
 
         Raises ValueError for an unknown section, key or value, and TypeError for a value of the
         wrong type; the message names `section.key`.
@@ -338,8 +354,8 @@ class Config:
             }
         )
 
-    def to_dict(self):
-        """The configuration as JSON types, without what says where the data are, and without
+    def to_dict(self) -> dict[str, dict]:
+        """Return the configuration in JSON types, without what says where the data are, and without
         `weights`; classes become their names."""
         result = {
             name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
@@ -351,8 +367,8 @@ class Config:
         return to_json(result)
 
 
-def to_json(value):
-    """`value` in JSON types: arrays become lists, classes and dtypes their names.
+def to_json(value: Any) -> Any:
+    """Return `value` in JSON types: arrays become lists, classes and dtypes their names.
 
     What has no such form becomes its `repr`, which a reader refuses by name where it matters.
     """
@@ -373,8 +389,9 @@ def to_json(value):
     return repr(value)
 
 
-def _class_name(value):
+def _class_name(value: Any) -> str:
+    name = value.__qualname__
     for module in ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "amptorch.optimizers"):
-        if getattr(sys.modules.get(module), value.__qualname__, None) is value:
-            return value.__qualname__
-    return f"{value.__module__}.{value.__qualname__}"
+        if getattr(sys.modules.get(module), name, None) is value:
+            return name
+    return f"{value.__module__}.{name}"

@@ -5,6 +5,8 @@ random as if by heat, with energy and forces from a smooth analytic potential
 (`amptorch.kernels.water_iron`), so that the forces are its exact derivatives.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -30,7 +32,7 @@ CUTOFF = 6.0
 SPECIES = {26: 0, 8: 1, 1: 2}
 
 
-def _morse_table():
+def _morse_table() -> np.ndarray:
     pairs = {  # D (eV), a (1/Å), r0 (Å)
         ("Fe", "Fe"): (0.42, 1.39, 2.9),
         ("Fe", "O"): (0.20, 1.6, 2.3),
@@ -49,8 +51,8 @@ def _morse_table():
 MORSE = _morse_table()
 
 
-def _lattice(layers, bottom, spacing):
-    """Sites (4 * layers, 3) of `layers` square layers, each shifted to the hollows of the last."""
+def _lattice(layers: int, bottom: float, spacing: float) -> np.ndarray:
+    """Return sites (4 * layers, 3) of square layers, each shifted to the hollows of the last."""
     layer, x, y = (axis.ravel() for axis in np.indices((layers, 2, 2)))
     shift = 0.5 * (layer % 2)
     return np.stack(
@@ -65,8 +67,10 @@ _WATER_SITES = _lattice(WATER_LAYERS, _IRON_TOP + _WATER_SPACING, _WATER_SPACING
 _WATER_HEIGHTS = np.repeat(np.arange(WATER_LAYERS), 4)
 
 
-def iron_water(n_frames, seed=0, min_water=1, max_water=MOST_WATER):
-    """List of `n_frames` ase.Atoms: 32 iron atoms and 1 to 44 molecules of water.
+def iron_water(
+    n_frames: int, seed: int = 0, min_water: int = 1, max_water: int = MOST_WATER
+) -> list[Atoms]:
+    """Return `n_frames` ase.Atoms: 32 iron atoms and 1 to 44 molecules of water.
 
     Periodic cells of 7.21 x 7.21 x 37.74 Å, 35 to 164 atoms, ordered as iron and then O, H, H of
     each molecule, with energy (eV) and forces (eV/Å) in a SinglePointCalculator. Frame k depends on
@@ -75,8 +79,17 @@ def iron_water(n_frames, seed=0, min_water=1, max_water=MOST_WATER):
     return list(iter_iron_water(n_frames, seed, min_water, max_water))
 
 
-def iter_iron_water(n_frames, seed=0, min_water=1, max_water=MOST_WATER, start=0):
-    """The frames `start`, `start` + 1, … of `iron_water`, `n_frames` of them, one at a time."""
+def iter_iron_water(
+    n_frames: int,
+    seed: int = 0,
+    min_water: int = 1,
+    max_water: int = MOST_WATER,
+    start: int = 0,
+) -> Iterator[Atoms]:
+    """Yield the frames `start`, `start` + 1, … of `iron_water`, `n_frames` of them.
+
+    Raises ValueError at once where the numbers make no sense.
+    """
     if n_frames < 0 or start < 0:
         raise ValueError(f"n_frames and start must not be negative, got {n_frames} and {start}")
     if not 0 <= min_water <= max_water <= MOST_WATER:
@@ -87,11 +100,11 @@ def iter_iron_water(n_frames, seed=0, min_water=1, max_water=MOST_WATER, start=0
     return (_frame(seed, k, min_water, max_water) for k in range(start, start + n_frames))
 
 
-def iron_water_potential(atoms):
-    """Energy (eV) and forces (n, 3) (eV/Å) that the frames of `iron_water` are labelled with.
+def iron_water_potential(atoms: Atoms) -> tuple[float, np.ndarray]:
+    """Return energy (eV) and forces (n, 3) (eV/Å), with which the frames of `iron_water` come.
 
-    ValueError unless the cell is orthorhombic and periodic in all directions and the atoms are Fe,
-    O and H with the two hydrogens of each oxygen right behind it.
+    Raises ValueError unless the cell is orthorhombic and periodic in all directions and the atoms
+    are Fe, O and H with the two hydrogens of each oxygen right behind it.
     """
     lengths = atoms.cell.lengths()
     if not atoms.pbc.all() or abs(atoms.cell.array - np.diag(lengths)).max() > 1e-10:
@@ -110,9 +123,9 @@ def iron_water_potential(atoms):
     )
 
 
-def _frame(seed, k, min_water, max_water):
+def _frame(seed: int, k: int, min_water: int, max_water: int) -> Atoms:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
-    n = rng.integers(min_water, max_water, endpoint=True)
+    n = int(rng.integers(min_water, max_water, endpoint=True))
     heat = rng.uniform(*HEAT)
     iron = _IRON_SITES + rng.normal(0.0, heat * IRON_DISORDER, _IRON_SITES.shape)
     # Sites are filled from the surface up, with a rough front two layers deep.
@@ -120,7 +133,7 @@ def _frame(seed, k, min_water, max_water):
     oxygen = _WATER_SITES[filled] + rng.normal(0.0, heat * WATER_DISORDER, (n, 3))
     molecules = oxygen[:, None, :] + _molecules(rng, n, heat)
     atoms = Atoms(
-        numbers=[26] * len(iron) + [8, 1, 1] * int(n),
+        numbers=[26] * len(iron) + [8, 1, 1] * n,
         positions=np.concatenate([iron, molecules.reshape(-1, 3)]),
         cell=CELL,
         pbc=True,
@@ -130,8 +143,8 @@ def _frame(seed, k, min_water, max_water):
     return atoms
 
 
-def _molecules(rng, n, heat):
-    """Positions (n, 3, 3) of O, H, H of distorted molecules turned at random, oxygen at 0."""
+def _molecules(rng: np.random.Generator, n: int, heat: float) -> np.ndarray:
+    """Return positions (n, 3, 3) of O, H, H of distorted molecules, turned at random, O at 0."""
     axis = rng.normal(size=(n, 3))
     axis /= np.linalg.norm(axis, axis=1, keepdims=True)
     side = np.cross(axis, rng.normal(size=(n, 3)))

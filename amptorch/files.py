@@ -3,6 +3,9 @@
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 from ase import Atoms
@@ -10,16 +13,18 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
+from amptorch.frames import Frames
+
 # Formats of ASE with a place for energies and forces of any frame.
 FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader, except that `1e-3` is a number, `no` is a word and a key that is there twice
-    is an error, as in YAML 1.2."""
+    """Load YAML safely and as in YAML 1.2: `1e-3` is a number, `no` is a word, and a key that is
+    there twice is an error."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = set()
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key.value, str) and key.value in seen:
                 raise yaml.constructor.ConstructorError(
@@ -43,8 +48,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_config(path):
-    """The dictionary in a YAML or JSON file; ValueError names the file where it holds none."""
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the dictionary in a YAML or JSON file.
+
+    Raises FileNotFoundError where there is no such file, and ValueError that names it where it
+    holds none.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration file {str(path)!r}")
     try:
@@ -57,8 +66,9 @@ def read_config(path):
     return config
 
 
-def check_output(path, overwrite):
-    """Raise, before any work, where `path` cannot be written or would replace a file unasked."""
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise an OSError where `path` cannot be written, or would replace a file without
+    `overwrite`."""
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file")
     if path.exists() and not overwrite:
@@ -69,9 +79,9 @@ def check_output(path, overwrite):
         raise PermissionError(f"cannot write to the folder {str(path.parent)!r}")
 
 
-def output_format(path, n_images):
-    """ASE's name of the format that `path` asks for; ValueError unless it takes n_images frames
-    and their energies."""
+def output_format(path: Path, n_images: int) -> str:
+    """Return ASE's name of the format that `path` asks for; ValueError unless it takes n_images
+    frames and their energies."""
     try:
         form = get_ioformat(filetype(str(path), read=False))
     except UnknownFileTypeError as error:
@@ -85,16 +95,16 @@ def output_format(path, n_images):
     return form.name
 
 
-def images_of(frames):
-    """`Frames` as a list of ase.Atoms, without energies and forces."""
+def images_of(frames: Frames) -> list[Atoms]:
+    """Return `Frames` as a list of ase.Atoms, without energies and forces."""
     return [
         Atoms(frame.numbers, frame.positions, cell=frame.cells[0], pbc=frame.pbc[0])
         for frame in (frames[k] for k in range(len(frames)))
     ]
 
 
-def labelled(images, prediction):
-    """Copies of `images` whose calculators hold the predicted energy and forces.
+def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Atoms]:
+    """Return copies of `images` whose calculators hold the predicted energy and forces.
 
     Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), for the formats
     that have a place for them, such as extended XYZ.
@@ -118,7 +128,7 @@ def labelled(images, prediction):
     return copies
 
 
-def write_images(path, images, form):
+def write_images(path: Path, images: Sequence[Atoms], form: str) -> None:
     """Write `images` in ASE's format `form` and put them at `path` when the file is complete.
 
     Raises OSError that names `path` where it cannot be written, as on a full disk; what was there

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +14,7 @@ OWN_ARRAYS = ("positions", "momenta", "initial_magmoms", "numbers")
 
 @dataclass(frozen=True)
 class Labels:
-    """Says under which names frames have what they are trained on, and whether all have forces.
+    """Hold the names under which frames have what they are trained on.
 
     energy, forces, stress : keys of `Atoms.info` or `Atoms.arrays`, of a calculator's results, or
         of the `data` and `key_value_pairs` of ASE's databases; None for what the calculator gives.
@@ -27,8 +28,8 @@ class Labels:
     missing_forces: str = "error"
 
     @property
-    def keys(self) -> dict:
-        """{what: key} of what is not the calculator's."""
+    def keys(self) -> dict[str, str]:
+        """Return {"energy", "forces" or "stress": key} of those that are not the calculator's."""
         names = {"energy": self.energy, "forces": self.forces, "stress": self.stress}
         return {name: key for name, key in names.items() if key is not None}
 
@@ -41,7 +42,11 @@ class Labels:
         if not self.keys or not isinstance(atoms, Atoms):
             return atoms
         results = dict(getattr(atoms.calc, "results", {}))
-        shapes = {"energy": [()], "forces": [(len(atoms), 3)], "stress": [(6,), (3, 3), (9,)]}
+        shapes: dict[str, list] = {
+            "energy": [()],
+            "forces": [(len(atoms), 3)],
+            "stress": [(6,), (3, 3), (9,)],
+        }
         for name, key in self.keys.items():
             value = _found(atoms, key)
             if value is None and name == "forces" and self.missing_forces == "ignore":
@@ -79,7 +84,7 @@ def keys_there(atoms: Atoms) -> str:
     )
 
 
-def _info(atoms):
+def _info(atoms: Atoms) -> dict[str, Any]:
     """Return `Atoms.info`, with what ASE's databases put below it."""
     parts = [atoms.info.get(name) for name in ("key_value_pairs", "data")]
     return {
@@ -88,14 +93,14 @@ def _info(atoms):
     }
 
 
-def _found(atoms, key):
+def _found(atoms: Atoms, key: str) -> Any:
     for place in (_info(atoms), atoms.arrays, getattr(atoms.calc, "results", {})):
         if place.get(key) is not None:
             return place[key]
     return None
 
 
-def _numbers(value):
+def _numbers(value: Any) -> np.ndarray | None:
     """Return the value as an array of numbers; None where it is none."""
     if isinstance(value, bool) or (np.isscalar(value) and not isinstance(value, Real)):
         return None
@@ -105,12 +110,12 @@ def _numbers(value):
         return None
 
 
-def _shape(value):
+def _shape(value: Any) -> tuple[int, ...] | None:
     array = _numbers(value)
     return None if array is None else array.shape
 
 
-def _voigt(name, array):
+def _voigt(name: str, array: np.ndarray) -> np.ndarray:
     """Return a stress as ASE has it: xx, yy, zz, yz, xz, xy."""
     if name != "stress" or array.shape == (6,):
         return array

@@ -2,16 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from skorch.callbacks import Checkpoint, EpochScoring
 from skorch.utils import to_device
 
 
+def error_statistics(errors: ArrayLike) -> dict[str, float]:
+    """Return "rmse", "mae" and "median", of the absolute errors, for errors of any shape."""
+    absolute = np.abs(errors)
+    return {
+        "rmse": float(np.sqrt(np.mean(absolute**2))),
+        "mae": float(np.mean(absolute)),
+        "median": float(np.median(absolute)),
+    }
+
+
 @dataclass(frozen=True)
 class Score:
-    """Mean error in physical units: of the energy per frame (eV, not per atom), or of the forces
-    per component (eV/Å); absolute ("mae") or squared ("mse", eV² and eV²/Å²).
+    """Return a mean error in physical units, absolute ("mae") or squared ("mse").
+
+    That of the energy is per frame, not per atom (eV, eV²), that of the forces per component (eV/Å,
+    eV²/Å²).
 
     Called as skorch and scikit-learn call a scorer: `score(net, X, y)` is the error of `net` on
     the data set X; y is the list of targets of its batches, or None to take them from X.
@@ -21,12 +35,12 @@ class Score:
     metric: str
 
     @property
-    def __name__(self):
+    def __name__(self) -> str:
         # skorch calls a score without a name of its own by that of the function.
         return f"{self.metric}_{self.quantity}_score"
 
-    def total(self, prediction, target, target_scaler):
-        """Sum of the errors of scaled (energy, forces), and the number of values in it."""
+    def total(self, prediction: Any, target: Any, target_scaler: Any) -> tuple[float, int]:
+        """Return the sum of the errors of scaled (energy, forces), and the number of its values."""
         which = ("energy", "forces").index(self.quantity)
         predicted = prediction[which].detach()
         difference = predicted - target[which].to(predicted.device)
@@ -35,7 +49,8 @@ class Score:
         unit = float(target_scaler.target_std) ** (1 if self.metric == "mae" else 2)
         return unit * float(error.sum()), error.numel()
 
-    def __call__(self, net, X, y=None):
+    def __call__(self, net: Any, X: Any, y: Any = None) -> float:
+        """Return the error of `net` on the data set X."""
         targets = (target for _, target in net.get_iterator(X)) if y is None else y
         totals = [
             self.total(prediction, target, net.target_scaler)
@@ -53,7 +68,7 @@ SCORES = (mae_energy_score, mae_forces_score, mse_energy_score, mse_forces_score
 
 
 class MemEffEpochScoring(EpochScoring):
-    """Records a score of the predictions that an epoch made anyway.
+    """Record a score of the predictions that an epoch made anyway.
 
     No second pass over the data, and nothing kept but two sums: the training score is that of the
     parameters as they were at each batch, as in v1.0. Writes `name` and `name_best` to the history.
@@ -64,35 +79,47 @@ class MemEffEpochScoring(EpochScoring):
 
     def __init__(
         self,
-        scoring,
-        lower_is_better=True,
-        on_train=False,
-        name=None,
-        target_extractor=None,
-        use_caching=True,
-    ):
+        scoring: Score,
+        lower_is_better: bool = True,
+        on_train: bool = False,
+        name: str | None = None,
+        target_extractor: Any = None,
+        use_caching: bool = True,
+    ) -> None:
         super().__init__(scoring, lower_is_better, on_train, name, target_extractor, use_caching)
 
-    def initialize(self):
+    def initialize(self) -> "MemEffEpochScoring":
+        """Forget the best score; return the callback, as skorch asks for it."""
         self.name_ = self.name or f"{self.scoring.quantity}_{self.scoring.metric}"
         self.best_score_ = np.inf if self.lower_is_better else -np.inf
         return self
 
-    def on_train_begin(self, net, *args, **kwargs):
+    def on_train_begin(self, net: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the best score: skorch would look for it in the history, which a run that goes on
         from a checkpoint has of the training before."""
 
-    def on_epoch_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Begin new sums."""
         self.sum_, self.count_ = 0.0, 0
 
-    def on_batch_end(self, net, y=None, y_pred=None, training=False, batch=None, **kwargs):
+    def on_batch_end(
+        self,
+        net: Any,
+        y: Any = None,
+        y_pred: Any = None,
+        training: bool = False,
+        batch: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the errors of a batch."""
         if training == self.on_train:
             target = y if batch is None else batch[1]
             total, count = self.scoring.total(y_pred, target, net.target_scaler)
             self.sum_ += total
             self.count_ += count
 
-    def on_epoch_end(self, net, *args, **kwargs):
+    def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the mean error to the history, and "best" where no epoch had a better one."""
         if self.count_ == 0:
             return
         score = self.sum_ / self.count_
@@ -102,11 +129,13 @@ class MemEffEpochScoring(EpochScoring):
         net.history.record(self.name_, score)
         net.history.record(f"{self.name_}_best", bool(better))
 
-    def on_train_end(self, *args, **kwargs):
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: no prediction was kept."""
 
 
-def scoring_callbacks(val_split, metric, forcetraining):
+def scoring_callbacks(
+    val_split: float, metric: str, forcetraining: bool
+) -> list[tuple[str, MemEffEpochScoring]]:
     """Return the scoring callbacks of a training as (name, callback) pairs.
 
     val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces.
@@ -124,12 +153,14 @@ def scoring_callbacks(val_split, metric, forcetraining):
     return callbacks
 
 
-def best_column(val_split, cp_metric, metric):
+def best_column(val_split: float, cp_metric: str, metric: str) -> str:
     """Return the column of the history that says whether an epoch is the best so far."""
     return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
 
 
-def evaluator(val_split, metric, identifier, forcetraining, cp_metric):
+def evaluator(
+    val_split: float, metric: str, identifier: str, forcetraining: bool, cp_metric: str
+) -> list[tuple[str, Any]]:
     """Return the callbacks of a skorch net of one's own, as v1.0 does: `scoring_callbacks`, and
     skorch's Checkpoint, which writes the best parameters to `./checkpoints/<identifier>`.
 
@@ -142,15 +173,15 @@ def evaluator(val_split, metric, identifier, forcetraining, cp_metric):
     return [*scoring_callbacks(val_split, metric, forcetraining), ("checkpoint", checkpoint)]
 
 
-def target_extractor(y):
-    """Targets as arrays: a tensor, or tensors in a tuple or list."""
+def target_extractor(y: Any) -> Any:
+    """Return targets as arrays: a tensor, or tensors in a tuple or list."""
     if isinstance(y, (tuple, list)):
         return type(y)(target_extractor(target) for target in y)
     return y.detach().cpu().numpy()
 
 
-def to_cpu(X):
-    """Tensors (also in tuples and lists) detached and on the CPU."""
+def to_cpu(X: Any) -> Any:
+    """Return tensors (also in tuples and lists) detached and on the CPU."""
     if isinstance(X, (tuple, list)):
         return type(X)(to_cpu(x) for x in X)
     return to_device(X.detach(), "cpu")

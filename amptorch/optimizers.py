@@ -1,6 +1,8 @@
 """Optimizers beyond torch's."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -9,7 +11,7 @@ BYTES = {"float64": 8, "float32": 4}
 
 
 class EKF(torch.optim.Optimizer):
-    """The extended Kalman filter with fading memory: the optimizer of Behler-Parrinello networks.
+    """Train by the extended Kalman filter with fading memory, made for Behler-Parrinello networks.
 
     Weights w with covariance P are corrected by a batch of m observations at once. With their
     errors e, the Jacobian H (m, n) of the predictions with respect to w, and their variances R:
@@ -42,16 +44,16 @@ class EKF(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params,
-        lr=1.0,
-        p0=1.0,
-        forgetting=0.998,
-        forgetting_rate=0.999,
-        process_noise=0.0,
-        force_observations=1,
-        memory=1.0,
-        precision="float64",
-    ):
+        params: Iterable[Any],
+        lr: float = 1.0,
+        p0: float = 1.0,
+        forgetting: float = 0.998,
+        forgetting_rate: float = 0.999,
+        process_noise: float = 0.0,
+        force_observations: int = 1,
+        memory: float = 1.0,
+        precision: str = "float64",
+    ) -> None:
         for name, value in {"forgetting": forgetting, "forgetting_rate": forgetting_rate}.items():
             if not 0 < value <= 1:
                 raise ValueError(f"{name} of the Kalman filter must be in (0, 1], got {value}")
@@ -88,8 +90,8 @@ class EKF(torch.optim.Optimizer):
             )
 
     @torch.no_grad()
-    def step(self, closure):
-        """One correction; see the class."""
+    def step(self, closure: Callable[[], Any]) -> None:  # type: ignore[override]
+        """Make one correction; see the class."""
         jacobian, errors, variances = closure()
         errors, variances = errors.double(), variances.double()
         groups = [(group, _trained(group)) for group in self.param_groups]
@@ -119,8 +121,9 @@ class EKF(torch.optim.Optimizer):
             rate = group["forgetting_rate"]
             group["lambda"] = rate * group["lambda"] + 1 - rate
 
-    def load_state_dict(self, state_dict):
-        """torch's, which would round P to the precision of the parameters."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state as torch does, and P in its own precision, which torch would round to that
+        of the parameters."""
         super().load_state_dict(state_dict)
         packed = state_dict["state"]
         indices = [group["params"] for group in state_dict["param_groups"]]
@@ -130,7 +133,7 @@ class EKF(torch.optim.Optimizer):
                     p = packed[number]["covariance"]
                     self.state[parameter]["covariance"] = p.to(parameter.device, copy=True)
 
-    def _state_of(self, group, parameters):
+    def _state_of(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> dict[str, Any]:
         state = self.state[parameters[0]]
         if "covariance" not in state:
             n = sum(parameter.numel() for parameter in parameters)
@@ -144,10 +147,10 @@ class EKF(torch.optim.Optimizer):
 
 
 class Diverged(ValueError):
-    """Says that a training has left what numbers can hold, and what to change."""
+    """Report that a training has left the range of numbers, and how to change its settings."""
 
 
-def _cholesky(factor, errors):
+def _cholesky(factor: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
     """Return the Cholesky factor of A; Diverged says why it has none."""
     if not torch.isfinite(factor).all() or not torch.isfinite(errors).all():
         raise Diverged(
@@ -162,5 +165,5 @@ def _cholesky(factor, errors):
     return lower
 
 
-def _trained(group):
+def _trained(group: Mapping[str, Any]) -> list[torch.Tensor]:
     return [parameter for parameter in group["params"] if parameter.requires_grad]

@@ -1,14 +1,19 @@
 """Tables of errors and times, and parity plots."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from matplotlib.figure import Figure
+
+from amptorch.frames import Frames
+from amptorch.metrics import error_statistics
 
 # A picture shows no more points than this, drawn at random from all.
 MOST_POINTS = 20_000
@@ -16,7 +21,7 @@ MOST_POINTS = 20_000
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """Root mean square and mean absolute error of a quantity, in `unit`, over `count` values."""
+    """Hold root mean square and mean absolute error of a quantity, in `unit`, of `count` values."""
 
     quantity: str
     unit: str
@@ -25,8 +30,9 @@ class ErrorRow:
     count: int
 
 
-def prediction_errors(frames, prediction):
-    """List of ErrorRow: energy (meV/atom), forces (eV/Å, per component), forces on each element.
+def prediction_errors(frames: Frames, prediction: Mapping[str, Any]) -> list[ErrorRow]:
+    """Return a row of errors for each quantity: energy (meV/atom), forces (eV/Å, per component),
+    forces on each element.
 
     frames: `amptorch.frames.Frames` with energies, and with forces where they are to be compared;
     prediction: what `AtomsTrainer.predict` returned for the same structures. Without forces on
@@ -46,9 +52,12 @@ def prediction_errors(frames, prediction):
     return rows
 
 
-def error_table(errors):
-    """Text of a table of `errors`, a dict from the name of a set of frames to its ErrorRows; a
-    quantity that a set does not have, such as the forces on an element, is left empty there."""
+def error_table(errors: Mapping[str, Sequence[ErrorRow]]) -> str:
+    """Return a table of errors as text.
+
+    errors: a dict from the name of a set of frames to its ErrorRows. A quantity that a set does not
+    have, such as the forces on an element, is left empty there.
+    """
     header = [("", "")] + [column for name in errors for column in ((name, "RMSE"), ("", "MAE"))]
     lines = [[top for top, _ in header], [bottom for _, bottom in header]]
     sets = [{f"{row.quantity} ({row.unit})": row for row in rows} for rows in errors.values()]
@@ -60,7 +69,9 @@ def error_table(errors):
     return aligned(lines)
 
 
-def parity_plot(path, sets):
+def parity_plot(
+    path: str | os.PathLike[str], sets: Mapping[str, tuple[Frames, Mapping[str, Any]]]
+) -> None:
     """Draw predicted against reference energies (eV/atom) and forces (eV/Å) into the file `path`,
     in the format that its name ends with (.png, .pdf, .svg, ...), else as a PNG.
 
@@ -70,7 +81,7 @@ def parity_plot(path, sets):
     """
     has_forces = all(_force_errors(*pair) is not None for pair in sets.values())
     figure = Figure(figsize=(9.6 if has_forces else 4.8, 4.6), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, 2 if has_forces else 1))
+    panels = figure.subplots(1, 2 if has_forces else 1, squeeze=False)[0]
     panels[0].set(xlabel="reference energy (eV/atom)", ylabel="predicted energy (eV/atom)")
     for name, (frames, prediction) in sets.items():
         reference = frames.energies / frames.counts
@@ -92,13 +103,13 @@ def parity_plot(path, sets):
 
 
 class Stages:
-    """Wall times of the stages of a job: `with stages("training"): ...`."""
+    """Measure the wall times of the stages of a job: `with stages("training"): ...`."""
 
-    def __init__(self):
-        self.seconds = {}
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name):
+    def __call__(self, name: str) -> Iterator[None]:
         """Add the time spent inside to the stage `name`, also where it ends in an error."""
         start = time.perf_counter()
         try:
@@ -106,36 +117,40 @@ class Stages:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def table(self):
-        """Text of a table of the stages, in the order of their first start, and their sum."""
+    def table(self) -> str:
+        """Return a table of the stages, in the order of their first start, and their sum."""
         rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
         return aligned([["stage", "seconds"], *([name, f"{value:.1f}"] for name, value in rows)])
 
 
-def _energy_errors(frames, prediction):
+def _energy_errors(frames: Frames, prediction: Mapping[str, Any]) -> np.ndarray:
     predicted = np.asarray(prediction["energy"], dtype=np.float64)
+    if frames.energies is None:
+        raise ValueError(
+            "the frames have no energies to compare with; read them with energies=True"
+        )
     if predicted.shape != frames.energies.shape:
         raise ValueError(f"{len(predicted)} predictions for {len(frames)} frames")
     return (predicted - frames.energies) / frames.counts
 
 
-def _force_errors(frames, prediction):
+def _force_errors(frames: Frames, prediction: Mapping[str, Any]) -> np.ndarray | None:
     predicted = np.concatenate(prediction["forces"])
     if frames.forces is None or not predicted.size or np.isnan(frames.forces).all():
         return None
     return predicted - frames.forces
 
 
-def _error_row(quantity, unit, difference):
-    rmse, mae = np.sqrt(np.mean(difference**2)), np.mean(np.abs(difference))
-    return ErrorRow(quantity, unit, float(rmse), float(mae), len(difference))
+def _error_row(quantity: str, unit: str, difference: np.ndarray) -> ErrorRow:
+    found = error_statistics(difference)
+    return ErrorRow(quantity, unit, found["rmse"], found["mae"], len(difference))
 
 
-def _cells(row):
+def _cells(row: ErrorRow | None) -> tuple[str, str]:
     return ("", "") if row is None else (f"{row.rmse:.4g}", f"{row.mae:.4g}")
 
 
-def _scatter(panel, reference, predicted, label):
+def _scatter(panel: Any, reference: Any, predicted: Any, label: str) -> None:
     x, y = np.ravel(reference), np.ravel(predicted)
     if len(x) > MOST_POINTS:
         shown = np.random.default_rng(0).choice(len(x), MOST_POINTS, replace=False)

@@ -8,7 +8,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from ase import Atoms
@@ -16,13 +16,14 @@ from ase.io import iread
 from ase.io.formats import open_with_compression
 
 
-def frame_starts(file: BinaryIO, name: str) -> np.ndarray:
+def frame_starts(file: IO[bytes], name: str) -> np.ndarray:
     """Return (F+1,) the offset of each frame in a file and of the end, from the numbers of atoms
     alone.
 
     Raises ValueError that names the line where a frame should begin and does not.
     """
-    starts, end, number = [], 0, 1
+    starts: list[int] = []
+    end, number = 0, 1
     while True:
         start, line = file.tell(), file.readline()
         if not line:

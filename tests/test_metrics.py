@@ -11,6 +11,7 @@ from skorch.history import History
 
 from amptorch.metrics import (
     MemEffEpochScoring,
+    error_statistics,
     evaluator,
     mae_energy_score,
     mae_forces_score,
@@ -144,3 +145,10 @@ def test_to_cpu_detaches():
     assert not moved[0].requires_grad
     assert not moved[1][0].requires_grad
     assert moved[1][0].tolist() == [2, 2]
+
+
+def test_statistics_of_errors():
+    found = error_statistics([[3.0, -4.0], [0.0, 0.0], [-1.0, 2.0]])
+    assert found["rmse"] == pytest.approx(np.sqrt(30 / 6))
+    assert found["mae"] == pytest.approx(10 / 6)
+    assert found["median"] == pytest.approx(1.5)

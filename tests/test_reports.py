@@ -6,7 +6,15 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from amptorch.frames import Frames
-from amptorch.reports import ErrorRow, Stages, error_table, parity_plot, prediction_errors
+from amptorch.reports import (
+    ErrorRow,
+    Stages,
+    aligned,
+    duration,
+    error_table,
+    parity_plot,
+    prediction_errors,
+)
 
 
 def labelled(symbols, energy):
@@ -126,3 +134,9 @@ def test_stages_add_up_also_after_an_error(monkeypatch):
         pass
     assert stages.seconds == {"first": 3.0, "second": 3.0}
     assert stages.table().splitlines()[-1].split() == ["total", "6.0"]
+
+
+def test_columns_and_durations():
+    assert aligned([["stage", "s"], ["a", "10"]]) == "stage   s\na      10"
+    seconds = (0.42, 25.2, 200, 7560)
+    assert [duration(value) for value in seconds] == ["0.42 s", "25 s", "3 min", "2.1 h"]

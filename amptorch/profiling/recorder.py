@@ -102,7 +102,7 @@ class Recorder:
             used = self._memory()
             now = time.perf_counter() - self._start
             self.curve.append((now, used, phase, self._main.stage or OTHER))
-            for stage in {thread.stage for thread in list(self._threads)} - {None}:
+            for stage in {thread.stage for thread in list(self._threads) if thread.stage}:
                 self.peaks[phase, stage] = max(self.peaks.get((phase, stage), 0), used)
             over = done.wait(1 / SAMPLES)
 

@@ -2,19 +2,19 @@
 while a profile is taken."""
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 WAITING = "waiting for threads"
 
-# {stage: functions}, see the file.
-STAGES: dict[str, list[str]] = yaml.safe_load(
-    Path(__file__).with_name("stages.yaml").read_text(encoding="utf8")
+# {stage: functions}, each "module:function" or "module:Class.method"; a method stands for what
+# overrides it in subclasses too.
+STAGES: dict[str, list[str]] = json.loads(
+    Path(__file__).with_name("stages.json").read_text(encoding="utf8")
 )
 # Stages for which all that their functions call counts too.
 WHOLE = {"memory plan", "checking frames"}

@@ -44,9 +44,10 @@ def _or_trainer(init: Callable[..., None]) -> Callable[..., None]:
     """Let a constructor take a trainer in the place of its first setting, for `trainer=`."""
 
     @wraps(init)
-    def with_trainer(self, *settings, **others):
+    def with_trainer(self: Any, *given: Any, **others: Any) -> None:
+        settings = list(given)
         if settings and isinstance(potential_of(settings[0]), Potential):
-            others["trainer"], *settings = settings
+            others["trainer"] = settings.pop(0)
         init(self, *settings, **others)
 
     return with_trainer
