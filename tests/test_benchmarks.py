@@ -6,6 +6,7 @@ What runs in another interpreter is tried on a stand-in for v1.0 and on the fork
 import ast
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,11 @@ def load(monkeypatch):
 
 def run(*arguments):
     command = [sys.executable, "-m", "pytest", str(FOLDER), "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Under pytest-xdist pytest-benchmark would be off there too.
+    environment = {name: value for name, value in os.environ.items() if "XDIST" not in name}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
