@@ -37,6 +37,7 @@ def run(*arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path, load):
     arguments = (
         *("-k", "(test_neighbors or test_values) and (35-1 or 35-36-1)", "--benchmark-compare"),
@@ -62,6 +63,7 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
     assert "0001_mine" in run(*arguments)
 
 
+@pytest.mark.slow
 def test_the_shipped_run_has_rows_of_the_suite(load):
     collected = set(run("--collect-only").splitlines())
     shipped = json.loads(load("summary").shipped_run().read_text())
@@ -87,6 +89,7 @@ ROWS_OF_ALL_STAGES = (
 
 
 @pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
+@pytest.mark.slow
 def test_every_public_stage_in_another_interpreter(package, tmp_path, monkeypatch):
     """The fork in this process is on PYTHONPATH, which must not decide what is measured there."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -105,6 +108,7 @@ def test_every_public_stage_in_another_interpreter(package, tmp_path, monkeypatc
     assert ("the fork of AMPTorch" in label) == label.endswith("NOT v1.0") == (package == ROOT)
 
 
+@pytest.mark.slow
 def test_stages_in_another_interpreter(load):
     remote = load("remote")
     images = iron_water(2, max_water=1)

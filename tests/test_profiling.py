@@ -182,6 +182,7 @@ def test_seams_are_left_as_they_were():
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
     assert run(*arguments) == 0
     told = capsys.readouterr().out
@@ -333,6 +334,7 @@ def test_the_workload_as_a_program(tmp_path):
     assert all(seconds > 0 for seconds in result["seconds"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
 def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monkeypatch):
     """This package is on PYTHONPATH, which must not decide what is imported there."""

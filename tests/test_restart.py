@@ -65,6 +65,7 @@ def scheduler(policy, **params):
         str(value["policy"] if isinstance(value, dict) else value) for value in changes.values()
     ),
 )
+@pytest.mark.slow
 def test_goes_on_with_the_same_numbers(frames, tmp_path, changes):
     whole = train(settings_of(frames, tmp_path / "whole", **changes))
     settings = settings_of(frames, tmp_path / "cut", **changes)
@@ -198,12 +199,13 @@ def test_training_again_starts_afresh(frames, tmp_path):
 # --- kill -9 ---
 
 
+@pytest.mark.slow
 def test_kill_9(frames, tmp_path):
-    epochs = 60
+    epochs = 40
     whole = train(settings_of(frames, tmp_path / "whole", optim__epochs=epochs))
     settings = settings_of(frames, tmp_path / "killed", optim__epochs=epochs)
     moments = random.Random(4)
-    for least in (0, 15):
+    for least in (0, 10):
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT.format(epochs=epochs), str(tmp_path / "killed")], cwd=ROOT
         )
@@ -213,7 +215,7 @@ def test_kill_9(frames, tmp_path):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     done = progress(tmp_path / "killed")
-    assert 15 <= done < epochs
+    assert 10 <= done < epochs
     assert_same(train(settings, resume=True), whole)
 
 

@@ -59,6 +59,7 @@ def texts(findings):
     return found
 
 
+@pytest.mark.slow
 def test_files(finished):
     page = (finished / "report.html").read_text()
     assert page.count("<svg") == len(list((finished / "figures").glob("*.png")))
@@ -148,6 +149,7 @@ def test_archive(finished, tmp_path):
     assert given["tuning"]["members"] == 2
 
 
+@pytest.mark.slow
 def test_the_command(finished, capsys, tmp_path):
     (finished / "report.md").unlink()
     (finished / "figures" / "of-before.png").write_text("")
@@ -393,6 +395,7 @@ def test_commands(tmp_path):
     assert "2026-01-01 at 00:00:00 UTC" in found["Machine and versions"]
 
 
+@pytest.mark.slow
 def test_a_journal_is_in_the_archive(tmp_path):
     (tmp_path / "journal.log").write_text('{"op_code": 0}\n')
     call = {"train": "train.traj", "test": None, "trials": 1, "seconds": None, "workers": 0}
