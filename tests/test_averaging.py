@@ -11,6 +11,8 @@ from tests.small_frames import config, mixed_frames
 from tests.small_runs import assert_same, cut, settings_of
 from tests.small_runs import train as trained
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 6
 
 
@@ -50,7 +52,6 @@ def watched(frames, folder, **changes):
     return trainer, watch
 
 
-@pytest.mark.slow
 def test_swa_is_the_mean_over_the_last_epochs(frames, tmp_path):
     averaging = {"kind": "swa", "share": 0.5}
     trainer, watch = watched(frames, tmp_path, optim__averaging=averaging, cmd__debug=True)

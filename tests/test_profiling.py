@@ -231,6 +231,7 @@ def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
     assert found["environment"]["processor"] in page
 
 
+@pytest.mark.slow
 def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
     options = [*arguments, "--tool", "memory", "--in-memory", "--frames", 4]
     assert run(*options) == 0
@@ -244,6 +245,7 @@ def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
     assert report(tmp_path / "out") == found
 
 
+@pytest.mark.slow
 def test_cprofile(arguments, tmp_path):
     assert run(*arguments, "--tool", "cprofile") == 0
     assert (tmp_path / "out" / "cprofile.pstats").stat().st_size > 0
@@ -355,6 +357,7 @@ def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monk
     assert ("the fork of AMPTorch" in line) == theirs["fork"] == (package == ROOT)
 
 
+@pytest.mark.slow
 def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
     assert run(*arguments, "--implementation", tmp_path / "no-python") == 1
     assert "there is no program" in capsys.readouterr().err

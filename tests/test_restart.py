@@ -31,6 +31,8 @@ from tests.small_runs import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def frames():
@@ -65,7 +67,6 @@ def scheduler(policy, **params):
         str(value["policy"] if isinstance(value, dict) else value) for value in changes.values()
     ),
 )
-@pytest.mark.slow
 def test_goes_on_with_the_same_numbers(frames, tmp_path, changes):
     whole = train(settings_of(frames, tmp_path / "whole", **changes))
     settings = settings_of(frames, tmp_path / "cut", **changes)
@@ -199,7 +200,6 @@ def test_training_again_starts_afresh(frames, tmp_path):
 # --- kill -9 ---
 
 
-@pytest.mark.slow
 def test_kill_9(frames, tmp_path):
     epochs = 40
     whole = train(settings_of(frames, tmp_path / "whole", optim__epochs=epochs))

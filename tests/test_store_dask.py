@@ -11,6 +11,8 @@ from amptorch.store.arrays import UNFINISHED
 from tests.small_frames import labelled
 from tests.small_store import N_FRAMES, contents, images, make
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -68,7 +70,6 @@ def test_a_scheduler_that_is_not_there(tmp_path, monkeypatch):
         make(images(3), tmp_path / "s", dask="tcp://127.0.0.1:9")
 
 
-@pytest.mark.slow
 def test_what_lost_workers_leave_is_removed(tmp_path, monkeypatch):
     def run(cluster, settings, tasks, sizes, bar):
         build._run_here(settings, tasks, bar)

@@ -76,6 +76,7 @@ def test_files(finished):
     texts(Findings.read(finished))
 
 
+@pytest.mark.slow
 def test_numbers_of_the_report_are_those_of_the_records(finished):
     test, found = read_json(finished / "test.json"), texts(Findings.read(finished))
     chosen, base = test["chosen"], test["baseline"]
@@ -94,6 +95,7 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
         assert int(row["width"]) == record["params"]["width"]
 
 
+@pytest.mark.slow
 def test_predictions_that_are_kept(finished):
     held, test = Findings.read(finished).predictions, read_json(finished / "test.json")
     assert held.kind == "test"
@@ -110,6 +112,7 @@ def test_predictions_that_are_kept(finished):
     assert held.spreads("baseline") is None
 
 
+@pytest.mark.slow
 def test_learning_curve(finished):
     findings = Findings.read(finished)
     train = findings.about["folds"][0]["train"]
@@ -126,6 +129,7 @@ def test_learning_curve(finished):
     assert "had a say" in texts(findings)["Parity"]
 
 
+@pytest.mark.slow
 def test_archive(finished, tmp_path):
     with zipfile.ZipFile(finished / "results.zip") as archive:
         assert archive.testzip() is None
