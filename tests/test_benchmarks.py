@@ -6,6 +6,7 @@ What runs in another interpreter is tried on a stand-in for v1.0 and on the fork
 import ast
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -27,11 +28,16 @@ def load(monkeypatch):
 
 def run(*arguments):
     command = [sys.executable, "-m", "pytest", str(FOLDER), "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Under pytest-xdist pytest-benchmark would be off there too.
+    environment = {name: value for name, value in os.environ.items() if "XDIST" not in name}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.slow
 def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path, load):
     arguments = (
         *("-k", "(test_neighbors or test_values) and (35-1 or 35-36-1)", "--benchmark-compare"),
@@ -57,6 +63,7 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
     assert "0001_mine" in run(*arguments)
 
 
+@pytest.mark.slow
 def test_the_shipped_run_has_rows_of_the_suite(load):
     collected = set(run("--collect-only").splitlines())
     shipped = json.loads(load("summary").shipped_run().read_text())
@@ -82,6 +89,7 @@ ROWS_OF_ALL_STAGES = (
 
 
 @pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
+@pytest.mark.slow
 def test_every_public_stage_in_another_interpreter(package, tmp_path, monkeypatch):
     """The fork in this process is on PYTHONPATH, which must not decide what is measured there."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -100,6 +108,7 @@ def test_every_public_stage_in_another_interpreter(package, tmp_path, monkeypatc
     assert ("the fork of AMPTorch" in label) == label.endswith("NOT v1.0") == (package == ROOT)
 
 
+@pytest.mark.slow
 def test_stages_in_another_interpreter(load):
     remote = load("remote")
     images = iron_water(2, max_water=1)

@@ -128,6 +128,7 @@ def test_the_figures_are_of_the_stored_results(performance, results):
         assert f"(figures/{name}.svg)" in page
 
 
+@pytest.mark.slow
 def test_figures_are_drawn(performance, results, tmp_path):
     from figures import SOURCES, draw
 
@@ -190,6 +191,7 @@ def test_numbers_that_count():
     TALLY.clear()
 
 
+@pytest.mark.slow
 def test_what_is_counted_is_what_the_kernels_compute():
     program = (
         "import json, counting; from amptorch.datasets import iron_water;"
