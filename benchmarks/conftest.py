@@ -102,7 +102,7 @@ class Upstream:
         results.upstream = self.remote and self.remote.about
 
     def stage(self, name: str, images: Sequence[Atoms], number: int) -> Callable[[], Any] | None:
-        """Return a function that gives seconds a frame, or None where v1.0 fails or is not there."""
+        """Return a function that gives seconds a frame, or None where it fails; else None."""
         remote, images = self.remote, images[:1] if name in ONE_FRAME else images
         if remote is None:
             return None
