@@ -2,12 +2,11 @@
 
     python benchmarks/ablation.py [--json FILE] [--repeats N]
 
-The package has no switches for this. What is switched off is done from outside: another call (a
-neighbour list made anew), another table of symmetry functions (each with an η of its own shares
-nothing), v1.0's data objects in place of batches, an element mask that is dense as v1.0's, or
-kernels compiled anew with other settings of numba in a process with a cache of its own. Frames of
-164 atoms, 36 functions, float64, one thread unless threads are what is switched. With and without
-are measured in turns; a ratio is that of the medians, its spread that of the turns.
+The package has no switches for this; it is done from outside: by another call, another table of
+symmetry functions, v1.0's data objects in place of batches, an element mask as dense as v1.0's, or
+kernels compiled with other settings of numba. Frames of 164 atoms, 36 functions, float64, one
+thread unless threads are what is switched. With and without are measured in turns; a ratio is that
+of the medians, its spread that of 80 % of the turns.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ import numpy as np
 import stages
 import torch
 from measuring import in_turns, parser_of, write
-from remote import remote_here
+from remote import remote_of
 from setups import CUTOFF, ELEMENTS, functions, iron_water_frames, machine, new_trainer
 
 from amptorch.dataset import DataCollater
@@ -64,10 +63,7 @@ dynamics; neighbour lists kept; energy and forces in dynamics; a list for each s
 COMPILED = {
     "scalar": {"NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"},
     "SSE2": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"},
-    "AVX2": {
-        "NUMBA_CPU_NAME": "haswell",
-        "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2",
-    },
+    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"},
 }
 Call = Callable[[], object]
 
@@ -82,10 +78,7 @@ class Pair(NamedTuple):
 
 
 def single_functions(apart: bool = False) -> list[dict[str, Any]]:
-    """List the standard set-up function by function.
-
-    apart : each set of G4 with an η of its own, 1e-9 apart, so that it shares nothing
-    """
+    """List the standard functions; apart: each set of G4 with an η of its own shares nothing."""
     radial = [
         {"type": "G2", "element": element, "eta": eta, "Rs": 0.0}
         for element in ELEMENTS
@@ -164,7 +157,7 @@ def compiled_pairs() -> Iterator[tuple[str, Pair]]:
 
         def compiled(settings: dict[str, str]) -> Call:
             cache = stack.enter_context(tempfile.TemporaryDirectory())
-            remote = remote_here({**settings, "NUMBA_CACHE_DIR": cache})
+            remote = remote_of(environment={**settings, "NUMBA_CACHE_DIR": cache})
             stack.callback(remote.close)
             remote.prepare("derivatives", images)
             return remote.seconds
@@ -243,13 +236,11 @@ def measured(name: str, pair: Pair, repeats: int) -> dict[str, Any]:
     calls = {"with": pair.with_, "without": pair.without}
     on, off = map(np.array, in_turns(calls, repeats, pair.frames).values())
     (line,) = (line for line in ROWS.splitlines() if line.startswith(f"{name}; "))
-    _, change, work, what = line.split("; ")
+    texts = dict(zip(("change", "work", "off"), line.split("; ")[1:], strict=True))
     ratio = float(np.median(off) / np.median(on))
-    print(f"{change}, {work}, {what}: {ratio:.2f}", file=sys.stderr)
+    print(*texts.values(), f"{ratio:.2f}", sep="; ", file=sys.stderr)
     return {
-        "change": change,
-        "work": work,
-        "off": what,
+        **texts,
         "with": on.tolist(),
         "without": off.tolist(),
         "ratio": ratio,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from ase import Atoms
 sys.path.insert(0, str(Path(__file__).parent))
 from remote import Remote, RemoteError
 from setups import ONE_THREAD, machine
-from summary import Results, shipped_run
+from summary import SHIPPED_RUN, Results
 
 # Before torch's libraries are loaded, which read them then.
 os.environ.update(ONE_THREAD)
@@ -52,14 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(option.benchmark_storage.removeprefix("file://"))
     own_runs = folder.glob(f"{get_machine_id()}/[0-9][0-9][0-9][0-9]_*.json")
     if option.benchmark_compare is True and not any(own_runs):
-        option.benchmark_compare = os.path.relpath(shipped_run())
+        option.benchmark_compare = os.path.relpath(SHIPPED_RUN)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, str]:
-    """Return what stays the same between two runs on a machine; pytest-benchmark compares it."""
-    changing = ("date", "commit", "load at the start")
-    return {name: value for name, value in machine().items() if name not in changing}
+    """Return what is saved of the machine."""
+    return machine()
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -102,10 +102,7 @@ class Upstream:
         results.upstream = self.remote and self.remote.about
 
     def stage(self, name: str, images: Sequence[Atoms], number: int) -> Callable[[], Any] | None:
-        """Return a function that measures seconds a frame of a stage, or None where it fails.
-
-        None where v1.0 is not there or cannot do the stage.
-        """
+        """Return a function that gives seconds a frame, or None where it fails; else None."""
         remote, images = self.remote, images[:1] if name in ONE_FRAME else images
         if remote is None:
             return None
@@ -176,7 +173,12 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, upstream: Upstream) 
         rounds = max(option.benchmark_min_rounds, min(MOST_ROUNDS, int(most)))
         benchmark.group = request.node.originalname.removeprefix("test_")
         benchmark.pedantic(call, setup=in_turn, teardown=in_turn, rounds=rounds)
-        results.add(benchmark, images, n_frames, samples, options)
+        medians = {name: median(found) for name, found in samples.items() if found}
+        benchmark.extra_info.update(frames=n_frames, beside=medians)
+        seconds = sorted(value / n_frames for value in benchmark.stats.stats.data)
+        row = {"name": benchmark.name.removeprefix("test_"), "median": median(seconds), **medians}
+        row["range"] = [seconds[round(share * (len(seconds) - 1))] for share in (0.1, 0.9)]
+        results.rows.append(row)
 
     return run
 

@@ -3,11 +3,9 @@
     python benchmarks/guard.py main~5 main
     python benchmarks/guard.py main~5 main --margin 0.05 --rows derivatives epoch
 
-Both commits are unpacked into a temporary folder and measured by the stages of this checkout, in
-processes of their own with one thread, the same interpreter, and compiled kernels of their own. A
-round is one measurement of each, in random order; `--rounds` of them are done in each of
-`--processes` pairs of fresh processes, because where things come to lie in memory differs between
-processes.
+Both are unpacked and measured by the stages of this checkout, with one thread, the same interpreter
+and kernels compiled anew. A round is one measurement of each, in random order; there are `--rounds`
+in each of `--processes` pairs of processes, as things lie in other places of memory in each.
 
 The speed of B relative to A is exp(median of log(t_A / t_B)) over all rounds; no absolute time is
 used. Its 99 % interval comes from a bootstrap: rounds are drawn with replacement within each pair
@@ -30,13 +28,12 @@ from typing import Any
 
 import numpy as np
 from measuring import milliseconds, parser_of, table, write
-from remote import Remote, RemoteError
+from remote import Remote, RemoteError, remote_of
 from setups import iron_water_frames, machine
 
 ROOT = Path(__file__).parents[1]
 SHORTEST = 0.02  # seconds; what is shorter is repeated within a measurement
 RESAMPLED = 2000
-INTERVAL = (0.5, 99.5)  # percentiles
 
 BACKWARD, RECOMPUTE = {"direction": "backward"}, {"backend": "recompute"}
 # {row: (function of `stages`, atoms of a frame, number of frames, options)}
@@ -103,7 +100,7 @@ def speed(log_ratios: Sequence[np.ndarray]) -> tuple[float, float, float, list[f
     drawn = np.concatenate(
         [rng.choice(ratios, (RESAMPLED, len(ratios))) for ratios in log_ratios], axis=1
     )
-    low, high = np.percentile(np.median(drawn, axis=1), INTERVAL)
+    low, high = np.percentile(np.median(drawn, axis=1), (0.5, 99.5))
     pairs = [float(np.exp(np.median(ratios))) for ratios in log_ratios]
     middle = np.median(np.concatenate(log_ratios))
     return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high)), pairs
@@ -115,41 +112,29 @@ def slower(log_ratios: Sequence[np.ndarray], margin: float) -> bool:
     return high < 1 - margin and max(pairs) < 1 - margin
 
 
-def remote_of(commit: str, folder: Path) -> Remote:
-    """Start a process for the commit unpacked in `folder`; RemoteError where it imports another."""
-    environment = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "compiled")}
-    remote = Remote(sys.executable, environment)
-    if not Path(remote.about["path"]).is_relative_to(folder):
-        remote.close()
-        raise RemoteError(f"{commit} is not what is imported, but {remote.about['path']}")
-    return remote
-
-
-def compare(
-    commits: Sequence[str], rows: Sequence[str], processes: int, rounds: int
-) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
+def compare(options: argparse.Namespace) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
     """Measure rows in pairs of processes.
 
     Returns {row: [(2, rounds) seconds of each pair]}, and {row: why it was not measured}.
     """
-    results: dict[str, list[np.ndarray]] = {row: [] for row in rows}
+    results: dict[str, list[np.ndarray]] = {row: [] for row in options.rows}
     missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folders = []
-        for commit in commits:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="amptorch-guard-"))
-            folders.append(Path(folder).resolve())
+        for commit in options.commits:
+            made = tempfile.TemporaryDirectory(prefix="amptorch-guard-")
+            folders.append(Path(stack.enter_context(made)).resolve())
             unpack(commit, folders[-1])
-        for _ in range(processes):
+        for _ in range(options.processes):
             with contextlib.ExitStack() as pair:
                 remotes: list[Remote] = []
-                for commit, path in zip(commits, folders, strict=True):
-                    remotes.append(remote_of(commit, path))
+                for folder in folders:
+                    remotes.append(remote_of(folder, {"NUMBA_CACHE_DIR": str(folder / "compiled")}))
                     pair.callback(remotes[-1].close)
-                for row in [row for row in rows if row not in missing]:
+                for row in [row for row in options.rows if row not in missing]:
                     print(row, file=sys.stderr)
                     try:
-                        results[row].append(measure(row, remotes, rounds))
+                        results[row].append(measure(row, remotes, options.rounds))
                     except RemoteError as error:
                         missing[row] = str(error)
     return {row: found for row, found in results.items() if row not in missing}, missing
@@ -177,7 +162,7 @@ def main() -> None:
     """Print a table; exit with 1 if a row fails, 2 if nothing can be measured."""
     options = parse_arguments()
     try:
-        results, missing = compare(options.commits, options.rows, options.processes, options.rounds)
+        results, missing = compare(options)
     except (RemoteError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -190,9 +175,9 @@ def main() -> None:
         a, b = np.median(np.concatenate(found, axis=1), axis=1)
         spread = " ".join(f"{value:.2f}" for value in pairs)
         speeds = f"{middle:.3f}", f"{low:.2f}-{high:.2f}", spread
-        times = milliseconds(a, 3), milliseconds(b, 3)
-        lines.append([row, *times, *speeds, "SLOWER" if bad else ""])
-    header = ("ms a frame", "A", "B", "speed B / A", "99 %", "pairs", "")
+        times = milliseconds(a), milliseconds(b)
+        lines.append([row, *times, *speeds, "SLOWER" if bad else "ok"])
+    header = ("ms a frame", "A", "B", "speed B / A", "99 %", "pairs", "result")
     print(table(header, lines))
     seconds = {row: [pair.tolist() for pair in found] for row, found in results.items()}
     write(options.json, machine(), rows=seconds)

@@ -49,11 +49,9 @@ def memory_curve(interval: float = 0.05) -> Iterator[list[tuple[float, int]]]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    try:
-        yield samples
-    finally:
-        done.set()
-        watcher.join()
+    yield samples
+    done.set()
+    watcher.join()
 
 
 def coarse(samples: Sequence[tuple[float, int]], n: int = 100) -> list[list[float]]:
@@ -62,19 +60,17 @@ def coarse(samples: Sequence[tuple[float, int]], n: int = 100) -> list[list[floa
     return [part[np.argmax(part[:, 1])].tolist() for part in parts]
 
 
-def significant(value: float | None, digits: int = 2) -> str:
+def significant(value: float, digits: int = 2) -> str:
     """Write a number with so many digits that mean something, thousands separated."""
-    if value is None:
-        return "–"
     if value == 0:
         return "0"
     decimals = digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits}g}"))))
     return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 
 
-def milliseconds(seconds: float | None, digits: int = 2) -> str:
-    """Write seconds as milliseconds."""
-    return significant(None if seconds is None else 1e3 * seconds, digits)
+def milliseconds(seconds: float) -> str:
+    """Write seconds as milliseconds, with three digits."""
+    return significant(1e3 * seconds, 3)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -84,6 +80,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     texts = [[cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in lines]
     texts.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     return "\n".join("| " + " | ".join(line) + " |" for line in texts)
+
+
+def markdown(header: str, columns: int, rows: Sequence[Sequence[str]]) -> str:
+    """Return a table with `columns` columns of text, the others of numbers."""
+    n = header.count("|") - 1
+    rule = "|" + columns * "---|" + (n - columns) * "---:|"
+    return "\n".join([header, rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def parser_of(description: str | None, **defaults: Any) -> argparse.ArgumentParser:

@@ -27,15 +27,9 @@ from amptorch.store import FrameStore, preprocess
 
 def make_store(data: Path, out: Path, derivatives: bool, threads: int | None = None) -> FrameStore:
     """Make a store of a trajectory, with derivatives in float32 where they are asked for."""
-    return preprocess(
-        data,
-        Gaussian(functions(), ELEMENTS),
-        out,
-        derivatives="stored" if derivatives else None,
-        derivative_dtype="float32",
-        threads=threads,
-        verbose=sys.stderr.isatty(),
-    )
+    options: dict[str, Any] = {"threads": threads, "verbose": sys.stderr.isatty()}
+    options.update(derivatives="stored" if derivatives else None, derivative_dtype="float32")
+    return preprocess(data, Gaussian(functions(), ELEMENTS), out, **options)
 
 
 def measured(data: Path, out: Path, derivatives: bool, threads: int | None) -> dict[str, Any]:
@@ -83,10 +77,10 @@ def main() -> None:
         f"{1e3 * result['seconds'] / n:.2f} ms a frame, {result['atoms'] / n:.0f} atoms and "
         f"{result['pairs'] / n:.0f} neighbours a frame\n"
         f"peak memory: {result['peak']:.0f} MB, {result['anonymous']:.0f} MB of it not mapped "
-        f"from files\nstore: {stored / 1e9:.2f} GB\n\ntime (s)  not mapped from files (MB)"
+        f"from files\nstore: {stored / 1e9:.2f} GB\n\ntime (s)  not mapped from files (MB)",
+        *(f"{at:8.1f}  {size / 2**20:26.0f}" for at, size in result["curve"]),
+        sep="\n",
     )
-    for at, size in result["curve"]:
-        print(f"{at:8.1f}  {size / 2**20:26.0f}")
     write(options.json, described, generate=seconds, **result)
 
 

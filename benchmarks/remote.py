@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,15 @@ class Remote:
     def close(self) -> None:
         """End the process and remove its folder."""
         if self._process.poll() is None:
-            self._stdin.close()
+            self._process.stdin.close()
             self._process.wait()
-        self._stdout.close()
+        self._process.stdout.close()
         self._folder.cleanup()
 
     def _start(self) -> None:
         with self._log.open("w") as log:
             try:
-                self._process = subprocess.Popen(
+                self._process: Any = subprocess.Popen(
                     [self.python, os.path.abspath(__file__)],
                     env=self._environment,
                     cwd=self._folder.name,
@@ -90,17 +90,14 @@ class Remote:
                 )
             except OSError as error:
                 raise RemoteError(f"{self.python} cannot be run: {error.strerror}") from error
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def _ask(self, what: str, **arguments: Any) -> Any:
         timer = threading.Timer(LONGEST_ANSWER, self._process.kill)
         timer.start()
         try:
-            self._stdin.write(json.dumps({"do": what, "with": arguments}) + "\n")
-            self._stdin.flush()
-            line = self._stdout.readline()
+            self._process.stdin.write(json.dumps([what, arguments]) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         finally:
@@ -112,52 +109,51 @@ class Remote:
         return json.loads(line)
 
 
-def remote_here(environment: Mapping[str, str]) -> Remote:
-    """Start a process of this interpreter that imports the same `amptorch` as this one."""
-    import amptorch
+def remote_of(folder: Path | None = None, environment: Mapping[str, str] = {}) -> Remote:
+    """Start this interpreter with the `amptorch` in a folder; by default that of this process.
 
-    folder = str(Path(amptorch.__file__).parents[1])
-    return Remote(sys.executable, {"PYTHONPATH": folder, **environment})
+    RemoteError where it imports another one.
+    """
+    if folder is None:
+        import amptorch
+
+        folder = Path(amptorch.__file__).resolve().parents[1]
+    remote = Remote(sys.executable, {"PYTHONPATH": str(folder), **environment})
+    path = remote.about["path"]
+    if folder not in Path(path).parents:
+        remote.close()
+        raise RemoteError(f"{path} is imported in place of that in {folder}")
+    return remote
 
 
-class Server:
-    """Do what `Remote` asks for, in the other interpreter: one stage at a time."""
-
-    call: Any = None
-
-    def about(self) -> dict[str, Any]:
-        """Return which `amptorch` is measured here."""
-        return workload.about()
-
-    def prepare(self, stage: str, images: list[dict], options: dict[str, Any]) -> None:
-        """Do the stage twice, so that everything is compiled.
-
-        The second step of dynamics does what the first does not.
-        """
-        self.call = None  # lets go of what the stage before held
-        frames = [workload.frame_of(image) for image in images]
-        self.call, self.n_frames = getattr(stages, stage)(frames, **options)
-        self.run(2)
-
-    def run(self, repeats: int) -> list[float]:
-        """Return the seconds a frame of each repeat."""
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            self.call()
-            seconds.append((time.perf_counter() - start) / self.n_frames)
-        return seconds
+def seconds_of(call: Callable[[], object], repeats: int) -> list[float]:
+    """Return the seconds of each repeat of a call."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def main() -> None:
-    """Answer one request after the other."""
+    """Do what `Remote` asks for, one stage at a time, in the other interpreter."""
     # What anything prints goes to the standard error, so that the answers stand alone.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    server = Server()
+    call: Any = None
     for line in sys.stdin:
-        request = json.loads(line)
-        result = getattr(server, request["do"])(**request["with"])
+        what, asked = json.loads(line)
+        result = None
+        if what == "about":
+            result = workload.about()
+        elif what == "prepare":
+            call = None  # lets go of what the stage before held
+            images = [workload.frame_of(record) for record in asked["images"]]
+            call, n_frames = getattr(stages, asked["stage"])(images, **asked["options"])
+            seconds_of(call, 2)  # what the second step of dynamics does is not what the first did
+        else:
+            result = [seconds / n_frames for seconds in seconds_of(call, asked["repeats"])]
         answers.write(json.dumps(result) + "\n")
         answers.flush()
 

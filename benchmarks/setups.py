@@ -115,10 +115,7 @@ def new_trainer(
 
 
 def moving(image: Atoms, calculator: Calculator) -> Callable[[], np.ndarray]:
-    """Return a function that moves the atoms by a step as of dynamics and returns their forces.
-
-    Forces: (atoms, 3), eV/Å.
-    """
+    """Return a function that moves the atoms as in dynamics; it gives forces (atoms, 3), eV/Å."""
     spread = np.sqrt(units.kB * workload.MD_TEMPERATURE / image.get_masses())
     velocities = np.random.default_rng(0).normal(size=(len(image), 3)) * spread[:, None]
     atoms, step, count = image.copy(), workload.MD_STEP * units.fs * velocities, 0

@@ -12,17 +12,14 @@ import atexit
 import importlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase import Atoms
 from setups import CUTOFF, elements_of, functions, moving, new_trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ase import Atoms
-
     Images = Sequence[Atoms]
     Stage = tuple[Callable[[], object], int]
 
@@ -202,13 +199,14 @@ def reading(images: Images, what: str = "structures", number: int = 36) -> Stage
     store = packed(images, number)
     descriptor = structures(images[:1], number)[0]
     frame_ids, name = np.arange(len(store)), descriptor.descriptor_setup_hash
-    if what == "structures":
-        return lambda: store.structures(frame_ids), len(store)
-    if what == "fingerprints":
-        return lambda: store.fingerprints(name, frame_ids), len(store)
-    stored = store.derivatives(name, "float64")
     g = np.random.default_rng(0).normal(size=(store.n_atoms, descriptor.n_features))
-    return lambda: stored.vjp(frame_ids, g), len(store)
+    stored = store.derivatives(name, "float64")
+    calls: dict[str, Callable[[], object]] = {
+        "structures": lambda: store.structures(frame_ids),
+        "fingerprints": lambda: store.fingerprints(name, frame_ids),
+        "derivatives": lambda: stored.vjp(frame_ids, g),
+    }
+    return calls[what], len(store)
 
 
 def packed(images: Images, number: int) -> Any:

@@ -6,11 +6,11 @@
 
 Standard set-up: 164 atoms of Fe, O and H; for every element cosine cutoff 6.5 Å, 4 G2 with every
 element and 4 G4 with every pair of elements, 36 functions an atom; float64. One thread in a process
-of its own, but for the row on two cores. A busy machine makes the times longer; the load is printed
-with the rest.
+of its own. A busy machine makes the times longer; the load is printed with the rest.
 """
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -23,7 +23,7 @@ import numpy as np
 import stages
 from ase import Atoms
 from measuring import parser_of, table, write
-from remote import RemoteError, remote_here
+from remote import RemoteError, remote_of
 from setups import MD_PERIOD, ONE_THREAD, machine, read_frames
 
 # Times that the frames are repeated where eight would be nothing but overhead.
@@ -48,7 +48,7 @@ Measured = tuple[str, str, list[float]]  # row, unit, samples; of times in secon
 
 def one_thread(images: list[Atoms], repeats: int) -> Iterator[Measured]:
     """Measure ROWS; those of programs that are not installed are left out."""
-    with contextlib.closing(remote_here({})) as remote:
+    with contextlib.closing(remote_of()) as remote:
         for row, (stage, options) in ROWS.items():
             try:
                 remote.prepare(stage, MANY * images if stage == "epoch" else images, **options)
@@ -66,17 +66,6 @@ def kept(images: list[Atoms]) -> Iterator[Measured]:
     for dtype in ("float64", "float32"):
         blocks = descriptor.values_and_derivatives(frames, neighbors, dtype=np.dtype(dtype))[1]
         yield f"kept derivatives, {dtype}", "MB a frame", [blocks.nbytes / len(frames) / 1e6]
-
-
-def two_cores(images: list[Atoms], repeats: int) -> Iterator[Measured]:
-    """Compare two threads with one, on fingerprints and derivatives of many frames."""
-    with contextlib.ExitStack() as stack:
-        pair = [remote_here({"AMPTORCH_NUM_THREADS": n}) for n in ("1", "2")]
-        for remote in pair:
-            stack.callback(remote.close)
-            remote.prepare("derivatives", MANY * images)
-        ratios = [pair[0].seconds()[0] / pair[1].seconds()[0] for _ in range(repeats)]
-    yield "two cores against one", "times", ratios
 
 
 def start_up(data: str | None) -> Iterator[Measured]:
@@ -98,9 +87,9 @@ def new_processes(
     """Return the seconds that a statement takes in each of `n` processes."""
     program = f"import time; {before}; t = time.perf_counter(); {statement}"
     command = [sys.executable, "-c", f"{program}; print(time.perf_counter() - t)"]
-    options: dict[str, Any] = {"env": {**os.environ, **(environment or {})}}
-    options["cwd"] = Path(__file__).parent
-    return [float(subprocess.check_output(command, **options).split()[-1]) for _ in range(n)]
+    here, variables = Path(__file__).parent, {**os.environ, **(environment or {})}
+    run = functools.partial(subprocess.check_output, command, cwd=here, env=variables)
+    return [float(run().split()[-1]) for _ in range(n)]
 
 
 def main() -> None:
@@ -110,8 +99,6 @@ def main() -> None:
     options = arguments.parse_args()
     described, images = machine(), read_frames(options.data)
     measured = [*one_thread(images, options.repeats), *kept(images)]
-    if (os.cpu_count() or 1) > 1:
-        measured += two_cores(images, max(3, options.repeats // 3))
     measured += start_up(options.data and os.path.abspath(options.data))
     lines = []
     for row, unit, samples in measured:

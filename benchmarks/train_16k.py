@@ -3,17 +3,16 @@
     python benchmarks/train_16k.py                              # 2,000, 8,000 and 16,000 frames
     python benchmarks/train_16k.py --frames 2000 --epochs 3
     python benchmarks/train_16k.py --store DIR --derivatives stored   # of a store that is there
-    python benchmarks/train_16k.py --frames 16000 --epochs 5 --out DIR   # with log and memory curve
+    python benchmarks/train_16k.py --frames 16000 --epochs 5 --out DIR   # with logs
 
-Frames of `iron_water`, 35 to 164 atoms, with the standard set-up of 36 symmetry functions; networks
-of 3 x 20 nodes, batches of 16 frames, energies and forces. Each row is a process of its own. Memory
-is what the process holds for itself, sampled; pages of mapped files belong to the page cache.
-Epochs are timed by skorch's clock; the first also compares checksums. 16,000 frames take 13 GB in
-the temporary folder.
+Frames of `iron_water`, the standard 36 symmetry functions, networks of 3 x 20 nodes, batches of 16
+frames, energies and forces; each row in a process of its own. Memory is without pages of
+mapped files. Epochs are timed by skorch's clock; the first also compares checksums. 16,000 frames
+take 13 GB in the temporary folder.
 
 The second table compares the memory plan with what was measured: the size of stored derivatives,
-and the time by which an epoch is longer where they are recomputed. `--out` also gets all numbers as
-results.json, the log of each training, and their memory over time as memory.svg.
+and the time by which an epoch is longer where they are recomputed. `--out` gets all numbers as
+results.json, memory over time among them, and the log of each training.
 """
 
 import argparse
@@ -29,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from measuring import coarse, memory_curve, parser_of, table, write
+from measuring import coarse, markdown, memory_curve, parser_of, significant, write
 from preprocess_16k import make_store
 from setups import ELEMENTS, machine, new_trainer, write_frames
 
@@ -93,8 +91,20 @@ def seconds_an_epoch(run: Run) -> float:
     return float(np.median(run["epochs"][1:] or run["epochs"]))
 
 
-def plan_rows(runs: Sequence[Run]) -> list[tuple[int, str, float, float]]:
-    """Return (frames, what, planned, measured) of data sets that were trained on in both ways."""
+def training_table(runs: Sequence[Run]) -> str:
+    """Return epochs and memory against the number of frames."""
+    header = "| derivatives | frames | an epoch, s | ms a frame | peak memory, MB |"
+    rows = []
+    for run in sorted(runs, key=lambda run: (run["derivatives"], run["frames"])):
+        kind = "stored" if run["derivatives"] == "stored" else "recomputed"
+        epoch, n = seconds_an_epoch(run), run["frames"]
+        numbers = [epoch, 1e3 * epoch / n, run["peak"] / 1e6]
+        rows.append([kind, f"{n:,}", *map(significant, numbers)])
+    return markdown(header, 1, rows)
+
+
+def plan_table(runs: Sequence[Run]) -> str:
+    """Return what the memory plan said and what was measured, where both kinds were trained."""
     rows = []
     for n in sorted({run["frames"] for run in runs}):
         found = {run["derivatives"]: run for run in runs if run["frames"] == n}
@@ -104,45 +114,17 @@ def plan_rows(runs: Sequence[Run]) -> list[tuple[int, str, float, float]]:
         size = float(np.mean([plan["stored_bytes"] for plan in plans]))
         longer = float(np.mean([plan["recomputing"] - plan["reading"] for plan in plans]))
         extra = seconds_an_epoch(found["recompute"]) - seconds_an_epoch(found["stored"])
-        kept = found["stored"]["stored_bytes"]
-        rows.append((n, "stored derivatives, GB", size / 1e9, kept / 1e9))
-        rows.append((n, "recomputing, s an epoch more", longer, extra))
-    return rows
+        for what, planned, measured in (
+            ("stored derivatives, GB", size / 1e9, found["stored"]["stored_bytes"] / 1e9),
+            ("recomputing, s an epoch more", longer, extra),
+        ):
+            numbers = significant(planned), significant(measured), f"{planned / measured:.2f}"
+            rows.append([f"{n:,}", what, *numbers])
+    return markdown("| frames | | planned | measured | planned / measured |", 2, rows)
 
 
-def report(runs: Sequence[Run]) -> str:
-    """Return both tables."""
-    rows, plans = [], []
-    for run in runs:
-        epochs = " ".join(f"{seconds:.1f}" for seconds in run["epochs"])
-        a_frame = [
-            1000 * seconds / run["frames"] for seconds in (seconds_an_epoch(run), run["cpu"])
-        ]
-        numbers = [f"{number:.2f}" for number in (*a_frame, run["peak"] / 1e9)]
-        row = [str(run["frames"]), run["derivatives"], f"{run['load']:.1f}", epochs, *numbers]
-        rows.append(row)
-    for n, what, *pair in plan_rows(runs):
-        numbers = [f"{number:.2f}" for number in (*pair, pair[0] / pair[1])]
-        plans.append([str(n), what, *numbers])
-    header = ("frames", "derivatives", "load s", "epochs s", "ms a frame", "CPU ms", "peak GB")
-    plan_header = ("frames", "", "planned", "measured", "planned/measured")
-    return table(header, rows) + "\n\n" + table(plan_header, plans)
-
-
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw the memory of each training over time."""
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for run in runs:
-        seconds, sizes = np.array(run["curve"]).T
-        axes.plot(seconds, sizes / 1e9, label=f"{run['frames']} frames, {run['derivatives']}")
-    axes.set(xlabel="time (s)", ylabel="memory without page cache (GB)", ylim=(0, None))
-    axes.legend(fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
+    """Make the stores, train from each, and print the tables."""
     arguments = parser_of(__doc__)
     arguments.add_argument("--frames", type=int, nargs="+", default=[2000, 8000, 16000])
     arguments.add_argument("--epochs", type=int, default=2)
@@ -151,14 +133,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments.add_argument("--torch-threads", type=int, default=1, help="0: as torch chooses")
     arguments.add_argument("--store", type=Path, help="a store, instead of generated frames")
     arguments.add_argument("--keep", type=Path, help="folder where the stores are left")
-    arguments.add_argument("--out", type=Path, help="folder for numbers, logs and memory curves")
+    arguments.add_argument("--out", type=Path, help="folder for numbers and logs")
     arguments.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    return arguments.parse_args()
-
-
-def main() -> None:
-    """Make the stores, train from each, and print the tables."""
-    options = parse_arguments()
+    options = arguments.parse_args()
     if options.one:
         print(json.dumps(train(options)))
         return
@@ -183,11 +160,10 @@ def main() -> None:
                     path.write_text(f"{run['frames']} frames, {kind}\n\n{log}\n")
             if n_frames is not None and not options.keep:
                 shutil.rmtree(store)
-    print(report(runs))
+    print(training_table(runs), plan_table(runs), sep="\n\n")
     write(options.json, described, runs=runs)
     if options.out:
         write(options.out / "results.json", described, runs=runs)
-        draw(runs, options.out / "memory.svg")
 
 
 if __name__ == "__main__":

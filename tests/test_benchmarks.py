@@ -45,7 +45,7 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
         *(f"--benchmark-storage={tmp_path}", "--upstream-python", str(tmp_path / "no-python")),
     )
     first = run(*arguments, "--benchmark-save=mine")
-    shipped = load("summary").shipped_run()
+    shipped = load("summary").SHIPPED_RUN
     assert f"{shipped.parent.name}/{shipped.stem[:4]}" in first
     assert "| neighbors[35-1]" in first
     assert "v1.0: not measured" in first
@@ -67,7 +67,7 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
 @pytest.mark.slow
 def test_the_shipped_run_has_rows_of_the_suite(load):
     collected = set(run("--collect-only").splitlines())
-    shipped = json.loads(load("summary").shipped_run().read_text())
+    shipped = json.loads(load("summary").SHIPPED_RUN.read_text())
     names = {bench["fullname"] for bench in shipped["benchmarks"]}
     assert names
     assert names <= collected, "make a new baseline, see benchmarks/README.md"

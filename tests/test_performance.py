@@ -30,6 +30,8 @@ def results(numbers):
 
 def test_figures_of_the_readme(numbers, results):
     """Those beside v1.0 are of one run on one machine, the others of the stored results."""
+    from train_16k import seconds_an_epoch
+
     speed = README.split("## Speed")[1].split("\n## ")[0]
     assert numbers.upstream_table(results["upstream"]) in speed
     cells = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", speed, re.MULTILINE))
@@ -38,7 +40,7 @@ def test_figures_of_the_readme(numbers, results):
         for row in results["standard"]["results"]
     }
     runs = [run for run in results["training"]["runs"] if run["frames"] == 16000]
-    epochs = {run["derivatives"]: numbers.seconds_an_epoch(run) for run in runs}
+    epochs = {run["derivatives"]: seconds_an_epoch(run) for run in runs}
     names = ["", ", vesin", ", matscipy", ", ASE"]
     own, *others = (1e3 * measured[f"neighbour search{name}"] for name in names)
     expected = {
