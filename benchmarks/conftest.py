@@ -1,34 +1,37 @@
 """pytest-benchmark as this project uses it; `README.md` has the commands.
 
-Every row is measured in turn with a plain loop around the same call, and with v1.0 where
-`--upstream-python` names an interpreter that has it. What to compare with is the user's newest
-saved run, or else the one in `baseline/`.
+Every row is measured in turn with v1.0 where `--upstream-python` names an interpreter that has it.
+The saved run to compare with is the user's newest, or else the one in `baseline/`.
 """
 
+import itertools
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ase import Atoms
 
 sys.path.insert(0, str(Path(__file__).parent))
 from remote import Remote, RemoteError
-from setups import ONE_THREAD, hardware
-from summary import Baselines, Results, shipped_run
+from setups import ONE_THREAD, machine
+from summary import Results, shipped_run
 
-# Before numpy's and torch's libraries are loaded, which read them then.
+# Before torch's libraries are loaded, which read them then.
 os.environ.update(ONE_THREAD)
 
 MOST_ROUNDS = 300
 COLUMNS = ["median", "iqr", "min", "rounds"]
 # v1.0 takes up to a second a frame; of these stages it is given one frame.
 ONE_FRAME = ("values", "values_and_derivatives")
-RESULTS = pytest.StashKey()
-COMPARED = pytest.StashKey()
+RESULTS = pytest.StashKey[Results]()
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--upstream-python`."""
     parser.getgroup("benchmark").addoption(
         "--upstream-python",
         metavar="PYTHON",
@@ -37,85 +40,91 @@ def pytest_addoption(parser):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
+    """Let --benchmark-compare find the run that is shipped where the user has saved none."""
     if not config.pluginmanager.hasplugin("benchmark"):
         raise pytest.UsageError("benchmarks need pytest-benchmark: pip install pytest-benchmark")
-    config.stash[RESULTS] = Results()
-    config.option.benchmark_columns = config.option.benchmark_columns or COLUMNS
-    if config.option.benchmark_compare is True and not own_runs(config) and shipped_run():
-        config.option.benchmark_compare = os.path.relpath(shipped_run())
-
-
-def own_runs(config):
-    """Whether the user has saved a run that --benchmark-compare would find."""
     from pytest_benchmark.utils import get_machine_id
 
-    folder = Path(config.option.benchmark_storage.removeprefix("file://"))
-    return any(folder.glob(f"{get_machine_id()}/[0-9][0-9][0-9][0-9]_*.json"))
+    config.stash[RESULTS] = Results()
+    option = config.option
+    option.benchmark_columns = option.benchmark_columns or COLUMNS
+    folder = Path(option.benchmark_storage.removeprefix("file://"))
+    own_runs = folder.glob(f"{get_machine_id()}/[0-9][0-9][0-9][0-9]_*.json")
+    if option.benchmark_compare is True and not any(own_runs):
+        option.benchmark_compare = os.path.relpath(shipped_run())
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_benchmark_generate_machine_info(config):
-    return hardware()
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, str]:
+    """Return what stays the same between two runs on a machine; pytest-benchmark compares it."""
+    changing = ("date", "commit", "load at the start")
+    return {name: value for name, value in machine().items() if name not in changing}
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_benchmark_compare_machine_info(config, machine_info, compared_benchmark):
-    config.stash[COMPARED] = dict(compared_benchmark)
-    # The summary says which machines are compared; pytest-benchmark would print both in full.
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict, compared_benchmark: dict
+) -> None:
+    """Leave it to the summary to name the saved run; pytest-benchmark would print all of both."""
+    saved = compared_benchmark["machine_info"]
+    cpu = saved.get("processor") or saved.get("CPU", "unknown machine").split(",")[0]
+    elsewhere = "" if cpu == machine_info["processor"] else ", ANOTHER MACHINE"
+    commit = compared_benchmark["commit_info"].get("id", "unknown")[:7]
+    date = compared_benchmark["datetime"][:10]
+    config.stash[RESULTS].compared = f"saved run: commit {commit}, {date}, {cpu}{elsewhere}"
     compared_benchmark["machine_info"] = machine_info
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter, config):
-    results = config.stash[RESULTS]
-    if results.rows:
-        baselines = Baselines(config.stash.get(COMPARED, None), results.upstream)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the tables."""
+    if config.stash[RESULTS].rows:
         terminalreporter.section("summary")
-        terminalreporter.write_line(results.report(baselines, hardware()))
+        terminalreporter.write_line(config.stash[RESULTS].report())
 
 
 @pytest.fixture(autouse=True)
-def threads_of_the_row(request, monkeypatch):
-    """One thread, unless the row is one of several."""
+def threads_of_the_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set one thread, unless the row is one of several."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     monkeypatch.setenv("AMPTORCH_NUM_THREADS", str(parameters.get("threads", 1)))
 
 
 class Upstream:
-    """The v1.0 of --upstream-python, as far as it works; what does not is reported at the end."""
+    """Measure the v1.0 of --upstream-python; what fails there is reported at the end."""
 
-    def __init__(self, python, results):
-        self.results = results
-        self.remote = self.attempt(Remote, python) if python else None
-        if self.remote:
-            results.upstream = self.remote.about
+    def __init__(self, python: str | None, results: Results) -> None:
+        self.problems = results.problems
+        self.remote = self.attempt(lambda: Remote(python)) if python else None
+        results.upstream = self.remote and self.remote.about
 
-    def stage(self, name, images, number=36):
-        """The stage of `public_stages` as a function that returns its seconds a frame, or None
-        where it fails; None where v1.0 is not there."""
-        if self.remote is None or name is None:
+    def stage(self, name: str, images: Sequence[Atoms], number: int) -> Callable[[], Any] | None:
+        """Return a function that measures seconds a frame of a stage, or None where it fails.
+
+        None where v1.0 is not there or cannot do the stage.
+        """
+        remote, images = self.remote, images[:1] if name in ONE_FRAME else images
+        if remote is None:
             return None
-        images = images[:1] if name in ONE_FRAME else images
-        if self.attempt(self._prepare, name, images, number) is None:
+        if self.attempt(lambda: remote.prepare(name, images, number=number) or True) is None:
             return None
-        return lambda: self.attempt(lambda: self.remote.seconds()[0])
+        return lambda: self.attempt(lambda: remote.seconds()[0])
 
-    def _prepare(self, name, images, number):
-        self.remote.prepare("public_stages", name, images, number=number)
-        return self.remote
-
-    def attempt(self, action, *arguments):
-        """What the action returns; None where the other interpreter failed."""
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """Return what the action returns; None where the other interpreter failed."""
         try:
-            return action(*arguments)
+            return action()
         except RemoteError as error:
-            self.results.problems.append(f"v1.0: {error}")
+            self.problems.append(f"v1.0: {error}")
             return None
 
 
 @pytest.fixture(scope="session")
-def upstream(request):
+def upstream(request: pytest.FixtureRequest) -> Iterator[Upstream]:
+    """Start the interpreter of --upstream-python, once."""
     found = Upstream(request.config.getoption("--upstream-python"), request.config.stash[RESULTS])
     yield found
     if found.remote:
@@ -123,77 +132,59 @@ def upstream(request):
 
 
 @pytest.fixture
-def measure(benchmark, request, upstream):
-    """Measures a stage: `measure(stage, images, v1=None, ours=None, **options)`.
+def measure(benchmark: Any, request: pytest.FixtureRequest, upstream: Upstream) -> Callable:
+    """Return `measure(stage, images, v1=None, ours=None, **options)`, which measures a stage.
 
-    stage : function of `public_stages` or `own_stages`, which gets the images and the options
-    v1 : name of the stage of `public_stages` by which v1.0 does the same
-    ours : stage that does the same as this one of another program
+    stage : function of `stages`, which gets the images and the options
+    v1 : name of the stage by which v1.0 does the same
+    ours : stage of ours that does the same as this one of another program
     """
     option, results = request.config.option, request.config.stash[RESULTS]
 
-    def run(stage, images, v1=None, ours=None, **options):
+    def run(
+        stage: Callable,
+        images: Sequence[Atoms],
+        v1: str | None = None,
+        ours: Callable | None = None,
+        **options: Any,
+    ) -> None:
         call, n_frames = stage(images, **options)
-        call()
-        call()
         if not benchmark.enabled:
             benchmark(call)
             return
-        others = {"plain loop": timed(call, n_frames)}
-        if ours is not None:
-            same, n_same = ours(images)
-            same()
-            others["ours"] = timed(same, n_same)
-        if live := upstream.stage(v1, images, options.get("number", 36)):
-            others["v1.0"] = live
-        turns = InTurn(others)
-        most = float(option.benchmark_max_time) / sum(
-            timed(action, 1)() for action in (call, turns)
-        )
+        others: dict[str, Callable[[], float | None]] = {}
+        if ours:
+            others["ours"] = timed(*ours(images))
+        if v1 and (other := upstream.stage(v1, images, options.get("number", 36))):
+            others["v1.0"] = other
+        samples: dict[str, list[float]] = {name: [] for name in others}
+        # Before a round, after the next and so on: neither place is better, though the scheduler
+        # interrupts a process more readily after a long call.
+        turns = itertools.cycle((True, False, False, True))
+
+        def in_turn() -> None:
+            if next(turns):
+                for name, other in others.items():
+                    if (seconds := other()) is not None:
+                        samples[name].append(seconds)
+
+        for _ in range(2):  # what is compiled, or made once, is not measured
+            start = time.perf_counter()
+            for once in (call, *others.values()):
+                once()
+        most = float(option.benchmark_max_time) / (time.perf_counter() - start)
+        rounds = max(option.benchmark_min_rounds, min(MOST_ROUNDS, int(most)))
         benchmark.group = request.node.originalname.removeprefix("test_")
-        benchmark.pedantic(
-            call,
-            setup=turns.before,
-            teardown=turns.after,
-            rounds=max(option.benchmark_min_rounds, min(MOST_ROUNDS, int(most))),
-        )
-        row = results.add(benchmark, images, n_frames, turns.samples, options)
-        benchmark.extra_info.update(row)
+        benchmark.pedantic(call, setup=in_turn, teardown=in_turn, rounds=rounds)
+        results.add(benchmark, images, n_frames, samples, options)
 
     return run
 
 
-class InTurn:
-    """Measures other things by turns before and after each round, so that neither has a place that
-    is better: after a long call, say, the scheduler interrupts a process more readily.
+def timed(call: Callable[[], object], n_frames: int) -> Callable[[], float]:
+    """Return a function that times a call plainly and returns its seconds a frame."""
 
-    others : {name: function that returns seconds a frame, or None}
-    """
-
-    def __init__(self, others):
-        self.others = others
-        self.samples = {name: [] for name in others}
-        self.count = 0
-
-    def __call__(self):
-        for name, other in self.others.items():
-            if (seconds := other()) is not None:
-                self.samples[name].append(seconds)
-
-    def before(self):
-        self.count += 1
-        if self.count % 2:
-            self()
-
-    def after(self):
-        if self.count % 2 == 0:
-            self()
-
-
-def timed(call, n_frames):
-    """Plain timing of a call: a function that returns its seconds a frame."""
-
-    def once():
+    def once() -> float:
         start = time.perf_counter()
         call()
         return (time.perf_counter() - start) / n_frames

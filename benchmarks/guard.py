@@ -5,8 +5,9 @@
 
 Both commits are unpacked into a temporary folder and measured by the stages of this checkout, in
 processes of their own with one thread, the same interpreter, and compiled kernels of their own. A
-round is one measurement of each, in random order; rounds are repeated in several pairs of fresh
-processes, because where things come to lie in memory differs from process to process.
+round is one measurement of each, in random order; `--rounds` of them are done in each of
+`--processes` pairs of fresh processes, because where things come to lie in memory differs between
+processes.
 
 The speed of B relative to A is exp(median of log(t_A / t_B)) over all rounds; no absolute time is
 used. Its 99 % interval comes from a bootstrap: rounds are drawn with replacement within each pair
@@ -23,49 +24,45 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from measuring import milliseconds, parser_of, table, write
 from remote import Remote, RemoteError
-from setups import iron_water_frames
-from summary import number, table
+from setups import iron_water_frames, machine
 
 ROOT = Path(__file__).parents[1]
 SHORTEST = 0.02  # seconds; what is shorter is repeated within a measurement
 RESAMPLED = 2000
 INTERVAL = (0.5, 99.5)  # percentiles
 
-# {row: (file of stages, stage, atoms of a frame, number of frames, options)}
-ROWS = {
-    "neighbors, 164 atoms": ("own_stages", "neighbors", 164, 8, {}),
-    "fingerprints, 35 atoms": ("own_stages", "fingerprints", 35, 8, {}),
-    "fingerprints, 164 atoms": ("own_stages", "fingerprints", 164, 4, {}),
-    "derivatives, 35 atoms": ("own_stages", "derivatives", 35, 8, {}),
-    "derivatives, 164 atoms": ("own_stages", "derivatives", 164, 4, {}),
-    "prepare_fingerprints, 164 atoms": ("public_stages", "values_and_derivatives", 164, 2, {}),
-    **{
-        f"contraction {direction}, {backend}, 164 atoms": (
-            "own_stages",
-            "contraction",
-            164,
-            8,
-            {"direction": direction, "backend": backend},
-        )
-        for backend in ("stored", "recompute")
-        for direction in ("forward", "backward")
-    },
-    "scale, 164 atoms": ("own_stages", "scale", 164, 16, {}),
-    "batch, 164 atoms": ("own_stages", "batch", 164, 16, {}),
-    "epoch, 35 atoms": ("public_stages", "epoch", 35, 32, {}),
-    "epoch, 164 atoms": ("public_stages", "epoch", 164, 16, {}),
-    "prediction, 164 atoms": ("public_stages", "prediction", 164, 4, {}),
-    "dynamics step, 164 atoms": ("public_stages", "calculator_step", 164, 2, {}),
-    "reading derivatives, 164 atoms": ("own_stages", "reading", 164, 16, {"what": "derivatives"}),
+BACKWARD, RECOMPUTE = {"direction": "backward"}, {"backend": "recompute"}
+# {row: (function of `stages`, atoms of a frame, number of frames, options)}
+ROWS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
+    "neighbors, 164 atoms": ("neighbors", 164, 8, {}),
+    "fingerprints, 35 atoms": ("fingerprints", 35, 8, {}),
+    "fingerprints, 164 atoms": ("fingerprints", 164, 4, {}),
+    "derivatives, 35 atoms": ("derivatives", 35, 8, {}),
+    "derivatives, 164 atoms": ("derivatives", 164, 4, {}),
+    "prepare_fingerprints, 164 atoms": ("values_and_derivatives", 164, 2, {}),
+    "contraction forward, stored, 164 atoms": ("contraction", 164, 8, {}),
+    "contraction backward, stored, 164 atoms": ("contraction", 164, 8, BACKWARD),
+    "contraction forward, recompute, 164 atoms": ("contraction", 164, 8, RECOMPUTE),
+    "contraction backward, recompute, 164 atoms": ("contraction", 164, 8, BACKWARD | RECOMPUTE),
+    "scale, 164 atoms": ("scale", 164, 16, {}),
+    "batch, 164 atoms": ("batch", 164, 16, {}),
+    "epoch, 35 atoms": ("epoch", 35, 32, {}),
+    "epoch, 164 atoms": ("epoch", 164, 16, {}),
+    "prediction, 164 atoms": ("prediction", 164, 4, {}),
+    "dynamics step, 164 atoms": ("calculator_step", 164, 2, {}),
+    "reading derivatives, 164 atoms": ("reading", 164, 16, {"what": "derivatives"}),
 }
 
 
-def unpack(commit, folder):
-    """The files of a commit, in `folder`; ValueError where there is no such commit."""
+def unpack(commit: str, folder: Path) -> None:
+    """Write the files of a commit to `folder`; ValueError where there is no such commit."""
     done = subprocess.run(
         ["git", "archive", "--format=tar", f"{commit}^{{commit}}"],
         cwd=ROOT,
@@ -78,16 +75,16 @@ def unpack(commit, folder):
         archive.extractall(folder, filter="data")
 
 
-def measure(row, remotes, rounds):
-    """(2, rounds) seconds a frame of A and of B, in turn and in random order.
+def measure(row: str, remotes: Sequence[Remote], rounds: int) -> np.ndarray:
+    """Return (2, rounds) seconds a frame of A and of B, in turn and in random order.
 
     RemoteError where one of them cannot do the stage.
     """
-    module, stage, atoms, n_frames, options = ROWS[row]
+    stage, atoms, n_frames, options = ROWS[row]
     images = iron_water_frames(atoms, n_frames)
     longest = 0.0
     for remote in remotes:
-        remote.prepare(module, stage, images, **options)
+        remote.prepare(stage, images, **options)
         longest = max(longest, min(remote.seconds(3)) * n_frames)
     repeats = max(1, round(SHORTEST / longest))
     seconds = np.empty((2, rounds))
@@ -97,8 +94,8 @@ def measure(row, remotes, rounds):
     return seconds
 
 
-def speed(log_ratios):
-    """(speed of B relative to A, lower and upper end of its interval, medians of the pairs).
+def speed(log_ratios: Sequence[np.ndarray]) -> tuple[float, float, float, list[float]]:
+    """Return the speed of B relative to A, both ends of its interval, and medians of the pairs.
 
     log_ratios : one array of log(t_A / t_B) for each pair of processes
     """
@@ -109,17 +106,17 @@ def speed(log_ratios):
     low, high = np.percentile(np.median(drawn, axis=1), INTERVAL)
     pairs = [float(np.exp(np.median(ratios))) for ratios in log_ratios]
     middle = np.median(np.concatenate(log_ratios))
-    return (*(float(np.exp(value)) for value in (middle, low, high)), pairs)
+    return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high)), pairs
 
 
-def slower(log_ratios, margin):
-    """Whether B is slower than A by more than `margin`, beyond noise."""
+def slower(log_ratios: Sequence[np.ndarray], margin: float) -> bool:
+    """Check if B is slower than A by more than `margin`, beyond noise."""
     _, _, high, pairs = speed(log_ratios)
     return high < 1 - margin and max(pairs) < 1 - margin
 
 
-def remote_of(commit, folder):
-    """A process that measures the commit unpacked in `folder`; RemoteError where it does not."""
+def remote_of(commit: str, folder: Path) -> Remote:
+    """Start a process for the commit unpacked in `folder`; RemoteError where it imports another."""
     environment = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "compiled")}
     remote = Remote(sys.executable, environment)
     if not Path(remote.about["path"]).is_relative_to(folder):
@@ -128,20 +125,26 @@ def remote_of(commit, folder):
     return remote
 
 
-def compare(commits, rows, processes, rounds):
-    """({row: [(2, rounds) seconds of each pair of processes]}, {row: why it was not measured})."""
-    results, missing = {row: [] for row in rows}, {}
+def compare(
+    commits: Sequence[str], rows: Sequence[str], processes: int, rounds: int
+) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
+    """Measure rows in pairs of processes.
+
+    Returns {row: [(2, rounds) seconds of each pair]}, and {row: why it was not measured}.
+    """
+    results: dict[str, list[np.ndarray]] = {row: [] for row in rows}
+    missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         folders = []
         for commit in commits:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="amptorch-guard-"))
             folders.append(Path(folder).resolve())
-            unpack(commit, folder)
+            unpack(commit, folders[-1])
         for _ in range(processes):
             with contextlib.ExitStack() as pair:
-                remotes = []
-                for commit, folder in zip(commits, folders, strict=True):
-                    remotes.append(remote_of(commit, folder))
+                remotes: list[Remote] = []
+                for commit, path in zip(commits, folders, strict=True):
+                    remotes.append(remote_of(commit, path))
                     pair.callback(remotes[-1].close)
                 for row in [row for row in rows if row not in missing]:
                     print(row, file=sys.stderr)
@@ -152,29 +155,26 @@ def compare(commits, rows, processes, rounds):
     return {row: found for row, found in results.items() if row not in missing}, missing
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; rows become names of ROWS."""
+    parser = parser_of(__doc__, processes=3, rounds=10)
     parser.add_argument("commits", nargs=2, metavar="COMMIT", help="A, and B which may be slower")
     parser.add_argument("--margin", type=float, default=0.1, help="of speed (default 0.1)")
-    parser.add_argument(
-        "--rows", nargs="+", metavar="TEXT", help="rows whose name has one of these"
-    )
-    parser.add_argument("--processes", type=int, default=3, help="pairs of them (default 3)")
-    parser.add_argument("--rounds", type=int, default=10, help="in each pair (default 10)")
+    parser.add_argument("--rows", nargs="+", metavar="TEXT", help="those whose name has one")
     options = parser.parse_args()
     if not 0 < options.margin < 1:
         parser.error(f"the margin must be between 0 and 1, got {options.margin}")
     if min(options.processes, options.rounds) < 1:
         parser.error("at least one pair of processes and one round are needed")
-    options.rows = [
-        row for row in ROWS if any(text in row for text in options.rows or [""])
-    ] or parser.error("no row has such a name; the rows are: " + "; ".join(ROWS))
+    texts = options.rows or [""]
+    options.rows = [row for row in ROWS if any(text in row for text in texts)]
+    if not options.rows:
+        parser.error("no row has such a name; the rows are: " + "; ".join(ROWS))
     return options
 
 
-def main():
+def main() -> None:
+    """Print a table; exit with 1 if a row fails, 2 if nothing can be measured."""
     options = parse_arguments()
     try:
         results, missing = compare(options.commits, options.rows, options.processes, options.rounds)
@@ -189,10 +189,13 @@ def main():
         failed |= bad
         a, b = np.median(np.concatenate(found, axis=1), axis=1)
         spread = " ".join(f"{value:.2f}" for value in pairs)
-        cells = [number(a), number(b), f"{middle:.3f}", f"{low:.2f}-{high:.2f}", spread]
-        lines.append([row, *cells, "SLOWER" if bad else ""])
+        speeds = f"{middle:.3f}", f"{low:.2f}-{high:.2f}", spread
+        times = milliseconds(a, 3), milliseconds(b, 3)
+        lines.append([row, *times, *speeds, "SLOWER" if bad else ""])
     header = ("ms a frame", "A", "B", "speed B / A", "99 %", "pairs", "")
     print(table(header, lines))
+    seconds = {row: [pair.tolist() for pair in found] for row, found in results.items()}
+    write(options.json, machine(), rows=seconds)
     for row, why in missing.items():
         print(f"not measured: {row}: {why}")
     sys.exit(2 if not results else failed)

@@ -1,191 +1,127 @@
-"""The numbers that this project is held to, measured on this machine.
+"""The numbers that this project is held to (see README.md), measured on this machine.
 
     python benchmarks/standard.py                        # generated frames of 164 atoms
     python benchmarks/standard.py --data train.traj      # the first 8 frames of a file
     python benchmarks/standard.py --json numbers.json    # with every sample
 
 Standard set-up: 164 atoms of Fe, O and H; for every element cosine cutoff 6.5 Å, 4 G2 with every
-element and 4 G4 with every pair of elements, 36 functions an atom; float64. One-core rows run in a
-process of their own, pinned to one core, with one thread. A busy machine makes the wall times
-longer, and the CPU times a little; the load is printed with the rest.
+element and 4 G4 with every pair of elements, 36 functions an atom; float64. One thread in a process
+of its own, but for the row on two cores. A busy machine makes the times longer; the load is printed
+with the rest.
 """
 
-import argparse
-import json
+import contextlib
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from setups import ONE_THREAD, cores, machine
+import numpy as np
+import stages
+from ase import Atoms
+from measuring import parser_of, table, write
+from remote import RemoteError, remote_here
+from setups import MD_PERIOD, ONE_THREAD, machine, read_frames
 
-MEASUREMENTS = Path(__file__).with_name("measurements.py")
-ONE_CORE_GROUPS = (
-    "fingerprints",
-    "molecular_dynamics",
-    "training",
-    "neighbors",
-    "other_fingerprints",
-)
-
-
-class Row(NamedTuple):
-    """A row's unit, what this project must reach on a machine as that of the results, and what it
-    aims at."""
-
-    unit: str
-    must: str = ""
-    aim: str = ""
-
-
-ROWS = {
-    "values and derivatives": Row("ms a frame", "20", "10"),
-    "values": Row("ms a frame", "8", "4"),
-    "values, DScribe": Row("ms a frame"),
-    "energy and forces of a moved frame": Row("ms", "22", "11"),
-    "energy and forces, every list anew": Row("ms"),
-    "one epoch of training, derivatives float64": Row("ms a frame", "4", "2.5"),
-    "one epoch of training, derivatives float64, by skorch's clock": Row("ms a frame"),
-    "one epoch of training, derivatives float32": Row("ms a frame", must="4", aim="2.5"),
-    "one epoch of training, derivatives float32, by skorch's clock": Row("ms a frame"),
-    "kept derivatives, float64": Row("MB a frame", "3"),
-    "kept derivatives, float32": Row("MB a frame", must="3", aim="1.5"),
-    "two cores against one": Row("times", "1.8", "1.95"),
-    "neighbour search": Row("ms a frame"),
-    "neighbour search, vesin": Row("ms a frame"),
-    "neighbour search, matscipy": Row("ms a frame"),
-    "neighbour search, ASE": Row("ms a frame"),
-    "import amptorch": Row("s", must="0.5"),
-    "import AtomsTrainer": Row("s"),
-    "first fingerprint, cold cache": Row("s", must="25"),
-    "first fingerprint, cold cache, whole process": Row("s"),
-    "first fingerprint, warm cache": Row("s", must="1"),
-    "first fingerprint, warm cache, whole process": Row("s"),
+# Times that the frames are repeated where eight would be nothing but overhead.
+MANY = 8
+EPOCH = "one epoch of training, derivatives"
+# {row: (function of `stages`, its options)}
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "values and derivatives": ("derivatives", {}),
+    "values": ("fingerprints", {}),
+    "values, DScribe": ("values_by_dscribe", {}),
+    "energy and forces of a moved frame": ("calculator_step", {}),
+    "energy and forces, every list anew": ("calculator_step", {"skin": 0.0}),
+    f"{EPOCH} float64": ("epoch", {"batch_size": 16}),
+    f"{EPOCH} float32": ("epoch", {"batch_size": 16, "dataset__derivative_dtype": "float32"}),
+    "neighbour search": ("neighbors", {}),
+    "neighbour search, vesin": ("neighbors_by", {"program": "vesin"}),
+    "neighbour search, matscipy": ("neighbors_by", {"program": "matscipy"}),
+    "neighbour search, ASE": ("neighbors_by", {"program": "ase"}),
 }
-HEADER = ("", "unit", "median", "10-90 %", "CPU", "must", "aim")
+Measured = tuple[str, str, list[float]]  # row, unit, samples; of times in seconds
 
 
-def run_group(group, options, core=None, environment=None):
-    """Results of a group of `measurements.py`, run in a process of its own."""
-    command = [sys.executable, str(MEASUREMENTS), group, "--repeats", str(options.repeats)]
-    command += ["--data", options.data] if options.data else []
-    command += ["--core", str(core)] if core is not None else []
-    done = subprocess.run(
-        command,
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def one_thread(images: list[Atoms], repeats: int) -> Iterator[Measured]:
+    """Measure ROWS; those of programs that are not installed are left out."""
+    with contextlib.closing(remote_here({})) as remote:
+        for row, (stage, options) in ROWS.items():
+            try:
+                remote.prepare(stage, MANY * images if stage == "epoch" else images, **options)
+            except RemoteError as error:
+                print(f"{row}: {error}", file=sys.stderr)
+                continue
+            # Of dynamics at least until the atoms are back.
+            n = max(repeats, MD_PERIOD + 1) if stage == "calculator_step" else repeats
+            yield row, "ms a frame", remote.seconds(n)
 
 
-def in_processes(row, call, repeats):
-    """Wall time of calls that run another process, and the CPU time of that."""
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, before = time.perf_counter(), os.times()
-        call()
-        after = os.times()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
-    return {"row": row, "wall": walls, "cpu": cpus}
+def kept(images: list[Atoms]) -> Iterator[Measured]:
+    """Measure the memory of derivatives."""
+    descriptor, frames, neighbors = stages.structures(images)
+    for dtype in ("float64", "float32"):
+        blocks = descriptor.values_and_derivatives(frames, neighbors, dtype=np.dtype(dtype))[1]
+        yield f"kept derivatives, {dtype}", "MB a frame", [blocks.nbytes / len(frames) / 1e6]
 
 
-def timed_import(statement):
-    """Seconds that an import takes in a fresh process."""
-    program = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
-    return float(done.stdout)
+def two_cores(images: list[Atoms], repeats: int) -> Iterator[Measured]:
+    """Compare two threads with one, on fingerprints and derivatives of many frames."""
+    with contextlib.ExitStack() as stack:
+        pair = [remote_here({"AMPTORCH_NUM_THREADS": n}) for n in ("1", "2")]
+        for remote in pair:
+            stack.callback(remote.close)
+            remote.prepare("derivatives", MANY * images)
+        ratios = [pair[0].seconds()[0] / pair[1].seconds()[0] for _ in range(repeats)]
+    yield "two cores against one", "times", ratios
 
 
-def start_up(options):
-    """Imports, and the first fingerprint before and after the kernels are compiled."""
-    statements = {
-        "import amptorch": "import amptorch",
-        "import AtomsTrainer": "from amptorch import AtomsTrainer",
-    }
-    results = [
-        {"row": row, "wall": [timed_import(statement) for _ in range(5)], "cpu": []}
-        for row, statement in statements.items()
-    ]
+def start_up(data: str | None) -> Iterator[Measured]:
+    """Measure imports, and the first fingerprint before and after the kernels are compiled."""
+    yield "import amptorch", "s", new_processes("import amptorch", 5)
+    yield "import AtomsTrainer", "s", new_processes("from amptorch import AtomsTrainer", 5)
+    before = f"from setups import read_frames; images = read_frames({data!r})[:1]"
+    first = "import stages; stages.derivatives(images)[0]()"
     with tempfile.TemporaryDirectory() as folder:
         environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
-        for cache, repeats in (("cold", 1), ("warm", 5)):
-            row, inside = f"first fingerprint, {cache} cache", []
-
-            def first(inside=inside):
-                inside.extend(run_group("first_fingerprint", options, environment=environment))
-
-            results.append(in_processes(f"{row}, whole process", first, repeats))
-            samples = {clock: [r[clock][0] for r in inside] for clock in ("wall", "cpu")}
-            results.append({"row": row, **samples})
-    return results
+        for cache, n in (("cold", 1), ("warm", 5)):
+            seconds = new_processes(first, n, before, environment)
+            yield f"first fingerprint, {cache} cache", "s", seconds
 
 
-def cells(result):
-    """The measured cells of a row: median, range of most samples, CPU time."""
-    scale = 1000 if ROWS[result["row"]].unit.startswith("ms") else 1
-    if "value" in result:
-        return [f"{result['value']:.2f}", "", ""]
-    wall = sorted(scale * seconds for seconds in result["wall"])
-    cpu = [scale * seconds for seconds in result["cpu"]]
-    low, high = (wall[round(share * (len(wall) - 1))] for share in (0.1, 0.9))
-    return [
-        f"{statistics.median(wall):.2f}",
-        f"{low:.2f}-{high:.2f}" if len(wall) > 1 else "",
-        f"{statistics.median(cpu):.2f}" if cpu else "",
-    ]
+def new_processes(
+    statement: str, n: int, before: str = "pass", environment: Mapping[str, str] | None = None
+) -> list[float]:
+    """Return the seconds that a statement takes in each of `n` processes."""
+    program = f"import time; {before}; t = time.perf_counter(); {statement}"
+    command = [sys.executable, "-c", f"{program}; print(time.perf_counter() - t)"]
+    options: dict[str, Any] = {"env": {**os.environ, **(environment or {})}}
+    options["cwd"] = Path(__file__).parent
+    return [float(subprocess.check_output(command, **options).split()[-1]) for _ in range(n)]
 
 
-def markdown(results):
-    """The table, rows in the order of ROWS; those that were not measured are left out."""
-    found = {result["row"]: result for result in results}
-    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1)]
-    for row, (unit, *known) in ROWS.items():
-        if row in found:
-            lines.append([row, unit, *cells(found[row]), *known])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", help="file that ASE reads, with energies and forces")
-    parser.add_argument("--repeats", type=int, default=15, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="where to write all samples")
-    return parser.parse_args()
-
-
-def main():
-    options = parse_arguments()
-    described = machine()
-    # Linux only: elsewhere a thread cannot be tied to a core, and one thread has to do.
-    core = cores()[-1] if hasattr(os, "sched_setaffinity") else None
-    results = []
-    for group in ONE_CORE_GROUPS:
-        print(f"measuring: {group}", file=sys.stderr)
-        results += run_group(group, options, core, ONE_THREAD)
-    if len(cores()) > 1:
-        print("measuring: two_cores", file=sys.stderr)
-        results += run_group("two_cores", options)
-    print("measuring: start_up", file=sys.stderr)
-    results += start_up(options)
-    described["load average at the end"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
-    print(markdown(results) + "\n")
+def main() -> None:
+    """Print the median and the range of most samples."""
+    arguments = parser_of(__doc__, repeats=15)
+    arguments.add_argument("--data", help="file that ASE reads, with energies and forces")
+    options = arguments.parse_args()
+    described, images = machine(), read_frames(options.data)
+    measured = [*one_thread(images, options.repeats), *kept(images)]
+    if (os.cpu_count() or 1) > 1:
+        measured += two_cores(images, max(3, options.repeats // 3))
+    measured += start_up(options.data and os.path.abspath(options.data))
+    lines = []
+    for row, unit, samples in measured:
+        scale = 1e3 if unit.startswith("ms") else 1
+        low, middle, high = scale * np.quantile(samples, (0.1, 0.5, 0.9))
+        lines.append([row, unit, f"{middle:.2f}", f"{low:.2f}-{high:.2f}"])
+    print(table(("", "unit", "median", "10-90 %"), lines) + "\n")
     print("\n".join(f"- {name}: {value}" for name, value in described.items()))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": described, "results": results}, indent=1))
+    results = [{"row": row, "unit": unit, "wall": samples} for row, unit, samples in measured]
+    write(options.json, described, results=results)
 
 
 if __name__ == "__main__":

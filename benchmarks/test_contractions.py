@@ -1,7 +1,7 @@
 """Contractions with derivatives: Jᵀg, forward, makes forces; J v, backward, trains on them."""
 
-import own_stages
 import pytest
+import stages
 from setups import iron_water_frames
 
 N_FRAMES = 16
@@ -28,7 +28,7 @@ N_FRAMES = 16
 )
 def test_contraction(measure, direction, backend, atoms, functions, dtype, threads):
     measure(
-        own_stages.contraction,
+        stages.contraction,
         iron_water_frames(atoms, N_FRAMES),
         direction=direction,
         backend=backend,

@@ -1,8 +1,7 @@
 """Scaling, batches, epochs of training, prediction and dynamics."""
 
-import own_stages
-import public_stages
 import pytest
+import stages
 from setups import iron_water_frames
 
 SIZES = (35, 80, 164)
@@ -19,18 +18,18 @@ EPOCHS = {
 
 @pytest.mark.parametrize("atoms", SIZES)
 def test_fit_scaler(measure, atoms):
-    measure(own_stages.fit_scaler, iron_water_frames(atoms, N_FRAMES))
+    measure(stages.scale, iron_water_frames(atoms, N_FRAMES), fit=True)
 
 
 @pytest.mark.parametrize("atoms", SIZES)
 def test_scale(measure, atoms):
-    measure(own_stages.scale, iron_water_frames(atoms, N_FRAMES))
+    measure(stages.scale, iron_water_frames(atoms, N_FRAMES))
 
 
 @pytest.mark.parametrize("source", ["memory", "store"])
 @pytest.mark.parametrize("atoms", SIZES)
 def test_batch(measure, atoms, source):
-    measure(own_stages.batch, iron_water_frames(atoms, 16), source=source)
+    measure(stages.batch, iron_water_frames(atoms, 16), source=source)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +42,22 @@ def test_batch(measure, atoms, source):
 )
 def test_epoch(measure, atoms, kind, threads):
     v1 = "epoch" if kind == "stored" else None
-    measure(public_stages.epoch, iron_water_frames(atoms, N_FRAMES), v1=v1, **EPOCHS[kind])
+    measure(stages.epoch, iron_water_frames(atoms, N_FRAMES), v1=v1, **EPOCHS[kind])
 
 
 @pytest.mark.parametrize(("atoms", "threads"), [(35, 1), (80, 1), (164, 1), (164, 2)])
 def test_prediction(measure, atoms, threads):
     images = iron_water_frames(atoms, N_PREDICTED)
-    measure(public_stages.prediction, images, v1="prediction" if threads == 1 else None)
+    measure(stages.prediction, images, v1="prediction" if threads == 1 else None)
 
 
 @pytest.mark.parametrize(("atoms", "threads"), [(35, 1), (80, 1), (164, 1), (164, 2)])
 def test_dynamics_step(measure, atoms, threads):
     images = iron_water_frames(atoms, N_PREDICTED)
-    measure(public_stages.calculator_step, images, v1="calculator_step" if threads == 1 else None)
+    measure(stages.calculator_step, images, v1="calculator_step" if threads == 1 else None)
+
+
+def test_large_structure(measure):
+    """Energy and forces of 16,072 atoms, all neighbours searched in each step."""
+    images = iron_water_frames(164, N_PREDICTED)
+    measure(stages.calculator_step, images, repeat=(7, 7, 2), skin=0.0)

@@ -11,6 +11,8 @@ from tests.small_frames import config, mixed_frames
 from tests.small_runs import assert_same, cut, settings_of
 from tests.small_runs import train as trained
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 6
 
 

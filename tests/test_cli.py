@@ -208,6 +208,7 @@ def test_a_test_set_with_an_element_that_is_not_trained_on(
     assert "test: frame 0, atom 0 (Pt)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict(config, data, tmp_path, capsys):
     assert run("train", config, "--data", data, "--test", data, "--out", tmp_path / "run") == 0
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()

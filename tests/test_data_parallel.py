@@ -161,6 +161,7 @@ def train_together(dataset, alone, together):
     assert_same(together.module.parameters(), alone.parameters())
 
 
+@pytest.mark.slow
 def test_two_processes_do_as_one():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

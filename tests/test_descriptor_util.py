@@ -118,6 +118,7 @@ class TestStore:
         with pytest.raises(OSError, match=r"cannot use .*folder"):
             FingerprintStore(tmp_path / "folder")
 
+    @pytest.mark.slow
     def test_processes_at_one_time(self, tmp_path):
         path = tmp_path / "f.sqlite"
         context = multiprocessing.get_context("spawn")

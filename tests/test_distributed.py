@@ -179,6 +179,7 @@ def make_store(frames, path):
     return path
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process(frames, unused_port, tmp_path):
     spawn(compare, (2, unused_port, make_store(frames, tmp_path / "store")), nprocs=2)
 
@@ -307,6 +308,7 @@ def distributed(tmp_path_factory):
     return by_rank, [line for line in lines if not line.startswith("{")], folder
 
 
+@pytest.mark.slow
 def test_processes_agree(distributed):
     """In numbers, also where each process drops out others, and thus in decisions and folders."""
     (one, two), _, _ = distributed
@@ -315,6 +317,7 @@ def test_processes_agree(distributed):
             assert first[name] == second[name]
 
 
+@pytest.mark.slow
 def test_one_process_writes_and_reports(distributed):
     (runs, _), printed, folder = distributed
     assert sum("train_loss" in line for line in printed) == 1
@@ -322,6 +325,7 @@ def test_one_process_writes_and_reports(distributed):
     assert {run["folder"] for run in runs} == {str(f) for f in (folder / "checkpoints").iterdir()}
 
 
+@pytest.mark.slow
 def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
     """Scores, learning rates and parameters: of a run, of one that goes on, and of two that read a
     store, one of them with half of the forces, and of one by L-BFGS and averaged."""
@@ -335,6 +339,7 @@ def test_torchrun_trains_as_one_process(distributed, frames, tmp_path):
         assert_close(run["parameters"], [p.tolist() for p in alone.net.module.parameters()])
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_own_shards(distributed):
     """Of fingerprints, neighbour lists and derivatives, and half of the frames each time."""
     by_rank, _, _ = distributed
@@ -352,6 +357,7 @@ def test_each_process_reads_its_own_shards(distributed):
                 assert 10 * EPOCHS < len(one) + len(two) < 10 * (EPOCHS + 1)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began(distributed, frames, tmp_path):
     (runs, _), _, _ = distributed
     folder = shutil.copytree(runs[1]["folder"], tmp_path / "run")

@@ -29,6 +29,7 @@ def errors(trainer, frames):
     ],
     ids=["bpnn", "singlenn, recomputed", "standardized, single precision derivatives"],
 )
+@pytest.mark.slow
 def test_train_evaluate_predict_run(tmp_path, changes):
     frames = mixed_frames(60, seed=1)
     write(tmp_path / "train.traj", frames[:48])

@@ -81,6 +81,7 @@ def test_fingerprints(run, tmp_path):
             assert np.abs(saved["frame0"]).max() > 0
 
 
+@pytest.mark.slow
 def test_water_surface(run, tmp_path):
     names, printed = run("water_surface")
     assert "25 points learnt, 49 drawn" in printed

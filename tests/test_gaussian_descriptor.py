@@ -244,6 +244,7 @@ def test_gradient_of_164_atoms_is_the_central_difference():
         np.testing.assert_allclose(np.vdot(g, directional), numeric, rtol=1e-7)
 
 
+@pytest.mark.slow  # compiles every kernel once more
 def test_kernels_in_single_precision():
     double, frames = full_set_up()
     single, _ = full_set_up(np.float32)

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
 
 CALLEE = "from kernels._jit import njit\n\n@njit\ndef callee():\n    return {}\n"
 CALLER = """

@@ -131,6 +131,7 @@ def test_no_forbidden_calls_and_no_long_files(path):
 
 
 @pytest.mark.parametrize("module", ["amptorch", "amptorch.descriptor.Gaussian", "amptorch.cli"])
+@pytest.mark.slow
 def test_no_torch_where_none_is_needed(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

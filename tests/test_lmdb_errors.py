@@ -124,17 +124,29 @@ def test_entries_that_do_not_fit(written, tmp_path, entry, changes, message):
         get_lmdb_dataset(path, "full")
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut_short_is_named(written, tmp_path, kept):
-    """What is read beyond its end would kill the process."""
-    content = written.read_bytes()
-    path = tmp_path / "short.lmdb"
+CUTS = """
+import sys
+from pathlib import Path
+from amptorch.v1.lmdb import AtomsLMDBDatasetCache
+
+content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+for kept in (0.1, 0.5, 0.9, 0.99):
     path.write_bytes(content[: int(kept * len(content))])
-    code = f"from amptorch.v1.lmdb import AtomsLMDBDatasetCache as D; D([{str(path)!r}])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert "ValueError" in result.stderr
-    assert "short.lmdb is cut short" in result.stderr
+    try:
+        AtomsLMDBDatasetCache([path])
+    except ValueError as error:
+        print(error)
+    path.unlink()
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_was_cut_short_is_named(written, tmp_path):
+    """What is read beyond its end would kill the process."""
+    command = [sys.executable, "-c", CUTS, str(written), str(tmp_path / "short.lmdb")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("short.lmdb is cut short") == 4
 
 
 FLIPS = """
@@ -144,7 +156,7 @@ from amptorch.v1.lmdb import AtomsLMDBDatasetCache
 
 warnings.simplefilter("ignore")
 content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
-for seed in range(100):
+for seed in range(60):
     flipped, rng = bytearray(content), random.Random(seed)
     for _ in range(3):
         flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
@@ -158,8 +170,9 @@ for seed in range(100):
 """
 
 
+@pytest.mark.slow
 def test_bits_that_flipped_give_errors_that_name_the_file(written, tmp_path):
     command = [sys.executable, "-c", FLIPS, str(written), str(tmp_path / "flipped.lmdb")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("named") > 20
+    assert result.stdout.count("named") > 12

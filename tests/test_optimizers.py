@@ -343,6 +343,7 @@ def errors(trainer):
         {"cmd__dtype": "float32", "model__get_forces": False},
     ],
 )
+@pytest.mark.slow
 def test_the_filter_fits(frames, tmp_path, changes):
     changes = {"optim__optimizer": "ekf", "optim__lr": 1, "optim__epochs": 8, **changes}
     trainer = AtomsTrainer(config(frames, tmp_path, **changes))
@@ -356,6 +357,7 @@ def test_the_filter_fits(frames, tmp_path, changes):
 
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.slow
 def test_the_filter_goes_on_with_the_same_numbers(frames, tmp_path, decoupled, dtype):
     changes = {
         "optim__optimizer": "ekf",

@@ -177,6 +177,7 @@ def packed_config(store, run_dir, **changes):
     return settings
 
 
+@pytest.mark.slow
 def test_both_back_ends_train_alike_whatever_the_threads(store, tmp_path):
     histories = []
     for derivatives, threads in (("stored", 1), ("recompute", 1), ("recompute", 2)):
@@ -315,6 +316,7 @@ def test_a_run_goes_on_with_its_store_elsewhere_but_not_with_other_shards(images
     assert len(trainer.net.history) == 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path, monkeypatch):
     """What an epoch of 192 frames allocates, and four of 48: what the network and the thread beside
     it hold at one time is chance, and the more of it the more batches there are."""

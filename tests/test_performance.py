@@ -1,73 +1,63 @@
-"""docs/performance.md is what the stored results give, and the operations are counted rightly."""
+"""README and docs/performance.md show what the stored measurements give."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
-import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+README = (BENCHMARKS.parent / "README.md").read_text(encoding="utf8")
+PAGE = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf8")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """The folder of the scripts on the path, and off it again."""
+@pytest.fixture(scope="module")
+def numbers():
+    """`report_numbers`, with the folder of the scripts on the path meanwhile."""
     sys.path.insert(0, str(BENCHMARKS))
-    yield
+    import report_numbers
+
+    yield report_numbers
     sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")
-def performance(scripts):
-    import performance
-
-    return performance
+def results(numbers):
+    return numbers.load()
 
 
-@pytest.fixture(scope="module")
-def results(performance):
-    return performance.load()
-
-
-def test_figures_of_the_readme(results):
+def test_figures_of_the_readme(numbers, results):
     """Those beside v1.0 are of one run on one machine, the others of the stored results."""
-    from report_numbers import median_of, sixteen_thousand, upstream_table
-
-    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf8")
-    speed = readme.split("## Speed")[1].split("\n## ")[0]
-    table = upstream_table(results["upstream"])
-    assert table in speed
+    speed = README.split("## Speed")[1].split("\n## ")[0]
+    assert numbers.upstream_table(results["upstream"]) in speed
     cells = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", speed, re.MULTILINE))
-    standard = results["standard"]
-
-    def ms(row):
-        return 1e3 * median_of(standard, row)
-
-    kept = [median_of(standard, f"kept derivatives, float{bits}") for bits in (64, 32)]
-    searches = ["", ", vesin", ", matscipy", ", ASE"]
-    own, *others = (ms(f"neighbour search{name}") for name in searches)
-    big = sixteen_thousand(results)
+    measured = {
+        row["row"]: row.get("value") or median(row["wall"])
+        for row in results["standard"]["results"]
+    }
+    runs = [run for run in results["training"]["runs"] if run["frames"] == 16000]
+    epochs = {run["derivatives"]: numbers.seconds_an_epoch(run) for run in runs}
+    names = ["", ", vesin", ", matscipy", ", ASE"]
+    own, *others = (1e3 * measured[f"neighbour search{name}"] for name in names)
     expected = {
-        "fingerprints and their derivatives, ms a frame": [ms("values and derivatives")],
-        "fingerprints alone, ms a frame": [ms("values")],
-        "energy and forces of a moved frame": [ms("energy and forces of a moved frame")],
-        "an epoch of training": [ms("one epoch of training, derivatives float64")],
-        "kept derivatives": kept,
+        "fingerprints and their derivatives, ms a frame": [
+            1e3 * measured["values and derivatives"]
+        ],
+        "fingerprints alone, ms a frame": [1e3 * measured["values"]],
+        "energy and forces of a moved frame": [
+            1e3 * measured["energy and forces of a moved frame"]
+        ],
+        "an epoch of training": [1e3 * measured["one epoch of training, derivatives float64"]],
+        "kept derivatives": [measured[f"kept derivatives, float{bits}"] for bits in (64, 32)],
         "neighbour list, ms": [own],
-        "first fingerprint": [1e-3 * ms("first fingerprint, cold cache")],
-        "neighbour lists and fingerprints, from a trajectory": [big["seconds"]],
-        "memory for that": [big["memory"] / 1e9],
-        "an epoch on energies and forces, derivatives recomputed": [
-            big["runs"]["recompute"]["epoch"]
-        ],
-        "an epoch on energies and forces, derivatives in the store": [
-            big["runs"]["stored"]["epoch"]
-        ],
-        "memory of training": [big["runs"]["recompute"]["peak"] / 1e9],
+        "first fingerprint": [measured["first fingerprint, cold cache"]],
+        "neighbour lists and fingerprints, from a trajectory": [results["preprocess"]["seconds"]],
+        "memory for that": [2**20 * results["preprocess"]["anonymous"] / 1e9],
+        "an epoch on energies and forces, derivatives recomputed": [epochs["recompute"]],
+        "an epoch on energies and forces, derivatives in the store": [epochs["stored"]],
+        "memory of training": [max(run["peak"] for run in runs) / 1e9],
     }
     for name, values in expected.items():
         (row,) = (key for key in cells if key.startswith(name))
@@ -76,8 +66,9 @@ def test_figures_of_the_readme(results):
             rounded(v, t) for v, t in zip(values, found, strict=True)
         ], row
     (row,) = (key for key in cells if key.startswith("neighbour list, ms"))
-    assert [float(text) for text in re.findall(r"[\d.]+", row)] == [
-        rounded(value, text) for value, text in zip(others, re.findall(r"[\d.]+", row), strict=True)
+    found = re.findall(r"[\d.]+", row)
+    assert [float(text) for text in found] == [
+        rounded(value, text) for value, text in zip(others, found, strict=True)
     ]
 
 
@@ -98,47 +89,41 @@ def test_figures_beside_v1_are_labelled(results):
         assert row["ratio"][0] - 0.5 <= row["v1.0"][1] / row["here"][0]
 
 
-def test_the_page_is_what_the_stored_results_give(performance, results):
-    assert performance.page(results) == performance.PAGE.read_text(encoding="utf8"), (
-        "run `python benchmarks/performance.py` after changing results or template"
-    )
+def test_the_tables_of_the_page_are_of_the_stored_results(numbers, results):
+    for table in numbers.tables(results):
+        assert table in PAGE, "run `python benchmarks/report_numbers.py` and copy its tables"
 
 
-def test_a_result_that_changes_changes_the_page(performance, results):
+def test_a_result_that_changes_changes_its_table(numbers, results):
     changed = json.loads(json.dumps(results))
     for row in changed["ablation"]["rows"]:
         row["without"] = [2 * seconds for seconds in row["without"]]
-    assert performance.page(changed) != performance.page(results)
+    before, after = numbers.tables(results), numbers.tables(changed)
+    assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True, True]
 
 
-def test_every_result_carries_its_machine(results):
-    for name in ("standard", "ablation", "limits", "scaling", "preprocess", "training"):
+def test_every_result_carries_its_machine(numbers, results):
+    for name in numbers.RESULTS:
         described = results[name]["machine"]
-        assert {"CPU", "date", "Python", "numba"} <= set(described), name
+        assert {"date", "numba"} <= set(described), name
         assert results[name]["command"].startswith("python benchmarks/"), name
 
 
-def test_the_figures_are_of_the_stored_results(performance, results):
-    from figures import SOURCES, digest
-
-    page = performance.PAGE.read_text(encoding="utf8")
-    for name in SOURCES:
-        text = (performance.FIGURES / f"{name}.svg").read_text(encoding="utf8")
-        assert f"results {digest(results, name)}" in text, f"figures/{name}.svg is of other results"
-        assert f"(figures/{name}.svg)" in page
+def test_figures_of_the_page_are_there():
+    for name in re.findall(r"\((figures/[^)]+)\)", PAGE):
+        assert (BENCHMARKS.parent / "docs" / name).is_file(), name
 
 
-def test_figures_are_drawn(performance, results, tmp_path):
-    from figures import SOURCES, draw
-
-    draw(results, tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.svg")} == set(SOURCES)
-
-
-def test_nothing_stored_is_an_error_that_says_what_to_do(performance, monkeypatch, tmp_path):
-    monkeypatch.setattr(performance, "RESULTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"standard.json.*--measure"):
-        performance.load()
+def test_scripts_that_pages_name_are_there():
+    """Those that went are named with the commit that has them."""
+    root = BENCHMARKS.parent
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *root.glob("docs/*.md")]
+    pages.append(BENCHMARKS / "README.md")
+    for page in pages:
+        for line in page.read_text(encoding="utf8").splitlines():
+            for name in re.findall(r"benchmarks/(\w+\.py)", line):
+                there = (BENCHMARKS / name).is_file()
+                assert there or "01325fe" in line, f"{page}: {name}"
 
 
 @pytest.mark.parametrize(
@@ -150,65 +135,17 @@ def test_nothing_stored_is_an_error_that_says_what_to_do(performance, monkeypatc
         (85936.2, 2, "86,000"),
         (1.0, 3, "1.00"),
         (0, 2, "0"),
-        (None, 2, "–"),
     ],
 )
-def test_numbers_are_written_with_the_digits_that_mean_something(value, digits, text):
-    from report_numbers import significant
-
-    assert significant(value, digits) == text
+def test_numbers_are_written_with_the_digits_that_mean_something(numbers, value, digits, text):
+    assert numbers.significant(value, digits) == text
 
 
-def test_the_estimate_for_all_frames_interpolates():
-    from report_numbers import N_FRAMES, estimate
+def test_calls_are_measured_in_turns(numbers):
+    from measuring import in_turns
 
-    # Linear in the atoms: the mean over frames is the value at the mean number of atoms.
-    rows = [{"atoms": n, "s": 2.0 * n + 1.0} for n in (35, 80, 164)] + [{"atoms": 300, "s": None}]
-    assert estimate(rows, "s") == pytest.approx(N_FRAMES * (2.0 * 99.5 + 1.0), rel=2e-3)
-
-
-def test_an_exponent_is_found():
-    from scaling_fit import exponent
-
-    x = np.array([1.0, 3.0, 10.0])
-    assert exponent(x, 0.5 * x**1.7) == pytest.approx(1.7)
-
-
-def test_numbers_that_count():
-    from counting import STAGES, TALLY, Counted, inside, watched
-
-    TALLY.clear()
-    a = Counted(2.0)
-    assert inside("here", lambda: (3.0 * a + 1.0 - a) / a)() == 2.5
-    assert dict(TALLY["here"]) == {"flops": 3, "fused": 1, "special": 1}
-    TALLY.clear()
-    array = watched(np.arange(3.0))
-    array[0] = array[1] * np.float64(2.0)
-    array[2] += np.float64(1.0)
-    assert dict(TALLY[STAGES[-1]]) == {"loads": 2, "stores": 2, "flops": 2}
-    assert [float(x) for x in array] == [2.0, 1.0, 3.0]
-    TALLY.clear()
-
-
-def test_what_is_counted_is_what_the_kernels_compute():
-    program = (
-        "import json, counting; from amptorch.datasets import iron_water;"
-        "image = iron_water(1, max_water=2, min_water=2)[0][28:]; image.pbc = False;"
-        "print(json.dumps([counting.count_derivatives(image, 3), "
-        "counting.count_contraction(image)]))"
-    )
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(BENCHMARKS)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    derivatives, contraction = json.loads(done.stdout)
-    assert derivatives["largest_error"] < 1e-11
-    assert contraction["largest_error"] < 1e-11
-    pairs, stages = derivatives["pairs_counted"], derivatives["stages"]
-    # By hand, from lanes.py: three products and four sums, r_jk² and cosθ; four functions a pair.
-    assert stages["distances"]["flops"] == 10 * pairs
-    assert stages["distances"]["stores"] == 2 * pairs
-    assert stages["accumulate_gradient"]["loads"] == 4 * 11 * pairs
-    assert stages["accumulate_gradient"]["stores"] == 4 * 5 * pairs
-    # Jᵀg: a product and a sum for each stored number, and a few sums for each neighbour.
-    assert 2 < contraction["flops"] / contraction["values"] < 2.5
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = in_turns(calls, repeats=3, per=2)
+    assert order == ["a", "b"] * 4  # once before the clock starts
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}

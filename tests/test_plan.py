@@ -26,6 +26,7 @@ def plan(frames):
     return make_plan(construct_descriptor(SETUP), sample, len(frames), "float32")
 
 
+@pytest.mark.slow
 def test_the_size_of_stored_derivatives_is_right_within_a_few_percent(frames, plan):
     _, blocks = construct_descriptor(SETUP).values_and_derivatives(frames, dtype=np.float32)
     assert plan.stored_bytes == pytest.approx(blocks.nbytes, rel=0.05)

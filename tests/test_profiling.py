@@ -188,6 +188,7 @@ def test_functions_are_left_as_they_were():
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
     assert run(*arguments) == 0
     told = capsys.readouterr().out
@@ -236,6 +237,7 @@ def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
     assert found["environment"]["processor"] in page
 
 
+@pytest.mark.slow
 def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
     options = [*arguments, "--tool", "memory", "--in-memory", "--frames", 4]
     assert run(*options) == 0
@@ -249,6 +251,7 @@ def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
     assert report(tmp_path / "out") == found
 
 
+@pytest.mark.slow
 def test_cprofile(arguments, tmp_path):
     assert run(*arguments, "--tool", "cprofile") == 0
     assert (tmp_path / "out" / "cprofile.pstats").stat().st_size > 0
@@ -371,6 +374,7 @@ def test_the_workload_as_a_program(tmp_path):
     assert all(seconds > 0 for seconds in result["seconds"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
 def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monkeypatch):
     """This package is on PYTHONPATH, which must not decide what is imported there."""
@@ -391,6 +395,7 @@ def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monk
     assert ("the fork of AMPTorch" in line) == theirs["fork"] == (package == ROOT)
 
 
+@pytest.mark.slow
 def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
     assert run(*arguments, "--implementation", tmp_path / "no-python") == 1
     assert "there is no program" in capsys.readouterr().err

@@ -106,6 +106,7 @@ def test_a_set_without_one_of_the_elements_has_empty_cells():
     ("name", "magic"),
     [("p.pdf", b"%PDF"), ("p.svg", b"<?xml"), ("p", b"\x89PNG"), ("p.1", b"\x89PNG")],
 )
+@pytest.mark.slow
 def test_a_picture_is_what_its_name_says(frames, prediction, tmp_path, name, magic):
     parity_plot(str(tmp_path / name), {"held out": (frames, prediction)})
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -31,6 +31,8 @@ from tests.small_runs import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def frames():
@@ -199,11 +201,11 @@ def test_training_again_starts_afresh(frames, tmp_path):
 
 
 def test_kill_9(frames, tmp_path):
-    epochs = 60
+    epochs = 40
     whole = train(settings_of(frames, tmp_path / "whole", optim__epochs=epochs))
     settings = settings_of(frames, tmp_path / "killed", optim__epochs=epochs)
     moments = random.Random(4)
-    for least in (0, 15):
+    for least in (0, 10):
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT.format(epochs=epochs), str(tmp_path / "killed")], cwd=ROOT
         )
@@ -213,7 +215,7 @@ def test_kill_9(frames, tmp_path):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     done = progress(tmp_path / "killed")
-    assert 15 <= done < epochs
+    assert 10 <= done < epochs
     assert_same(train(settings, resume=True), whole)
 
 

@@ -252,6 +252,7 @@ def test_all_epochs_damaged(frames, run_copy, tmp_path):
 # --- faults ---
 
 
+@pytest.mark.slow
 def test_full_disk(frames, tmp_path, monkeypatch):
     """Wherever the disk runs full, what was there is whole, nothing is left behind, and the run
     goes on when there is space again."""

@@ -156,6 +156,7 @@ sets = st.fixed_dictionaries(
 
 
 @given(st.lists(sets, min_size=1, max_size=3), sets)
+@pytest.mark.slow
 def test_a_set_put_together_is_the_set_computed(bare, kept, wanted):
     with TemporaryDirectory() as folder:
         shutil.copytree(bare, Path(folder) / "store")

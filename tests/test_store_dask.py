@@ -11,6 +11,8 @@ from amptorch.store.arrays import UNFINISHED
 from tests.small_frames import labelled
 from tests.small_store import N_FRAMES, contents, images, make
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster():

@@ -57,6 +57,7 @@ def read_all(path):
     return frames
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path, whole, monkeypatch):
     write_bytes, writes = arrays.write_bytes, 0
 
@@ -107,6 +108,7 @@ def test_a_full_disk_while_fingerprints_are_added(copy, monkeypatch):
     read_all(copy)
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with(tmp_path):
     data = tmp_path / "frames.traj"
     write(data, images(120))
@@ -121,7 +123,7 @@ def test_killed_and_gone_on_with(tmp_path):
 
     assert start(tmp_path / "whole").wait() == 0
     rng, out, kills = random.Random(1), tmp_path / "s", 0
-    for _ in range(3):
+    for _ in range(2):
         shards = len(list(out.glob("shards/*")))
         process = start(out)
         while process.poll() is None and len(list(out.glob("shards/*"))) <= shards:
@@ -140,6 +142,7 @@ def test_killed_and_gone_on_with(tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_every_damaged_file_is_found_and_made_again(whole, tmp_path):
     rng, broken = random.Random(2), tmp_path / "s"
     for name, data in contents(whole).items():
@@ -175,6 +178,7 @@ def remove(path):
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("name", ["positions", "neighbors/shifts"])
+@pytest.mark.slow
 def test_a_bit_flipped_anywhere_in_a_header(copy, name):
     path = copy / "shards" / "000001" / f"{name}.npy"
     data, original, complaints = path.read_bytes(), np.load(path), 0

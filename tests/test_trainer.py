@@ -469,6 +469,7 @@ def test_history_is_readable(frames, tmp_path):
         {"optim__force_fraction": 0.5, "optim__epochs": 10},
     ],
 )
+@pytest.mark.slow
 def test_trainers_in_threads_have_the_numbers_of_their_seeds(frames, tmp_path, changes):
     """As if each had been alone; nothing of the others, or of the program, comes in between."""
 

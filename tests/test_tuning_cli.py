@@ -32,6 +32,7 @@ def command(study, *more):
     return ("tune", "--train", study / "train.traj", "--out", study / "out", "--workers", 0, *more)
 
 
+@pytest.mark.slow
 def test_tune_and_pick(study, capsys):
     with pytest.raises(SystemExit) as ended:
         call(
@@ -81,6 +82,7 @@ def test_pick_without_a_study(tmp_path, capsys):
     assert "there is no study" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_optuna_there_is_one_clear_line():
     code = (
         "import sys; sys.modules['optuna'] = None\n"

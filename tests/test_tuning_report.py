@@ -59,6 +59,7 @@ def texts(findings):
     return found
 
 
+@pytest.mark.slow
 def test_files(finished):
     page = (finished / "report.html").read_text()
     assert page.count("<svg") == len(list((finished / "figures").glob("*.png")))
@@ -75,6 +76,7 @@ def test_files(finished):
     texts(Findings.read(finished))
 
 
+@pytest.mark.slow
 def test_numbers_of_the_report_are_those_of_the_records(finished):
     test, found = read_json(finished / "test.json"), texts(Findings.read(finished))
     chosen, base = test["chosen"], test["baseline"]
@@ -93,6 +95,7 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
         assert int(row["width"]) == record["params"]["width"]
 
 
+@pytest.mark.slow
 def test_predictions_that_are_kept(finished):
     held, test = Findings.read(finished).predictions, read_json(finished / "test.json")
     assert held.kind == "test"
@@ -109,6 +112,7 @@ def test_predictions_that_are_kept(finished):
     assert held.spreads("baseline") is None
 
 
+@pytest.mark.slow
 def test_learning_curve(finished):
     findings = Findings.read(finished)
     train = findings.about["folds"][0]["train"]
@@ -125,6 +129,7 @@ def test_learning_curve(finished):
     assert "had a say" in texts(findings)["Parity"]
 
 
+@pytest.mark.slow
 def test_archive(finished, tmp_path):
     with zipfile.ZipFile(finished / "results.zip") as archive:
         assert archive.testzip() is None
@@ -148,6 +153,7 @@ def test_archive(finished, tmp_path):
     assert given["tuning"]["members"] == 2
 
 
+@pytest.mark.slow
 def test_the_command(finished, capsys, tmp_path):
     (finished / "report.md").unlink()
     (finished / "figures" / "of-before.png").write_text("")
@@ -393,6 +399,7 @@ def test_commands(tmp_path):
     assert "2026-01-01 at 00:00:00 UTC" in found["Machine and versions"]
 
 
+@pytest.mark.slow
 def test_a_journal_is_in_the_archive(tmp_path):
     (tmp_path / "journal.log").write_text('{"op_code": 0}\n')
     call = {"train": "train.traj", "test": None, "trials": 1, "seconds": None, "workers": 0}

@@ -60,6 +60,7 @@ def run(out, trials=2, train=TRAIN, test=None, config=None, storage=None):
     return tune(train, out, test, trials, None, config, storage, workers=0, report=False)
 
 
+@pytest.mark.slow
 def test_a_study_from_frames_to_tested_models(tmp_path):
     config = options(
         {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [5], "selection": ["none", "fps"]},
@@ -112,6 +113,7 @@ def test_a_study_from_frames_to_tested_models(tmp_path):
     AtomsTrainer({**picked, "dataset": {**picked["dataset"], "raw_data": TRAIN}})
 
 
+@pytest.mark.slow
 def test_functions_and_neighbours_are_computed_once(tmp_path, monkeypatch):
     described, listed = [], []
     describe, search = Gaussian.values_and_derivatives, shard.neighbor_list
@@ -190,6 +192,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
     assert kept == [descriptor.descriptor_setup_hash]
 
 
+@pytest.mark.slow
 def test_nan_does_not_end_the_study(tmp_path, monkeypatch):
     get_loss = PotentialNet.get_loss
 
@@ -208,6 +211,7 @@ def test_nan_does_not_end_the_study(tmp_path, monkeypatch):
     assert sum(summary["trials"].values()) == 12
 
 
+@pytest.mark.slow
 def test_failed_trials_are_kept_and_explained(tmp_path, monkeypatch):
     def fails(*arguments, **options):
         raise RuntimeError("no such loss")
@@ -220,6 +224,7 @@ def test_failed_trials_are_kept_and_explained(tmp_path, monkeypatch):
     assert all("no such loss" in record["reason"] for record in records)
 
 
+@pytest.mark.slow
 def test_folds_and_objectives(tmp_path):
     validation = {"folds": 3, "fraction": 0.3, "method": "random"}
     config = options(objectives=["error", "cost"], validation=validation, sampler="nsga2")
@@ -236,6 +241,7 @@ def test_folds_and_objectives(tmp_path):
     assert validated == [k for k in range(24) if k != highest]
 
 
+@pytest.mark.slow
 def test_folds_tell_optuna_each_step_once(tmp_path):
     config = options(trial_epochs=18, validation={"folds": 3, "fraction": 0.3}, pruner="none")
     tuned = run(tmp_path / "study", 1, config=config)
@@ -244,6 +250,7 @@ def test_folds_tell_optuna_each_step_once(tmp_path):
     assert dict(read_records(tuned.out)[0]["reports"]) == tuned.study.trials[0].intermediate_values
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_seeds(tmp_path):
     config = options(members=2, final_epochs=1, ensemble="seeds", pruner="none")
     tuned = run(tmp_path / "study", 2, config=config)
@@ -331,6 +338,7 @@ def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
         run(out)
 
 
+@pytest.mark.slow
 def test_a_study_is_gone_on_with_and_only_with_what_it_is_of(tmp_path):
     out = tmp_path / "study"
     run(out, 1)
@@ -352,6 +360,7 @@ def test_a_study_is_gone_on_with_and_only_with_what_it_is_of(tmp_path):
     assert tuned.study.trials[3].params["width"] == trial.params["width"]
 
 
+@pytest.mark.slow
 def test_what_may_change_is_as_the_last_call_says(tmp_path):
     out = tmp_path / "study"
     assert run(out, 1).chosen is None
@@ -360,6 +369,7 @@ def test_what_may_change_is_as_the_last_call_says(tmp_path):
     assert json.loads((out / "settings.json").read_text())["config"]["tuning"]["members"] == 1
 
 
+@pytest.mark.slow
 def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatch):
     config = options(members=1, final_epochs=2, curve=[1.0])
     train, deaths = Jobs._train, {"member-1": 1, "baseline": 2}
@@ -380,6 +390,7 @@ def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatc
     assert "baseline" not in tuned.test
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypatch):
     written = EpochCheckpoint.on_epoch_end
 
@@ -412,6 +423,7 @@ def test_a_process_of_another_machine_with_the_same_number_is_another(tmp_path):
         assert study.trials[trial.number].state.name == state
 
 
+@pytest.mark.slow
 def test_trials_that_optuna_gave_up_are_recorded(tmp_path):
     out = tmp_path / "study"
     study = run(out, 1).study
@@ -425,6 +437,7 @@ def test_trials_that_optuna_gave_up_are_recorded(tmp_path):
     assert len(study.trials) == 3
 
 
+@pytest.mark.slow
 def test_nothing_of_a_job_is_left_when_it_is_over(tmp_path):
     out = tmp_path / "study"
     name = run(out, 1).study.study_name
@@ -453,6 +466,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_kind_of_trial_trains(tmp_path):
     given = {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [6], "width": [4, 6]}
     for name in ("optimizer", "averaging", "activation", "early_stopping"):

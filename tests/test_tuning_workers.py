@@ -59,6 +59,7 @@ def running_worker(out):
     return int(json.loads(found[0][0]).rpartition(":")[2]) if found else None
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_trial_alone(tmp_path):
     out = tmp_path / "study"
     killed = []
@@ -79,6 +80,7 @@ def test_a_worker_that_dies_costs_its_trial_alone(tmp_path):
     assert gone(records[1]["worker"])
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_goes_on(tmp_path):
     out = tmp_path / "study"
     write(tmp_path / "frames.traj", TRAIN)
@@ -101,6 +103,7 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     assert len(tuned.study.trials) == 3
 
 
+@pytest.mark.slow
 def test_two_calls_at_once_share_a_study(tmp_path):
     out = tmp_path / "study"
     write(tmp_path / "frames.traj", TRAIN)

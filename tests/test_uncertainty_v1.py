@@ -21,6 +21,8 @@ from amptorch.uncertainty import (
 )
 from tests.small_frames import config, labelled, mixed_frames, slabs
 
+pytestmark = pytest.mark.slow
+
 SPACES = [
     (
         prepare_latentNerror_from_trainer,
