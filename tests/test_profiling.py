@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import sys
 import threading
 import time
@@ -14,8 +15,9 @@ from ase.io import write
 from amptorch.cli import main
 from amptorch.config import Config
 from amptorch.datasets import iron_water
+from amptorch.files import read_config
 from amptorch.profiling import compare, kernel_lines, py_spy, workload
-from amptorch.profiling.job import frames_of, output_folder, sample
+from amptorch.profiling.job import Job, frames_of, output_folder, sample
 from amptorch.profiling.processes import own_environment
 from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
 from amptorch.profiling.stages import STAGES, WAITING, find, wrapped
@@ -254,6 +256,39 @@ def test_cprofile(arguments, tmp_path):
     assert run(*arguments, "--tool", "cprofile") == 0
     assert (tmp_path / "out" / "cprofile.pstats").stat().st_size > 0
     assert "workload.py" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_lines_of_python_and_of_kernels(arguments, tmp_path):
+    pytest.importorskip("line_profiler")
+    assert run(*arguments, "--tool", "line") == 0
+    python, kernels = ((tmp_path / "out" / f"{name}lines.txt") for name in ("", "kernel_"))
+    assert "def neighbor_list(" in python.read_text()
+    text = kernels.read_text()
+    assert "def search_frames(" in text
+    assert "@njit" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "def search_frames(" in page
+
+
+def test_py_spy_on_frames_at_a_relative_path(arguments, tmp_path, monkeypatch):
+    program = shutil.which("py-spy") or shutil.which(Path(sys.executable).with_name("py-spy"))
+    if program is None:
+        pytest.skip("py-spy is not installed")
+    monkeypatch.chdir(tmp_path)
+    config, work = read_config(tmp_path / "config.yaml"), tmp_path / "work"
+    work.mkdir()
+    job = Job(config, "frames.traj", n_frames=6, epochs=1, md_steps=2, work=work)
+    try:
+        # Native frames take several times as long.
+        result = py_spy._record(
+            program, job, "speedscope", tmp_path / "speedscope.json", native=False
+        )
+    except ChildProcessError as error:
+        if "forbids ptrace" not in str(error):
+            raise
+        pytest.skip("the system forbids py-spy to look into other processes")
+    assert result["frames"] == 6
+    assert json.loads((tmp_path / "speedscope.json").read_text())["profiles"]
 
 
 def test_a_folder_that_is_no_profile_is_left_alone(tmp_path):

@@ -55,9 +55,11 @@ def _record(program, job, kind, target, native):
     command += ["--native"] if native else []
     command += ["--", sys.executable, workload_file(job.work), job.write(name), result]
     try:
-        run_process(command, [target, result], own_environment(), job.work)
+        # In the user's folder, where a path of frames may begin.
+        run_process(command, [target, result], own_environment(), Path.cwd())
     except ChildProcessError as error:
         said = str(error).lower()
-        denied = any(word in said for word in ("permission", "not permitted", "root"))
+        signs = ("permission denied", "not permitted", "requires root")
+        denied = any(words in said for words in signs)
         raise ChildProcessError(f"{PTRACE}; {error}" if denied else str(error)) from error
     return json.loads(result.read_text(encoding="utf8"))
