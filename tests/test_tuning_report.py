@@ -20,8 +20,8 @@ from amptorch.files import read_config
 from amptorch.optimizers import EKF
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
-from amptorch.tuning.report.page import sections_of, write_report
-from amptorch.tuning.report.parts import Table, compared, counted, duration, listed, number
+from amptorch.tuning.report.page import as_page, markdown, write_report
+from amptorch.tuning.report.words import compared, counted, duration, listed, number, table
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
 from tests.test_tuning_study import SPACE, TEST, TRAIN, options
@@ -40,22 +40,27 @@ def finished(tmp_path_factory):
 
 def texts(findings):
     """{title: all text of the section}, checked to be fit for people and not empty."""
+    text, names = markdown(findings)
+    assert len(set(names)) == len(names)
     found = {}
-    for section in sections_of(findings):
-        assert section.blocks, section.title
+    for section in text.split("\n## ")[1:]:
+        title, *blocks = section.strip().split("\n\n")
+        assert blocks, title
         parts = []
-        for block in section.blocks:
-            parts += [block.text] if block.kind in ("text", "code") else []
-            parts += [block.caption] if block.kind == "picture" else []
-            if block.kind == "table":
-                widths = {len(line) for line in block.lines}
-                assert len(widths) == 1, section.title
-                assert len(block.lines) > 1, section.title
-                parts += [cell for line in block.lines for cell in line]
-                parts += [block.note] if block.note else []
+        for block in blocks:
+            if not block.startswith("|"):
+                parts.append(block.removeprefix("```bash\n"))
+                continue
+            header, rule, *rows = [
+                [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in block.splitlines()
+            ]
+            assert rows, title
+            assert {len(line) for line in (rule, *rows)} == {len(header)}, title
+            parts += [cell for line in (header, *rows) for cell in line]
         for part in parts:
-            assert not NOT_FOR_PEOPLE.search(part), (section.title, part)
-        found[section.title] = "\n".join(parts)
+            assert not NOT_FOR_PEOPLE.search(part), (title, part)
+        found[title] = "\n".join(parts)
     return found
 
 
@@ -501,4 +506,11 @@ def test_trials_as_a_table_without_any():
 
 def test_columns_of_words_and_of_numbers():
     lines = [["", "reason", "energy RMSE (meV/atom)"], ["died", "out of memory", "2.1"]]
-    assert Table([*lines, ["failed", "–", "3.0 s"]]).of_words == [True, True, False]
+    text = table([*lines, ["failed", "a | b", "3.0 s"]], "A note.")
+    assert text.splitlines()[1] == "| --- | --- | ---: |"
+    assert r"a \| b" in text
+    assert text.endswith("\n\nA note.")
+    page = as_page(text + "\n\n![Of `x` & y](figures/cost.png)", {"cost": "<svg></svg>"})
+    assert page.count("<td") == 6
+    assert "<td>a | b</td>" in page
+    assert "<figure><svg></svg><figcaption>Of x &amp; y</figcaption></figure>" in page

@@ -22,8 +22,8 @@ from amptorch.tuning.errors import combined, summary
 from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
-from amptorch.tuning.report.conduct import validation
 from amptorch.tuning.report.findings import Findings
+from amptorch.tuning.report.page import markdown
 from amptorch.tuning.run import _Run
 from amptorch.tuning.space import BY_NAME
 from amptorch.tuning.study import fail_trials_of, open_storage, process_name, read_records
@@ -260,8 +260,8 @@ def test_an_ensemble_of_seeds(tmp_path):
     assert first["config"]["cmd"].pop("seed") != second["config"]["cmd"].pop("seed")
     assert first == second
     assert (tuned.chosen / "ensemble.json").is_file()
-    words = validation(Findings.read(tuned.out)).blocks
-    assert any("The best trial, with 2 seeds, and the baseline" in block.text for block in words)
+    words, _ = markdown(Findings.read(tuned.out))
+    assert "The best trial, with 2 seeds, and the baseline" in words
 
 
 def test_without_forces(tmp_path):
@@ -405,7 +405,7 @@ def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypat
     result = json.loads((tuned.out / "final" / "member-1" / "result.json").read_text())
     assert result["cut_short"] == "ValueError: the Kalman filter has diverged"
     assert tuned.test["chosen"]["energy"]["rmse"] > 0
-    words = "\n".join(block.text for block in validation(Findings.read(tuned.out)).blocks)
+    words, _ = markdown(Findings.read(tuned.out))
     assert "member-1 after 3 epochs (ValueError: the Kalman filter has diverged)" in words
     # No trial begins once it is decided what is trained for long.
     one = _Run(load_problem(tuned.out), tuned.study, f"journal:{tmp_path / 'journal'}", 0, 99, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from amptorch.checkpoints.folder import CHECKSUMS
 from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.final import PREDICTIONS
+from amptorch.tuning.report.findings import Findings
 
 ERRORS = ("rmse", "mae", "median")
 # Beside the log of the trials, what makes up the study.
@@ -20,8 +21,8 @@ ERRORS = ("rmse", "mae", "median")
 STUDY = ("settings.json", "calls.json", "summary.json", "best.json", "test.json", PREDICTIONS)
 
 
-def trial_table(findings):
-    """CSV of all trials: state and reason, errors, cost, times, and every parameter."""
+def trial_table(findings: Findings) -> str:
+    """Return CSV of all trials: state and reason, errors, cost, times, and every parameter."""
     names = list(findings.space.domains)
     rows = []
     for record in findings.records:
@@ -52,8 +53,8 @@ def trial_table(findings):
     return text.getvalue()
 
 
-def write_results(findings):
-    """Write `results.zip`, as a whole; its path.
+def write_results(findings: Findings) -> Path:
+    """Write `results.zip`, as a whole; return its path.
 
     Report and figures, trials.csv, configurations, the chosen model and the baseline as checkpoints
     that load from wherever they are, and in `study/` the records of the trials and the Optuna study
@@ -92,7 +93,7 @@ def write_results(findings):
     return archive
 
 
-def _add_folder(target, folder, name, findings):
+def _add_folder(target: zipfile.ZipFile, folder: Path, name: str, findings: Findings) -> None:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         # What only an interrupted training would need is left out, and checksums of files whose
@@ -101,7 +102,7 @@ def _add_folder(target, folder, name, findings):
             _add(target, path, f"{name}/{inside.as_posix()}", findings)
 
 
-def _add(target, path, name, findings):
+def _add(target: zipfile.ZipFile, path: Path, name: str, findings: Findings) -> None:
     if path.suffix != ".json":
         target.write(path, name)
         return
@@ -113,8 +114,8 @@ def _add(target, path, name, findings):
     target.writestr(name, text)
 
 
-def _folders(findings):
-    """The folders that this study's texts may name, those inside others first."""
+def _folders(findings: Findings) -> list[str]:
+    """Return the folders that this study's texts may name, those inside others first."""
     files = [findings.about["data"]]
     for call in findings.calls:
         files += [call[key] for key in ("train", "test") if call[key]]
@@ -123,14 +124,14 @@ def _folders(findings):
     return sorted({str(findings.out), *parents} - {"/"}, key=len, reverse=True)
 
 
-def _journals(findings):
+def _journals(findings: Findings) -> list[Path]:
     storages = {call["storage"] or "" for call in findings.calls}
     files = [Path(url.removeprefix("journal:")) for url in storages if url.startswith("journal:")]
     return [path for path in files if path.is_file()]
 
 
-def _database(path):
-    """Bytes of an SQLite file as of one moment, though others may write to it."""
+def _database(path: Path) -> bytes:
+    """Return the bytes of an SQLite file as of one moment, though others may write to it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:

@@ -1,8 +1,10 @@
-"""What a study found, read from its folder: the facts that a report is written from."""
+"""The findings of a study, read from its folder."""
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.picking import pareto
 from amptorch.tuning.predictions import load_predictions
 from amptorch.tuning.prepare import CALLS
+from amptorch.tuning.report.importance import Mattered
 from amptorch.tuning.settings import TuningConfig, split_config
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records
@@ -41,8 +44,8 @@ class Findings:
     seconds: float = 0.0
 
     @classmethod
-    def read(cls, out):
-        """Of the study in the folder `out`; FileNotFoundError where there is none."""
+    def read(cls, out: str | os.PathLike[str]) -> "Findings":
+        """Return those of the study in the folder `out`; FileNotFoundError where there is none."""
         out = Path(out).absolute()
         if not (out / SETTINGS).exists():
             raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no {SETTINGS}")
@@ -73,51 +76,84 @@ class Findings:
         )
 
     @cached_property
-    def complete(self):
+    def complete(self) -> list[dict[str, Any]]:
         """Records of the trials that gave an error, the best first."""
         found = [record for record in self.records if record["state"] == "complete"]
         return sorted(found, key=lambda record: (record["error"], record["number"]))
 
     @property
-    def best(self):
+    def best(self) -> dict[str, Any] | None:
         """The record of the best trial, or None."""
         return self.complete[0] if self.complete else None
 
     @cached_property
-    def baseline(self):
+    def baseline(self) -> dict[str, Any] | None:
         """The record of the trial with the settings of the baseline, or None where none of these
         gave an error."""
         params = self.space.baseline()
         return next((record for record in self.complete if record["params"] == params), None)
 
     @property
-    def front(self):
+    def front(self) -> list[dict[str, Any]]:
+        """Records of the Pareto front of error and cost."""
         return pareto(self.complete)
 
     @property
-    def forces(self):
+    def forces(self) -> bool:
         """Whether there are errors of forces."""
         return all("forces" in record["errors"] for record in self.complete)
 
     @property
-    def base_forces(self):
+    def base_forces(self) -> bool:
         """Whether the models of this study are to give forces."""
         model = self.about["config"].get("model") or {}
         return model.get("get_forces", True)
 
     @property
-    def members(self):
+    def members(self) -> list[str]:
         """Names of the final trainings that succeeded, without the baseline."""
         done = [name for name, result in self.results.items() if "failed" not in result]
         return [name for name in done if name != BASELINE]
 
     @property
-    def chosen(self):
+    def chosen(self) -> str | None:
         """Path of the chosen model within the folder, or None."""
         return None if self.summary is None else self.summary["chosen"]
 
+    @property
+    def searched(self) -> int:
+        """Number of parameters that were searched."""
+        return len(set(self.space.searched) & set(self.space.reachable))
+
+    @property
+    def member_trials(self) -> list[str]:
+        """Numbers of the trials that the members of the chosen model were trained as."""
+        return [str(self.plan["trainings"][name]["trial"]) for name in self.members]
+
+    @property
+    def same_as_baseline(self) -> bool:
+        """Whether the chosen model has the configuration of the baseline."""
+        trainings = self.plan["trainings"]
+        own = [trainings[name]["params"] for name in self.members]
+        return own == [trainings[BASELINE]["params"]]
+
+    @property
+    def weighted(self) -> bool:
+        """Whether frames had weights."""
+        return (self.about["config"].get("dataset") or {}).get("weights") is not None
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """Points of the learning curve whose training succeeded."""
+        return [point for point in self.curve if "failed" not in point]
+
     @cached_property
-    def predictions(self):
+    def mattered(self) -> Mattered:
+        """What the parameters did."""
+        return Mattered(self.complete, self.records, self.space, self.tuning.seed)
+
+    @cached_property
+    def predictions(self) -> "HeldOut | None":
         """`HeldOut` of the test frames, or of the validation frames by the longest training of the
         learning curve on all others, or None."""
         if self.test is not None:
@@ -135,7 +171,7 @@ class HeldOut:
     kind: "test" or "validation"; arrays: see `predictions.save_predictions`. models: names.
     """
 
-    def __init__(self, kind, arrays):
+    def __init__(self, kind: str, arrays: dict[str, np.ndarray]):
         self.kind = kind
         self.arrays = arrays
         self.models = [name for name in ("chosen", BASELINE) if f"{name}_energies" in arrays]
@@ -144,39 +180,41 @@ class HeldOut:
         self.forces = arrays.get("forces")
         self.atom_frames = np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def label(self, name):
-        """The model's name for people: on validation frames it is not the chosen one that predicts,
-        for that one has been trained on them."""
+    def label(self, name: str) -> str:
+        """Return the model's name for people.
+
+        On validation frames it is not the chosen one that predicts, which was trained on them.
+        """
         return name if self.kind == "test" else "configuration"
 
-    def energy_errors(self, name):
-        """(F,), meV/atom."""
+    def energy_errors(self, name: str) -> np.ndarray:
+        """Return (F,), meV/atom."""
         return 1000 * (self.arrays[f"{name}_energies"] - self.energies)
 
-    def force_errors(self, name):
-        """(n, 3), eV/Å, or None."""
+    def force_errors(self, name: str) -> np.ndarray | None:
+        """Return (n, 3), eV/Å, or None."""
         predicted = self.arrays.get(f"{name}_forces")
         return None if predicted is None else predicted.astype(np.float64) - self.forces
 
-    def frame_force_errors(self, name):
-        """Root mean square of each frame's force errors (F,), eV/Å, or None."""
+    def frame_force_errors(self, name: str) -> np.ndarray | None:
+        """Return the root mean square of each frame's force errors (F,), eV/Å, or None."""
         errors = self.force_errors(name)
         if errors is None:
             return None
         squares = np.bincount(self.atom_frames, (errors**2).mean(axis=1), len(self.counts))
         return np.sqrt(squares / self.counts)
 
-    def spreads(self, name):
-        """(energies (F,), meV/atom, and forces (n, 3), eV/Å, or None) or None without an
+    def spreads(self, name: str) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Return (energies (F,), meV/atom, and forces (n, 3), eV/Å, or None) or None without an
         ensemble: standard deviations over its members."""
         energies = self.arrays.get(f"{name}_energies_spread")
         if energies is None:
             return None
         return 1000 * energies, self.arrays.get(f"{name}_forces_spread")
 
-    def ratio(self, quantity):
-        """95 % of the ratios RMSE of the chosen model / RMSE of the baseline, over sets of frames
-        drawn with replacement: (low, high), or None without two models or with too few frames."""
+    def ratio(self, quantity: str) -> tuple[float, float] | None:
+        """Return the bounds of the RMSE of the chosen model over that of the baseline, for
+        95 % of sets of frames drawn with replacement; None without both, or with too few frames."""
         if len(self.models) < 2 or len(self.counts) < 5:
             return None
         if quantity == "forces" and self.forces is None:
@@ -194,5 +232,5 @@ class HeldOut:
         return float(low), float(high)
 
 
-def _read(path):
+def _read(path: Path) -> Any:
     return read_json(path) if path.exists() else None

@@ -7,22 +7,38 @@ what each value would give with everything else as in the trials.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from operator import eq
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from amptorch.tuning.space import BY_NAME, Choice
+from amptorch.tuning.space import BY_NAME, Choice, Space
 from amptorch.tuning.study import quiet_optuna
+
+Records = list[dict[str, Any]]
+Test = Callable[[Any], bool]
 
 # Completed trials from which on there is something to say.
 ENOUGH = 20
 SHUFFLES = 100
+# R² of the forest, on trials it has not seen, from which on its numbers are given.
+TRUSTED = 0.2
+# Parameters whose levels are shown: those that stand out, and the first of the others.
+SHOWN = 6
+# Ratio of the largest and the smallest error of a parameter's levels that is worth a sentence.
+WORTH_SAYING = 1.1
 # Values of an integer, or of steps, that are shown one by one; more are put into three groups.
 VALUES = 6
 
@@ -37,7 +53,8 @@ class Importance:
     chance: float
 
     @property
-    def stands_out(self):
+    def stands_out(self) -> bool:
+        """Whether its share is beyond chance."""
         return self.share > self.chance
 
 
@@ -58,8 +75,55 @@ class Level:
     predicted: float | None
 
 
-def importances(complete, space, seed=0):
-    """List of Importance, the largest first; empty with fewer than ENOUGH completed trials.
+class Mattered:
+    """What the parameters of a study did: importance of each, and what its values gave.
+
+    importances : list of Importance, empty with too few trials
+    standing : those that stand out
+    score : R² of the forest, on trials that it has not seen; trusted : whether it is good enough
+    table : {name: list of Level}; names : of those that are shown, the first changes most
+    """
+
+    def __init__(self, complete: Records, records: Records, space: Space, seed: int):
+        self.importances = importances(complete, space, seed)
+        self.standing = [i for i in self.importances if i.stands_out]
+        forest = Forest(complete, space, seed)
+        self.score = forest.score
+        self.trusted = forest.score is not None and forest.score >= TRUSTED
+        used = forest if self.trusted else None
+        self.table = {i.name: levels(i.name, records, space, used) for i in self.importances}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Those that stand out, and the first of the others."""
+        order = list(self.table)
+        if self.trusted:
+            order.sort(key=lambda name: -self.effect(name))
+        standing = [i.name for i in self.standing]
+        return [name for k, name in enumerate(order) if k < SHOWN or name in standing]
+
+    @property
+    def worth_saying(self) -> list[str]:
+        """Names of parameters that change the expected error by more than a tenth."""
+        return [name for name in self.names if self.effect(name) >= WORTH_SAYING]
+
+    def extremes(self, name: str) -> tuple[Level, Level]:
+        """Return the levels of a parameter with the lowest and the highest expected error."""
+        known = [level for level in self.table[name] if level.predicted is not None]
+        return min(known, key=_expected), max(known, key=_expected)
+
+    def effect(self, name: str) -> float:
+        """Return the largest over the smallest expected error, 1 where none is expected."""
+        expected = [level.predicted for level in self.table[name] if level.predicted is not None]
+        return max(expected) / min(expected) if expected else 1.0
+
+
+def _expected(level: Level) -> float:
+    return level.predicted
+
+
+def importances(complete: Records, space: Space, seed: int = 0) -> list[Importance]:
+    """Return Importance of each, the largest first; empty with fewer than ENOUGH completed trials.
 
     complete: records of trials that gave an error; space: the Space that was searched.
     """
@@ -88,7 +152,7 @@ def importances(complete, space, seed=0):
     return sorted(result, key=lambda importance: -importance.share)
 
 
-def _raw(study, errors):
+def _raw(study: optuna.Study, errors: np.ndarray) -> dict[str, float]:
     return get_param_importances(
         study,
         evaluator=PedAnovaImportanceEvaluator(),
@@ -97,7 +161,7 @@ def _raw(study, errors):
     )
 
 
-def _in_memory(complete, known):
+def _in_memory(complete: Records, known: dict[str, BaseDistribution]) -> optuna.Study:
     study = optuna.create_study()
     for record in complete:
         params = {name: value for name, value in record["params"].items() if name in known}
@@ -111,7 +175,7 @@ def _in_memory(complete, known):
     return study
 
 
-def _distribution(domain):
+def _distribution(domain: Any) -> BaseDistribution:
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.values)
     if domain.integer:
@@ -126,7 +190,7 @@ class Forest:
     score: R² on trials that a tree has not seen; None with fewer than ENOUGH trials.
     """
 
-    def __init__(self, complete, space, seed=0):
+    def __init__(self, complete: Records, space: Space, seed: int = 0):
         self.space = space
         self.seed = seed
         self.rows = [record["params"] for record in complete]
@@ -142,9 +206,9 @@ class Forest:
         ).fit(self._encoded(self.rows), targets)
         self.score = float(self.model.oob_score_)
 
-    def predicted(self, name, value):
-        """The error that trials would have with this value: the geometric mean over those in which
-        the parameter matters."""
+    def predicted(self, name: str, value: Any) -> float:
+        """Return the error that trials would have with this value, the geometric mean over those in
+        which the parameter matters."""
         rows = [row for row in self.rows if name in row]
         children = [n for n in self.names if any(other == name for other, _ in BY_NAME[n].when)]
         donors = [row for row in rows if row[name] == value]
@@ -160,7 +224,7 @@ class Forest:
             changed.append(new)
         return float(np.exp(self.model.predict(self._encoded(changed)).mean()))
 
-    def _encoded(self, rows):
+    def _encoded(self, rows: Records) -> np.ndarray:
         columns = []
         for name in self.names:
             values = [row.get(name) for row in rows]
@@ -177,8 +241,8 @@ class Forest:
         return np.array(columns, dtype=np.float64).T
 
 
-def levels(name, records, space, forest=None):
-    """List of Level of a parameter: its values, or for numbers with many values three groups."""
+def levels(name: str, records: Records, space: Space, forest: Forest | None = None) -> list[Level]:
+    """Return a Level for each value of a parameter, or for three groups of many numbers."""
     had = [r for r in records if r["state"] != "interrupted" and name in r.get("params", {})]
     complete = [record for record in had if record["state"] == "complete"]
     result = []
@@ -201,8 +265,8 @@ def levels(name, records, space, forest=None):
     return result
 
 
-def _groups(name, records, space):
-    """[(label, value that stands for the group, test of a value)]."""
+def _groups(name: str, records: Records, space: Space) -> list[tuple[str, Any, Test]]:
+    """Return [(label, value that stands for the group, test of a value)]."""
     values = [record["params"][name] for record in records]
     domain = space.domains[name]
     most = VALUES
@@ -223,12 +287,12 @@ def _groups(name, records, space):
     return groups
 
 
-def _between(low, high, closed):
+def _between(low: float, high: float, closed: bool) -> Test:
     return lambda value: low <= value < high or (closed and value == high)
 
 
-def shown(value):
-    """A parameter's value for people."""
+def shown(value: Any) -> str:
+    """Return a parameter's value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,27 +1,31 @@
 """The report of a study: report.html, report.md with its figures, and results.zip."""
 
+import html
 import io
 import os
 import re
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup, escape
+from markdown_it import MarkdownIt
 
 from amptorch.profiling.plots import as_svg
 from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.picking import train_config
-from amptorch.tuning.report import conduct, held_out, mattered, results, search
+from amptorch.tuning.report import facts, plots, words
 from amptorch.tuning.report.archive import trial_table, write_results
 from amptorch.tuning.report.findings import Findings
 
 TITLE = "Tuning of a neural network potential"
 FIGURES = "figures"
 DPI = 130
+WORDS = ("number", "counted", "listed", "compared", "duration", "budget", "percent", "signed")
 
 
-def write_report(out):
+def write_report(out: str | os.PathLike[str]) -> list[Path]:
     """Write `report.html`, `report.md`, `figures/`, `configurations/`, `trials.csv` and
     `results.zip` into the folder of a study, finished or running.
 
@@ -30,50 +34,59 @@ def write_report(out):
     there is no study.
     """
     findings = Findings.read(out)
-    sections = sections_of(findings)
-    out = findings.out
-    pictures = [b for section in sections for b in section.blocks if b.kind == "picture"]
-    for picture in pictures:
+    folder = findings.out
+    text, names = markdown(findings)
+    drawn = {name: plots.FIGURES[name](findings) for name in names}
+    for name, figure in drawn.items():
         image = io.BytesIO()
-        picture.figure.savefig(image, format="png", dpi=DPI)
-        _replace(out / FIGURES / f"{picture.name}.png", image.getvalue())
-    drawn = {f"{picture.name}.png" for picture in pictures}
-    for path in (out / FIGURES).glob("*.png"):
-        if path.name not in drawn:
+        figure.savefig(image, format="png", dpi=DPI)
+        _replace(folder / FIGURES / f"{name}.png", image.getvalue())
+    for path in (folder / FIGURES).glob("*.png"):
+        if path.stem not in drawn:
             path.unlink()
     for name, config in configurations(findings).items():
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        _replace(out / conduct.CONFIGURATIONS / f"{name}.yaml", text.encode("utf8"))
-    _replace(out / "trials.csv", trial_table(findings).encode("utf8"))
-    for name in ("report.html", "report.md"):
-        page = _template(name).render(title=TITLE, sections=sections, figures=FIGURES)
-        _replace(out / name, page.encode("utf8"))
-    archive = write_results(findings)
-    return [out / "report.html", out / "report.md", archive]
+        content = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        _replace(folder / facts.CONFIGURATIONS / f"{name}.yaml", content.encode("utf8"))
+    _replace(folder / "trials.csv", trial_table(findings).encode("utf8"))
+    _replace(folder / "report.md", text.encode("utf8"))
+    page = as_page(text, {name: as_svg(figure) for name, figure in drawn.items()})
+    _replace(folder / "report.html", page.encode("utf8"))
+    return [folder / "report.html", folder / "report.md", write_results(findings)]
 
 
-def sections_of(findings):
-    """The sections of a report, those that have something to say."""
-    sections = [
-        results.in_short(findings),
-        results.errors(findings),
-        *held_out.held_out(findings),
-        results.learning_curve(findings),
-        search.strategy(findings),
-        mattered.mattered(findings),
-        search.course(findings),
-        search.cost(findings),
-        search.lost(findings),
-        conduct.validation(findings),
-        conduct.again(findings),
-        conduct.machines(findings),
-    ]
-    return [section for section in sections if section is not None]
+def markdown(findings: Findings) -> tuple[str, list[str]]:
+    """Return the report in Markdown, and the names of the figures that it shows."""
+    names: list[str] = []
+
+    def picture(name: str, caption: str) -> str:
+        names.append(name)
+        return f"![{caption}]({FIGURES}/{name}.png)"
+
+    environment = _environment()
+    environment.globals |= {name: getattr(words, name) for name in (*WORDS, "moment", "table")}
+    environment.globals |= {"facts": facts, "picture": picture}
+    source = resources.files(__package__).joinpath("report.md").read_text(encoding="utf8")
+    # A block that ends before an empty line takes one line break away.
+    text = environment.from_string(source.replace("\n\n", "\n\n\n")).render(title=TITLE, f=findings)
+    return _in_paragraphs(text), names
 
 
-def configurations(findings):
-    """{name: configuration}: as the study was given it, of the baseline and the best trial, ready
-    for `amptorch train`, and of every final training as it was."""
+def as_page(text: str, pictures: dict[str, str]) -> str:
+    """Return an HTML page of a report in Markdown; pictures: {name: SVG}."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = body.replace("<table>", '<div class="wide"><table>')
+    body = body.replace("</table>", "</table></div>")
+
+    def drawn(found: re.Match[str]) -> str:
+        return f"<figure>{pictures[found[1]]}<figcaption>{found[2]}</figcaption></figure>"
+
+    body = re.sub(rf'<p><img src="{FIGURES}/([\w-]+)\.png" alt="([^"]*)" /></p>', drawn, body)
+    return _environment().get_template("report.html").render(title=html.escape(TITLE), body=body)
+
+
+def configurations(findings: Findings) -> dict[str, dict[str, Any]]:
+    """Return {name: configuration}: as the study was given it, of the baseline and the best trial,
+    ready for `amptorch train`, and of every final training as it was."""
     found = {"tuning": findings.about["config"]}
     for name, record in (("baseline", findings.baseline), ("best", findings.best)):
         if record is not None:
@@ -84,36 +97,29 @@ def configurations(findings):
     return found
 
 
-def _template(name):
-    page = name.endswith(".html")
-    environment = jinja2.Environment(
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("amptorch.tuning.report", "."),
-        autoescape=page,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "code": _code,
-        "svg": lambda figure: Markup(as_svg(figure)),
-        "cell": _cell,
-    }
-    return environment.get_template(name)
 
 
-def _code(text):
-    """HTML of a text in which `names` stand in backticks."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def _in_paragraphs(text: str) -> str:
+    """Set each paragraph as one line; tables and code stay as they are."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text):
+        block = block.strip()
+        if not block.startswith(("|", "```")):
+            block = re.sub(r" ([.,;:])(?= |$)", r"\1", " ".join(block.split()))
+        if block:
+            blocks.append(block)
+    return "\n\n".join(blocks) + "\n"
 
 
-def _cell(text):
-    """A cell of a table in Markdown."""
-    return text.replace("|", r"\|")
-
-
-def _replace(path, data):
+def _replace(path: Path, data: bytes) -> None:
     """Write a file as a whole."""
-    path = Path(path)
     path.parent.mkdir(exist_ok=True)
     unfinished = unfinished_name(path)
     unfinished.write_bytes(data)

@@ -1,10 +1,16 @@
-"""The figures of a study's report; each function returns a matplotlib Figure."""
+"""The figures of a study's report."""
+
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from amptorch.profiling.plots import GRAY, new_figure
 from amptorch.tuning.final import BASELINE
+from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.importance import shown
 from amptorch.tuning.space import Choice
 
@@ -15,8 +21,8 @@ MOST_POINTS = 20_000
 SLICES = 6
 
 
-def history(findings):
-    """Error of each trial in the order of their numbers, and the best so far."""
+def history(findings: Findings) -> Figure:
+    """Draw the error of each trial in the order of their numbers, and the best so far."""
     figure, axes = new_figure(3.6)
     done = sorted(findings.complete, key=lambda record: record["number"])
     ended = [(r["number"], r["reports"][-1][1]) for r in findings.records if _ended(r)]
@@ -40,12 +46,12 @@ def history(findings):
     return figure
 
 
-def _ended(record):
-    return record["state"] == "pruned" and record.get("reports")
+def _ended(record: dict[str, Any]) -> bool:
+    return record["state"] == "pruned" and bool(record.get("reports"))
 
 
-def front(findings):
-    """Error against cost, the front, the best trial and the baseline."""
+def front(findings: Findings) -> Figure:
+    """Draw error against cost, the front, the best trial and the baseline."""
     figure, axes = new_figure(4.0)
     done, best_for_cost = findings.complete, findings.front
     axes.plot([r["cost"] for r in done], [r["error"] for r in done], "o", ms=4, color=GRAY)
@@ -70,8 +76,9 @@ def front(findings):
     return figure
 
 
-def importance_bars(found):
-    """Shares of importance, and what chance gives."""
+def importance_bars(findings: Findings) -> Figure:
+    """Draw shares of importance, and what chance gives."""
+    found = findings.mattered.importances
     figure, axes = new_figure(0.26 * len(found) + 0.9)
     names = [importance.name for importance in found]
     colors = [COLORS["chosen"] if i.stands_out else "#bbccdd" for i in found]
@@ -84,9 +91,9 @@ def importance_bars(found):
     return figure
 
 
-def slices(findings, names):
-    """Error against the value of each of the parameters `names`."""
-    names = names[:SLICES]
+def slices(findings: Findings) -> Figure:
+    """Draw the error against the value of each of the parameters that are shown."""
+    names = findings.mattered.names[:SLICES]
     rows = -(-len(names) // 3)
     figure, axes = new_figure(
         2.5 * rows, rows, ncols=min(3, len(names)), sharey=True, squeeze=False
@@ -119,8 +126,9 @@ def slices(findings, names):
     return figure
 
 
-def parity(held):
-    """Predicted against reference energies and forces."""
+def parity(findings: Findings) -> Figure:
+    """Draw predicted against reference energies and forces."""
+    held = findings.predictions
     with_forces = held.forces is not None
     figure, axes = new_figure(4.4, ncols=1 + with_forces, squeeze=False)
     panels = axes[0]
@@ -150,8 +158,9 @@ def parity(held):
     return figure
 
 
-def energy_range(held, above):
-    """Error of each frame against its reference energy; `above`, eV/atom, begins the outliers."""
+def energy_range(findings: Findings) -> Figure:
+    """Draw the error of each frame against its reference energy."""
+    held, above = findings.predictions, findings.about["outliers_above"]
     with_forces = held.forces is not None
     figure, axes = new_figure(3.6, ncols=1 + with_forces, squeeze=False)
     usual = held.energies <= above
@@ -181,8 +190,9 @@ def energy_range(held, above):
     return figure
 
 
-def uncertainty(held):
-    """Errors of the ensemble against its spread, and their root mean square in bins of spread."""
+def uncertainty(findings: Findings) -> Figure:
+    """Draw errors of the ensemble against its spread, and their RMS in bins of spread."""
+    held = findings.predictions
     energies, forces = held.spreads("chosen")
     pairs = [(energies, np.abs(held.energy_errors("chosen")), "meV/atom", "energy")]
     if forces is not None:
@@ -217,8 +227,10 @@ def uncertainty(held):
     return figure
 
 
-def learning(points, forces):
-    """RMSE on the validation frames against the number of training frames."""
+def learning(findings: Findings) -> Figure:
+    """Draw the RMSE on the validation frames against the number of training frames."""
+    points = findings.points
+    forces = "forces" in points[0]["errors"]
     quantities = [("energy", "energy RMSE (meV/atom)")]
     quantities += [("forces", "force RMSE (eV/Å)")] if forces else []
     figure, axes = new_figure(3.4, ncols=len(quantities), squeeze=False)
@@ -236,7 +248,7 @@ def learning(points, forces):
     return figure
 
 
-def _scatter(panel, x, y, label, name, size):
+def _scatter(panel: Axes, x: np.ndarray, y: np.ndarray, label: str, name: str, size: float) -> None:
     x, y = np.ravel(x), np.ravel(y)
     kept = _some(len(x))
     panel.plot(
@@ -252,14 +264,14 @@ def _scatter(panel, x, y, label, name, size):
     )
 
 
-def _some(n):
+def _some(n: int) -> np.ndarray:
     if n <= MOST_POINTS:
         return np.arange(n)
     return np.random.default_rng(0).choice(n, MOST_POINTS, replace=False)
 
 
-def _plain(*axes):
-    """Few round numbers instead of powers of ten on logarithmic axes, drawn on already."""
+def _plain(*axes: Axis) -> None:
+    """Set few round numbers instead of powers of ten on logarithmic axes, drawn on already."""
     for axis in axes:
         low, high = axis.get_view_interval()
         if high < 4 * low:
@@ -268,3 +280,15 @@ def _plain(*axes):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")
+
+
+FIGURES = {
+    "history": history,
+    "cost": front,
+    "importance": importance_bars,
+    "parameters": slices,
+    "parity": parity,
+    "energy-range": energy_range,
+    "uncertainty": uncertainty,
+    "learning-curve": learning,
+}

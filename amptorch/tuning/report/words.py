@@ -1,0 +1,84 @@
+"""Words for numbers."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `digits` figures, without a power of ten between 1e-3 and 1e6."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        rounded = float(f"{value:.{digits}g}")
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+        return f"{value:.{decimals}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return such as "1 trial" or "2 trials"."""
+    return f"{n} {noun if n == 1 else noun + 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return such as "a", "a and b" or "a, b and c"."""
+    words = list(words)
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def compared(value: float, other: float) -> str:
+    """Say how `value` is next to `other`, both positive or 0: "12 % lower than", "the same as"."""
+    if value == other:
+        return "the same as"
+    if other == 0 or not (math.isfinite(value) and math.isfinite(other)):
+        return f"{number(value)} against {number(other)}, which is"
+    ratio = value / other
+    if abs(ratio - 1) < 0.005:
+        return "within half a percent of"
+    if ratio > 2:
+        return f"{number(ratio)} times"
+    return f"{percent(abs(ratio - 1))} {'lower' if ratio < 1 else 'higher'} than"
+
+
+def duration(seconds: float) -> str:
+    """Return such as "45 s", "12 min" or "2.1 h"."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def budget(of_training: dict[str, Any]) -> str:
+    """Return such as "180 s" or "20 epochs"."""
+    if "epochs" in of_training:
+        return counted(of_training["epochs"], "epoch")
+    return duration(of_training["seconds"])
+
+
+def percent(share: float) -> str:
+    """Return such as "12 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def signed(value: float) -> str:
+    """Return such as "0.25" or "−0.11"."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def moment(iso: str) -> str:
+    """Return a time in ISO 8601 as people write it."""
+    return iso.replace("T", " at ").replace("+00:00", " UTC")
+
+
+def table(lines: list[list[str]], note: str = "") -> str:
+    """Return a table in Markdown, the header first; columns of numbers are set to the right."""
+    # A number may have a unit, or a name before it.
+    columns = [all(len(cell.split()) < 3 for cell in col[1:]) for col in zip(*lines, strict=True)]
+    rule = ["---", *("---:" if numbers else "---" for numbers in columns[1:])]
+    rows = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+    return f"{text}\n\n{note}" if note else text
