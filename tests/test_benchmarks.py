@@ -94,7 +94,7 @@ ROWS_OF_ALL_STAGES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "rows_run"),
-    [(STAND_IN, ROWS_OF_ALL_STAGES), (ROOT, ROWS_OF_ALL_STAGES[2:3])],
+    [(STAND_IN, ROWS_OF_ALL_STAGES), (ROOT, ROWS_OF_ALL_STAGES[1:2])],
     ids=["v1.0", "fork"],
 )
 def test_every_public_stage_in_another_interpreter(package, rows_run, tmp_path, monkeypatch):

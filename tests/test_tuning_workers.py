@@ -113,7 +113,7 @@ def test_two_calls_at_once_share_a_study(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(call)])
     wait_for(lambda: running_worker(out))
     tune(**call)
-    assert other.wait(timeout=120) == 0
+    assert other.wait(timeout=300) == 0
     records = read_records(out)
     assert {record["state"] for record in records} == {"complete"}
     numbers = [int(record["worker"].rpartition(":")[2]) for record in records]
