@@ -24,5 +24,5 @@ settings.load_profile("amptorch")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for `-n auto`: each takes half a gigabyte of memory."""
+    """Return the number of workers for `-n auto`: each takes up to 0.9 GB of memory."""
     return min(CORES, 8)
