@@ -10,20 +10,23 @@ import os
 import shutil
 import uuid
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import DTypeLike
 
 UNFINISHED = ".unfinished-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_array(path, array):
-    """Write `path`; returns its entry {"dtype", "shape", "crc32"}."""
+def write_array(path: str | os.PathLike[str], array: np.ndarray) -> dict[str, Any]:
+    """Write `path`; return its entry {"dtype", "shape", "crc32"}."""
     array = np.asarray(array)
     with ArrayWriter(path, array.dtype, array.shape[1:]) as writer:
         writer.append(array)
@@ -33,18 +36,20 @@ def write_array(path, array):
 class ArrayWriter:
     """A .npy file that grows along its first axis; `entry` describes it once it is closed."""
 
-    def __init__(self, path, dtype, row_shape=()):
+    def __init__(
+        self, path: str | os.PathLike[str], dtype: DTypeLike, row_shape: tuple[int, ...] = ()
+    ):
         self.dtype = np.dtype(dtype)
         self.row_shape = tuple(row_shape)
         self.length = 0
         self.crc32 = 0
         self._file = open(path, "wb")  # noqa: SIM115 (closed by __exit__)
 
-    def __enter__(self):
+    def __enter__(self) -> "ArrayWriter":
         self._write_header()
         return self
 
-    def __exit__(self, kind, value, traceback):
+    def __exit__(self, kind: type | None, value: object, traceback: object) -> None:
         try:
             if kind is None:
                 # numpy leaves room in the header for the first axis to grow.
@@ -54,20 +59,21 @@ class ArrayWriter:
             self._file.close()
 
     @property
-    def entry(self):
+    def entry(self) -> dict[str, Any]:
+        """What the JSON beside the file says of it: {"dtype", "shape", "crc32"}."""
         shape = [self.length, *self.row_shape]
         return {"dtype": self.dtype.str, "shape": shape, "crc32": self.crc32}
 
-    def append(self, array):
+    def append(self, array: np.ndarray) -> None:
         """Add rows (n, *row_shape)."""
         array = np.ascontiguousarray(array, dtype=self.dtype)
         if array.size:
-            data = memoryview(array).cast("B")
+            data = array.data.cast("B")
             self.crc32 = zlib.crc32(data, self.crc32)
             write_bytes(self._file, data)
         self.length += len(array)
 
-    def _write_header(self):
+    def _write_header(self) -> None:
         header = {
             "descr": npy.dtype_to_descr(self.dtype),
             "fortran_order": False,
@@ -76,13 +82,13 @@ class ArrayWriter:
         npy.write_array_header_1_0(self._file, header)
 
 
-def write_bytes(file, data):
-    """Where every byte of an array goes through."""
+def write_bytes(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write to a file; every byte of an array goes through here."""
     file.write(data)
 
 
-def open_array(path, entry, check=True):
-    """The array in `path`, memory-mapped, after `check` of its data against its `entry`.
+def open_array(path: Path, entry: dict[str, Any], check: bool = True) -> np.ndarray:
+    """Return the array in `path`, memory-mapped, after `check` of its data against its `entry`.
 
     Raises ValueError that names the file where it is missing, damaged or cut short.
     """
@@ -110,12 +116,12 @@ def open_array(path, entry, check=True):
     # A private, writable mapping shares its pages with everyone as long as nobody writes, and
     # numba has its kernels compiled for writable arrays already.
     array = np.asarray(np.memmap(path, dtype, mode="c", offset=start, shape=shape))
-    if check and zlib.crc32(memoryview(array).cast("B")) != entry["crc32"]:
+    if check and zlib.crc32(array.data.cast("B")) != entry["crc32"]:
         raise ValueError(f"{path} is damaged: its data do not match their checksum")
     return array
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Replace `path` by `content`, with a checksum, as a whole."""
     path = Path(path)
     unfinished = unfinished_name(path)
@@ -128,8 +134,8 @@ def write_json(path, content):
         unfinished.unlink(missing_ok=True)
 
 
-def read_json(path):
-    """What `write_json` wrote; ValueError that names the file where it is missing or damaged."""
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `write_json` wrote; ValueError names the file where it is missing or damaged."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf8"))
@@ -144,17 +150,18 @@ def read_json(path):
     return content
 
 
-def _json_checksum(content):
+def _json_checksum(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def unfinished_name(path):
+def unfinished_name(path: Path) -> Path:
+    """Return a name beside `path` for what is not complete yet."""
     return path.with_name(f"{path.name}{UNFINISHED}{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
-def folder_when_complete(path):
-    """A new folder to write to, which becomes `path` at the end, or is removed on an error.
+def folder_when_complete(path: Path) -> Iterator[Path]:
+    """Give a new folder to write to; it becomes `path` at the end, or is removed on an error.
 
     Where `path` is there by then (another worker was given the same task), that one stays.
     """
@@ -171,7 +178,7 @@ def folder_when_complete(path):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def remove_unfinished(folder, patterns):
+def remove_unfinished(folder: Path, patterns: Iterable[str]) -> None:
     """Remove what a program that was killed left behind."""
     for pattern in patterns:
         for path in Path(folder).glob(pattern + UNFINISHED + "*"):
@@ -182,7 +189,7 @@ def remove_unfinished(folder, patterns):
 
 
 @contextmanager
-def disk_errors(folder):
+def disk_errors(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Say of a full disk where it is full and what to do."""
     try:
         yield

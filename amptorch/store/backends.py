@@ -3,10 +3,15 @@
 from abc import abstractmethod
 from collections import OrderedDict
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amptorch.descriptor.blocks import KeptDerivatives, RecomputedDerivatives
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives, RecomputedDerivatives
+
+if TYPE_CHECKING:
+    from amptorch.store.store import FrameStore
 
 # Batches whose structures are kept: the one in use and those that are made ahead.
 KEPT_BATCHES = 4
@@ -16,14 +21,17 @@ class ShardedDerivatives(KeptDerivatives):
     """Derivatives of frames that are spread over the DerivativeBlocks of several shards."""
 
     @abstractmethod
-    def locate(self, frame_ids):
-        """(shards, frames within them, numbers of their atoms) of `frame_ids`, each (k,)."""
+    def locate(self, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (shards, frames within them, numbers of their atoms) of `frame_ids`, each (k,)."""
 
     @abstractmethod
-    def blocks(self, number):
-        """DerivativeBlocks of a shard."""
+    def blocks(self, number: int) -> DerivativeBlocks:
+        """Return the DerivativeBlocks of a shard."""
 
-    def runs(self, frame_ids):
+    def runs(
+        self, frame_ids: np.ndarray
+    ) -> tuple[list[tuple[DerivativeBlocks, np.ndarray]], np.ndarray]:
+        """Return [(blocks, frames within them)] of runs of frames in one shard, and their atoms."""
         shards, local, counts = self.locate(frame_ids)
         breaks = np.flatnonzero(shards[1:] != shards[:-1]) + 1
         firsts = shards[np.concatenate(([0], breaks))]
@@ -34,7 +42,7 @@ class ShardedDerivatives(KeptDerivatives):
 class StoredDerivatives(ShardedDerivatives):
     """Derivatives that lie in a store, contracted over the memory maps; nothing is copied."""
 
-    def __init__(self, store, setup_hash, dtype):
+    def __init__(self, store: "FrameStore", setup_hash: str, dtype: str):
         self.store = store
         self.setup_hash = setup_hash
         self.dtype = np.dtype(dtype)
@@ -42,25 +50,28 @@ class StoredDerivatives(ShardedDerivatives):
         self.n_features = entry["shape"][1]
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
+        """Number of atoms of all frames."""
         return self.store.n_atoms
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes on disk."""
         return sum(
             self.store.reader(number).derivative_bytes(self.setup_hash, self.dtype.name)
             for number in range(self.store.n_shards)
         )
 
-    def prepare(self, frame_ids):
+    def prepare(self, frame_ids: np.ndarray) -> None:
         """Open and check what `vjp` and `jvp` of these frames will need."""
         self.runs(frame_ids)
 
-    def locate(self, frame_ids):
+    def locate(self, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (shards, frames within them, numbers of their atoms) of `frame_ids`."""
         return *self.store.locate(frame_ids), self.store.counts[np.asarray(frame_ids)]
 
-    def blocks(self, number):
+    def blocks(self, number: int) -> DerivativeBlocks:
+        """Return the DerivativeBlocks of a shard."""
         reader = self.store.reader(int(number))
         return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features)
 
@@ -72,7 +83,7 @@ class RecomputedFromStore:
     its own. See `RecomputedDerivatives` for `vjp` and `jvp`.
     """
 
-    def __init__(self, store, descriptor):
+    def __init__(self, store: "FrameStore", descriptor: BaseDescriptor):
         if descriptor.cutoff > store.cutoff:
             raise ValueError(
                 f"the descriptor reaches {descriptor.cutoff} Å, the neighbour lists of the store "
@@ -80,19 +91,20 @@ class RecomputedFromStore:
             )
         self.store = store
         self.descriptor = descriptor
-        self._batches = OrderedDict()
+        self._batches: OrderedDict[bytes, RecomputedDerivatives] = OrderedDict()
         self._lock = Lock()
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         return self.store.n_atoms
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
+        """Number of features of an atom."""
         return self.descriptor.n_features
 
-    def prepare(self, frame_ids):
-        """RecomputedDerivatives of these frames alone, kept for the calls that will follow."""
+    def prepare(self, frame_ids: np.ndarray) -> RecomputedDerivatives:
+        """Return the RecomputedDerivatives of these frames alone, kept for calls to come."""
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         key = frame_ids.tobytes()
         with self._lock:
@@ -105,10 +117,14 @@ class RecomputedFromStore:
                     self._batches.popitem(last=False)
         return batch
 
-    def vjp(self, frame_ids, g, rows=None):
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+    def vjp(
+        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         return self.prepare(frame_ids).vjp(np.arange(len(frame_ids)), g, rows)
 
-    def jvp(self, frame_ids, v, rows=None):
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+    def jvp(
+        self, frame_ids: np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         return self.prepare(frame_ids).jvp(np.arange(len(frame_ids)), v, rows)

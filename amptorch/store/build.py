@@ -2,18 +2,22 @@
 
 import itertools
 import logging
+import os
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.labels import Labels
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, remove_unfinished, write_json
@@ -35,19 +39,19 @@ SAME = ("sha256", "slice", "frames", "labels")
 
 
 def preprocess(
-    paths_or_images,
-    descriptor,
-    out,
-    derivatives=None,
-    derivative_dtype="float32",
-    frames_per_shard=512,
-    forces=True,
-    skip_bad=False,
-    threads=None,
-    verbose=True,
-    dask=None,
-    labels=None,
-):
+    paths_or_images: Any,
+    descriptor: BaseDescriptor,
+    out: str | os.PathLike[str],
+    derivatives: str | None = None,
+    derivative_dtype: str = "float32",
+    frames_per_shard: int = 512,
+    forces: bool = True,
+    skip_bad: bool = False,
+    threads: int | None = None,
+    verbose: bool = True,
+    dask: Any = None,
+    labels: Labels | None = None,
+) -> FrameStore:
     """Make the store in the folder `out`, or what is missing of it, and return its FrameStore.
 
     Frames are read a few at a time. What was made by an earlier call for the same frames is used:
@@ -97,7 +101,7 @@ def preprocess(
     return store
 
 
-def _derivative_dtype(derivatives, dtype):
+def _derivative_dtype(derivatives: str | None, dtype: str) -> str | None:
     if derivatives is None:
         return None
     if derivatives != "stored":
@@ -108,7 +112,7 @@ def _derivative_dtype(derivatives, dtype):
 
 
 @contextmanager
-def locked(folder):
+def locked(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other processes out of it."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file; a store is a folder")
@@ -133,9 +137,11 @@ def locked(folder):
         lock.release()
 
 
-def _is_full(settings, inputs):
-    """Whether there is a store with all that is wanted. Several programs may find that at one time,
-    also where they must not write."""
+def _is_full(settings: Settings, inputs: list[dict[str, Any]]) -> bool:
+    """Return whether there is a store with all that is wanted.
+
+    Several programs may find that at one time, also where they must not write.
+    """
     if not (settings.store / layout.STORE).is_file():
         return False
     about = read_store(settings.store)
@@ -143,7 +149,14 @@ def _is_full(settings, inputs):
     return about["complete"] and not _missing_shards(settings, about)
 
 
-def _fill(settings, sources, inputs, frames_per_shard, verbose, dask):
+def _fill(
+    settings: Settings,
+    sources: list[Any],
+    inputs: list[dict[str, Any]],
+    frames_per_shard: int,
+    verbose: bool,
+    dask: Any,
+) -> None:
     root = settings.store
     _remove_leftovers(root)
     about = _begin(settings, inputs, frames_per_shard)
@@ -163,13 +176,15 @@ def _fill(settings, sources, inputs, frames_per_shard, verbose, dask):
     write_json(root / layout.STORE, about)
 
 
-def _remove_leftovers(root):
+def _remove_leftovers(root: Path) -> None:
     remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
     remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
 
 
-def _begin(settings, inputs, frames_per_shard):
-    """What store.json says; it is written where there is none yet, else it must fit."""
+def _begin(
+    settings: Settings, inputs: list[dict[str, Any]], frames_per_shard: int
+) -> dict[str, Any]:
+    """Return what store.json says; it is written where there is none yet, else it must fit."""
     file = settings.store / layout.STORE
     if file.exists():
         about = read_store(settings.store)
@@ -191,8 +206,8 @@ def _begin(settings, inputs, frames_per_shard):
     return about
 
 
-def _check_fit(settings, about, inputs):
-    """ValueError that says why the store that is there is not one for these frames."""
+def _check_fit(settings: Settings, about: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+    """Raise ValueError that says why the store that is there is not one for these frames."""
     refused = f"the store {str(settings.store)!r} is not used, because"
     advice = "give another folder, or delete this one"
     if len(inputs) != len(about["inputs"]):
@@ -225,7 +240,7 @@ def _check_fit(settings, about, inputs):
             )
 
 
-def write_setup(root, descriptor):
+def write_setup(root: Path, descriptor: BaseDescriptor) -> None:
     """Say what a set-up's hash stands for."""
     setup = getattr(descriptor, "descriptor_setup", {})
     path = layout.setup_file(root, descriptor.descriptor_setup_hash)
@@ -242,8 +257,8 @@ def write_setup(root, descriptor):
         write_json(path, content)
 
 
-def _ranges(about, number):
-    """[(source, first, stop)]: the frames that shard `number` is made from."""
+def _ranges(about: dict[str, Any], number: int) -> list[tuple[int, int, int]]:
+    """Return [(source, first, stop)]: the frames that shard `number` is made from."""
     size = about["frames_per_shard"]
     low, high = number * size, (number + 1) * size
     ranges, start = [], 0
@@ -255,19 +270,19 @@ def _ranges(about, number):
     return ranges
 
 
-def _parts(root, about, sources, number):
-    """What shard `number` is made from; nothing where it is there and only lacks descriptions."""
+def _parts(root: Path, about: dict[str, Any], sources: list[Any], number: int) -> list[Any]:
+    """Return what shard `number` is made from; nothing where it only lacks descriptions."""
     if layout.shard_folder(root, number).is_dir():
         return []
     return [(k, sources[k].part(first, stop)) for k, first, stop in _ranges(about, number)]
 
 
-def _n_shards(about):
+def _n_shards(about: dict[str, Any]) -> int:
     return -(-sum(entry["frames"] for entry in about["inputs"]) // about["frames_per_shard"])
 
 
-def _missing_shards(settings, about):
-    """[(number, frames read)] of the shards that are not there or lack something."""
+def _missing_shards(settings: Settings, about: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return [(number, frames read)] of the shards that are not there or lack something."""
     missing = []
     for number in range(_n_shards(about)):
         folder = layout.shard_folder(settings.store, number)
@@ -277,8 +292,8 @@ def _missing_shards(settings, about):
     return missing
 
 
-def _completed(root, about):
-    """store.json of a store of which every shard is there."""
+def _completed(root: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Return store.json of a store of which every shard is there."""
     shards, skipped, numbers = [], [], set()
     for number in range(_n_shards(about)):
         shard = ShardReader(layout.shard_folder(root, number)).about
@@ -296,16 +311,16 @@ def _completed(root, about):
     }
 
 
-def _run_here(settings, tasks, bar):
+def _run_here(settings: Settings, tasks: Iterable[Any], bar: tqdm) -> None:
     stop, lock = Event(), Lock()
     settings = replace(settings, threads=num_threads(settings.threads))
 
-    def progress(n_frames):
+    def progress(n_frames: int) -> None:
         with lock:
             bar.update(n_frames)
 
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="amptorch-shard")
-    pending = deque()
+    pending: deque[Any] = deque()
     try:
         for number, parts in tasks:
             pending.append(pool.submit(make_shard, settings, number, parts, progress, stop.is_set))
@@ -318,7 +333,9 @@ def _run_here(settings, tasks, bar):
         pool.shutdown(cancel_futures=True)
 
 
-def _run_on_dask(cluster, settings, tasks, sizes, bar):
+def _run_on_dask(
+    cluster: Any, settings: Settings, tasks: Iterable[Any], sizes: dict[int, int], bar: tqdm
+) -> None:
     try:
         from distributed import Client, as_completed
     except ImportError as error:
@@ -328,7 +345,7 @@ def _run_on_dask(cluster, settings, tasks, sizes, bar):
         client = Client(cluster, timeout=CONNECT_TIMEOUT, set_as_default=False)
     tasks, number_of = iter(tasks), {}
 
-    def submit(task):
+    def submit(task: Any) -> Any:
         number, parts = task
         future = client.submit(make_shard, settings, number, parts, pure=False)
         number_of[future.key] = number

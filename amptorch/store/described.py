@@ -4,14 +4,18 @@ They lack positions, cells and neighbour lists, so that nothing can be recompute
 symmetry functions can be added; otherwise training reads them as any other store.
 """
 
+import os
 import shutil
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.store import layout
 from amptorch.store.arrays import (
     disk_errors,
@@ -40,7 +44,15 @@ class Described:
     derivatives: object = None
 
 
-def write_described(shards, descriptor, out, inputs, forces, dtype="float64", frames_per_shard=512):
+def write_described(
+    shards: Iterable[Any],
+    descriptor: BaseDescriptor,
+    out: str | os.PathLike[str],
+    inputs: list[dict[str, Any]],
+    forces: bool,
+    dtype: str = "float64",
+    frames_per_shard: int = 512,
+) -> FrameStore:
     """Make the store in the new folder `out`, and return its FrameStore.
 
     shards : of iterables of `Described`, each of `frames_per_shard` frames in all but the last
@@ -84,11 +96,13 @@ def write_described(shards, descriptor, out, inputs, forces, dtype="float64", fr
     return FrameStore(root)
 
 
-def _write_shard(shard, parts, descriptor, forces, dtype):
+def _write_shard(
+    shard: Path, parts: Any, descriptor: BaseDescriptor, forces: bool, dtype: str
+) -> Any:
     name = descriptor.descriptor_setup_hash
     kept = ("counts", "numbers", "energies", "indices") + (("forces",) if forces else ())
     with folder_when_complete(shard) as folder:
-        pieces = {key: [] for key in kept}
+        pieces: dict[str, list[np.ndarray]] = {key: [] for key in kept}
         described = fingerprint_writer(folder, name, descriptor.n_features)
         writer = derivative_writer(folder, name, dtype) if forces else nullcontext()
         with described as fingerprints, writer as derivatives:
@@ -96,7 +110,7 @@ def _write_shard(shard, parts, descriptor, forces, dtype):
                 for key in kept:
                     pieces[key].append(getattr(part, key))
                 fingerprints.append(part.fingerprints)
-                if forces:
+                if derivatives is not None:
                     derivatives.add(part.derivatives)
         arrays = {key: np.concatenate(values) for key, values in pieces.items()}
         arrays["numbers"] = arrays["numbers"].astype(np.uint8)

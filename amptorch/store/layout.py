@@ -15,24 +15,28 @@ BLOCKS = ("atom_start", "atoms", "value_start", "values", "kind", "feature_row")
 DERIVATIVE_DTYPES = ("float32", "float64")
 
 
-def shard_folder(store, number):
+def shard_folder(store: Path, number: int) -> Path:
+    """Return the folder of a shard."""
     return Path(store) / "shards" / f"{number:06d}"
 
 
-def setup_file(store, setup_hash):
+def setup_file(store: Path, setup_hash: str) -> Path:
+    """Return the file that says what the hash of a set-up stands for."""
     return Path(store) / "setups" / f"{setup_hash}.json"
 
 
-def fingerprint_file(shard, setup_hash):
+def fingerprint_file(shard: Path, setup_hash: str) -> Path:
+    """Return the file of a shard's fingerprints."""
     return Path(shard) / "fingerprints" / f"{setup_hash}.npy"
 
 
-def fingerprint_entry(shard, setup_hash):
-    """Written after the array: it is there when the fingerprints are complete."""
+def fingerprint_entry(shard: Path, setup_hash: str) -> Path:
+    """Return the file that is written after the fingerprints, so that where it is they are."""
     return Path(shard) / "fingerprints" / f"{setup_hash}.json"
 
 
-def derivative_folder(shard, setup_hash, dtype):
+def derivative_folder(shard: Path, setup_hash: str, dtype: str) -> Path:
+    """Return the folder of a shard's derivatives."""
     return Path(shard) / "derivatives" / f"{setup_hash}-{dtype}"
 
 

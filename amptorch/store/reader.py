@@ -1,7 +1,9 @@
 """Reading one shard of a store."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,33 +25,33 @@ class ShardReader:
     object. Raises ValueError that names the file that is missing or damaged, and what to do.
     """
 
-    def __init__(self, folder, checked=None):
+    def __init__(self, folder: Path, checked: set[Any] | None = None):
         self.folder = Path(folder)
         self._checked = set() if checked is None else checked
-        self._entries = {}
-        self._arrays = {}
-        self._fingerprints = {}
-        self._blocks = {}
+        self._entries: dict[Path, dict[str, Any]] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._fingerprints: dict[str, np.ndarray] = {}
+        self._blocks: dict[Any, DerivativeBlocks] = {}
 
     @property
-    def about(self):
+    def about(self) -> dict[str, Any]:
         """What shard.json says."""
         return self._entry(self.folder / layout.SHARD, self.folder)
 
-    def array(self, name):
-        """One of the arrays of structures and neighbour lists, such as "positions"."""
+    def array(self, name: str) -> np.ndarray:
+        """Return one of the arrays of structures and neighbour lists, such as "positions"."""
         if name not in self._arrays:
             path = self.folder / f"{name}.npy"
             self._arrays[name] = self._array(path, self.about["arrays"][name], self.folder)
         return self._arrays[name]
 
     @property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """(F,) number of atoms of each frame."""
         return np.diff(self.array("offsets"))
 
-    def frames(self, frames):
-        """Those frames, with energies and with forces where the store has them."""
+    def frames(self, frames: np.ndarray) -> Frames:
+        """Return those frames, with energies and with forces where the store has them."""
         first, last = self._atoms(frames)
         return Frames(
             numbers=_rows(self.array("numbers"), first, last).astype(np.int64),
@@ -66,8 +68,10 @@ class ShardReader:
             indices=self.array("indices")[frames],
         )
 
-    def neighbors(self, frames, structures, cutoff, threads=None):
-        """The neighbour list, up to `cutoff`, of the frames, whose Frames are `structures`."""
+    def neighbors(
+        self, frames: np.ndarray, structures: Frames, cutoff: float, threads: int | None = None
+    ) -> NeighborList:
+        """Return the neighbour list, up to `cutoff`, of frames, which are `structures`."""
         first, last = self._atoms(frames)
         offsets = self.array("neighbors/offsets")
         counts = _rows(np.diff(offsets), first, last)
@@ -84,19 +88,19 @@ class ShardReader:
         )
         return listed.moved(structures)
 
-    def fingerprint_entry(self, setup_hash):
-        """{"dtype", "shape", "crc32"} of the fingerprints."""
+    def fingerprint_entry(self, setup_hash: str) -> dict[str, Any]:
+        """Return {"dtype", "shape", "crc32"} of the fingerprints."""
         path = layout.fingerprint_entry(self.folder, setup_hash)
         return self._entry(path, path)["array"]
 
-    def has_fingerprints(self, setup_hash):
-        """Whether they are there."""
+    def has_fingerprints(self, setup_hash: str) -> bool:
+        """Return whether they are there."""
         if setup_hash in self._fingerprints:
             return True
         return layout.fingerprint_entry(self.folder, setup_hash).is_file()
 
-    def fingerprints(self, setup_hash):
-        """(N, S), not scaled, of all atoms."""
+    def fingerprints(self, setup_hash: str) -> np.ndarray:
+        """Return the fingerprints (N, S), not scaled, of all atoms."""
         if setup_hash not in self._fingerprints:
             entry = self.fingerprint_entry(setup_hash)
             path = layout.fingerprint_file(self.folder, setup_hash)
@@ -104,8 +108,8 @@ class ShardReader:
             self._fingerprints[setup_hash] = self._array(path, entry, delete)
         return self._fingerprints[setup_hash]
 
-    def derivatives(self, setup_hash, dtype, n_features):
-        """DerivativeBlocks over the memory maps."""
+    def derivatives(self, setup_hash: str, dtype: str, n_features: int) -> DerivativeBlocks:
+        """Return DerivativeBlocks over the memory maps."""
         key = setup_hash, dtype
         if key not in self._blocks:
             folder = layout.derivative_folder(self.folder, setup_hash, dtype)
@@ -118,24 +122,24 @@ class ShardReader:
             self._blocks[key] = blocks
         return self._blocks[key]
 
-    def derivative_bytes(self, setup_hash, dtype):
-        """Bytes of the derivatives on disk."""
+    def derivative_bytes(self, setup_hash: str, dtype: str) -> int:
+        """Return the bytes of the derivatives on disk."""
         folder = layout.derivative_folder(self.folder, setup_hash, dtype)
         return sum(path.stat().st_size for path in folder.glob("*.npy"))
 
-    def _atoms(self, frames):
-        """First atom of each frame, and the one behind its last."""
+    def _atoms(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first atom of each frame, and the one behind its last."""
         frames = np.asarray(frames, dtype=np.int64)
         offsets = self.array("offsets")
         return offsets[frames], offsets[frames + 1]
 
-    def _entry(self, path, delete):
+    def _entry(self, path: Path, delete: Path) -> dict[str, Any]:
         if path not in self._entries:
             with _advice(delete):
                 self._entries[path] = read_json(path)
         return self._entries[path]
 
-    def _array(self, path, entry, delete):
+    def _array(self, path: Path, entry: dict[str, Any], delete: Path) -> np.ndarray:
         with _advice(delete):
             array = open_array(path, entry, check=path not in self._checked)
         self._checked.add(path)
@@ -143,7 +147,7 @@ class ShardReader:
 
 
 @contextmanager
-def _advice(delete):
+def _advice(delete: Path) -> Iterator[None]:
     """Add to a ValueError what to delete."""
     try:
         yield
@@ -151,21 +155,22 @@ def _advice(delete):
         raise ValueError(f"{error}; delete {delete} {AGAIN}") from error
 
 
-def join_frames(parts):
-    """Several Frames, one after the other, as one."""
+def join_frames(parts: Sequence[Frames]) -> Frames:
+    """Join several Frames, one after the other, to one."""
     if len(parts) == 1:
         return parts[0]
     names = ("numbers", "positions", "cells", "pbc", "energies", "forces", "indices")
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in names
         if getattr(parts[0], name) is not None
     }
-    return Frames(offsets=_starts(np.concatenate([part.counts for part in parts])), **arrays)
+    arrays["offsets"] = _starts(np.concatenate([part.counts for part in parts]))
+    return Frames(**arrays)
 
 
-def join_neighbors(parts):
-    """The neighbour lists of several Frames, one after the other, as one."""
+def join_neighbors(parts: Sequence[NeighborList]) -> NeighborList:
+    """Join the neighbour lists of several Frames, one after the other, to one."""
     if len(parts) == 1:
         return parts[0]
     firsts = np.cumsum([0, *(len(part.counts) for part in parts)])
@@ -180,8 +185,8 @@ def join_neighbors(parts):
     )
 
 
-def _rows(array, firsts, lasts):
-    """The rows first:last of each pair, one after the other; neighbouring ranges are one."""
+def _rows(array: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
+    """Return the rows first:last of each pair, one after the other; neighbouring ranges are one."""
     if len(firsts) == 0:
         return array[:0]
     breaks = np.flatnonzero(firsts[1:] != lasts[:-1]) + 1
@@ -190,7 +195,7 @@ def _rows(array, firsts, lasts):
     return np.concatenate([array[a:b] for a, b in zip(starts, stops, strict=True)])
 
 
-def _starts(counts):
+def _starts(counts: np.ndarray) -> np.ndarray:
     starts = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts

@@ -1,13 +1,17 @@
 """Making one shard of a store, or adding to it: the task that is run in parallel."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.distances import check_distances
+from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
@@ -43,14 +47,20 @@ class StoppedError(Exception):
     """The work was called off because other work failed."""
 
 
-def make_shard(settings, number, parts, progress=None, stopped=None):
+def make_shard(
+    settings: Settings,
+    number: int,
+    parts: list[Any],
+    progress: Callable[[int], None] | None = None,
+    stopped: Any = None,
+) -> Any:
     """Make shard `number`, or add the fingerprints and derivatives that it has not got.
 
     parts: [(number of the source, part of it)]; progress(frames read) is called now and then;
     stopped() tells whether to give up. Raises ValueError that names an unusable frame.
     """
 
-    def proceed(n_frames):
+    def proceed(n_frames: int) -> None:
         if progress is not None:
             progress(n_frames)
         if stopped is not None and stopped():
@@ -65,8 +75,8 @@ def make_shard(settings, number, parts, progress=None, stopped=None):
                 _write_shard(unfinished, settings, parts, proceed)
 
 
-def missing_descriptions(folder, settings):
-    """Which of "fingerprints" and "derivatives" a shard should have and has not."""
+def missing_descriptions(folder: Path, settings: Settings) -> set[str]:
+    """Return which of "fingerprints" and "derivatives" a shard should have and has not."""
     name, dtype = settings.descriptor.descriptor_setup_hash, settings.derivatives
     missing = set()
     if not layout.fingerprint_entry(folder, name).is_file():
@@ -76,9 +86,11 @@ def missing_descriptions(folder, settings):
     return missing
 
 
-def _write_shard(folder, settings, parts, proceed):
+def _write_shard(
+    folder: Path, settings: Settings, parts: list[Any], proceed: Callable[[int], None]
+) -> Any:
     structures = StructureWriter(settings.forces)
-    skipped = []
+    skipped: list[Any] = []
     with _descriptions(folder, settings, missing_descriptions(folder, settings)) as add:
         for source, part in parts:
             for n_read, frames in _checked_chunks(source, part, settings, skipped):
@@ -97,7 +109,7 @@ def _write_shard(folder, settings, parts, proceed):
     write_json(folder / layout.SHARD, about)
 
 
-def _add_descriptions(folder, settings, proceed):
+def _add_descriptions(folder: Path, settings: Settings, proceed: Callable[[int], None]) -> None:
     shard = ShardReader(folder)
     described = SharedFunctions(shard, settings)
     with _descriptions(folder, settings, missing_descriptions(folder, settings)) as add:
@@ -107,19 +119,21 @@ def _add_descriptions(folder, settings, proceed):
 
 
 @contextmanager
-def _descriptions(folder, settings, missing):
-    """A function of (fingerprints, DerivativeBlocks), for one chunk of frames after the other; what
-    is missing of both is written to the shard in `folder` at the end."""
+def _descriptions(
+    folder: Path, settings: Settings, missing: set[str]
+) -> Iterator[Callable[..., None]]:
+    """Give a function of (fingerprints, DerivativeBlocks), for one chunk of frames after the
+    other; what is missing of both is written to the shard in `folder` at the end."""
     descriptor = settings.descriptor
     name = descriptor.descriptor_setup_hash
-    wanted = [nullcontext(), nullcontext()]
+    wanted: list[Any] = [nullcontext(), nullcontext()]
     if "fingerprints" in missing:
         wanted[0] = fingerprint_writer(folder, name, descriptor.n_features)
-    if "derivatives" in missing:
+    if "derivatives" in missing and settings.derivatives is not None:
         wanted[1] = derivative_writer(folder, name, settings.derivatives)
     with wanted[0] as fingerprints, wanted[1] as derivatives:
 
-        def add(values, blocks):
+        def add(values: np.ndarray, blocks: DerivativeBlocks | None) -> None:
             if fingerprints is not None:
                 fingerprints.append(values)
             if derivatives is not None:
@@ -128,8 +142,10 @@ def _descriptions(folder, settings, missing):
         yield add
 
 
-def _checked_chunks(source, part, settings, skipped):
-    """(frames read, Frames or None) of about CHUNK_ATOMS atoms each.
+def _checked_chunks(
+    source: str, part: Any, settings: Settings, skipped: list[Any]
+) -> Iterator[tuple[int, Frames | None]]:
+    """Yield (frames read, Frames or None) of about CHUNK_ATOMS atoms each.
 
     An unusable frame is a ValueError that names it, or with `skip_bad` is listed in `skipped`.
     """
@@ -149,8 +165,8 @@ def _checked_chunks(source, part, settings, skipped):
     yield n_read, join_frames(pieces) if pieces else None
 
 
-def _chunks(counts):
-    """Ranges of consecutive frames: the chunks that `_checked_chunks` made of them."""
+def _chunks(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield ranges of consecutive frames: the chunks that `_checked_chunks` made of them."""
     first, n_atoms = 0, 0
     for frame, count in enumerate(counts):
         n_atoms += count

@@ -3,14 +3,20 @@
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
 
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.combine import Part, combine
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList
 from amptorch.store import layout
 from amptorch.store.arrays import read_json
+from amptorch.store.reader import ShardReader
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +39,23 @@ class SharedFunctions:
     shard: ShardReader; settings: shard.Settings
     """
 
-    def __init__(self, shard, settings):
+    def __init__(self, shard: ShardReader, settings: Any):
         self.shard = shard
         self.settings = settings
         descriptor = settings.descriptor
-        self._kept, self._rest, self._columns = [], descriptor, None
+        self._kept: list[Any] = []
+        self._rest: BaseDescriptor | None = descriptor
+        self._columns: Any = None
         if not settings.share or not isinstance(descriptor, Gaussian):
             return
         if len(_cutoffs(descriptor.descriptor_setup)) > 1:
             return
         # Places (element, feature) of each function that is not found yet.
-        missing = defaultdict(list)
+        missing: dict[tuple, list[tuple[int, int]]] = defaultdict(list)
         for element, (symbol, rows) in enumerate(descriptor.descriptor_setup.items()):
             for feature, row in enumerate(rows.tolist()):
-                missing[(symbol, *row)].append((element, feature))
+                key = (symbol, *row)
+                missing[key].append((element, feature))
         others = self._other_sets()
         while missing and others:
             # The one with most in common is next.
@@ -63,15 +72,15 @@ class SharedFunctions:
         elif self._kept:
             self._rest = None
 
-    def describe(self, chunk):
-        """(fingerprints, DerivativeBlocks or None) of the frames `chunk`, consecutive ones."""
+    def describe(self, chunk: np.ndarray) -> tuple[np.ndarray, DerivativeBlocks | None]:
+        """Return (fingerprints, DerivativeBlocks or None) of consecutive frames."""
         settings, shard = self.settings, self.shard
         frames = shard.frames(chunk)
         computed = None
         if self._rest is not None:
             neighbors = shard.neighbors(chunk, frames, settings.cutoff, settings.threads)
             computed = compute(self._rest, frames, neighbors, settings)
-        if not self._kept:
+        if not self._kept and computed is not None:
             return computed
         first = int(shard.array("offsets")[chunk[0]])
         parts = [
@@ -84,8 +93,8 @@ class SharedFunctions:
         elements = np.argmax(frames.numbers[:, None] == numbers, axis=1)
         return combine(parts, elements, frames.offsets, settings.threads)
 
-    def _other_sets(self):
-        """{name: tables} of the sets in the shard that functions of the new one can be in."""
+    def _other_sets(self) -> dict[str, Any]:
+        """Return {name: tables} of sets in the shard that may have functions of the new one."""
         wanted, sets = self.settings.descriptor, {}
         for entry in sorted(self.shard.folder.glob("fingerprints/*.json")):
             path = layout.setup_file(self.settings.store, entry.stem)
@@ -101,8 +110,8 @@ class SharedFunctions:
                 sets[entry.stem] = tables
         return sets
 
-    def _matching(self, tables, missing):
-        """(columns of a `Part` with these tables, which of the missing functions it has)."""
+    def _matching(self, tables: Any, missing: Any) -> tuple[Any, Any]:
+        """Return (columns of a `Part` with these tables, which of the missing functions it has)."""
         descriptor = self.settings.descriptor
         columns = np.full((len(descriptor.elements), descriptor.n_features), -1)
         found = set()
@@ -115,9 +124,9 @@ class SharedFunctions:
                         columns[place] = column
         return columns, found
 
-    def _open(self, name):
-        """(fingerprints, DerivativeBlocks or None) of a set in the shard, None if it is not (any
-        more) complete there."""
+    def _open(self, name: str) -> tuple[np.ndarray, DerivativeBlocks | None] | None:
+        """Return (fingerprints, DerivativeBlocks or None) of a set in the shard, None if it is
+        not (any more) complete there."""
         shard, dtype = self.shard, self.settings.derivatives
         try:
             values = shard.fingerprints(name)
@@ -128,7 +137,7 @@ class SharedFunctions:
             logger.debug("functions of the set %s are not shared: %s", name, error)
             return None
 
-    def _descriptor_of(self, missing):
+    def _descriptor_of(self, missing: Any) -> BaseDescriptor:
         descriptor = self.settings.descriptor
         tables = {}
         for symbol, rows in descriptor.descriptor_setup.items():
@@ -139,13 +148,15 @@ class SharedFunctions:
         return Gaussian(functions, descriptor.elements, dtype=descriptor.dtype)
 
 
-def compute(descriptor, frames, neighbors, settings):
-    """(fingerprints, DerivativeBlocks or None) by a descriptor."""
+def compute(
+    descriptor: BaseDescriptor, frames: Frames, neighbors: NeighborList, settings: Any
+) -> tuple[np.ndarray, DerivativeBlocks | None]:
+    """Return (fingerprints, DerivativeBlocks or None) by a descriptor."""
     if settings.derivatives is None:
         return descriptor.values(frames, neighbors, settings.threads), None
     dtype = np.dtype(settings.derivatives)
     return descriptor.values_and_derivatives(frames, neighbors, dtype, settings.threads)
 
 
-def _cutoffs(tables):
+def _cutoffs(tables: Any) -> Any:
     return {row[3] for rows in tables.values() for row in np.asarray(rows).tolist()}

@@ -10,9 +10,11 @@ where it is not the file that is at fault.
 import errno
 import hashlib
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -35,11 +37,11 @@ DAMAGED = (None, errno.EINVAL, errno.EOVERFLOW)
 class _File:
     """A file; `name` is what the user called it."""
 
-    def __init__(self, name, path):
+    def __init__(self, name: str, path: Path):
         self.name = name
         self.path = path
 
-    def record(self):
+    def record(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         with open(self.path, "rb") as file:
             while block := file.read(READ_SIZE):
@@ -51,11 +53,11 @@ class _File:
 class TrajectoryFile(_File):
     """ASE's own format, which gives any frame at once."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         with _open_trajectory(self.name, self.path) as trajectory:
             return len(trajectory)
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Any:
         return _TrajectoryPart(self.name, self.path, first, stop)
 
 
@@ -66,31 +68,31 @@ class _TrajectoryPart:
     first: int
     stop: int
 
-    def read(self):
+    def read(self) -> Iterator[Any]:
         with _open_trajectory(self.name, self.path) as trajectory:
             for index in range(self.first, self.stop):
                 yield index, lambda k=index: self._frame(trajectory, k)
 
-    def _frame(self, trajectory, index):
+    def _frame(self, trajectory: Any, index: int) -> Atoms:
         what = f"frame {index} cannot be read"
         return _reading(self.name, what, trajectory.__getitem__, index)
 
 
-def _open_trajectory(name, path):
+def _open_trajectory(name: str, path: Path) -> Any:
     return _reading(name, "cannot be read", Trajectory, path)
 
 
 class XYZFile(_File):
     """Text in the (extended) XYZ format, each frame found by the place where it starts."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Any:
         return _XYZPart(self.name, self.path, first, self._starts[first : stop + 1])
 
     @cached_property
-    def _starts(self):
+    def _starts(self) -> Any:
         with open(self.path, "rb") as file:
             return frame_starts(file, self.name)
 
@@ -103,50 +105,52 @@ class _XYZPart:
     starts: np.ndarray
 
     @property
-    def stop(self):
+    def stop(self) -> int:
         return self.first + len(self.starts) - 1
 
-    def read(self):
+    def read(self) -> Iterator[Any]:
         with open(self.path, "rb") as file:
             file.seek(self.starts[0])
             for index, size in enumerate(np.diff(self.starts), self.first):
                 text = file.read(size)
                 yield index, lambda k=index, t=text: self._frame(k, t)
 
-    def _frame(self, index, text):
+    def _frame(self, index: int, text: str) -> Atoms:
         return _reading(self.name, f"frame {index} cannot be read", parse_frame, text)
 
 
 class OtherFile(_File):
     """Any other file that ASE reads, from its beginning on; `index` selects some of its frames."""
 
-    def __init__(self, name, path, form, index=None):
+    def __init__(self, name: str, path: Path, form: str, index: Any = None):
         super().__init__(name, path)
         self.form = form
         self.index = ":" if index is None else index
-        self._images = None
+        self._images: Iterator[Atoms] | None = None
         self._position = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._length
 
-    def record(self):
+    def record(self) -> dict[str, Any]:
         record = super().record()
         return record if self.index == ":" else {**record, "slice": str(self.index)}
 
     @cached_property
-    def _length(self):
+    def _length(self) -> int:
         return _reading(self.name, "cannot be read", lambda: sum(1 for _ in self._iterate()))
 
-    def part(self, first, stop):
-        if self._images is None or self._position > first:
-            self._images, self._position = self._iterate(), 0
-        images = itertools.islice(self._images, first - self._position, stop - self._position)
+    def part(self, first: int, stop: int) -> Any:
+        begun = self._images
+        if begun is None or self._position > first:
+            begun = self._images = self._iterate()
+            self._position = 0
+        images = itertools.islice(begun, first - self._position, stop - self._position)
         self._position = stop
         where = f"frames {first} to {stop - 1} cannot be read"
         return _ImagesPart(self.name, first, _reading(self.name, where, list, images))
 
-    def _iterate(self):
+    def _iterate(self) -> Iterator[Atoms]:
         if self.form in DATABASES and self.index == ":":
             return iter_rows(connect(self.path))
         if self.form == "extxyz" and self.index == ":":
@@ -159,17 +163,17 @@ class Images:
 
     name = "images"
 
-    def __init__(self, images):
+    def __init__(self, images: Any):
         self.images = images
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Any:
         return _ImagesPart(self.name, first, [self.images[k] for k in range(first, stop)])
 
-    def record(self):
-        """Of structures, and of energies and forces that are given, not to be computed."""
+    def record(self) -> dict[str, Any]:
+        """Return a checksum of structures, and of the energies and forces that are given."""
         digest = hashlib.sha256()
         for atoms in self.images:
             if isinstance(atoms, Atoms):
@@ -190,10 +194,10 @@ class _ImagesPart:
     images: list
 
     @property
-    def stop(self):
+    def stop(self) -> int:
         return self.first + len(self.images)
 
-    def read(self):
+    def read(self) -> Iterator[Any]:
         for index, atoms in enumerate(self.images, self.first):
             yield index, lambda found=atoms: found
 
@@ -201,43 +205,43 @@ class _ImagesPart:
 class Labelled:
     """Another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
 
-    def __init__(self, source, labels):
+    def __init__(self, source: Any, labels: Labels):
         self.source = source
         self.labels = labels
         self.name = source.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def record(self):
+    def record(self) -> dict[str, Any]:
         return {**self.source.record(), "labels": self.labels.keys}
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Any:
         return _LabelledPart(self.source.part(first, stop), self.labels)
 
 
 @dataclass(frozen=True)
 class _LabelledPart:
-    part: object
+    part: Any
     labels: Labels
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.part.name
 
     @property
-    def first(self):
+    def first(self) -> int:
         return self.part.first
 
     @property
-    def stop(self):
+    def stop(self) -> int:
         return self.part.stop
 
-    def read(self):
+    def read(self) -> Iterator[Any]:
         for index, get in self.part.read():
             yield index, lambda k=index, g=get: self._frame(k, g)
 
-    def _frame(self, index, get):
+    def _frame(self, index: int, get: Callable[[], Atoms]) -> Atoms:
         try:
             return self.labels.apply(get(), index)
         except ValueError as error:
@@ -245,8 +249,8 @@ class _LabelledPart:
             raise ValueError(reason if self.name in reason else f"{self.name}: {reason}") from error
 
 
-def open_sources(data, labels=None):
-    """The sources in `data`: a path (ASE's `path@slice` too), a list of paths, or what
+def open_sources(data: Any, labels: Labels | None = None) -> list[Any]:
+    """Return the sources in `data`: a path (ASE's `path@slice` too), a list of paths, or what
     `frames.read_images` takes; with `labels` as there.
 
     Raises FileNotFoundError where a file does not exist, ValueError where ASE does not know its
@@ -268,8 +272,15 @@ def open_sources(data, labels=None):
     return sources
 
 
-def checked_frame(atoms, name, index, elements=None, forces=True, missing_forces="error"):
-    """The Frames of the one frame; ValueError that names source and frame where it is unusable."""
+def checked_frame(
+    atoms: Atoms,
+    name: str,
+    index: int,
+    elements: list[str] | None = None,
+    forces: bool = True,
+    missing_forces: str = "error",
+) -> Frames:
+    """Return the Frames of one frame; ValueError names source and frame where it is unusable."""
     try:
         frame = Frames.from_atoms([atoms], elements, True, forces, index, missing_forces)
         # What a neighbour list would find too, but here it is one frame that is to blame.
@@ -279,8 +290,13 @@ def checked_frame(atoms, name, index, elements=None, forces=True, missing_forces
     return frame
 
 
-def usable(images, elements=None, forces=True, missing_forces="error"):
-    """(those of the Atoms in `images` that can be used, why the others cannot), for `skip_bad`."""
+def usable(
+    images: Iterable[Atoms],
+    elements: list[str] | None = None,
+    forces: bool = True,
+    missing_forces: str = "error",
+) -> tuple[list[Atoms], list[str]]:
+    """Return (the Atoms in `images` that can be used, why the others cannot), for `skip_bad`."""
     good, reasons = [], []
     for index, atoms in enumerate(images):
         try:
@@ -293,8 +309,14 @@ def usable(images, elements=None, forces=True, missing_forces="error"):
     return good, reasons
 
 
-def find_elements(data, skip_bad=False, verbose=False, forces=True, labels=None):
-    """Symbols of the elements in `data` (see `open_sources`), sorted; reads every frame once.
+def find_elements(
+    data: Any,
+    skip_bad: bool = False,
+    verbose: bool = False,
+    forces: bool = True,
+    labels: Labels | None = None,
+) -> list[str]:
+    """Return the symbols of the elements in `data` (see `open_sources`), sorted; read every frame.
 
     With `skip_bad`, in those frames that `preprocess` does not leave out, `forces` and `labels` as
     there.
@@ -321,7 +343,7 @@ def find_elements(data, skip_bad=False, verbose=False, forces=True, labels=None)
     return sorted(found - {"X"})
 
 
-def _open_file(name):
+def _open_file(name: str) -> Any:
     path, index = (name, None) if Path(name).exists() else parse_filename(name)
     path = Path(path).absolute()
     if not path.is_file():
@@ -337,7 +359,7 @@ def _open_file(name):
     return OtherFile(name, path, form, index)
 
 
-def _reading(name, what, read, *arguments):
+def _reading(name: str, what: str, read: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return read(*arguments)
     except MemoryError:

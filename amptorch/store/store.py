@@ -1,12 +1,18 @@
 """A store of frames as training sees it: frames by number, whatever shard they are in."""
 
+import os
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList
 from amptorch.store import layout
 from amptorch.store.arrays import read_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
@@ -40,7 +46,7 @@ class FrameStore:
     another format version, or damaged: the message names the file and says what to do.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         about = read_store(self.path)
         if not about["complete"]:
@@ -65,76 +71,78 @@ class FrameStore:
             (about["inputs"][source]["path"] or "images", index, reason)
             for source, index, reason in about["skipped"]
         ]
-        self._checked = set()
-        self._readers = OrderedDict()
+        self._checked: set[Any] = set()
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._lock = Lock()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
         return FrameStore, (self.path,)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n_frames
 
     @property
-    def n_shards(self):
+    def n_shards(self) -> int:
+        """Number of shards."""
         return len(self.shard_starts) - 1
 
     @cached_property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """(F,) number of atoms of each frame."""
         return np.concatenate([self.reader(k).counts for k in range(self.n_shards)])
 
     @cached_property
-    def energies(self):
+    def energies(self) -> np.ndarray:
         """(F,) eV."""
         return np.concatenate([self.reader(k).array("energies") for k in range(self.n_shards)])
 
     @cached_property
-    def shard_of_frame(self):
+    def shard_of_frame(self) -> np.ndarray:
         """(F,) the shard that each frame is in."""
         return np.repeat(np.arange(self.n_shards), np.diff(self.shard_starts))
 
-    def frames(self, frame_ids):
-        """Frames of `frame_ids`, in that order; their `indices` are places in their sources.
+    def frames(self, frame_ids: np.ndarray) -> Frames:
+        """Return the Frames of `frame_ids`, in that order; `indices` are places in their sources.
 
         ValueError in a store without structures, as of everything that needs them.
         """
         self._need_structures()
         return join_frames([reader.frames(local) for reader, local in self._runs(frame_ids)])
 
-    def numbers(self, frame_ids):
-        """(n,) int64 atomic numbers of the atoms of `frame_ids`."""
+    def numbers(self, frame_ids: np.ndarray) -> np.ndarray:
+        """Return the (n,) int64 atomic numbers of the atoms of `frame_ids`."""
         return self._atom_rows(lambda reader: reader.array("numbers"), frame_ids).astype(np.int64)
 
-    def forces(self, frame_ids):
-        """(n, 3) eV/Å, of the atoms of `frame_ids`; nothing else is read."""
+    def forces(self, frame_ids: np.ndarray) -> np.ndarray:
+        """Return the forces (n, 3), eV/Å, of the atoms of `frame_ids`; nothing else is read."""
         return self._atom_rows(lambda reader: reader.array("forces"), frame_ids)
 
-    def neighbors(self, frame_ids, threads=None):
-        """NeighborList of `frame_ids`, as long as the store's cutoff."""
+    def neighbors(self, frame_ids: np.ndarray, threads: int | None = None) -> NeighborList:
+        """Return the NeighborList of `frame_ids`, as long as the store's cutoff."""
         return self.structures(frame_ids, threads)[1]
 
-    def structures(self, frame_ids, threads=None):
-        """(Frames, NeighborList) of `frame_ids`."""
+    def structures(
+        self, frame_ids: np.ndarray, threads: int | None = None
+    ) -> tuple[Frames, NeighborList]:
+        """Return (Frames, NeighborList) of `frame_ids`."""
         self._need_structures()
         parts = []
         for reader, local in self._runs(frame_ids):
             frames = reader.frames(local)
             parts.append((frames, reader.neighbors(local, frames, self.cutoff, threads)))
-        frames, neighbors = zip(*parts, strict=True)
-        return join_frames(frames), join_neighbors(neighbors)
+        return join_frames([part[0] for part in parts]), join_neighbors([part[1] for part in parts])
 
-    def has_fingerprints(self, setup_hash):
-        """Whether every shard has the fingerprints of this set-up."""
+    def has_fingerprints(self, setup_hash: str) -> bool:
+        """Return whether every shard has the fingerprints of this set-up."""
         return all(
             layout.fingerprint_entry(self._folder(k), setup_hash).is_file()
             for k in range(self.n_shards)
         )
 
-    def fingerprints(self, setup_hash, frame_ids):
-        """(n, S), not scaled; ValueError where the store has none of this set-up."""
+    def fingerprints(self, setup_hash: str, frame_ids: np.ndarray) -> np.ndarray:
+        """Return fingerprints (n, S), not scaled; ValueError where none are of this set-up."""
 
-        def array(reader):
+        def array(reader: ShardReader) -> np.ndarray:
             if not reader.has_fingerprints(setup_hash):
                 raise ValueError(
                     f"the store {self.path} has no fingerprints of the set-up {setup_hash}; run "
@@ -144,16 +152,16 @@ class FrameStore:
 
         return self._atom_rows(array, frame_ids)
 
-    def has_derivatives(self, setup_hash, dtype):
-        """Whether every shard has the derivatives of this set-up; dtype "float32" or "float64"."""
+    def has_derivatives(self, setup_hash: str, dtype: str) -> bool:
+        """Return whether every shard has derivatives of this set-up, "float32" or "float64"."""
         dtype = np.dtype(dtype).name
         return all(
             layout.derivative_folder(self._folder(k), setup_hash, dtype).is_dir()
             for k in range(self.n_shards)
         )
 
-    def derivatives(self, setup_hash, dtype):
-        """The back end of the stored derivatives; ValueError where they are not there."""
+    def derivatives(self, setup_hash: str, dtype: str) -> StoredDerivatives:
+        """Return the back end of the stored derivatives; ValueError where they are not there."""
         dtype = np.dtype(dtype).name
         if not self.has_derivatives(setup_hash, dtype):
             raise ValueError(
@@ -162,24 +170,24 @@ class FrameStore:
             )
         return StoredDerivatives(self, setup_hash, dtype)
 
-    def recompute(self, descriptor):
-        """The back end that contracts derivatives of `descriptor` (a BaseDescriptor) on the fly.
+    def recompute(self, descriptor: BaseDescriptor) -> RecomputedFromStore:
+        """Return the back end that contracts derivatives of `descriptor` on the fly.
 
         Raises ValueError where its cutoff is longer than that of the neighbour lists.
         """
         self._need_structures()
         return RecomputedFromStore(self, descriptor)
 
-    def locate(self, frame_ids):
-        """(shards, frames within them) of `frame_ids`; IndexError where one is not there."""
+    def locate(self, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (shards, frames within them) of `frame_ids`; IndexError where one is not there."""
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         if len(frame_ids) and not 0 <= frame_ids.min() <= frame_ids.max() < self.n_frames:
             raise IndexError(f"frames {frame_ids.min()} to {frame_ids.max()} of {self.n_frames}")
         shards = np.searchsorted(self.shard_starts, frame_ids, side="right") - 1
         return shards, frame_ids - self.shard_starts[shards]
 
-    def reader(self, number):
-        """The ShardReader of a shard; those not used for long are closed."""
+    def reader(self, number: int) -> ShardReader:
+        """Return the ShardReader of a shard; those not used for long are closed."""
         with self._lock:
             if number not in self._readers:
                 self._readers[number] = ShardReader(self._folder(number), self._checked)
@@ -188,24 +196,26 @@ class FrameStore:
                 self._readers.popitem(last=False)
             return self._readers[number]
 
-    def _need_structures(self):
+    def _need_structures(self) -> None:
         if not self.has_structures:
             raise ValueError(
                 f"the store {self.path} holds no structures, it was made from LMDB files: nothing "
                 "can be recomputed; use dataset.derivatives 'stored' and its own fingerprints"
             )
 
-    def _folder(self, number):
+    def _folder(self, number: int) -> Path:
         return layout.shard_folder(self.path, number)
 
     @cached_property
-    def _first_atoms(self):
+    def _first_atoms(self) -> np.ndarray:
         """(F,) first atom of each frame within its shard."""
         firsts = np.cumsum(self.counts) - self.counts
         return firsts - np.repeat(firsts[self.shard_starts[:-1]], np.diff(self.shard_starts))
 
-    def _atom_rows(self, array_of, frame_ids):
-        """The rows of the atoms of `frame_ids`, of the arrays `array_of(ShardReader)`."""
+    def _atom_rows(
+        self, array_of: Callable[[ShardReader], np.ndarray], frame_ids: np.ndarray
+    ) -> np.ndarray:
+        """Return the rows of the atoms of `frame_ids`, of the arrays `array_of(ShardReader)`."""
         shards, _ = self.locate(frame_ids)
         if len(shards) == 0:
             raise ValueError(EMPTY)
@@ -215,8 +225,8 @@ class FrameStore:
         places = zip(shards.tolist(), firsts.tolist(), lasts.tolist(), strict=True)
         return np.concatenate([arrays[shard][first:last] for shard, first, last in places])
 
-    def _runs(self, frame_ids):
-        """[(reader, frames within its shard)]: runs of frames that are in one shard."""
+    def _runs(self, frame_ids: np.ndarray) -> list[tuple[ShardReader, np.ndarray]]:
+        """Return [(reader, frames within its shard)]: runs of frames that are in one shard."""
         shards, local = self.locate(frame_ids)
         if len(shards) == 0:
             raise ValueError(EMPTY)
@@ -228,8 +238,8 @@ class FrameStore:
         ]
 
 
-def read_store(path):
-    """What store.json in `path` says; errors as those of FrameStore, but for incomplete ones."""
+def read_store(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what store.json in `path` says; errors as of FrameStore, but for incomplete ones."""
     file = Path(path) / layout.STORE
     if not file.is_file():
         raise FileNotFoundError(f"there is no store in {str(path)!r}: it has no {layout.STORE}")

@@ -1,10 +1,15 @@
 """Arrays of a shard, collected frame by frame and written when they are complete."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from amptorch.descriptor.blocks import Kinds
+from amptorch.descriptor.blocks import DerivativeBlocks, Kinds
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList
 from amptorch.store import layout
 from amptorch.store.arrays import (
     ArrayWriter,
@@ -18,9 +23,9 @@ from amptorch.store.arrays import (
 class StructureWriter:
     """Structures, targets and neighbour lists; `forces`: whether these are among the targets."""
 
-    def __init__(self, forces):
+    def __init__(self, forces: bool):
         # The first, empty piece gives each array its type where no frame is usable.
-        self._pieces = {
+        self._pieces: dict[str, list[np.ndarray]] = {
             "numbers": [np.empty(0, np.uint8)],
             "positions": [np.empty((0, 3))],
             "cells": [np.empty((0, 3, 3))],
@@ -35,7 +40,7 @@ class StructureWriter:
         if forces:
             self._pieces["forces"] = [np.empty((0, 3))]
 
-    def add(self, frames, neighbors):
+    def add(self, frames: Frames, neighbors: NeighborList) -> None:
         """Neighbours are kept as numbers within their frame, all integers in as few bytes as do."""
         first_atoms = np.repeat(frames.offsets[:-1], frames.counts)
         pieces = {
@@ -58,8 +63,8 @@ class StructureWriter:
         for name, piece in pieces.items():
             self._pieces[name].append(piece)
 
-    def write(self, folder):
-        """Write all arrays; returns what the shard's JSON says of them."""
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write all arrays; return what the shard's JSON says of them."""
         arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
         self._pieces.clear()
         arrays["offsets"] = _starts(arrays.pop("counts"))
@@ -79,8 +84,8 @@ class StructureWriter:
 
 
 @contextmanager
-def fingerprint_writer(shard, setup_hash, n_features):
-    """Takes the fingerprints (N, S) of one chunk of frames after the other with `append`; they go
+def fingerprint_writer(shard: Path, setup_hash: str, n_features: int) -> Iterator[ArrayWriter]:
+    """Take the fingerprints (N, S) of one chunk of frames after the other with `append`; they go
     to disk as they come, and the file has its name at the end."""
     path = layout.fingerprint_file(shard, setup_hash)
     path.parent.mkdir(exist_ok=True)
@@ -96,8 +101,8 @@ def fingerprint_writer(shard, setup_hash, n_features):
 
 
 @contextmanager
-def derivative_writer(shard, setup_hash, dtype):
-    """Takes the DerivativeBlocks of one chunk of frames after the other with `add`.
+def derivative_writer(shard: Path, setup_hash: str, dtype: str) -> Iterator["_DerivativeWriter"]:
+    """Take the DerivativeBlocks of one chunk of frames after the other with `add`.
 
     Their values, by far the most, go to disk as they come; the folder has its name at the end.
     """
@@ -109,10 +114,10 @@ def derivative_writer(shard, setup_hash, dtype):
 
 
 class _DerivativeWriter:
-    def __init__(self, values):
+    def __init__(self, values: ArrayWriter):
         self._values = values
         self._kinds = Kinds()
-        self._pieces = {
+        self._pieces: dict[str, list[np.ndarray]] = {
             "atom_start": [np.zeros(1, np.int64)],
             "atoms": [np.empty(0, np.int32)],
             "value_start": [np.zeros(1, np.int64)],
@@ -120,7 +125,8 @@ class _DerivativeWriter:
         }
         self._n_atoms = 0
 
-    def add(self, derivatives):
+    def add(self, derivatives: DerivativeBlocks) -> None:
+        """Add the derivatives of the next chunk of frames."""
         blocks, pieces = derivatives.blocks, self._pieces
         pieces["atoms"].append(blocks.atoms + np.int32(self._n_atoms))
         pieces["kind"].append(self._kinds.add(blocks.feature_row)[blocks.kind])
@@ -129,7 +135,8 @@ class _DerivativeWriter:
         self._values.append(blocks.values)
         self._n_atoms += len(blocks.kind)
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
+        """Write what is beside the values."""
         entries = {"values": self._values.entry}
         arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
         for name, array in {**arrays, "feature_row": self._kinds.feature_row}.items():
@@ -137,8 +144,8 @@ class _DerivativeWriter:
         write_json(folder / layout.DERIVATIVES, {"arrays": entries})
 
 
-def _smallest(array, dtypes):
-    """The array as the first of the integer types that holds it, else as int32."""
+def _smallest(array: np.ndarray, dtypes: Iterable[type]) -> np.ndarray:
+    """Return the array as the first of the integer types that holds it, else as int32."""
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     for dtype in dtypes:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
@@ -146,7 +153,7 @@ def _smallest(array, dtypes):
     return array.astype(np.int32)
 
 
-def _starts(counts):
+def _starts(counts: np.ndarray) -> np.ndarray:
     starts = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts
