@@ -3,16 +3,24 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from amptorch import __version__
 from amptorch.profiling.command import profile
 from amptorch.tuning import command as tuning
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from amptorch.ensemble import Ensemble
+    from amptorch.frames import Frames
+    from amptorch.potential import Potential
 
 logger = logging.getLogger("amptorch")
 app = typer.Typer(
@@ -35,7 +43,7 @@ StressKey = Annotated[str | None, typer.Option(help="Name of the stress in Atoms
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Run the program; what a user can put right ends it with one line instead of a traceback."""
     try:
         app(args=arguments)
@@ -46,7 +54,7 @@ def main(arguments=None):
         sys.exit(1)
 
 
-def _show_version(wanted):
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
         raise typer.Exit
@@ -61,7 +69,7 @@ def common(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
-):
+) -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
@@ -82,7 +90,7 @@ def train(
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
-):
+) -> None:
     """Train a potential on the frames of a file.
 
     Under `torchrun --no-python --nproc-per-node N amptorch train ...` N processes train together.
@@ -150,7 +158,7 @@ def preprocess(
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
-):
+) -> None:
     """Make a store of fingerprints and neighbour lists that training reads from disk.
 
     Goes on where an earlier call for the same files was stopped.
@@ -202,8 +210,9 @@ def evaluate(
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
-):
+) -> None:
     """Print the errors of a trained potential: of energies, and of forces where there are any."""
+    from amptorch.config import DatasetConfig
     from amptorch.files import check_output
     from amptorch.frames import read_images
     from amptorch.reports import error_table, parity_plot, prediction_errors
@@ -212,14 +221,17 @@ def evaluate(
         check_output(out, overwrite)
     # A damaged file of frames is found before the potential is loaded.
     images = read_images(data)
-    trainer = _load(checkpoint)
-    options = replace(trainer.settings.dataset, **_keys(energy_key, forces_key, stress_key))
+    potential = _load(checkpoint)
+    keys = _keys(energy_key, forces_key, stress_key)
+    options = replace(
+        DatasetConfig() if potential.settings is None else potential.settings.dataset, **keys
+    )
     images = read_images(images, options.labels)
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
-    forces = forces and trainer.has_forces
-    frames = _with_labels(name, images, trainer.elements, forces, options.missing_forces)
-    prediction = trainer.predict(images, disable_tqdm=False)
+    forces = forces and potential.has_forces
+    frames = _with_labels(name, images, potential.elements, forces, options.missing_forces)
+    prediction = potential.predict(images, disable_tqdm=False)
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:
         parity_plot(out, {name: (frames, prediction)})
@@ -232,7 +244,7 @@ def predict(
     data: Data,
     out: Annotated[Path, typer.Argument(help="File to write: .traj, .xyz, .json or .db.")],
     overwrite: Overwrite = False,
-):
+) -> None:
     """Write predicted energies and forces to a file."""
     from amptorch.files import check_output, labelled, output_format, write_images
     from amptorch.frames import read_images
@@ -256,7 +268,7 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training frames.")] = 80,
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("amptorch-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the frames, weights and batches.")] = 0,
-):
+) -> None:
     """Train on generated frames of water on iron.
 
     Ends with a table of errors, the times, a parity plot and the checkpoint.
@@ -317,7 +329,7 @@ DEMO_SYMMETRY_FUNCTIONS = {
 REPORTED_FRAMES = 500
 
 
-def _load(checkpoint):
+def _load(checkpoint: Path) -> "Potential | Ensemble":
     """Return the potential, or the `Ensemble`, in a folder."""
     from amptorch.loading import load
 
@@ -325,7 +337,7 @@ def _load(checkpoint):
 
 
 @contextmanager
-def _torch_threads(number):
+def _torch_threads(number: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
@@ -336,14 +348,20 @@ def _torch_threads(number):
         torch.set_num_threads(before)
 
 
-def _keys(energy, forces, stress):
+def _keys(energy: str | None, forces: str | None, stress: str | None) -> dict[str, Any]:
     """Return the keys of the section `dataset` that options of the command line say."""
     given = {"energy_key": energy, "forces_key": forces, "stress_key": stress}
     return {name: key for name, key in given.items() if key is not None}
 
 
-def _with_labels(name, images, elements, forces, missing_forces="error"):
-    """Frames of `images` with their energies (and forces); a ValueError tells whose they are."""
+def _with_labels(
+    name: str,
+    images: "list[Atoms]",
+    elements: list[str] | None,
+    forces: bool,
+    missing_forces: str = "error",
+) -> "Frames":
+    """Return the Frames of `images` with energies (and forces); a ValueError says whose."""
     from amptorch.frames import Frames
 
     try:
@@ -352,7 +370,13 @@ def _with_labels(name, images, elements, forces, missing_forces="error"):
         raise ValueError(f"{name}: {error}") from error
 
 
-def _train_and_report(settings, sets, stages, start=None, resume=None):
+def _train_and_report(
+    settings: dict[str, Any],
+    sets: "dict[str, list[Atoms]]",
+    stages: Any,
+    start: Path | None = None,
+    resume: Any = None,
+) -> None:
     """Train, then print the errors on `sets` (name: images), the stages and the files written."""
     from amptorch.config import Config
     from amptorch.files import images_of
@@ -371,7 +395,7 @@ def _train_and_report(settings, sets, stages, start=None, resume=None):
         )
         for name, images in sets.items()
     }
-    trainer = AtomsTrainer(settings)
+    trainer: Any = AtomsTrainer(settings)
     if resume is None:
         with stages("fingerprints"):
             if start is None:
