@@ -39,7 +39,7 @@ def number(
     above: float | None = None,
     below: float | None = None,
     integer: bool = False,
-) -> Callable[[str, Any], float]:
+) -> Check:
     """Return the check of a number: `minimum` and `maximum` are allowed themselves, `above` and
     `below` are not."""
     kind = "an integer" if integer else "a number"
@@ -137,7 +137,7 @@ def hidden_layers(key: str, value: Any) -> list[int]:
     """Return the widths of layers."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise TypeError(f"{key} must be a list of layer widths, got {value!r}")
-    return [int(number(minimum=1, integer=True)(key, width)) for width in value]
+    return [number(minimum=1, integer=True)(key, width) for width in value]
 
 
 def elements(key: str, value: Any) -> list[str]:

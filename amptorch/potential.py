@@ -95,7 +95,7 @@ class Potential:
         n_inputs = checkpoint.feature_scaler.width(descriptor.n_features)
         # Its parameters are replaced at once: the user's random numbers are left alone.
         with torch.random.fork_rng(devices=[]):
-            model = make_model(settings.model, options.elements, n_inputs, settings.cmd.dtype)
+            model = make_model(settings.model, descriptor.elements, n_inputs, settings.cmd.dtype)
         checkpoint.load_params(model)
         return cls(
             descriptor,
