@@ -12,6 +12,7 @@ from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
 from amptorch.labels import keys_there
+from amptorch.rows import offsets_of, rows_between
 from amptorch.xyz import iter_xyz
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
@@ -87,7 +88,7 @@ class Frames:
             positions=np.concatenate([atoms.positions for atoms in images]).astype(np.float64),
             cells=np.array([atoms.cell.array for atoms in images], dtype=np.float64),
             pbc=np.array([atoms.pbc for atoms in images], dtype=bool),
-            offsets=np.cumsum([0, *(len(atoms) for atoms in images)], dtype=np.int64),
+            offsets=offsets_of([len(atoms) for atoms in images]),
             indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
             origin=origin,
         )
@@ -132,9 +133,7 @@ class Frames:
     def atom_rows(self, indices):
         """The atoms of the frames at `indices`, frame after frame, as rows of the flat arrays."""
         indices = np.asarray(indices, dtype=np.int64)
-        counts = self.counts[indices]
-        ends = np.cumsum(counts)
-        return np.arange(counts.sum()) + np.repeat(self.offsets[indices] - (ends - counts), counts)
+        return rows_between(self.offsets[indices], self.offsets[indices + 1])
 
     def select(self, indices):
         """The frames at `indices`, in that order."""
@@ -145,7 +144,7 @@ class Frames:
             positions=self.positions[rows],
             cells=self.cells[indices],
             pbc=self.pbc[indices],
-            offsets=np.concatenate(([0], np.cumsum(self.counts[indices]))).astype(np.int64),
+            offsets=offsets_of(self.counts[indices]),
             energies=None if self.energies is None else self.energies[indices],
             forces=None if self.forces is None else self.forces[rows],
             indices=self.indices[indices],
@@ -251,6 +250,22 @@ def symbol_numbers(elements):
         if elements.count(symbol) > 1:
             raise ValueError(f"elements: {symbol!r} is there twice in {elements}")
     return [atomic_numbers[symbol] for symbol in elements]
+
+
+def element_table(elements: Iterable[str]) -> np.ndarray:
+    """Return (119,) int64: the place in `elements` of each atomic number, -1 where it is not there.
+
+    Raises what `symbol_numbers` raises.
+    """
+    numbers = symbol_numbers(elements)
+    table = np.full(len(chemical_symbols), -1, dtype=np.int64)
+    table[numbers] = np.arange(len(numbers))
+    return table
+
+
+def elements_of(frames: Frames) -> list[str]:
+    """Return the chemical symbols that occur in `frames`, in alphabetical order."""
+    return sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
 
 
 def check_coincident(frames, offsets, neighbors, distances):

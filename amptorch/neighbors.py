@@ -8,6 +8,7 @@ import numpy as np
 from amptorch.frames import COINCIDENT, Frames, check_coincident
 from amptorch.kernels import neighbors as kernels
 from amptorch.memory import require_memory
+from amptorch.rows import offsets_of, rows_between
 from amptorch.threads import run_chunks
 
 # Pairs that are searched without asking what memory there is, which takes as long as a small frame.
@@ -75,13 +76,13 @@ class NeighborList:
         """The neighbour list of `frames.select(indices)`, where this one is that of `frames`."""
         indices = np.asarray(indices, dtype=np.int64)
         first, last = frames.offsets[indices], frames.offsets[indices + 1]
-        atoms = _ranges(first, last)
-        pairs = _ranges(self.offsets[first], self.offsets[last])
+        atoms = rows_between(first, last)
+        pairs = rows_between(self.offsets[first], self.offsets[last])
         new_first = np.cumsum(last - first) - (last - first)
         moved_by = np.repeat(new_first - first, self.offsets[last] - self.offsets[first])
         return NeighborList(
             cutoff=self.cutoff,
-            offsets=_offsets(self.counts[atoms]),
+            offsets=offsets_of(self.counts[atoms]),
             neighbors=(self.neighbors[pairs] + moved_by).astype(np.int32),
             shifts=self.shifts[pairs],
             vectors=self.vectors[pairs],
@@ -123,7 +124,7 @@ def neighbor_list(frames, cutoff, threads=None):
         most = np.inf
         run_chunks(search, np.diff(frames.offsets), threads)
     parts = [parts[first] for first in sorted(parts)]
-    offsets = _offsets(np.concatenate([part[0] for part in parts]))
+    offsets = offsets_of(np.concatenate([part[0] for part in parts]))
     neighbors, shifts, vectors = _joined([part[1:4] for part in parts], threads)
     vectors = vectors.reshape(-1, 3)
     if min(part[4] for part in parts) < COINCIDENT**2:
@@ -223,16 +224,3 @@ def _joined(parts, threads):
 
     run_chunks(copy, lengths.sum(axis=1), threads)
     return joined
-
-
-def _offsets(counts):
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _ranges(starts, stops):
-    """The concatenation of range(start, stop) for each start and stop."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(stops - ends, lengths)

@@ -150,29 +150,24 @@ def count_derivatives(image, step):
     """
     descriptor, frames = described([image])
     neighbors = neighbor_list(frames, descriptor.cutoff)
-    elements, vectors = descriptor._elements(frames), watched(neighbors.vectors)
-    blocks = descriptor._empty_blocks(elements, neighbors, neighbors.vectors, 1)
+    pairs = descriptor._pairs(frames, neighbors, 1)
+    blocks = descriptor._empty_blocks(pairs, 1)
     plain = descriptor._functions
     atoms = range(0, frames.n_atoms, step)
     expected = np.zeros((frames.n_atoms, descriptor.n_features))
     for i in atoms:
-        symmetry_functions.values(
-            plain, elements, neighbors.offsets, neighbors.neighbors, neighbors.vectors, i, i + 1,
-            expected,
-        )  # fmt: skip
+        symmetry_functions.values(plain, pairs, i, i + 1, expected)
     out = watched(np.zeros_like(expected))
     blocks = blocks._replace(values=watched(blocks.values))
     counting = counting_functions(plain)
+    counted = pairs._replace(vectors=watched(pairs.vectors))
     for name in INNER_LOOPS:
         setattr(lanes, name, inside(name, getattr(lanes, name)))
     symmetry_functions._workspace = workspace(symmetry_functions._workspace)
     symmetry_functions.math = angular.math = counted_math()
     TALLY.clear()
     for i in atoms:
-        symmetry_functions.derivatives(
-            counting, descriptor._reach, elements, neighbors.offsets, neighbors.neighbors, vectors,
-            i, i + 1, out, blocks,
-        )  # fmt: skip
+        symmetry_functions.derivatives(counting, descriptor._reach, counted, i, i + 1, out, blocks)
     tally = {stage: dict(count) for stage, count in TALLY.items()}
     error = np.abs(np.asarray(out, dtype=float) - expected).max()
     counts = neighbors.counts

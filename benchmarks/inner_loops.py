@@ -61,7 +61,7 @@ LOOPS = {
 
 def costs(repeats, aligned):
     """{loop: {"call", "lane"}}: nanoseconds of entering it, and of a lane."""
-    t = aligned(lanes.N_ROWS * lanes.WIDTH, 0.5)
+    t = aligned(lanes.N_LANE_ROWS * lanes.WIDTH, 0.5)
     sums = aligned(4 * lanes.PER_FUNCTION * lanes.WIDTH, 0.0).reshape(4, -1)
     found = {}
     for name, loop in LOOPS.items():

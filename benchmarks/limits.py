@@ -66,18 +66,15 @@ def bounds(work, limits):
 
 def kernel_call(descriptor, frames, neighbors):
     """The derivative kernel on arrays that are there already."""
-    elements = descriptor._elements(frames)
-    blocks = descriptor._empty_blocks(elements, neighbors, neighbors.vectors, 1)
+    pairs = descriptor._pairs(frames, neighbors, 1)
+    blocks = descriptor._empty_blocks(pairs, 1)
     out = np.zeros((frames.n_atoms, descriptor.n_features))
 
     def call():
         symmetry_functions.derivatives(
             descriptor._functions,
             descriptor._reach,
-            elements,
-            neighbors.offsets,
-            neighbors.neighbors,
-            neighbors.vectors,
+            pairs,
             0,
             frames.n_atoms,
             out,

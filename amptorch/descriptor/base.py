@@ -277,12 +277,3 @@ def _matrices(blocks, frames, index_dtype, threads):
 
     run_chunks(fill, frames.counts, threads)
     return matrices
-
-
-def atom_flags(rows, n_atoms):
-    """What the kernels take for `rows`: 1 for these atoms, 0 for the others; empty where None."""
-    if rows is None:
-        return np.empty(0, dtype=np.int8)
-    flags = np.zeros(n_atoms, dtype=np.int8)
-    flags[rows] = 1
-    return flags

@@ -14,6 +14,7 @@ import numpy as np
 from amptorch.kernels import forces as kernels
 from amptorch.kernels.structures import Blocks
 from amptorch.kernels.triplets import write_triplets
+from amptorch.rows import checked_rows, offsets_of, row_places
 from amptorch.threads import run_chunks
 
 # Bytes, on x86-64 and on ARM with pages of 4 kB.
@@ -34,8 +35,8 @@ class KeptDerivatives(ABC):
         """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         runs, counts = self.runs(frame_ids)
         n_atoms = counts.sum()
-        place, n_rows = _places(n_atoms, rows)
-        g = _checked(g, (n_atoms, self.n_features))
+        place, n_rows = row_places(rows, n_atoms)
+        g = checked_rows(g, (n_atoms, self.n_features))
         out = np.zeros((n_rows, 3))
         _contract(kernels.contract_blocks, runs, counts, place, g, out, threads)
         return out
@@ -43,8 +44,8 @@ class KeptDerivatives(ABC):
     def jvp(self, frame_ids, v, rows=None, threads=None):
         """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         runs, counts = self.runs(frame_ids)
-        place, n_rows = _places(counts.sum(), rows)
-        v = _checked(v, (n_rows, 3))
+        place, n_rows = row_places(rows, counts.sum())
+        v = checked_rows(v, (n_rows, 3))
         out = np.zeros((counts.sum(), self.n_features))
         _contract(kernels.apply_blocks, runs, counts, place, v, out, threads)
         return out
@@ -52,7 +53,7 @@ class KeptDerivatives(ABC):
     def parts(self, frame_ids):
         """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
         runs, counts = self.runs(frame_ids)
-        starts, first = _starts(counts), 0
+        starts, first = offsets_of(counts), 0
         for blocks, local in runs:
             yield blocks, local, np.arange(starts[first], starts[first + len(local)])
             first += len(local)
@@ -164,9 +165,9 @@ class DerivativeBlocks(KeptDerivatives):
         parts = list(parts)
         if len(parts) == 1:
             return parts[0]
-        atoms = _starts([part.n_atoms for part in parts])
-        entries = _starts([len(part.blocks.atoms) for part in parts])
-        values = _starts([len(part.blocks.values) for part in parts])
+        atoms = offsets_of([part.n_atoms for part in parts])
+        entries = offsets_of([len(part.blocks.atoms) for part in parts])
+        values = offsets_of([len(part.blocks.values) for part in parts])
         kinds = Kinds()
         blocks = Blocks(
             atom_start=_join([p.blocks.atom_start for p in parts], entries),
@@ -266,7 +267,7 @@ def _contract(kernel, runs, counts, place, given, out, threads):
     """Call `kernel` for all frames of `runs`; those of several blocks share the threads."""
     local = np.concatenate([frame_ids for _, frame_ids in runs])
     ends = np.cumsum([len(frame_ids) for _, frame_ids in runs])
-    offsets = _starts(counts)
+    offsets = offsets_of(counts)
 
     def run(first, last):
         start = 0
@@ -291,26 +292,6 @@ def _triplets(room, index_dtype):
     start = -memory.ctypes.data % HUGE_PAGE if aligned else 0
     memory = memory[start : start + n_bytes]
     return memory[: 8 * room].view(np.float64), memory[8 * room :].view(index_dtype).reshape(2, -1)
-
-
-def _places(n_atoms, rows):
-    """For each atom its place in `rows`, or -1; and the number of rows."""
-    if rows is None:
-        return np.arange(n_atoms), n_atoms
-    place = np.full(n_atoms, -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    return place, len(rows)
-
-
-def _checked(array, shape):
-    array = np.ascontiguousarray(array, dtype=np.float64)
-    if array.shape != shape:
-        raise ValueError(f"expected an array of shape {shape} for these frames, got {array.shape}")
-    return array
-
-
-def _starts(lengths):
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
 def _join(arrays, shifts):

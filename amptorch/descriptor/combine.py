@@ -7,6 +7,7 @@ import numpy as np
 from amptorch.descriptor.blocks import DerivativeBlocks, feature_rows
 from amptorch.kernels.features import copy_features
 from amptorch.kernels.structures import Blocks
+from amptorch.rows import offsets_of
 from amptorch.threads import run_chunks
 
 
@@ -73,7 +74,7 @@ def _combined_blocks(parts, elements, threads):
     atom_start, atoms = _neighbors(parts[0], n)
     counts = np.diff(atom_start).reshape(n, -1)
     sizes = 3 * counts * stands.sum(axis=2)[kind]
-    value_start = np.concatenate(([0], np.cumsum(sizes.ravel())))
+    value_start = offsets_of(sizes.ravel())
     blocks = Blocks(
         atom_start=atom_start,
         atoms=atoms,
@@ -84,7 +85,7 @@ def _combined_blocks(parts, elements, threads):
     )
     for part, of_part in zip(parts, rows, strict=True):
         copied = of_part >= 0
-        row_start = np.concatenate(([0], np.cumsum(copied.sum(axis=2).ravel())))
+        row_start = offsets_of(copied.sum(axis=2).ravel())
         given = (row_start, of_part[copied], blocks.feature_row[copied])
 
         def copy(start, stop, part=part, given=given):

@@ -14,7 +14,7 @@ as packed instructions.
 import math
 
 from amptorch.kernels._jit import njit
-from amptorch.kernels.gmp_structures import GROUP, N_COEFFICIENTS, R2
+from amptorch.kernels.gmp_structures import ATOM_R2, GROUP, N_COEFFICIENTS
 
 
 @njit
@@ -25,7 +25,7 @@ def radial_functions(table, element, near, n, with_slope, piece, rho, slope):
     """
     for first in range(0, n, GROUP):
         for q in range(GROUP):
-            _one_lane(table, element[first + q], near[R2, first + q], with_slope, q, piece)
+            _one_lane(table, element[first + q], near[ATOM_R2, first + q], with_slope, q, piece)
         for c in range(table.n_channels):
             for q in range(GROUP):
                 rho[c, first + q] = piece[q, c]

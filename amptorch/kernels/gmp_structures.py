@@ -4,11 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
-
-# Rows of the gathered atoms, the central atom first: vector, r², relative velocity.
-X, Y, Z, R2, VX, VY, VZ = range(7)
-N_FIELDS = 7
+# Rows of the gathered atoms, `Work.near`, the central atom first: vector, r², relative velocity.
+ATOM_X, ATOM_Y, ATOM_Z, ATOM_R2, ATOM_VX, ATOM_VY, ATOM_VZ = range(7)
+N_ATOM_ROWS = 7
 
 # Lanes are computed in whole groups of this many; the radial table has whole groups of channels.
 GROUP = 8

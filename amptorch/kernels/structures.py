@@ -8,9 +8,21 @@ from amptorch.kernels._jit import njit
 
 VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
 
-# Rows of the gathered neighbours: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), relative velocity.
-X, Y, Z, R, R2, RINV, FC, DFC, U, DU, VX, VY, VZ = range(13)
-N_FIELDS = 13
+# Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), and the
+# velocity relative to the central atom's.
+NEAR_X, NEAR_Y, NEAR_Z, NEAR_R, NEAR_R2, NEAR_INVERSE_R = range(6)
+NEAR_FC, NEAR_FC_SLOPE, NEAR_U, NEAR_U_SLOPE = range(6, 10)
+NEAR_VX, NEAR_VY, NEAR_VZ = range(10, 13)
+N_NEAR_ROWS = 13
+
+
+class NeighborPairs(NamedTuple):
+    """The neighbour list of all atoms, as in `amptorch.neighbors`, with their elements."""
+
+    element: np.ndarray  # (N,) place of each atom's element in the order of the kernel's tables
+    offsets: np.ndarray  # (N + 1,)
+    neighbors: np.ndarray  # (P,)
+    vectors: np.ndarray  # (P, 3) Å
 
 
 class Radial(NamedTuple):
@@ -80,19 +92,19 @@ class Blocks(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one thread for one central atom."""
 
-    row: np.ndarray
+    near: np.ndarray  # (N_NEAR_ROWS, most neighbours)
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list
     slot: np.ndarray  # its place in its block, -1 for an image of the central atom
     segment: np.ndarray  # (E+1,) gathered neighbours of each element
-    lane: np.ndarray  # the gathered neighbours that are wanted, in their order
-    lane_segment: np.ndarray  # (E+1,) those of each element
+    chosen: np.ndarray  # the gathered neighbours that are wanted, in their order
+    chosen_segment: np.ndarray  # (E+1,) those of each element
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
-    t: np.ndarray  # lanes
+    rows: np.ndarray  # the lanes, see lanes.py
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
     lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
-    mono: np.ndarray  # (monomials, WIDTH), see moments.py
+    monomials: np.ndarray  # (monomials, WIDTH), see moments.py
     moment: np.ndarray  # (E, monomials)
-    poly: np.ndarray  # (1, monomials)
+    polynomial: np.ndarray  # (1, monomials)
 
 
 @njit

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from amptorch.descriptor.blocks import KeptDerivatives
 from amptorch.model.device import DeviceDerivatives
 
 
@@ -24,7 +25,7 @@ class Forces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, derivatives, frame_ids, rows=None):
         ctx.there = None
-        if _stays_on(g.device) and hasattr(derivatives, "parts"):
+        if _stays_on(g.device) and isinstance(derivatives, KeptDerivatives):
             ctx.there = DeviceDerivatives(derivatives, frame_ids, g.device, rows)
             return -ctx.there.vjp(g)
         ctx.derivatives = derivatives
