@@ -1,8 +1,11 @@
 """Many structures as flat arrays: the only place where input is checked."""
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -11,9 +14,12 @@ from ase.db import connect
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
-from amptorch.labels import keys_there
+from amptorch.labels import Labels, keys_there
 from amptorch.rows import offsets_of, rows_between
 from amptorch.xyz import iter_xyz
+
+# Where a frame is from, in words, by its place in the user's list; see `FileImages.origin`.
+Origin: TypeAlias = Callable[[int], str | None]
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
@@ -45,23 +51,23 @@ class Frames:
     offsets: np.ndarray
     energies: np.ndarray | None = None
     forces: np.ndarray | None = None
-    indices: np.ndarray | None = None
-    origin: Callable | None = None
+    indices: np.ndarray = None  # type: ignore[assignment]  # made where it is not given
+    origin: Origin | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.indices is None:
             object.__setattr__(self, "indices", np.arange(len(self), dtype=np.int64))
 
     @classmethod
     def from_atoms(
         cls,
-        images,
-        elements=None,
-        energies=False,
-        forces=False,
-        first_index=0,
-        missing_forces="error",
-    ):
+        images: Atoms | Iterable[Atoms],
+        elements: Iterable[str] | None = None,
+        energies: bool = False,
+        forces: bool = False,
+        first_index: int = 0,
+        missing_forces: str = "error",
+    ) -> Frames:
         """The frames of `images` (a list of ase.Atoms, or one), checked.
 
         `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
@@ -104,10 +110,10 @@ class Frames:
             frames._read_forces(images, missing_forces == "ignore")
         return frames
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Frames:
         """One frame (or a slice of them) as Frames."""
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
@@ -116,26 +122,26 @@ class Frames:
         return self.select([index % len(self)])
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         """Number of atoms in all frames."""
         return int(self.offsets[-1])
 
     @property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """(F,) number of atoms of each frame."""
         return np.diff(self.offsets)
 
     @property
-    def frame_of_atom(self):
+    def frame_of_atom(self) -> np.ndarray:
         """(N,) position in this object of the frame that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)
 
-    def atom_rows(self, indices):
+    def atom_rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The atoms of the frames at `indices`, frame after frame, as rows of the flat arrays."""
         indices = np.asarray(indices, dtype=np.int64)
         return rows_between(self.offsets[indices], self.offsets[indices + 1])
 
-    def select(self, indices):
+    def select(self, indices: Sequence[int] | np.ndarray) -> Frames:
         """The frames at `indices`, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         rows = self.atom_rows(indices)
@@ -151,19 +157,19 @@ class Frames:
             origin=self.origin,
         )
 
-    def name(self, frame):
+    def name(self, frame: int) -> int | str:
         """Frame `frame` of these in the user's words: its place in the list that it came from, and
         in its file where there are several."""
         return _name(int(self.indices[frame]), self.origin)
 
-    def place(self, atom):
+    def place(self, atom: int) -> tuple[int | str, str]:
         """Row `atom` of the flat arrays in the user's words: name of its frame, "index (symbol)" of
         the atom within the frame."""
         frame = int(np.searchsorted(self.offsets, atom, side="right")) - 1
         symbol = chemical_symbols[self.numbers[atom]]
         return self.name(frame), f"{atom - self.offsets[frame]} ({symbol})"
 
-    def _check_finite(self, name, values, per_atom):
+    def _check_finite(self, name: str, values: np.ndarray, per_atom: bool) -> None:
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if len(bad):
             where = "frame {}, atom {}" if per_atom else "frame {}"
@@ -171,7 +177,7 @@ class Frames:
             value = values[bad[0]].tolist()
             raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
 
-    def _check_near(self):
+    def _check_near(self) -> None:
         if np.abs(self.positions).max() > FARTHEST:
             atom = np.flatnonzero((np.abs(self.positions) > FARTHEST).any(axis=1))[0]
             frame, name = self.place(atom)
@@ -181,7 +187,7 @@ class Frames:
                 "dynamics"
             )
 
-    def _check_cells(self):
+    def _check_cells(self) -> None:
         lengths = np.linalg.norm(self.cells, axis=2)
         missing = np.argwhere(self.pbc & (lengths == 0))
         if len(missing):
@@ -202,7 +208,7 @@ class Frames:
                 f"{self.cells[flat[0]].tolist()}"
             )
 
-    def _check_elements(self, elements):
+    def _check_elements(self, elements: Iterable[str] | None) -> None:
         known = range(1, len(chemical_symbols)) if elements is None else symbol_numbers(elements)
         # Only the kinds that occur are compared, which is quicker than every atom.
         unknown = set(np.unique(self.numbers).tolist()).difference(known)
@@ -216,12 +222,13 @@ class Frames:
             "add it there or leave the frame out"
         )
 
-    def _read_energies(self, images):
+    def _read_energies(self, images: list[Atoms]) -> None:
         values = [_calculated(atoms, self.name(k), "energy") for k, atoms in enumerate(images)]
-        object.__setattr__(self, "energies", np.array(values, dtype=np.float64))
-        self._check_finite("energy", self.energies, per_atom=False)
+        energies = np.array(values, dtype=np.float64)
+        object.__setattr__(self, "energies", energies)
+        self._check_finite("energy", energies, per_atom=False)
 
-    def _read_forces(self, images, ignore_missing):
+    def _read_forces(self, images: list[Atoms], ignore_missing: bool) -> None:
         values, known = [], []
         for frame, atoms in enumerate(images):
             missing = ignore_missing and _result(atoms, "forces")[0] is None
@@ -231,17 +238,18 @@ class Frames:
                 if missing
                 else _calculated(atoms, self.name(frame), "forces")
             )
-        object.__setattr__(self, "forces", np.concatenate(values).astype(np.float64))
-        given = np.where(np.repeat(known, self.counts)[:, None], self.forces, 0.0)
+        forces = np.concatenate(values).astype(np.float64)
+        object.__setattr__(self, "forces", forces)
+        given = np.where(np.repeat(known, self.counts)[:, None], forces, 0.0)
         self._check_finite("forces", given, per_atom=True)
 
 
-def _name(index, origin):
+def _name(index: int, origin: Origin | None) -> int | str:
     found = None if origin is None else origin(index)
     return index if found is None else f"{index} ({found})"
 
 
-def symbol_numbers(elements):
+def symbol_numbers(elements: Iterable[str]) -> list[int]:
     """Atomic numbers of chemical symbols; ValueError names one that is none or occurs twice."""
     elements = list(elements)
     for symbol in elements:
@@ -268,7 +276,9 @@ def elements_of(frames: Frames) -> list[str]:
     return sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
 
 
-def check_coincident(frames, offsets, neighbors, distances):
+def check_coincident(
+    frames: Frames, offsets: np.ndarray, neighbors: np.ndarray, distances: np.ndarray
+) -> None:
     """Raise ValueError where a neighbour list has two atoms within 1e-4 Å of each other.
 
     offsets (N + 1,), neighbors (P,) and distances (P,) are those of a NeighborList of `frames`.
@@ -286,7 +296,7 @@ def check_coincident(frames, offsets, neighbors, distances):
     )
 
 
-def read_images(raw_data, labels=None):
+def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
     """The list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold what
     stands under other names.
 
@@ -309,11 +319,11 @@ class FileImages(list):
     files : [(name, number of frames)] in the order of the frames; None where that is not known
     """
 
-    def __init__(self, images, files=None):
+    def __init__(self, images: Iterable[Atoms], files: list[tuple[str, int]] | None = None) -> None:
         super().__init__(images)
         self.files = files
 
-    def origin(self, index):
+    def origin(self, index: int) -> str | None:
         """Return the place of frame `index` in its file, as text; None where it is not known."""
         first = 0
         for name, count in self.files or ():
@@ -323,7 +333,7 @@ class FileImages(list):
         return None
 
 
-def _images(raw_data):
+def _images(raw_data: Any) -> list[Atoms]:
     if isinstance(raw_data, FileImages):
         return raw_data
     if isinstance(raw_data, Atoms):
@@ -345,16 +355,18 @@ def _images(raw_data):
     )
 
 
-def _read_file(name):
+def _read_file(name: str) -> list[Atoms]:
     path, index = (name, None) if Path(name).exists() else parse_filename(name)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
+    images: Any
     try:
         kind = filetype(str(path))
         if index is None and kind in DATABASES:
             images = list(iter_rows(connect(path)))
         elif kind == "extxyz" and not isinstance(index, str):
-            images = list(iter_xyz(path))[slice(None) if index is None else _as_slice(index)]
+            frames = list(iter_xyz(Path(path)))
+            images = frames if index is None else frames[_as_slice(index)]
         else:
             images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
@@ -370,13 +382,13 @@ def _read_file(name):
     return images if isinstance(images, list) else [images]
 
 
-def iter_rows(database):
+def iter_rows(database: Any) -> Iterator[Atoms]:
     """Yield the frames of an ASE database, with `data` and key-value pairs in their info, where
     ASE's own reader of such files leaves them out."""
     return (row.toatoms(add_additional_information=True) for row in database.select())
 
 
-def _as_slice(index):
+def _as_slice(index: Any) -> Any:
     """What follows the `@` of a path, where it is a number as a slice: beyond the end of the file
     it holds no frames, which ASE reports as any other failure."""
     if index is None:
@@ -384,7 +396,7 @@ def _as_slice(index):
     return slice(index, index + 1 or None) if isinstance(index, int) else index
 
 
-def _result(atoms, name):
+def _result(atoms: Atoms, name: str) -> tuple[Any, str]:
     """Return (energy or forces of a frame as its calculator has them, without those of
     constraints; None and the reason where there are none)."""
     get = atoms.get_potential_energy if name == "energy" else atoms.get_forces
@@ -394,7 +406,7 @@ def _result(atoms, name):
         return None, str(error)
 
 
-def _calculated(atoms, name, quantity):
+def _calculated(atoms: Atoms, name: int | str, quantity: str) -> Any:
     """Return energy or forces of the frame that errors call `name`; ValueError without them."""
     value, reason = _result(atoms, quantity)
     if value is None:

@@ -1,7 +1,11 @@
 """Neighbour lists in compressed sparse row (CSR) form, built once per frame and kept."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -39,24 +43,24 @@ class NeighborList:
     vectors: np.ndarray
 
     @property
-    def n_pairs(self):
+    def n_pairs(self) -> int:
         return len(self.neighbors)
 
     @cached_property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """(N,) number of neighbours of each atom."""
         return np.diff(self.offsets)
 
     @cached_property
-    def centers(self):
+    def centers(self) -> np.ndarray:
         """(P,) int64, the central atom of each pair."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def moved(self, frames):
+    def moved(self, frames: Frames) -> NeighborList:
         """The same pairs with the vectors of atoms that have moved (same cells or not)."""
         vectors = np.empty_like(self.vectors)
 
-        def fill(start, stop):
+        def fill(start: int, stop: int) -> None:
             kernels.pair_vectors(
                 frames.positions,
                 frames.cells,
@@ -72,7 +76,7 @@ class NeighborList:
         run_chunks(fill, self.counts + 1)
         return replace(self, vectors=vectors)
 
-    def select(self, frames, indices):
+    def select(self, frames: Frames, indices: Sequence[int] | np.ndarray) -> NeighborList:
         """The neighbour list of `frames.select(indices)`, where this one is that of `frames`."""
         indices = np.asarray(indices, dtype=np.int64)
         first, last = frames.offsets[indices], frames.offsets[indices + 1]
@@ -89,7 +93,7 @@ class NeighborList:
         )
 
 
-def neighbor_list(frames, cutoff, threads=None):
+def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> NeighborList:
     """Neighbour list of every frame: all pairs with r < `cutoff` (Å).
 
     All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
@@ -100,16 +104,15 @@ def neighbor_list(frames, cutoff, threads=None):
     """
     if not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")
-    bases, inverses = _bases(frames)
+    cells = kernels.Cells(*_bases(frames), frames.pbc)
     order = np.lexsort((frames.numbers, frames.frame_of_atom))
-    parts, most = {}, FEW_PAIRS
+    found: dict[int, tuple[Any, ...]] = {}
+    most = FEW_PAIRS
 
-    def search(first, last):
-        parts[first] = kernels.search_frames(
+    def search(first: int, last: int) -> None:
+        found[first] = kernels.search_frames(
             frames.positions,
-            bases,
-            inverses,
-            frames.pbc,
+            cells,
             order,
             frames.offsets,
             first,
@@ -119,11 +122,11 @@ def neighbor_list(frames, cutoff, threads=None):
         )
 
     run_chunks(search, np.diff(frames.offsets), threads)
-    if max(part[5] for part in parts.values()) > most:
-        _require_memory(sum(part[5] for part in parts.values()), frames, cutoff)
+    if max(part[5] for part in found.values()) > most:
+        _require_memory(sum(part[5] for part in found.values()), frames, cutoff)
         most = np.inf
         run_chunks(search, np.diff(frames.offsets), threads)
-    parts = [parts[first] for first in sorted(parts)]
+    parts = [found[first] for first in sorted(found)]
     offsets = offsets_of(np.concatenate([part[0] for part in parts]))
     neighbors, shifts, vectors = _joined([part[1:4] for part in parts], threads)
     vectors = vectors.reshape(-1, 3)
@@ -132,7 +135,7 @@ def neighbor_list(frames, cutoff, threads=None):
     return NeighborList(float(cutoff), offsets, neighbors, shifts.reshape(-1, 3), vectors)
 
 
-def _require_memory(n_pairs, frames, cutoff):
+def _require_memory(n_pairs: float, frames: Frames, cutoff: float) -> None:
     """ValueError where a neighbour list of so many pairs does not fit into memory."""
     require_memory(
         PAIR_BYTES * n_pairs,
@@ -150,21 +153,21 @@ class VerletList:
     L. Verlet, Phys. Rev. 159, 98 (1967).
     """
 
-    def __init__(self, cutoff, skin=1.0):
+    def __init__(self, cutoff: float, skin: float = 1.0) -> None:
         if skin < 0:
             raise ValueError(f"the skin must not be negative, got {skin!r} Å")
         self.cutoff = float(cutoff)
         self.skin = float(skin)
         self.builds = 0
-        self._frames = None
-        self._list = None
+        self._frames: Frames | None = None
+        self._list: NeighborList | None = None
 
-    def update(self, frames):
+    def update(self, frames: Frames) -> NeighborList:
         """The neighbour list of `frames`, with pairs up to `cutoff + skin`.
 
         Raises ValueError where two atoms are in one place.
         """
-        if self._stale(frames):
+        if self._list is None or self._stale(frames):
             self._list = neighbor_list(frames, self.cutoff + self.skin)
             self._frames = frames
             self.builds += 1
@@ -179,7 +182,7 @@ class VerletList:
                 )
         return self._list
 
-    def _stale(self, frames):
+    def _stale(self, frames: Frames) -> bool:
         last = self._frames
         if (
             last is None
@@ -193,7 +196,7 @@ class VerletList:
         return displacement2 >= (0.5 * self.skin) ** 2
 
 
-def _bases(frames: Frames):
+def _bases(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
     """Cells whose non-periodic vectors are replaced by independent ones, and their inverses.
 
     A non-periodic direction needs no cell vector, and what stands there may be zero or parallel to
@@ -208,7 +211,7 @@ def _bases(frames: Frames):
     return bases, np.linalg.inv(bases)
 
 
-def _joined(parts, threads):
+def _joined(parts: list[tuple[np.ndarray, ...]], threads: int | None) -> list[np.ndarray]:
     """Arrays of several parts one after the other; copying a gigabyte is worth several threads."""
     lengths = np.array([[len(array) for array in part] for part in parts])
     starts = np.cumsum(lengths, axis=0) - lengths
@@ -217,7 +220,7 @@ def _joined(parts, threads):
         for total, array in zip(lengths.sum(axis=0), parts[0], strict=True)
     ]
 
-    def copy(first, last):
+    def copy(first: int, last: int) -> None:
         for k in range(first, last):
             for array, start, whole in zip(parts[k], starts[k], joined, strict=True):
                 whole[start : start + len(array)] = array

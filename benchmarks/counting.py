@@ -198,10 +198,10 @@ def count_contraction(image):
     kept.blocks = kept.blocks._replace(values=watched(kept.blocks.values))
     out = watched(np.zeros_like(expected))
     TALLY.clear()
-    forces.contract_blocks(
-        kept.blocks, kept._feature_start, kept._features, kept.frame_offsets, np.array([0]),
-        np.array([0, frames.n_atoms]), 0, 1, np.arange(frames.n_atoms), g, out,
-    )  # fmt: skip
+    batch = forces.FrameBatch(
+        kept.frame_offsets, np.array([0]), np.array([0, frames.n_atoms]), np.arange(frames.n_atoms)
+    )
+    forces.contract_blocks(kept.blocks, kept._features, batch, 0, 1, g, out)
     return {
         **TALLY["elsewhere"],
         "values": n_values,

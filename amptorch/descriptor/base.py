@@ -2,17 +2,23 @@
 
 import json
 import logging
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 from tqdm import tqdm
 
+from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.descriptor.derivatives import SparseMatrix
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.memory import require_memory
-from amptorch.neighbors import neighbor_list
+from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import num_threads, run_chunks
 
 # Atoms a thread described in one go by `prepare_fingerprints`: enough work to share, while what is
@@ -45,29 +51,50 @@ class BaseDescriptor(ABC):
     where it is not given.
     """
 
-    elements: list
+    elements: list[str]
     cutoff: float
-    num_descriptors: dict
+    num_descriptors: dict[str, int]
     descriptor_type: str
-    descriptor_setup: dict
+    descriptor_setup: dict[str, np.ndarray]
     descriptor_setup_hash: str
-    SETUP = ("descriptor_type", "elements", "cutoff", "descriptor_setup", "descriptor_setup_hash")
+    SETUP: tuple[str, ...] = (
+        "descriptor_type",
+        "elements",
+        "cutoff",
+        "descriptor_setup",
+        "descriptor_setup_hash",
+    )
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """S, the length of a fingerprint."""
         return max(self.num_descriptors.values())
 
     @abstractmethod
-    def values(self, frames, neighbors=None, threads=None):
+    def values(
+        self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
+    ) -> np.ndarray:
         """Fingerprints G (N, S)."""
 
     @abstractmethod
-    def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
+    def values_and_derivatives(
+        self,
+        frames: Frames,
+        neighbors: NeighborList | None = None,
+        dtype: np.dtype | type = np.float64,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, DerivativeBlocks]:
         """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
 
     @abstractmethod
-    def pair_gradients(self, frames, g, neighbors=None, threads=None, rows=None):
+    def pair_gradients(
+        self,
+        frames: Frames,
+        g: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
 
         With `rows` (numbers of atoms), for those pairs alone of which one atom at least is among
@@ -78,18 +105,32 @@ class BaseDescriptor(ABC):
         """
 
     @abstractmethod
-    def jvp(self, frames, v, neighbors=None, threads=None, rows=None):
+    def jvp(
+        self,
+        frames: Frames,
+        v: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
         """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms; with `rows`,
         v (len(rows), 3) moves those atoms alone."""
 
-    def vjp(self, frames, g, neighbors=None, threads=None, rows=None):
+    def vjp(
+        self,
+        frames: Frames,
+        g: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
         (len(rows), 3) for those atoms alone."""
         neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
         gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
 
-        def scatter(first, last):
+        def scatter(first: int, last: int) -> None:
             scatter_pair_gradients(
                 neighbors.offsets,
                 neighbors.neighbors,
@@ -102,7 +143,14 @@ class BaseDescriptor(ABC):
         run_chunks(scatter, frames.counts, threads)
         return gradient if rows is None else gradient[rows]
 
-    def stored_values(self, store, frames, images, neighbors=None, threads=None):
+    def stored_values(
+        self,
+        store: FingerprintStore,
+        frames: Frames,
+        images: list[Atoms],
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
         """Fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those that are known
         to `store` (a FingerprintStore) are taken from it, the others are added."""
         hashes = [get_hash(image) for image in images]
@@ -117,7 +165,9 @@ class BaseDescriptor(ABC):
             known.update(new)
         return np.concatenate([known[name] for name in hashes])
 
-    def neighbors(self, frames, neighbors=None, threads=None):
+    def neighbors(
+        self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
+    ) -> NeighborList:
         """`neighbors`, checked, or a new neighbour list of `frames`.
 
         Raises ValueError where its cutoff is shorter than the descriptor's, or it is not a list of
@@ -136,7 +186,7 @@ class BaseDescriptor(ABC):
             )
         return neighbors
 
-    def require_memory(self, n_bytes, n_atoms):
+    def require_memory(self, n_bytes: float, n_atoms: int) -> None:
         """ValueError where there are no `n_bytes` of memory for the derivatives of `n_atoms`."""
         require_memory(
             n_bytes,
@@ -146,8 +196,14 @@ class BaseDescriptor(ABC):
         )
 
     def prepare_fingerprints(
-        self, images, calc_derivatives=False, save_fps=False, verbose=False, cores=None, log=None
-    ):
+        self,
+        images: Iterable[Atoms],
+        calc_derivatives: bool = False,
+        save_fps: bool | str | os.PathLike[str] = False,
+        verbose: bool = False,
+        cores: int | None = None,
+        log: logging.Logger | None = None,
+    ) -> list[dict[str, Any]]:
         """Fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0 returns them.
 
         Parameters
@@ -188,7 +244,15 @@ class BaseDescriptor(ABC):
         (log or logger).info("described %d images", len(prepared))
         return prepared
 
-    def described(self, images, derivatives, save_fps, verbose, threads, index_dtype=np.int64):
+    def described(
+        self,
+        images: Iterable[Atoms],
+        derivatives: bool,
+        save_fps: bool | str | os.PathLike[str],
+        verbose: bool,
+        threads: int | None,
+        index_dtype: np.dtype | type = np.int64,
+    ) -> Iterator[tuple[Frames, np.ndarray, list[SparseMatrix] | None]]:
         """Fingerprints of a list of ase.Atoms, a few images at a time.
 
         Yields (Frames, values (N, S), a list of `DerivativeBlocks.sparse` of each frame or None);
@@ -211,8 +275,8 @@ class BaseDescriptor(ABC):
                     if indices[0] == 0:
                         # What is kept of the others, if they are like these.
                         taken = sum(a.nbytes for matrix in matrices for a in matrix)
-                        taken *= len(frames) / len(part) - 1
-                        self.require_memory(taken, frames.n_atoms)
+                        others = len(frames) / len(part) - 1
+                        self.require_memory(taken * others, frames.n_atoms)
                 elif store is not None:
                     known = [images[k] for k in indices]
                     values = self.stored_values(store, part, known, threads=threads)
@@ -221,7 +285,9 @@ class BaseDescriptor(ABC):
                 yield part, values, matrices
                 bar.update(len(part))
 
-    def calculate_fingerprints(self, image, params_set, calculate_derivatives=True):
+    def calculate_fingerprints(
+        self, image: Atoms, params_set: str, calculate_derivatives: bool = True
+    ) -> dict[str, Any]:
         """Fingerprints of the atoms of one element in one ase.Atoms.
 
         `params_set` is the element's symbol: its parameters are in `descriptor_setup`. Returns the
@@ -253,27 +319,29 @@ class BaseDescriptor(ABC):
             }
         return result
 
-    def prepare_descriptor_parameters(self):
+    def prepare_descriptor_parameters(self) -> dict[str, np.ndarray]:
         """The parameters of each feature, `descriptor_setup`, which the constructor has made."""
         return self.descriptor_setup
 
-    def get_descriptor_setup_hash(self):
+    def get_descriptor_setup_hash(self) -> str:
         """The name of the set-up, `descriptor_setup_hash`."""
         return self.descriptor_setup_hash
 
-    def save_descriptor_setup(self, filename):
+    def save_descriptor_setup(self, filename: str | os.PathLike[str]) -> None:
         """Write the attributes named in `SETUP` to a JSON file; OSError where it cannot be."""
         setup = {name: getattr(self, name) for name in self.SETUP}
         with open(filename, "w", encoding="utf8") as file:
             json.dump(setup, file, indent=1, default=np.ndarray.tolist)
 
 
-def _matrices(blocks, frames, index_dtype, threads):
-    matrices = [None] * len(frames)
+def _matrices(
+    blocks: DerivativeBlocks, frames: Frames, index_dtype: np.dtype | type, threads: int | None
+) -> list[SparseMatrix]:
+    matrices: dict[int, SparseMatrix] = {}
 
-    def fill(start, stop):
+    def fill(start: int, stop: int) -> None:
         for frame in range(start, stop):
             matrices[frame] = blocks.sparse(frame, index_dtype)
 
     run_chunks(fill, frames.counts, threads)
-    return matrices
+    return [matrices[frame] for frame in range(len(frames))]

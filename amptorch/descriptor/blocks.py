@@ -6,16 +6,28 @@ of those frames in that order. `rows`, sorted positions among these atoms, leave
 Forces are −vjp with g = ∂E/∂G.
 """
 
+from __future__ import annotations
+
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from amptorch.descriptor.derivatives import FrameIds, SparseMatrix
+from amptorch.frames import Frames
 from amptorch.kernels import forces as kernels
-from amptorch.kernels.structures import Blocks
+from amptorch.kernels.structures import BlockFeatures, Blocks
 from amptorch.kernels.triplets import write_triplets
+from amptorch.neighbors import NeighborList
 from amptorch.rows import checked_rows, offsets_of, row_places
 from amptorch.threads import run_chunks
+
+if TYPE_CHECKING:
+    from amptorch.descriptor.base import BaseDescriptor
+
+Runs: TypeAlias = "list[tuple[DerivativeBlocks, np.ndarray]]"
 
 # Bytes, on x86-64 and on ARM with pages of 4 kB.
 HUGE_PAGE = 1 << 21
@@ -27,11 +39,17 @@ class KeptDerivatives(ABC):
     n_features: int
 
     @abstractmethod
-    def runs(self, frame_ids):
+    def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
         """([(DerivativeBlocks, frames within it)], number of atoms of each frame): `frame_ids` in
         their order, as runs of frames that are in the same blocks."""
 
-    def vjp(self, frame_ids, g, rows=None, threads=None):
+    def vjp(
+        self,
+        frame_ids: FrameIds,
+        g: np.ndarray,
+        rows: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
         """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         runs, counts = self.runs(frame_ids)
         n_atoms = counts.sum()
@@ -41,7 +59,13 @@ class KeptDerivatives(ABC):
         _contract(kernels.contract_blocks, runs, counts, place, g, out, threads)
         return out
 
-    def jvp(self, frame_ids, v, rows=None, threads=None):
+    def jvp(
+        self,
+        frame_ids: FrameIds,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
         """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         runs, counts = self.runs(frame_ids)
         place, n_rows = row_places(rows, counts.sum())
@@ -50,7 +74,9 @@ class KeptDerivatives(ABC):
         _contract(kernels.apply_blocks, runs, counts, place, v, out, threads)
         return out
 
-    def parts(self, frame_ids):
+    def parts(
+        self, frame_ids: FrameIds
+    ) -> Iterator[tuple[DerivativeBlocks, np.ndarray, np.ndarray]]:
         """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
         runs, counts = self.runs(frame_ids)
         starts, first = offsets_of(counts), 0
@@ -72,7 +98,7 @@ class DerivativeBlocks(KeptDerivatives):
     frame_offsets : (F+1,) first atom of each frame
     """
 
-    def __init__(self, blocks, n_features, frame_offsets):
+    def __init__(self, blocks: Blocks, n_features: int, frame_offsets: np.ndarray) -> None:
         self.blocks = blocks
         self.n_features = n_features
         self.frame_offsets = np.asarray(frame_offsets, dtype=np.int64)
@@ -80,56 +106,56 @@ class DerivativeBlocks(KeptDerivatives):
         stands = blocks.feature_row >= 0
         ends = np.cumsum(stands.sum(axis=2).ravel()).reshape(stands.shape[:2])
         firsts = ends - stands.sum(axis=2)
-        self._feature_start = np.column_stack((firsts[:, 0], ends)).astype(np.int64)
-        self._features = np.nonzero(stands)[2].astype(np.int64)
+        self._features = BlockFeatures(
+            np.column_stack((firsts[:, 0], ends)).astype(np.int64),
+            np.nonzero(stands)[2].astype(np.int64),
+        )
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         return len(self.blocks.kind)
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.blocks.values.dtype
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of all arrays whose size grows with the number of atoms."""
         return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
-    def runs(self, frame_ids):
+    def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
         return [(self, frame_ids)], counts
 
-    def contract(self, kernel, frame_ids, first, last, offsets, place, given, out):
-        """Call `kernel` of `kernels.forces` for `frame_ids[first:last]`."""
-        kernel(
-            self.blocks,
-            self._feature_start,
-            self._features,
-            self.frame_offsets,
-            frame_ids,
-            offsets,
-            first,
-            last,
-            place,
-            given,
-            out,
-        )
+    def contract(
+        self,
+        kernel: Callable[..., None],
+        batch: kernels.FrameBatch,
+        first: int,
+        last: int,
+        given: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Call `kernel` of `kernels.forces` for the frames `first:last` of a FrameBatch."""
+        batch = batch._replace(frame_offsets=self.frame_offsets)
+        kernel(self.blocks, self._features, batch, first, last, given, out)
 
-    def features_of_blocks(self, atoms):
+    def features_of_blocks(self, atoms: np.ndarray) -> list[np.ndarray]:
         """Features of each block of the atoms: a list of arrays, element after element."""
         kinds = [
-            np.split(self._features[s[0] : s[-1]], s[1:-1] - s[0]) for s in self._feature_start
+            np.split(self._features.feature[s[0] : s[-1]], s[1:-1] - s[0])
+            for s in self._features.start
         ]
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
-    def to_coo(self, frame):
+    def to_coo(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """J of one frame as `(row, col, val, size)`; see `sparse`."""
         indices, val, size = self.sparse(frame)
         return *indices, val, size
 
-    def sparse(self, frame, index_dtype=np.int64):
+    def sparse(self, frame: int, index_dtype: np.dtype | type = np.int64) -> SparseMatrix:
         """J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
 
         The indices are row = atom · n_features + feature and column = 3 · atom' + axis, as in
@@ -144,7 +170,6 @@ class DerivativeBlocks(KeptDerivatives):
         values, indices = _triplets(last - first + 3 * size[0], index_dtype)
         count = write_triplets(
             self.blocks,
-            self._feature_start,
             self._features,
             self.n_features,
             start,
@@ -154,13 +179,13 @@ class DerivativeBlocks(KeptDerivatives):
         )
         return indices[:, :count], values[:count], size
 
-    def astype(self, dtype):
+    def astype(self, dtype: np.dtype | type) -> DerivativeBlocks:
         """The same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
         return DerivativeBlocks(blocks, self.n_features, self.frame_offsets)
 
     @classmethod
-    def concatenate(cls, parts):
+    def concatenate(cls, parts: Iterable[DerivativeBlocks]) -> DerivativeBlocks:
         """The blocks of several sequences of frames as those of one sequence."""
         parts = list(parts)
         if len(parts) == 1:
@@ -188,18 +213,18 @@ class Kinds:
     """The kinds of atoms of several `Blocks`, each of them once: with many elements the table of
     which features stand in which block is large."""
 
-    def __init__(self):
-        self._number = {}
-        self._rows = []
+    def __init__(self) -> None:
+        self._number: dict[bytes, int] = {}
+        self._rows: list[np.ndarray] = []
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, feature_row):
+    def add(self, feature_row: np.ndarray) -> np.ndarray:
         """(kinds,) numbers, in the table of all, of the kinds of one `Blocks.feature_row`."""
         numbers = np.empty(len(feature_row), dtype=np.int64)
         for k, row in enumerate(feature_row):
-            digest = hashlib.blake2b(np.ascontiguousarray(row)).digest()
+            digest = hashlib.blake2b(np.ascontiguousarray(row).data).digest()
             numbers[k] = self._number.setdefault(digest, len(self._rows))
             if numbers[k] == len(self._rows):
                 # Not a view, which would keep the whole table that it is of.
@@ -207,12 +232,12 @@ class Kinds:
         return numbers
 
     @property
-    def feature_row(self):
+    def feature_row(self) -> np.ndarray:
         """The table of all, (kinds, elements, features)."""
         return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
-def feature_rows(stands):
+def feature_rows(stands: np.ndarray) -> np.ndarray:
     """`Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
     # In place: with many elements this table is large.
     rows = np.empty(stands.shape, dtype=np.int64)
@@ -228,59 +253,67 @@ class RecomputedDerivatives:
     descriptor: a BaseDescriptor; frames, neighbors: the data set and its neighbour list.
     """
 
-    def __init__(self, descriptor, frames, neighbors):
+    def __init__(self, descriptor: BaseDescriptor, frames: Frames, neighbors: NeighborList) -> None:
         self.descriptor = descriptor
         self.frames = frames
         self.neighbors = neighbors
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
         return self.frames.n_atoms
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         return self.descriptor.n_features
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of the neighbour list."""
         kept = self.neighbors
         return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
 
-    def vjp(self, frame_ids, g, rows=None):
+    def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.vjp(frames, g, neighbors, rows=rows)
 
-    def jvp(self, frame_ids, v, rows=None):
+    def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.jvp(frames, v, neighbors, rows=rows)
 
-    def _select(self, frame_ids):
+    def _select(self, frame_ids: FrameIds) -> tuple[Frames, NeighborList]:
         if np.array_equal(frame_ids, np.arange(len(self.frames))):
             return self.frames, self.neighbors
         return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
 
 
-def _contract(kernel, runs, counts, place, given, out, threads):
+def _contract(
+    kernel: Callable[..., None],
+    runs: Runs,
+    counts: np.ndarray,
+    place: np.ndarray,
+    given: np.ndarray,
+    out: np.ndarray,
+    threads: int | None,
+) -> None:
     """Call `kernel` for all frames of `runs`; those of several blocks share the threads."""
     local = np.concatenate([frame_ids for _, frame_ids in runs])
     ends = np.cumsum([len(frame_ids) for _, frame_ids in runs])
-    offsets = offsets_of(counts)
+    batch = kernels.FrameBatch(runs[0][0].frame_offsets, local, offsets_of(counts), place)
 
-    def run(first, last):
+    def run(first: int, last: int) -> None:
         start = 0
         for (blocks, _), stop in zip(runs, ends, strict=True):
             if first < stop and start < last:
                 chunk = max(first, start), min(last, stop)
-                blocks.contract(kernel, local, *chunk, offsets, place, given, out)
+                blocks.contract(kernel, batch, *chunk, given, out)
             start = stop
 
     run_chunks(run, counts, threads)
 
 
-def _triplets(room, index_dtype):
+def _triplets(room: int, index_dtype: np.dtype | type) -> tuple[np.ndarray, np.ndarray]:
     """Empty values (room,) and indices (2, room) in one piece of memory of their own.
 
     A large piece begins where a huge page does: numpy asks the system for such pages from 4 MB on,
@@ -294,7 +327,7 @@ def _triplets(room, index_dtype):
     return memory[: 8 * room].view(np.float64), memory[8 * room :].view(index_dtype).reshape(2, -1)
 
 
-def _join(arrays, shifts):
+def _join(arrays: list[np.ndarray], shifts: np.ndarray) -> np.ndarray:
     """Offset arrays one after the other, each shifted, the shared ends written once."""
     body = [array[:-1] + shift for array, shift in zip(arrays, shifts, strict=False)]
     return np.concatenate([*body, [arrays[-1][-1] + shifts[len(arrays) - 1]]]).astype(np.int64)

@@ -6,9 +6,13 @@ to g is −J ∂L/∂F; nothing else of J is needed.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
+
+FrameIds: TypeAlias = Sequence[int] | np.ndarray
+# J as (indices (2, n), values (n,), size (2,)); see `DerivativeBlocks.sparse`.
+SparseMatrix: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Derivatives(Protocol):
@@ -30,12 +34,8 @@ class Derivatives(Protocol):
     def n_features(self) -> int:
         """Return S, the length of a fingerprint."""
 
-    def vjp(
-        self, frame_ids: Sequence[int] | np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
-    ) -> np.ndarray:
+    def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return Jᵀg (n, 3), or (len(rows), 3) for those atoms alone."""
 
-    def jvp(
-        self, frame_ids: Sequence[int] | np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
-    ) -> np.ndarray:
+    def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return J v (n, S); with `rows`, v (len(rows), 3) moves those atoms alone."""

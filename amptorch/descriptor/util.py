@@ -1,14 +1,16 @@
 """Names and checks of single images, as AMPTorch v1.0 has them."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
+from ase import Atoms
 
 from amptorch.descriptor.constants import ATOM_INDEX_TO_SYMBOL_DICT, ATOM_SYMBOL_TO_INDEX_DICT
 from amptorch.frames import Frames
 
 
-def get_hash(image):
+def get_hash(image: Atoms) -> str:
     """The 32 hexadecimal digits that name an ase.Atoms: periodicity, cell, elements and wrapped
     positions, the numbers with 15 decimals (Å). Two images with one name have one fingerprint."""
     numbers = (
@@ -19,12 +21,12 @@ def get_hash(image):
     return hashlib.md5("".join((str(image.pbc), *numbers)).encode()).hexdigest()
 
 
-def validate_image(image):
+def validate_image(image: Atoms) -> None:
     """Raise ValueError where fingerprints of `image` would have no meaning; see `Frames`."""
     Frames.from_atoms([image])
 
 
-def list_symbols_to_indices(list_of_symbols):
+def list_symbols_to_indices(list_of_symbols: Iterable[str]) -> np.ndarray:
     """Atomic numbers (n,) of n chemical symbols; ValueError names one that is unknown."""
     for symbol in list_of_symbols:
         if symbol not in ATOM_SYMBOL_TO_INDEX_DICT:
@@ -33,7 +35,7 @@ def list_symbols_to_indices(list_of_symbols):
     return np.array(numbers, dtype=np.intc)
 
 
-def list_indices_to_symbols(list_of_indices):
+def list_indices_to_symbols(list_of_indices: Iterable[int]) -> np.ndarray:
     """Chemical symbols (n,) of n atomic numbers; ValueError names one that is unknown."""
     for number in list_of_indices:
         if number not in ATOM_INDEX_TO_SYMBOL_DICT:
@@ -41,6 +43,6 @@ def list_indices_to_symbols(list_of_indices):
     return np.array([ATOM_INDEX_TO_SYMBOL_DICT[number] for number in list_of_indices])
 
 
-def symbol_list(elements):
+def symbol_list(elements: Iterable[str]) -> list[str]:
     """The chemical symbols of a list, a tuple or an array of strings as a list of str."""
     return [str(symbol) if isinstance(symbol, str) else symbol for symbol in elements]

@@ -3,8 +3,10 @@
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -21,24 +23,24 @@ FLAGS = {
 }
 
 
-def njit(function):
+def njit(function: Callable[..., Any]) -> Any:
     """Compile a kernel."""
     return _compiled(function)
 
 
-def inlined(function):
+def inlined(function: Callable[..., Any]) -> Any:
     """Compile a small function that is called in an innermost loop: LLVM inlines it, which spares
     the call and the reference counting of array arguments."""
     return _compiled(function, forceinline=True)
 
 
-def spliced(function):
+def spliced(function: Callable[..., Any]) -> Any:
     """The same for a function that only chooses between others: numba itself puts its body in the
     caller's, so that array arguments are not counted twice."""
     return _compiled(function, inline="always")
 
 
-def _compiled(function, **flags):
+def _compiled(function: Callable[..., Any], **flags: Any) -> Any:
     """The compiled function, cached where numba can, else in a temporary folder, else nowhere."""
     flags = {**FLAGS, **flags}
     try:
@@ -51,15 +53,16 @@ def _compiled(function, **flags):
     if folder is None:
         return numba.njit(**{**flags, "cache": False})(function)
     # numba looks at this when it decorates, and only then.
-    given, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    config: Any = numba.config
+    given, config.CACHE_DIR = config.CACHE_DIR, folder
     try:
         return _sharing_stamp(numba.njit(**flags)(function))
     finally:
-        numba.config.CACHE_DIR = given
+        config.CACHE_DIR = given
 
 
 @lru_cache(maxsize=1)
-def _temporary_folder():
+def _temporary_folder() -> str | None:
     """A folder for compiled kernels, the same for all processes of a user, or None where there can
     be none; warns of either, once."""
     try:
@@ -80,24 +83,24 @@ def _temporary_folder():
     return str(folder) if safe else None
 
 
-def _user():
+def _user() -> int | str:
     return os.getuid() if hasattr(os, "getuid") else ""
 
 
-def _sharing_stamp(dispatcher):
+def _sharing_stamp(dispatcher: Any) -> Any:
     """Make the cached machine code of a kernel depend on the sources of all kernels.
 
     numba looks only at the file a kernel stands in, although what it calls from other files is
     compiled into it: after an update that changes `lanes.py`, users would go on running the old
     code. The attribute is numba's own and not public, so a numba without it keeps its habit.
     """
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = _STAMP
     return dispatcher
 
 
-def _sources_stamp():
+def _sources_stamp() -> tuple[tuple[int, int], ...]:
     stats = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from amptorch.kernels import lanes, moments
 from amptorch.kernels._jit import njit, spliced
 from amptorch.kernels.cutoffs import Cutoff
@@ -45,6 +47,9 @@ from amptorch.kernels.structures import (
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
+    Angular,
+    Blocks,
+    Work,
     block_place,
 )
 
@@ -61,7 +66,7 @@ class _Factor(NamedTuple):
 
 
 @njit
-def _factor(functions, cutoff, group):
+def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
     return _Factor(
         functions.kind[group],
         functions.eta[group],
@@ -72,7 +77,7 @@ def _factor(functions, cutoff, group):
 
 
 @njit
-def _moments_first(functions, group, work):
+def _moments_first(functions: Angular, group: int, work: Work) -> int:
     """Shapes of the group before this one are served by moments, which are collected here."""
     n_elements = work.segment.shape[0] - 1
     n = work.segment[n_elements]
@@ -83,7 +88,7 @@ def _moments_first(functions, group, work):
 
 
 @njit
-def envelope(functions, cutoff, group, work):
+def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
     """u = exp(−ηr²) fc(r) and du/d(r²) of every gathered neighbour."""
     near, rows, coefficients = work.near, work.rows, functions.coefficients
     factor = _factor(functions, cutoff, group)
@@ -99,7 +104,9 @@ def envelope(functions, cutoff, group, work):
 
 
 @spliced
-def _radial_factor(rows, lane_groups, factor, coefficients):
+def _radial_factor(
+    rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
+) -> None:
     """LANE_W = exp(−ηs) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
     if factor.stop > factor.start:
         cutoff2 = factor.cutoff.radius * factor.cutoff.radius
@@ -109,7 +116,9 @@ def _radial_factor(rows, lane_groups, factor, coefficients):
 
 
 @spliced
-def _pair_factor(rows, lane_groups, factor, coefficients):
+def _pair_factor(
+    rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
+) -> None:
     """w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
     if factor.kind == 4:
         _radial_factor(rows, lane_groups, factor, coefficients)
@@ -118,7 +127,7 @@ def _pair_factor(rows, lane_groups, factor, coefficients):
 
 
 @njit
-def _load(near, rows, chosen, first, m):
+def _load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: int) -> None:
     """The neighbours `lane[first:first+m]` into the lanes."""
     for j in range(min(m, WIDTH)):
         n = chosen[first + j]
@@ -131,7 +140,9 @@ def _load(near, rows, chosen, first, m):
 
 
 @njit
-def values(i, functions, cutoff, group, work, out):
+def values(
+    i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
+) -> None:
     """Each unordered pair once: lanes j < k."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -175,7 +186,15 @@ def values(i, functions, cutoff, group, work, out):
 
 
 @njit
-def derivatives(i, functions, cutoff, group, work, out, blocks):
+def derivatives(
+    i: int,
+    functions: Angular,
+    cutoff: Cutoff,
+    group: int,
+    work: Work,
+    out: np.ndarray,
+    blocks: Blocks,
+) -> None:
     """All ordered pairs: the gradient of a lane's atom is then a sum over k, without scattering."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     n_elements = segment.shape[0] - 1
@@ -228,7 +247,16 @@ def derivatives(i, functions, cutoff, group, work, out, blocks):
 
 
 @njit
-def _finish_gradient(near, rows, chosen, first, m, sums, function, scale):
+def _finish_gradient(
+    near: np.ndarray,
+    rows: np.ndarray,
+    chosen: np.ndarray,
+    first: int,
+    m: int,
+    sums: np.ndarray,
+    function: int,
+    scale: float,
+) -> None:
     """From the sums over k to the gradients of the lanes."""
     for j in range(min(m, WIDTH)):
         u = rows[LANE_U * WIDTH + j]
@@ -250,7 +278,15 @@ def _finish_gradient(near, rows, chosen, first, m, sums, function, scale):
 
 
 @njit
-def pair_gradients(i, functions, cutoff, group, work, weights, out):
+def pair_gradients(
+    i: int,
+    functions: Angular,
+    cutoff: Cutoff,
+    group: int,
+    work: Work,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Functions are summed with their weights before anything else, so five sums serve them all.
     Only the gradients of the wanted neighbours are found; k runs over all."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
@@ -304,7 +340,9 @@ def pair_gradients(i, functions, cutoff, group, work, weights, out):
 
 
 @njit
-def directional(i, functions, cutoff, group, work, out):
+def directional(
+    i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
+) -> None:
     """J v: each unordered pair once, as in `values`. Where only some neighbours move, and not
     the central atom: all ordered pairs of one of them with any k, which then counts as at rest."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
@@ -344,12 +382,8 @@ def directional(i, functions, cutoff, group, work, out):
             k_first = segment[b] if ordered else max(segment[b], first + 1)
             for k in range(k_first, segment[b + 1]):
                 xk, yk, zk = near[NEAR_X, k], near[NEAR_Y, k], near[NEAR_Z, k]
-                uk, vxk, vyk, vzk = (
-                    near[NEAR_U, k],
-                    near[NEAR_VX, k],
-                    near[NEAR_VY, k],
-                    near[NEAR_VZ, k],
-                )
+                uk, inverse_rk = near[NEAR_U, k], near[NEAR_INVERSE_R, k]
+                vxk, vyk, vzk = near[NEAR_VX, k], near[NEAR_VY, k], near[NEAR_VZ, k]
                 if ordered:
                     vxk = vyk = vzk = rows.dtype.type(0.0)
                 else:
@@ -357,24 +391,12 @@ def directional(i, functions, cutoff, group, work, out):
                     lane_groups = lanes.lane_groups_of(m)
                 r_dot_vk = xk * vxk + yk * vyk + zk * vzk
                 delta_uk = (near[NEAR_U_SLOPE, k] + near[NEAR_U_SLOPE, k]) * r_dot_vk
-                lanes.distances(
-                    rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], near[NEAR_INVERSE_R, k]
-                )
+                lanes.distances(rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], inverse_rk)
                 _pair_factor(rows, lane_groups, factor, coefficients)
-                lanes.directional_products(
-                    rows,
-                    lane_groups,
-                    xk,
-                    yk,
-                    zk,
-                    near[NEAR_INVERSE_R, k],
-                    uk,
-                    vxk,
-                    vyk,
-                    vzk,
-                    delta_uk,
-                    r_dot_vk,
+                neighbor = lanes.MovingNeighbor(
+                    xk, yk, zk, inverse_rk, uk, vxk, vyk, vzk, delta_uk, r_dot_vk
                 )
+                lanes.directional_products(rows, lane_groups, neighbor)
                 lanes.drop(rows, LANE_POWER_FACTOR, m)
                 lanes.drop(rows, LANE_LOWER_FACTOR, m)
                 for s in range(shapes, end):

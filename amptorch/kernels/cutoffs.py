@@ -22,7 +22,7 @@ class Cutoff(NamedTuple):
 
 
 @njit
-def cutoff_function(cutoff, r):
+def cutoff_function(cutoff: Cutoff, r: float) -> tuple[float, float]:
     """Return fc(r) and dfc/dr."""
     if cutoff.kind == COSINE:
         x = math.pi / cutoff.radius

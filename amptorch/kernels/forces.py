@@ -5,13 +5,37 @@ J = ∂G/∂r is kept as blocks (atoms, 3, features) of a central atom and its n
 (moving all atoms together changes nothing), so they are never stored.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from amptorch.kernels._jit import njit
+from amptorch.kernels.structures import BlockFeatures, Blocks
+
+
+class FrameBatch(NamedTuple):
+    """Frames of some blocks, and where their atoms stand in the arrays of a batch.
+
+    Row `offsets[k]` of g (n, S) and of place (n,) is the first atom of frame `frame_ids[k]`. place:
+    the row of each atom in the array (rows, 3) of gradients or displacements, -1 for atoms that
+    have none.
+    """
+
+    frame_offsets: np.ndarray  # (F + 1,) first atom of each frame in the blocks
+    frame_ids: np.ndarray
+    offsets: np.ndarray
+    place: np.ndarray
 
 
 @njit
-def scatter_pair_gradients(offsets, neighbors, pair_gradients, start, stop, gradient):
+def scatter_pair_gradients(
+    offsets: np.ndarray,
+    neighbors: np.ndarray,
+    pair_gradients: np.ndarray,
+    start: int,
+    stop: int,
+    gradient: np.ndarray,
+) -> None:
     """Gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms `start:stop`.
 
     g_ij pulls on the neighbour, −g_ij on the central atom; atoms `start:stop` must be whole frames.
@@ -33,24 +57,20 @@ def scatter_pair_gradients(offsets, neighbors, pair_gradients, start, stop, grad
 
 @njit
 def contract_blocks(
-    blocks,
-    feature_start,
-    features,
-    frame_offsets,
-    frame_ids,
-    offsets,
-    first,
-    last,
-    place,
-    g,
-    out,
-):
-    """out = Jᵀg for frames `frame_ids[first:last]`, for all atoms or for some.
+    blocks: Blocks,
+    features: BlockFeatures,
+    batch: FrameBatch,
+    first: int,
+    last: int,
+    g: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add Jᵀg of frames `first:last` of the FrameBatch to out (rows, 3).
 
-    Row `offsets[k]` of g (n, S) and place (n,) is the first atom of `frame_ids[k]`. place: row of
-    out, zeros on entry, for each atom, -1 for those that are not asked for. Features of block
-    (i, e) are `features[feature_start[kind, e] : feature_start[kind, e + 1]]`.
+    features: the BlockFeatures of the blocks.
     """
+    frame_offsets, frame_ids, offsets, place = batch
+    feature_start, feature = features.start, features.feature
     n_elements = feature_start.shape[1] - 1
     w = np.empty(g.shape[1])
     for k in range(first, last):
@@ -65,7 +85,7 @@ def contract_blocks(
                 start = feature_start[kind, e]
                 n = feature_start[kind, e + 1] - start
                 for f in range(n):
-                    w[f] = g[i + shift, features[start + f]]
+                    w[f] = g[i + shift, feature[start + f]]
                 at = blocks.value_start[b]
                 for a in range(blocks.atom_start[b], blocks.atom_start[b + 1]):
                     other = place[blocks.atoms[a] + shift]
@@ -92,22 +112,17 @@ def contract_blocks(
 
 @njit
 def apply_blocks(
-    blocks,
-    feature_start,
-    features,
-    frame_offsets,
-    frame_ids,
-    offsets,
-    first,
-    last,
-    place,
-    v,
-    out,
-):
-    """out = J v for frames `frame_ids[first:last]`; out (n, S), zeros on entry.
-
-    place: row of v for each atom, -1 for those that do not move.
-    """
+    blocks: Blocks,
+    features: BlockFeatures,
+    batch: FrameBatch,
+    first: int,
+    last: int,
+    v: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add J v of frames `first:last` of the FrameBatch to out (n, S), for v (rows, 3)."""
+    frame_offsets, frame_ids, offsets, place = batch
+    feature_start, feature = features.start, features.feature
     n_elements = feature_start.shape[1] - 1
     total = np.empty(out.shape[1])
     for k in range(first, last):
@@ -139,4 +154,4 @@ def apply_blocks(
                             total[f] += x * part[f] + y * part[n + f] + z * part[2 * n + f]
                     at += 3 * n
                 for f in range(n):
-                    out[i + shift, features[start + f]] += total[f]
+                    out[i + shift, feature[start + f]] += total[f]

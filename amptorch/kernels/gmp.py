@@ -39,16 +39,29 @@ from amptorch.kernels.gmp_structures import (
     ROOT,
     SIGNED,
     TILE,
+    Features,
+    Moments,
+    Multipoles,
+    RadialTable,
+    Tiles,
     Work,
 )
 from amptorch.kernels.harmonics import gradient_coefficients, solid_harmonics
+from amptorch.kernels.structures import Blocks, NeighborPairs
 
 # A root of less than this, relative to the moments it would be without cancellation, is rounding.
 ROUNDING = 1e-26
 
 
 @njit
-def values(multipoles, table, pairs, start, stop, out):
+def values(
+    multipoles: Multipoles,
+    table: RadialTable,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    out: np.ndarray,
+) -> None:
     """F of central atoms `start:stop` into out (N, S).
 
     Here and below: multipoles are the Multipoles, table the RadialTable, pairs the NeighborPairs;
@@ -63,7 +76,15 @@ def values(multipoles, table, pairs, start, stop, out):
 
 
 @njit
-def derivatives(multipoles, table, pairs, start, stop, out, blocks):
+def derivatives(
+    multipoles: Multipoles,
+    table: RadialTable,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    out: np.ndarray,
+    blocks: Blocks,
+) -> None:
     """F into out (N, S) and ∂F/∂r into blocks (zeros on entry), one for all elements."""
     work = _workspace(multipoles, table, pairs.offsets, start, stop)
     none = np.empty((0, 3))
@@ -80,7 +101,16 @@ def derivatives(multipoles, table, pairs, start, stop, out, blocks):
 
 
 @njit
-def pair_gradients(multipoles, table, pairs, start, stop, wanted, weights, out):
+def pair_gradients(
+    multipoles: Multipoles,
+    table: RadialTable,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    wanted: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
 
     wanted (N,): pairs of two atoms where it is 0 are left out; empty: all are wanted.
@@ -98,11 +128,22 @@ def pair_gradients(multipoles, table, pairs, start, stop, wanted, weights, out):
             m = min(CHUNK, n - chunk * CHUNK)
             for tile in range(multipoles.tiles.order.shape[0]):
                 _tile_gradients(multipoles.tiles, tile, chunk, m, work)
-                _add_to_pairs(multipoles.tiles.count[tile], work.pair[chunk], m, work.lanes, out)
+                _add_to_pairs(
+                    multipoles.tiles.n_columns[tile], work.pair[chunk], m, work.lanes, out
+                )
 
 
 @njit
-def directional(multipoles, table, pairs, start, stop, moving, velocities, out):
+def directional(
+    multipoles: Multipoles,
+    table: RadialTable,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    moving: np.ndarray,
+    velocities: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry.
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
@@ -122,13 +163,15 @@ def directional(multipoles, table, pairs, start, stop, moving, velocities, out):
 
 
 @njit
-def _chunks(n):
+def _chunks(n: int) -> int:
     """Chunks that hold n lanes."""
     return (n + CHUNK - 1) // CHUNK
 
 
 @njit
-def _workspace(multipoles, table, offsets, start, stop):
+def _workspace(
+    multipoles: Multipoles, table: RadialTable, offsets: np.ndarray, start: int, stop: int
+) -> Work:
     """Scratch for central atoms `start:stop`."""
     most = 1
     for i in range(start, stop):
@@ -152,7 +195,9 @@ def _workspace(multipoles, table, offsets, start, stop):
 
 
 @njit
-def _gather(moving, i, cutoff, pairs, velocities, work):
+def _gather(
+    moving: bool, i: int, cutoff: float, pairs: NeighborPairs, velocities: np.ndarray, work: Work
+) -> int:
     """Atom i and its neighbours within the cutoff as lanes; returns their number."""
     element, offsets, neighbors, vectors = pairs
     near = work.near
@@ -180,7 +225,7 @@ def _gather(moving, i, cutoff, pairs, velocities, work):
 
 
 @njit
-def _assign_slots(i, neighbors, n, work, blocks):
+def _assign_slots(i: int, neighbors: np.ndarray, n: int, work: Work, blocks: Blocks) -> None:
     """Place of each lane's atom in the block of atom i; images of an atom share one."""
     last, slot = i, -1
     for k in range(1, n):
@@ -197,7 +242,7 @@ def _assign_slots(i, neighbors, n, work, blocks):
 
 
 @njit
-def _keep_wanted(i, wanted, neighbors, n, work):
+def _keep_wanted(i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work: Work) -> int:
     """Move the lanes of wanted atoms together, once the moments are there; returns their number.
 
     All are kept where the central atom is wanted, since its own derivative is minus their sum.
@@ -219,7 +264,9 @@ def _keep_wanted(i, wanted, neighbors, n, work):
 
 
 @njit
-def _moments(with_slope, multipoles, table, n, work):
+def _moments(
+    with_slope: bool, multipoles: Multipoles, table: RadialTable, n: int, work: Work
+) -> None:
     """Moments of lanes 0 to n − 1, and what they would be without cancellation."""
     work.moment[:] = 0.0
     work.size[:] = 0.0
@@ -235,10 +282,12 @@ def _moments(with_slope, multipoles, table, n, work):
 
 
 @njit
-def _add_moments(moments, rho, harmonics, m, out):
+def _add_moments(
+    moments: Moments, rho: np.ndarray, harmonics: np.ndarray, m: int, out: np.ndarray
+) -> None:
     """Add what lanes 0 to m − 1 contribute to the moments."""
     for g in range(moments.order.shape[0]):
-        order, count = moments.order[g], moments.count[g]
+        order, count = moments.order[g], moments.n_channels[g]
         for k in range(count):
             channel = moments.channel[g] + k
             for row in range(order * order, (order + 1) * (order + 1)):
@@ -249,10 +298,12 @@ def _add_moments(moments, rho, harmonics, m, out):
 
 
 @njit
-def _add_sizes(moments, rho, near, m, out):
+def _add_sizes(
+    moments: Moments, rho: np.ndarray, near: np.ndarray, m: int, out: np.ndarray
+) -> None:
     """Add Σ_j ρ² r^(2l) of lanes 0 to m − 1."""
     for g in range(moments.order.shape[0]):
-        for channel in range(moments.channel[g], moments.channel[g] + moments.count[g]):
+        for channel in range(moments.channel[g], moments.channel[g] + moments.n_channels[g]):
             total = 0.0
             for j in range(m):
                 total += rho[channel, j] ** 2 * near[ATOM_R2, j] ** moments.order[g]
@@ -260,14 +311,21 @@ def _add_sizes(moments, rho, near, m, out):
 
 
 @njit
-def _features(with_derivatives, i, features, moments, work, out):
+def _features(
+    with_derivatives: bool,
+    i: int,
+    features: Features,
+    moments: Moments,
+    work: Work,
+    out: np.ndarray,
+) -> None:
     """Row i of out from the moments; with_derivatives, B too."""
     moment, derivative = work.moment, work.derivative
     if with_derivatives:
         derivative[:] = 0.0
     for g in range(features.kind.shape[0]):
         signed = features.kind[g] == SIGNED
-        for k in range(features.count[g]):
+        for k in range(features.n_columns[g]):
             value = 0.0
             for q in range(features.components[g], features.components[g + 1]):
                 first, last = features.entries[q], features.entries[q + 1]
@@ -292,28 +350,30 @@ def _features(with_derivatives, i, features, moments, work, out):
                     factor = 0.5 / value if square > ROUNDING * size else 0.0
                     for u in range(features.terms[g], features.terms[g + 1]):
                         for m in range(2 * moments.order[features.term_moment[u]] + 1):
-                            derivative[features.term_start[u] + m * features.count[g] + k] *= factor
+                            derivative[features.term_start[u] + m * features.n_columns[g] + k] *= (
+                                factor
+                            )
             out[i, features.first[g] + k] = value
 
 
 @njit
-def _weigh(tiles, weights, i, work):
+def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: Work) -> None:
     """B of every feature times its weight."""
     for tile in range(tiles.order.shape[0]):
         for m in range(2 * tiles.order[tile] + 1):
             row = tiles.start[tile] + m * tiles.step[tile]
-            for q in range(tiles.count[tile]):
+            for q in range(tiles.n_columns[tile]):
                 work.derivative[row + q] *= weights[i, tiles.feature[tile] + q]
 
 
 @njit
-def _tile_gradients(tiles, tile, chunk, m, work):
+def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: Work) -> None:
     """∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
     near, y, lanes = work.near[chunk], work.harmonics[chunk], work.lanes
     rho, slope = work.rho[chunk], work.slope[chunk]
     order, e = tiles.order[tile], work.gradient
     row = (order - 1) * (order - 1)
-    for q in range(tiles.count[tile]):
+    for q in range(tiles.n_columns[tile]):
         channel, start = tiles.channel[tile] + q, tiles.start[tile] + q
         if order == 0:
             _spherical(work.derivative[start], slope, channel, near, q, m, lanes)
@@ -330,7 +390,9 @@ def _tile_gradients(tiles, tile, chunk, m, work):
 
 
 @inlined
-def _spherical(b, slope, channel, near, q, m, lanes):
+def _spherical(
+    b: float, slope: np.ndarray, channel: int, near: np.ndarray, q: int, m: int, lanes: np.ndarray
+) -> None:
     """Order 0: 2 b (dρ/ds) r."""
     for j in range(m):
         radial = 2.0 * b * slope[channel, j]
@@ -340,7 +402,9 @@ def _spherical(b, slope, channel, near, q, m, lanes):
 
 
 @inlined
-def _add_two_harmonics(e, k, y, row, q, m, lanes):
+def _add_two_harmonics(
+    e: np.ndarray, k: int, y: np.ndarray, row: int, q: int, m: int, lanes: np.ndarray
+) -> None:
     """Add the terms of harmonics k and k + 1 to ∇h."""
     x0, y0, z0 = e[0, k], e[1, k], e[2, k]
     x1, y1, z1 = e[0, k + 1], e[1, k + 1], e[2, k + 1]
@@ -352,7 +416,16 @@ def _add_two_harmonics(e, k, y, row, q, m, lanes):
 
 
 @inlined
-def _times_radial(rho, slope, channel, two_over_order, near, q, m, lanes):
+def _times_radial(
+    rho: np.ndarray,
+    slope: np.ndarray,
+    channel: int,
+    two_over_order: float,
+    near: np.ndarray,
+    q: int,
+    m: int,
+    lanes: np.ndarray,
+) -> None:
     """From ∇h to ρ ∇h + 2 (dρ/ds) h r with h = r·∇h / l."""
     for j in range(m):
         gx, gy, gz = lanes[q, j], lanes[TILE + q, j], lanes[2 * TILE + q, j]
@@ -365,10 +438,12 @@ def _times_radial(rho, slope, channel, two_over_order, near, q, m, lanes):
 
 
 @njit
-def _add_to_block(tiles, tile, i, slots, m, lanes, blocks):
+def _add_to_block(
+    tiles: Tiles, tile: int, i: int, slots: np.ndarray, m: int, lanes: np.ndarray, blocks: Blocks
+) -> None:
     """Add the gradients of a tile to the block of atom i."""
     n_features = blocks.feature_row.shape[2]
-    count = tiles.count[tile]
+    count = tiles.n_columns[tile]
     for j in range(m):
         if slots[j] >= 0:
             at = blocks.value_start[i] + 3 * slots[j] * n_features + tiles.feature[tile]
@@ -379,7 +454,9 @@ def _add_to_block(tiles, tile, i, slots, m, lanes, blocks):
 
 
 @njit
-def _add_to_pairs(count, pairs, m, lanes, out):
+def _add_to_pairs(
+    count: int, pairs: np.ndarray, m: int, lanes: np.ndarray, out: np.ndarray
+) -> None:
     """Add the gradients of all columns of a tile to those of the pairs."""
     for q in range(1, count):
         for axis in range(3):
@@ -393,9 +470,11 @@ def _add_to_pairs(count, pairs, m, lanes, out):
 
 
 @njit
-def _add_directional(tiles, tile, i, near, m, lanes, out):
+def _add_directional(
+    tiles: Tiles, tile: int, i: int, near: np.ndarray, m: int, lanes: np.ndarray, out: np.ndarray
+) -> None:
     """Add the gradients of a tile times the relative velocities to row i of out."""
-    for q in range(tiles.count[tile]):
+    for q in range(tiles.n_columns[tile]):
         total = 0.0
         for j in range(m):
             total += (

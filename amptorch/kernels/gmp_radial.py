@@ -13,12 +13,23 @@ as packed instructions.
 
 import math
 
+import numpy as np
+
 from amptorch.kernels._jit import njit
-from amptorch.kernels.gmp_structures import ATOM_R2, GROUP, N_COEFFICIENTS
+from amptorch.kernels.gmp_structures import ATOM_R2, GROUP, N_COEFFICIENTS, RadialTable
 
 
 @njit
-def radial_functions(table, element, near, n, with_slope, piece, rho, slope):
+def radial_functions(
+    table: RadialTable,
+    element: np.ndarray,
+    near: np.ndarray,
+    n: int,
+    with_slope: bool,
+    piece: np.ndarray,
+    rho: np.ndarray,
+    slope: np.ndarray,
+) -> None:
     """rho[c, j] = ρ_c(r_j²) and, `with_slope`, slope[c, j] = dρ_c/d(r²) for lanes 0 to n − 1.
 
     element: place of each lane's element in the table, up to the end of the last group of lanes.
@@ -36,7 +47,9 @@ def radial_functions(table, element, near, n, with_slope, piece, rho, slope):
 
 
 @njit
-def _one_lane(table, element, s, with_slope, q, piece):
+def _one_lane(
+    table: RadialTable, element: int, s: float, with_slope: bool, q: int, piece: np.ndarray
+) -> None:
     """ρ_c(s) in row q of `piece`, dρ_c/ds in row GROUP + q.
 
     The table is indexed as it is, (piece, power, channel): places in a flat array that numba cannot

@@ -35,12 +35,12 @@ class RadialTable(NamedTuple):
 class Moments(NamedTuple):
     """Moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive channels c.
 
-    Row m, channel k of a segment stands at `start + m · count + k` of the flat array of moments.
+    Row m, channel k of a segment stands at `start + m · n_channels + k` of the flat array of moments.
     """
 
     order: np.ndarray  # l
     channel: np.ndarray  # first radial channel
-    count: np.ndarray
+    n_channels: np.ndarray
     start: np.ndarray
 
 
@@ -55,7 +55,7 @@ class Features(NamedTuple):
 
     kind: np.ndarray
     first: np.ndarray  # first column
-    count: np.ndarray  # number of columns, and of channels of each of its terms
+    n_columns: np.ndarray  # number of columns, and of channels of each of its terms
     components: np.ndarray  # (segments + 1,) range of components
     terms: np.ndarray  # (segments + 1,) range of terms
     term_moment: np.ndarray  # segment of moments
@@ -74,7 +74,7 @@ class Tiles(NamedTuple):
     channel: np.ndarray  # first radial channel
     start: np.ndarray  # place of row 0 of B for the first column
     step: np.ndarray  # from row to row of B
-    count: np.ndarray  # number of columns
+    n_columns: np.ndarray  # number of columns
     feature: np.ndarray  # column of the first
 
 

@@ -20,9 +20,12 @@ the whole expression into float64.
 """
 
 import math
+from typing import NamedTuple
+
+import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
-from amptorch.kernels.cutoffs import cutoff_function
+from amptorch.kernels.cutoffs import Cutoff, cutoff_function
 
 # A row is a whole number of cache lines (64 bytes) in both precisions, so that no vector straddles
 # two of them, and not a power of two, so that rows do not fall into the same places of the cache:
@@ -58,13 +61,13 @@ SAME_ATOM = 1e-8
 
 
 @inlined
-def lane_groups_of(n):
+def lane_groups_of(n: int) -> int:
     """Groups of lanes that hold n neighbours."""
     return (n + LANES - 1) // LANES
 
 
 @inlined
-def drop(rows, quantity, m):
+def drop(rows: np.ndarray, quantity: int, m: int) -> None:
     """Zero for lanes from m to the end of its group."""
     zero = rows.dtype.type(0.0)
     for j in range(m, LANES * lane_groups_of(m)):
@@ -72,7 +75,7 @@ def drop(rows, quantity, m):
 
 
 @njit
-def clear(array, n_rows, width):
+def clear(array: np.ndarray, n_rows: int, width: int) -> None:
     """Zeros in the first `width` columns of the first rows."""
     zero = array.dtype.type(0.0)
     for row in range(n_rows):
@@ -81,7 +84,7 @@ def clear(array, n_rows, width):
 
 
 @inlined
-def clear_mix(rows, lane_groups):
+def clear_mix(rows: np.ndarray, lane_groups: int) -> None:
     """Zeros in LANE_MIX and LANE_MIX_SLOPE."""
     zero = rows.dtype.type(0.0)
     for j in range(LANES * min(lane_groups, WIDTH // LANES)):
@@ -90,7 +93,15 @@ def clear_mix(rows, lane_groups):
 
 
 @inlined
-def distances(rows, lane_groups, xk, yk, zk, r2k, inverse_rk):
+def distances(
+    rows: np.ndarray,
+    lane_groups: int,
+    xk: float,
+    yk: float,
+    zk: float,
+    r2k: float,
+    inverse_rk: float,
+) -> None:
     """LANE_S = r_jk² and LANE_COSINE = cosθ_ijk."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
@@ -104,7 +115,7 @@ def distances(rows, lane_groups, xk, yk, zk, r2k, inverse_rk):
 
 
 @inlined
-def everywhere(rows, lane_groups):
+def everywhere(rows: np.ndarray, lane_groups: int) -> None:
     """w = 1 for G5, 0 for an atom with itself."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one, zero, same = rows.dtype.type(1.0), rows.dtype.type(0.0), rows.dtype.type(SAME_ATOM)
@@ -114,7 +125,14 @@ def everywhere(rows, lane_groups):
 
 
 @inlined
-def polynomial(rows, lane_groups, cutoff2, coefficients, start, stop):
+def polynomial(
+    rows: np.ndarray,
+    lane_groups: int,
+    cutoff2: float,
+    coefficients: np.ndarray,
+    start: int,
+    stop: int,
+) -> None:
     """LANE_W = w(s) and LANE_W_SLOPE = dw/ds by Horner's rule in x = 2s/Rc² − 1; zero
     outside the cutoff.
 
@@ -181,7 +199,7 @@ def polynomial(rows, lane_groups, cutoff2, coefficients, start, stop):
 
 
 @inlined
-def products(rows, lane_groups, inverse_rk, uk):
+def products(rows: np.ndarray, lane_groups: int, inverse_rk: float, uk: float) -> None:
     """u_k times w, w/(r_j r_k), w c/r_j² and 2 dw/ds."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
@@ -197,7 +215,7 @@ def products(rows, lane_groups, inverse_rk, uk):
 
 
 @inlined
-def power(rows, lane_groups, lam, exponent):
+def power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float) -> None:
     """LANE_POWER = (1 + λc)^exponent, by multiplication where the exponent is an integer."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
@@ -242,7 +260,17 @@ def power(rows, lane_groups, lam, exponent):
 
 
 @inlined
-def accumulate_gradient(rows, lane_groups, sums, function, lam, zeta, xk, yk, zk):
+def accumulate_gradient(
+    rows: np.ndarray,
+    lane_groups: int,
+    sums: np.ndarray,
+    function: int,
+    lam: float,
+    zeta: float,
+    xk: float,
+    yk: float,
+    zk: float,
+) -> None:
     """Add pairs (j, k) to the five sums of function f."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
@@ -261,7 +289,9 @@ def accumulate_gradient(rows, lane_groups, sums, function, lam, zeta, xk, yk, zk
 
 
 @inlined
-def accumulate_mixed_gradient(rows, lane_groups, sums, xk, yk, zk):
+def accumulate_mixed_gradient(
+    rows: np.ndarray, lane_groups: int, sums: np.ndarray, xk: float, yk: float, zk: float
+) -> None:
     """The same for the weighted sum of all functions, LANE_MIX = Σ g b^ζ and
     LANE_MIX_SLOPE = Σ g ζλ b^(ζ−1)."""
     m = LANES * min(lane_groups, WIDTH // LANES)
@@ -278,7 +308,9 @@ def accumulate_mixed_gradient(rows, lane_groups, sums, xk, yk, zk):
 
 
 @inlined
-def mix(rows, lane_groups, weights, function, lam, zeta):
+def mix(
+    rows: np.ndarray, lane_groups: int, weights: np.ndarray, function: int, lam: float, zeta: float
+) -> None:
     """Add function f, with its weight in each lane, to LANE_MIX and LANE_MIX_SLOPE."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
@@ -290,17 +322,30 @@ def mix(rows, lane_groups, weights, function, lam, zeta):
 
 
 @inlined
-def accumulate_value(rows, lane_groups, sums, function):
+def accumulate_value(rows: np.ndarray, lane_groups: int, sums: np.ndarray, function: int) -> None:
     """Add u_k w b^ζ of pairs (j, k) to the sum; LANE_POWER holds b^ζ."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
         sums[function, j] += rows[LANE_POWER * WIDTH + j] * rows[LANE_UW * WIDTH + j]
 
 
+class MovingNeighbor(NamedTuple):
+    """Neighbour k of the pairs (j, k) in `directional_products`: what the lanes hold of the j."""
+
+    x: float
+    y: float
+    z: float
+    inverse_r: float
+    u: float
+    vx: float
+    vy: float
+    vz: float
+    delta_u: float
+    r_dot_v: float
+
+
 @inlined
-def directional_products(
-    rows, lane_groups, xk, yk, zk, inverse_rk, uk, vxk, vyk, vzk, delta_uk, r_dot_vk
-):
+def directional_products(rows: np.ndarray, lane_groups: int, k: MovingNeighbor) -> None:
     """LANE_POWER_FACTOR and LANE_LOWER_FACTOR in the derivative of T along v.
 
     δT = b^ζ [w' δs u_j u_k + w δ(u_j u_k)] + ζλ b^(ζ−1) w u_j u_k δc
@@ -311,27 +356,29 @@ def directional_products(
         uj = rows[LANE_U * WIDTH + j]
         r_dot_v = rows[LANE_R_DOT_V * WIDTH + j]
         delta_dot = (
-            rows[LANE_VX * WIDTH + j] * xk
-            + rows[LANE_VY * WIDTH + j] * yk
-            + rows[LANE_VZ * WIDTH + j] * zk
-            + rows[LANE_X * WIDTH + j] * vxk
-            + rows[LANE_Y * WIDTH + j] * vyk
-            + rows[LANE_Z * WIDTH + j] * vzk
+            rows[LANE_VX * WIDTH + j] * k.x
+            + rows[LANE_VY * WIDTH + j] * k.y
+            + rows[LANE_VZ * WIDTH + j] * k.z
+            + rows[LANE_X * WIDTH + j] * k.vx
+            + rows[LANE_Y * WIDTH + j] * k.vy
+            + rows[LANE_Z * WIDTH + j] * k.vz
         )
-        half_delta_s = r_dot_v + r_dot_vk - delta_dot
-        delta_c = delta_dot * (inverse_r * inverse_rk) - rows[LANE_COSINE * WIDTH + j] * (
-            r_dot_v * inverse_r * inverse_r + r_dot_vk * inverse_rk * inverse_rk
+        half_delta_s = r_dot_v + k.r_dot_v - delta_dot
+        delta_c = delta_dot * (inverse_r * k.inverse_r) - rows[LANE_COSINE * WIDTH + j] * (
+            r_dot_v * inverse_r * inverse_r + k.r_dot_v * k.inverse_r * k.inverse_r
         )
         w = rows[LANE_W * WIDTH + j]
         dw = rows[LANE_W_SLOPE * WIDTH + j]
-        rows[LANE_POWER_FACTOR * WIDTH + j] = (dw + dw) * half_delta_s * uj * uk + w * (
-            rows[LANE_DELTA_U * WIDTH + j] * uk + uj * delta_uk
+        rows[LANE_POWER_FACTOR * WIDTH + j] = (dw + dw) * half_delta_s * uj * k.u + w * (
+            rows[LANE_DELTA_U * WIDTH + j] * k.u + uj * k.delta_u
         )
-        rows[LANE_LOWER_FACTOR * WIDTH + j] = w * uj * uk * delta_c
+        rows[LANE_LOWER_FACTOR * WIDTH + j] = w * uj * k.u * delta_c
 
 
 @inlined
-def accumulate_directional(rows, lane_groups, sums, function, lam, zeta):
+def accumulate_directional(
+    rows: np.ndarray, lane_groups: int, sums: np.ndarray, function: int, lam: float, zeta: float
+) -> None:
     """Add δT of pairs (j, k) to the sum; LANE_POWER holds b^(ζ−1)."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
@@ -344,7 +391,7 @@ def accumulate_directional(rows, lane_groups, sums, function, lam, zeta):
 
 
 @njit
-def exact(rows, lane_groups, eta, cutoff):
+def exact(rows: np.ndarray, lane_groups: int, eta: float, cutoff: Cutoff) -> None:
     """LANE_W = w(s) and LANE_W_SLOPE = dw/ds from the formula itself; zero outside the cutoff."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     cutoff2 = cutoff.radius * cutoff.radius

@@ -36,6 +36,9 @@ from amptorch.kernels.structures import (
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
+    Angular,
+    Blocks,
+    Work,
     block_place,
 )
 
@@ -44,7 +47,7 @@ MAX_ZETA = 6
 POLYNOMIAL_VALUE, POLYNOMIAL_ALONG, POLYNOMIAL_X, POLYNOMIAL_Y, POLYNOMIAL_Z = range(5)
 
 
-def _monomial_tables():
+def _monomial_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Exponents of x^a y^b z^c by degree; each as a product of an earlier one and a component; the
     place of its derivatives; m!/(a! b! c!)."""
     exponents = [
@@ -53,7 +56,7 @@ def _monomial_tables():
         for a in range(m, -1, -1)
         for b in range(m - a, -1, -1)
     ]
-    place = {e: k for k, e in enumerate(exponents)}
+    place: dict[tuple[int, ...], int] = {e: k for k, e in enumerate(exponents)}
     factor = np.zeros((len(exponents), 2), dtype=np.int64)
     lower = np.zeros((len(exponents), 3), dtype=np.int64)
     weights = np.zeros(len(exponents))
@@ -72,19 +75,19 @@ N_MONOMIALS = len(EXPONENTS)
 
 
 @njit
-def monomials_up_to(degree):
+def monomials_up_to(degree: int) -> int:
     """Number of monomials of at most this degree."""
     return (degree + 1) * (degree + 2) * (degree + 3) // 6
 
 
 @njit
-def pay_off(degree, n_elements, n):
+def pay_off(degree: int, n_elements: int, n: int) -> bool:
     """Whether moments are cheaper than pairs for n neighbours (measured: about equal at 3 n)."""
     return n_elements * monomials_up_to(degree) < 3 * n
 
 
 @njit
-def collect(degree, work):
+def collect(degree: int, work: Work) -> None:
     """Moments of every element, up to `degree`."""
     near, monomials, moment, segment = work.near, work.monomials, work.moment, work.segment
     n_elements = segment.shape[0] - 1
@@ -104,7 +107,7 @@ def collect(degree, work):
 
 
 @njit
-def values(i, functions, group, split, work, out):
+def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
     """Functions `shape_start[h]:split` from the moments alone."""
     moment, polynomial, segment, near = work.moment, work.polynomial, work.segment, work.near
     n_elements = segment.shape[0] - 1
@@ -133,7 +136,9 @@ def values(i, functions, group, split, work, out):
 
 
 @njit
-def derivatives(i, functions, group, split, work, blocks):
+def derivatives(
+    i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
+) -> None:
     """Blocks of functions `shape_start[h]:split`."""
     segment = work.segment
     n_elements = segment.shape[0] - 1
@@ -160,7 +165,15 @@ def derivatives(i, functions, group, split, work, blocks):
 
 
 @njit
-def pair_gradients(i, functions, group, split, work, weights, out):
+def pair_gradients(
+    i: int,
+    functions: Angular,
+    group: int,
+    split: int,
+    work: Work,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Functions `shape_start[h]:split`, weighted and summed into one polynomial an element."""
     rows, segment = work.rows, work.segment
     n_elements = segment.shape[0] - 1
@@ -195,7 +208,9 @@ def pair_gradients(i, functions, group, split, work, weights, out):
 
 
 @njit
-def directional(i, functions, group, split, work, out):
+def directional(
+    i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
+) -> None:
     """J v of functions `shape_start[h]:split`."""
     near, rows, segment = work.near, work.rows, work.segment
     n_elements = segment.shape[0] - 1
@@ -228,7 +243,7 @@ def directional(i, functions, group, split, work, out):
 
 
 @njit
-def _monomials(near, monomials, first, m, count):
+def _monomials(near: np.ndarray, monomials: np.ndarray, first: int, m: int, count: int) -> None:
     """mono[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
     one = near.dtype.type(1.0)
     for j in range(m):
@@ -242,7 +257,9 @@ def _monomials(near, monomials, first, m, count):
 
 
 @njit
-def _add_polynomial(polynomial, moment, e, zeta, lam, weight):
+def _add_polynomial(
+    polynomial: np.ndarray, moment: np.ndarray, e: int, zeta: float, lam: float, weight: float
+) -> int:
     """Add weight Σ_k u_k (1 + λ r̂·r̂_k)^ζ over the neighbours of element e, as a polynomial in r̂."""
     degree = int(zeta)
     binomial = polynomial.dtype.type(1.0)
@@ -256,13 +273,15 @@ def _add_polynomial(polynomial, moment, e, zeta, lam, weight):
 
 
 @inlined
-def _same(zeta, lam):
+def _same(zeta: float, lam: float) -> float:
     """The polynomial at r̂_j = r̂_k."""
     return (1 + lam) ** int(zeta)
 
 
 @njit
-def _evaluate(monomials, polynomial, sums, m, count):
+def _evaluate(
+    monomials: np.ndarray, polynomial: np.ndarray, sums: np.ndarray, m: int, count: int
+) -> None:
     """h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function 0."""
     lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
     zero = polynomial.dtype.type(0.0)
@@ -284,7 +303,9 @@ def _evaluate(monomials, polynomial, sums, m, count):
 
 
 @njit
-def lanes_to_block(work, first, low, high, blocks, base, step):
+def lanes_to_block(
+    work: Work, first: int, low: int, high: int, blocks: Blocks, base: int, step: int
+) -> None:
     """Add the gradients in lanes low:high to a block; see `block_place`."""
     rows = work.rows
     for j in range(low, high):
@@ -297,7 +318,7 @@ def lanes_to_block(work, first, low, high, blocks, base, step):
 
 
 @njit
-def _gradient(work, first, low, high, same):
+def _gradient(work: Work, first: int, low: int, high: int, same: float) -> None:
     """Gradients of lanes low:high; `same` is what j = k contributes."""
     near, rows, sums = work.near, work.rows, work.sums
     for j in range(low, high):

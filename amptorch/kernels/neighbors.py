@@ -9,6 +9,7 @@ these kernels stand between a new user and the first fingerprint.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,18 @@ _BINS_PER_GHOST = 4
 _ROOM = 128
 
 
+class Cells(NamedTuple):
+    """The cells of F frames, with independent vectors in the directions that are not periodic."""
+
+    bases: np.ndarray  # (F, 3, 3) Å, rows are cell vectors
+    inverses: np.ndarray  # (F, 3, 3) 1/Å
+    pbc: np.ndarray  # (F, 3)
+
+
 @njit
-def expected_pairs(positions, basis, inverse, pbc, cutoff):
+def expected_pairs(
+    positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> float:
     """Number of pairs in the list of one frame, as if atoms were spread evenly over what they, and
     their images within the cutoff, take up; arguments as of `search_frames`, of one frame."""
     n = positions.shape[0]
@@ -51,15 +62,22 @@ def expected_pairs(positions, basis, inverse, pbc, cutoff):
 
 
 @njit
-def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, cutoff, most):
+def search_frames(
+    positions: np.ndarray,
+    cells: Cells,
+    order: np.ndarray,
+    offsets: np.ndarray,
+    first: int,
+    last: int,
+    cutoff: float,
+    most: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
     """Neighbour lists of frames `first:last`.
 
     Parameters
     ----------
     positions : (N, 3) of all frames, concatenated; frame f holds atoms `offsets[f]:offsets[f+1]`.
-    bases, inverses : (F, 3, 3)
-        Cells, with independent vectors in the directions that are not periodic, and their inverses.
-    pbc : (F, 3)
+    cells : Cells
     order : (N,)
         The atoms of each frame in the order in which they shall stand in neighbour lists.
     cutoff : float
@@ -72,6 +90,7 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
     counts (n_atoms of the range,), neighbors (P,) indices into the N atoms, shifts (3 P,), vectors
     (3 P,), the smallest distance squared, and the expected number of pairs.
     """
+    bases, inverses, pbc = cells
     n_atoms = offsets[last] - offsets[first]
     expected = 0.0
     for frame in range(first, last):
@@ -144,7 +163,17 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
 
 
 @njit
-def pair_vectors(positions, cells, frame_of_atom, offsets, neighbors, shifts, start, stop, vectors):
+def pair_vectors(
+    positions: np.ndarray,
+    cells: np.ndarray,
+    frame_of_atom: np.ndarray,
+    offsets: np.ndarray,
+    neighbors: np.ndarray,
+    shifts: np.ndarray,
+    start: int,
+    stop: int,
+    vectors: np.ndarray,
+) -> None:
     """vectors[p] = r_neighbour + shift · cell − r_centre for the pairs of atoms `start:stop`."""
     for centre in range(start, stop):
         cell = cells[frame_of_atom[centre]]
@@ -161,7 +190,14 @@ def pair_vectors(positions, cells, frame_of_atom, offsets, neighbors, shifts, st
 
 
 @njit
-def _search(positions, basis, inverse, pbc, cutoff, counts):
+def _search(
+    positions: np.ndarray,
+    basis: np.ndarray,
+    inverse: np.ndarray,
+    pbc: np.ndarray,
+    cutoff: float,
+    counts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Neighbour list of one frame, unordered: neighbors (P,), shifts (3 P,); fills counts (n,)."""
     n = positions.shape[0]
     wrapped, wraps, ghosts, ghost_atom, ghost_shift = _ghosts(
@@ -208,7 +244,9 @@ def _search(positions, basis, inverse, pbc, cutoff, counts):
 
 
 @njit
-def _ghosts(positions, basis, inverse, pbc, cutoff):
+def _ghosts(
+    positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Wrapped positions, the wraps taken off, and every image that may lie within the cutoff.
 
     The shift of a ghost is relative to the position as given, so that
@@ -278,7 +316,11 @@ def _ghosts(positions, basis, inverse, pbc, cutoff):
 
 
 @njit
-def _bins(ghosts, cutoff):
+def _bins(
+    ghosts: np.ndarray, cutoff: float
+) -> tuple[
+    np.ndarray, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray
+]:
     """Counting sort of the ghosts into bins of about half the cutoff, x fastest."""
     n = ghosts.shape[0]
     low = np.full(3, np.inf)
@@ -322,7 +364,7 @@ def _bins(ghosts, cutoff):
 
 
 @njit
-def _longer(array):
+def _longer(array: np.ndarray) -> np.ndarray:
     """A copy with twice the room."""
     bigger = np.empty(2 * array.shape[0], dtype=array.dtype)
     for i in range(array.shape[0]):

@@ -89,6 +89,14 @@ class Blocks(NamedTuple):
     feature_row: np.ndarray
 
 
+class BlockFeatures(NamedTuple):
+    """Features of each block: `feature[start[k, e]:start[k, e + 1]]` for neighbours of element e of
+    an atom of kind k, in the order of its rows."""
+
+    start: np.ndarray  # (kinds, E + 1)
+    feature: np.ndarray
+
+
 class Work(NamedTuple):
     """Scratch of one thread for one central atom."""
 
@@ -108,7 +116,7 @@ class Work(NamedTuple):
 
 
 @njit
-def block_place(blocks, i, e, feature):
+def block_place(blocks: Blocks, i: int, e: int, feature: int) -> tuple[int, int]:
     """(first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
     `first + (3 * slot + axis) * step` in `blocks.values`."""
     b = i * blocks.feature_row.shape[1] + e

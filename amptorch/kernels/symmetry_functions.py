@@ -35,13 +35,23 @@ from amptorch.kernels.structures import (
     PAIR_GRADIENTS,
     VALUES,
     Blocks,
+    Functions,
+    NeighborPairs,
+    Radial,
     Work,
     block_place,
 )
 
 
 @njit
-def count_block_atoms(reach, pairs, start, stop, counts, present):
+def count_block_atoms(
+    reach: np.ndarray,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    counts: np.ndarray,
+    present: np.ndarray,
+) -> None:
     """What stands within `reach[element of i]` of atoms i = `start:stop`.
 
     counts[i, e]: distinct atoms of element e other than i; present[i, e]: whether there are any,
@@ -62,7 +72,9 @@ def count_block_atoms(reach, pairs, start, stop, counts, present):
 
 
 @njit
-def values(functions, pairs, start, stop, out):
+def values(
+    functions: Functions, pairs: NeighborPairs, start: int, stop: int, out: np.ndarray
+) -> None:
     """G of central atoms `start:stop` into out (N, S), zeros on entry.
 
     Here and below: functions are the Functions, pairs the NeighborPairs; the element of an atom is
@@ -84,7 +96,15 @@ def values(functions, pairs, start, stop, out):
 
 
 @njit
-def derivatives(functions, reach, pairs, start, stop, out, blocks):
+def derivatives(
+    functions: Functions,
+    reach: np.ndarray,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    out: np.ndarray,
+    blocks: Blocks,
+) -> None:
     """G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
 
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
@@ -106,7 +126,15 @@ def derivatives(functions, reach, pairs, start, stop, out, blocks):
 
 
 @njit
-def pair_gradients(functions, pairs, start, stop, wanted, weights, out):
+def pair_gradients(
+    functions: Functions,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    wanted: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
 
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
@@ -127,7 +155,15 @@ def pair_gradients(functions, pairs, start, stop, wanted, weights, out):
 
 
 @njit
-def directional(functions, pairs, start, stop, moving, velocities, out):
+def directional(
+    functions: Functions,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    moving: np.ndarray,
+    velocities: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
@@ -148,14 +184,14 @@ def directional(functions, pairs, start, stop, moving, velocities, out):
 
 
 @njit
-def _cutoff(functions, sphere):
+def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     """The cutoff function of a sphere of neighbours, one for each radius of a central element."""
     kind, gamma = functions.angular.cutoff_kind, functions.angular.cutoff_gamma
     return Cutoff(kind, gamma, functions.cutoffs[sphere])
 
 
 @njit
-def _workspace(functions, pairs, start, stop):
+def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
     """Scratch for central atoms `start:stop`."""
     offsets, vectors = pairs.offsets, pairs.vectors
     n_elements = functions.n_elements
@@ -185,7 +221,7 @@ def _workspace(functions, pairs, start, stop):
 
 
 @njit
-def _aligned(n_rows, n_columns, like):
+def _aligned(n_rows: int, n_columns: int, like: np.ndarray) -> np.ndarray:
     """Zeros of the type of `like`, from the start of a cache line on."""
     size = n_rows * n_columns
     room = np.zeros(size + 64 // like.itemsize, like.dtype)
@@ -194,7 +230,7 @@ def _aligned(n_rows, n_columns, like):
 
 
 @njit
-def _nothing(vectors):
+def _nothing(vectors: np.ndarray) -> tuple[Blocks, np.ndarray, np.ndarray]:
     """Empty blocks, an empty array and empty flags, for what a purpose does not use."""
     integers = np.empty(0, np.int64)
     blocks = Blocks(
@@ -209,7 +245,7 @@ def _nothing(vectors):
 
 
 @njit
-def _assign_slots(i, reach, pairs, work, blocks):
+def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks: Blocks) -> None:
     """Place of each neighbour's atom in the blocks of atom i; images of an atom share one."""
     element, offsets, neighbors, vectors = pairs
     n_elements = work.segment.shape[0] - 1
@@ -232,7 +268,9 @@ def _assign_slots(i, reach, pairs, work, blocks):
 
 
 @njit
-def _gather(mode, i, pairs, cutoff, velocities, work):
+def _gather(
+    mode: int, i: int, pairs: NeighborPairs, cutoff: Cutoff, velocities: np.ndarray, work: Work
+) -> None:
     """Neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
     near, segment = work.near, work.segment
@@ -276,7 +314,7 @@ def _gather(mode, i, pairs, cutoff, velocities, work):
 
 
 @njit
-def _choose_lanes(mode, i, neighbors, wanted, work):
+def _choose_lanes(mode: int, i: int, neighbors: np.ndarray, wanted: np.ndarray, work: Work) -> None:
     """Which of the gathered neighbours become lanes: those that are wanted, all of them where the
     central atom itself is."""
     segment, chosen, chosen_segment = work.segment, work.chosen, work.chosen_segment
@@ -300,7 +338,17 @@ def _choose_lanes(mode, i, neighbors, wanted, work):
 
 
 @njit
-def _radial(mode, i, functions, sphere, work, values, blocks, weights, pair_gradients):
+def _radial(
+    mode: int,
+    i: int,
+    functions: Radial,
+    sphere: int,
+    work: Work,
+    values: np.ndarray,
+    blocks: Blocks,
+    weights: np.ndarray,
+    pair_gradients: np.ndarray,
+) -> None:
     """G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where."""
     near = work.near
     n_elements = work.segment.shape[0] - 1

@@ -3,17 +3,26 @@
 import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels.structures import BlockFeatures, Blocks
 
 
 @njit
 def write_triplets(
-    blocks, feature_start, features, n_features, atom0, atom1, rows, columns, values
-):
+    blocks: Blocks,
+    features: BlockFeatures,
+    n_features: int,
+    atom0: int,
+    atom1: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+) -> int:
     """Write J of one frame (atoms `atom0:atom1`) as triplets ordered by row, then column.
 
     row = atom · n_features + feature, column = 3 · atom' + axis; zeros are left out. Returns their
     number; the arrays must have room for all entries of the blocks and of the central atoms.
     """
+    feature_start, feature = features.start, features.feature
     n_elements = feature_start.shape[1] - 1
     own = np.empty((3, n_features))
     total = np.empty(3 * n_features)
@@ -33,7 +42,7 @@ def write_triplets(
         own[:] = 0.0
         for e in range(n_elements):
             b = i * n_elements + e
-            here = features[feature_start[kind, e] : feature_start[kind, e + 1]]
+            here = feature[feature_start[kind, e] : feature_start[kind, e + 1]]
             step = here.shape[0]
             for axis in range(3):
                 for f in range(step):
@@ -96,7 +105,7 @@ def write_triplets(
 
 
 @inlined
-def _sort(atoms, place):
+def _sort(atoms: np.ndarray, place: np.ndarray) -> None:
     """Sort `atoms` and the rows of `place` by insertion: within an element they are in order."""
     for k in range(1, atoms.shape[0]):
         atom, e, at, step = atoms[k], place[k, 0], place[k, 1], place[k, 2]
@@ -110,7 +119,7 @@ def _sort(atoms, place):
 
 
 @inlined
-def _same_elements(table, f):
+def _same_elements(table: np.ndarray, f: int) -> bool:
     """Whether feature f stands beside the one before, in the blocks of the same elements."""
     same = True
     for e in range(table.shape[0]):

@@ -1,10 +1,12 @@
 """The descriptor of Behler-Parrinello symmetry functions."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from amptorch.descriptor.blocks import feature_rows
+from amptorch.descriptor.Gaussian.descriptor_set import GaussianDescriptorSet
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import (
     cutoff_function,
@@ -49,7 +51,14 @@ class Gaussian(KernelDescriptor):
     LACKING = "symmetry functions"
     SETUP = (*KernelDescriptor.SETUP, "cutoff_params")
 
-    def __init__(self, Gs, elements, cutoff_func="cosine", gamma=None, dtype=np.float64):
+    def __init__(
+        self,
+        Gs: Mapping[str, Any] | GaussianDescriptorSet,
+        elements: Iterable[str],
+        cutoff_func: str | Mapping[str, Any] | None = "cosine",
+        gamma: float | None = None,
+        dtype: np.dtype | type = np.float64,
+    ) -> None:
         self.descriptor_type = "Gaussian"
         self.Gs = Gs
         self.elements = symbol_list(elements)

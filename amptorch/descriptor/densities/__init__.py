@@ -1,9 +1,12 @@
 """Electron densities of atoms as sums of Gaussians, Σ_g B_g exp(−β_g r²)."""
 
 import json
+import os
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +16,7 @@ TABLES = ("v1", "valence")
 DEFAULT_TABLE = "v1"
 
 
-def table_densities(elements: list[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
+def table_densities(elements: Sequence[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
     """{symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
 
     Elements that "v1" lacks are filled in from "valence", with a warning that names them. Raises
@@ -41,7 +44,7 @@ def table_densities(elements: list[str], table: str = DEFAULT_TABLE) -> dict[str
     return densities
 
 
-def read_gaussians(path, where="the density"):
+def read_gaussians(path: str | os.PathLike[str], where: str = "the density") -> np.ndarray:
     """An array (G, 2) of B and β out of a text file of two columns, such as v1.0's `.g` files.
 
     Raises FileNotFoundError or ValueError that names the file.
@@ -56,7 +59,7 @@ def read_gaussians(path, where="the density"):
     return check_gaussians(gaussians, f"{where}: {path}")
 
 
-def check_gaussians(gaussians, where):
+def check_gaussians(gaussians: np.ndarray, where: str) -> np.ndarray:
     """`gaussians`, or a ValueError where it is not (G, 2) finite numbers with β > 0."""
     if gaussians.ndim != 2 or gaussians.shape[1] != 2 or not len(gaussians):
         raise ValueError(f"{where} must have two columns, B and beta, and at least one row")
@@ -68,6 +71,6 @@ def check_gaussians(gaussians, where):
 
 
 @lru_cache(maxsize=len(TABLES))
-def _table(name):
+def _table(name: str) -> dict[str, Any]:
     path = Path(__file__).parent / f"{name}.json"
     return json.loads(path.read_text(encoding="utf8"))["elements"]

@@ -1,12 +1,13 @@
 """Features that are quadratic in moments of a density: what both schemes are made of."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from amptorch.descriptor.multipole.features import compile_features
+from amptorch.descriptor.multipole.features import Segment, compile_features
 from amptorch.descriptor.multipole.parameters import element_densities, probe_cutoff, setup_hash
 from amptorch.descriptor.multipole.radial import radial_table
 from amptorch.descriptor.on_kernels import KernelDescriptor
@@ -40,7 +41,14 @@ class MultipoleDescriptor(KernelDescriptor):
     LACKING = "density"
     SETUP = (*KernelDescriptor.SETUP, "densities")
 
-    def __init__(self, fp_params, elements, segments, amplitude, kind):
+    def __init__(
+        self,
+        fp_params: Mapping[str, Any],
+        elements: Iterable[str],
+        segments: list[Segment],
+        amplitude: Callable[[float], float],
+        kind: Sequence[str],
+    ) -> None:
         self.MCSHs = fp_params
         self.elements = symbol_list(elements)
         self.cutoff = probe_cutoff(fp_params, [sigma for s in segments for sigma in s.sigmas])
