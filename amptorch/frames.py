@@ -68,7 +68,7 @@ class Frames:
         first_index: int = 0,
         missing_forces: str = "error",
     ) -> Frames:
-        """The frames of `images` (a list of ase.Atoms, or one), checked.
+        """Return the frames of `images` (a list of ase.Atoms, or one), checked.
 
         `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
         calculators, without the forces of constraints. `first_index`: what errors call images[0].
@@ -114,7 +114,7 @@ class Frames:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int | slice) -> Frames:
-        """One frame (or a slice of them) as Frames."""
+        """Return one frame (or a slice of them) as Frames."""
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
@@ -123,26 +123,27 @@ class Frames:
 
     @property
     def n_atoms(self) -> int:
-        """Number of atoms in all frames."""
+        """Return the number of atoms in all frames."""
         return int(self.offsets[-1])
 
     @property
     def counts(self) -> np.ndarray:
-        """(F,) number of atoms of each frame."""
+        """Return (F,), the number of atoms of each frame."""
         return np.diff(self.offsets)
 
     @property
     def frame_of_atom(self) -> np.ndarray:
-        """(N,) position in this object of the frame that each atom belongs to."""
+        """Return (N,), the position in this object of the frame that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)
 
     def atom_rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The atoms of the frames at `indices`, frame after frame, as rows of the flat arrays."""
+        """Return the atoms of the frames at `indices`, frame after frame, as rows of the flat
+        arrays."""
         indices = np.asarray(indices, dtype=np.int64)
         return rows_between(self.offsets[indices], self.offsets[indices + 1])
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Frames:
-        """The frames at `indices`, in that order."""
+        """Return the frames at `indices`, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         rows = self.atom_rows(indices)
         return Frames(
@@ -158,13 +159,13 @@ class Frames:
         )
 
     def name(self, frame: int) -> int | str:
-        """Frame `frame` of these in the user's words: its place in the list that it came from, and
-        in its file where there are several."""
+        """Return frame `frame` of these in the user's words: its place in the list that it came
+        from, and in its file where there are several."""
         return _name(int(self.indices[frame]), self.origin)
 
     def place(self, atom: int) -> tuple[int | str, str]:
-        """Row `atom` of the flat arrays in the user's words: name of its frame, "index (symbol)" of
-        the atom within the frame."""
+        """Return row `atom` of the flat arrays in the user's words: name of its frame, "index
+        (symbol)" of the atom within the frame."""
         frame = int(np.searchsorted(self.offsets, atom, side="right")) - 1
         symbol = chemical_symbols[self.numbers[atom]]
         return self.name(frame), f"{atom - self.offsets[frame]} ({symbol})"
@@ -250,7 +251,8 @@ def _name(index: int, origin: Origin | None) -> int | str:
 
 
 def symbol_numbers(elements: Iterable[str]) -> list[int]:
-    """Atomic numbers of chemical symbols; ValueError names one that is none or occurs twice."""
+    """Return the atomic numbers of chemical symbols; raise ValueError that names one that is none
+    or occurs twice."""
     elements = list(elements)
     for symbol in elements:
         if not isinstance(symbol, str) or not atomic_numbers.get(symbol):
@@ -297,8 +299,8 @@ def check_coincident(
 
 
 def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
-    """The list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold what
-    stands under other names.
+    """Return the list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold
+    what stands under other names.
 
     `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a list
     of such paths, one ase.Atoms, an ASE database, or anything that yields Atoms (a list, a
@@ -389,8 +391,8 @@ def iter_rows(database: Any) -> Iterator[Atoms]:
 
 
 def _as_slice(index: Any) -> Any:
-    """What follows the `@` of a path, where it is a number as a slice: beyond the end of the file
-    it holds no frames, which ASE reports as any other failure."""
+    """Return what follows the `@` of a path, where it is a number as a slice: beyond the end of the
+    file it holds no frames, which ASE reports as any other failure."""
     if index is None:
         return ":"
     return slice(index, index + 1 or None) if isinstance(index, int) else index

@@ -44,20 +44,21 @@ class NeighborList:
 
     @property
     def n_pairs(self) -> int:
+        """Return P, the number of pairs."""
         return len(self.neighbors)
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(N,) number of neighbours of each atom."""
+        """Return (N,), the number of neighbours of each atom."""
         return np.diff(self.offsets)
 
     @cached_property
     def centers(self) -> np.ndarray:
-        """(P,) int64, the central atom of each pair."""
+        """Return (P,) int64, the central atom of each pair."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     def moved(self, frames: Frames) -> NeighborList:
-        """The same pairs with the vectors of atoms that have moved (same cells or not)."""
+        """Return the same pairs with the vectors of atoms that have moved (same cells or not)."""
         vectors = np.empty_like(self.vectors)
 
         def fill(start: int, stop: int) -> None:
@@ -77,7 +78,8 @@ class NeighborList:
         return replace(self, vectors=vectors)
 
     def select(self, frames: Frames, indices: Sequence[int] | np.ndarray) -> NeighborList:
-        """The neighbour list of `frames.select(indices)`, where this one is that of `frames`."""
+        """Return the neighbour list of `frames.select(indices)`, where this one is that of
+        `frames`."""
         indices = np.asarray(indices, dtype=np.int64)
         first, last = frames.offsets[indices], frames.offsets[indices + 1]
         atoms = rows_between(first, last)
@@ -94,7 +96,7 @@ class NeighborList:
 
 
 def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> NeighborList:
-    """Neighbour list of every frame: all pairs with r < `cutoff` (Å).
+    """Return the neighbour list of every frame: all pairs with r < `cutoff` (Å).
 
     All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
     atoms outside the cell. Linear in the number of atoms; frames are spread over `threads`.
@@ -136,7 +138,7 @@ def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> 
 
 
 def _require_memory(n_pairs: float, frames: Frames, cutoff: float) -> None:
-    """ValueError where a neighbour list of so many pairs does not fit into memory."""
+    """Raise ValueError where a neighbour list of so many pairs does not fit into memory."""
     require_memory(
         PAIR_BYTES * n_pairs,
         f"the neighbour list of {len(frames)} frames, {n_pairs / frames.n_atoms:.3g} neighbours an "
@@ -163,7 +165,7 @@ class VerletList:
         self._list: NeighborList | None = None
 
     def update(self, frames: Frames) -> NeighborList:
-        """The neighbour list of `frames`, with pairs up to `cutoff + skin`.
+        """Return the neighbour list of `frames`, with pairs up to `cutoff + skin`.
 
         Raises ValueError where two atoms are in one place.
         """
@@ -197,7 +199,8 @@ class VerletList:
 
 
 def _bases(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Cells whose non-periodic vectors are replaced by independent ones, and their inverses.
+    """Return the cells whose non-periodic vectors are replaced by independent ones, and their
+    inverses.
 
     A non-periodic direction needs no cell vector, and what stands there may be zero or parallel to
     another; unit vectors orthogonal to the periodic ones take its place.
@@ -212,7 +215,8 @@ def _bases(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(parts: list[tuple[np.ndarray, ...]], threads: int | None) -> list[np.ndarray]:
-    """Arrays of several parts one after the other; copying a gigabyte is worth several threads."""
+    """Join the arrays of several parts one after the other; copying a gigabyte is worth several
+    threads."""
     lengths = np.array([[len(array) for array in part] for part in parts])
     starts = np.cumsum(lengths, axis=0) - lengths
     joined = [

@@ -15,7 +15,7 @@ _IN_USE: ContextVar[int | None] = ContextVar("amptorch_threads", default=None)
 
 @contextmanager
 def use_threads(threads: int | None) -> Iterator[None]:
-    """Within this context, kernels use `threads` threads where they are told nothing else; None
+    """Let kernels in this context use `threads` threads where they are told nothing else; None
     changes nothing."""
     token = _IN_USE.set(_IN_USE.get() if threads is None else num_threads(threads))
     try:
@@ -25,7 +25,7 @@ def use_threads(threads: int | None) -> Iterator[None]:
 
 
 def num_threads(threads: int | str | None = None) -> int:
-    """Number of threads to use.
+    """Return the number of threads to use.
 
     `threads` where given, else that of `use_threads`, else the environment variable
     AMPTORCH_NUM_THREADS, else the number of cores this process may run on. Raises ValueError where

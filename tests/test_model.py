@@ -26,10 +26,10 @@ class DenseDerivatives:
         rng = np.random.default_rng(seed)
         self.matrix = rng.normal(size=(n_atoms * n_features, 3 * n_atoms))
 
-    def vjp(self, frame_ids, g):
+    def vjp(self, frame_ids, g, rows=None):
         return (self.matrix.T @ g.ravel()).reshape(-1, 3)
 
-    def jvp(self, frame_ids, v):
+    def jvp(self, frame_ids, v, rows=None):
         return (self.matrix @ v.ravel()).reshape(len(v), -1)
 
 

@@ -67,14 +67,14 @@ class BaseDescriptor(ABC):
 
     @property
     def n_features(self) -> int:
-        """S, the length of a fingerprint."""
+        """Return S, the length of a fingerprint."""
         return max(self.num_descriptors.values())
 
     @abstractmethod
     def values(
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
     ) -> np.ndarray:
-        """Fingerprints G (N, S)."""
+        """Return the fingerprints G (N, S)."""
 
     @abstractmethod
     def values_and_derivatives(
@@ -84,7 +84,7 @@ class BaseDescriptor(ABC):
         dtype: np.dtype | type = np.float64,
         threads: int | None = None,
     ) -> tuple[np.ndarray, DerivativeBlocks]:
-        """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
+        """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
 
     @abstractmethod
     def pair_gradients(
@@ -95,7 +95,7 @@ class BaseDescriptor(ABC):
         threads: int | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
+        """Return Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
 
         With `rows` (numbers of atoms), for those pairs alone of which one atom at least is among
         them: what their forces need. The others may be zero.
@@ -113,8 +113,8 @@ class BaseDescriptor(ABC):
         threads: int | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms; with `rows`,
-        v (len(rows), 3) moves those atoms alone."""
+        """Return J v (N, S), the derivative of G along displacements v (N, 3) of the atoms; with
+        `rows`, v (len(rows), 3) moves those atoms alone."""
 
     def vjp(
         self,
@@ -124,7 +124,7 @@ class BaseDescriptor(ABC):
         threads: int | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
+        """Return Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
         (len(rows), 3) for those atoms alone."""
         neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
@@ -151,8 +151,8 @@ class BaseDescriptor(ABC):
         neighbors: NeighborList | None = None,
         threads: int | None = None,
     ) -> np.ndarray:
-        """Fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those that are known
-        to `store` (a FingerprintStore) are taken from it, the others are added."""
+        """Return the fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those
+        that are known to `store` (a FingerprintStore) are taken from it, the others are added."""
         hashes = [get_hash(image) for image in images]
         known = store.get_many(self.descriptor_setup_hash, hashes)
         missing = [k for k, name in enumerate(hashes) if name not in known]
@@ -168,7 +168,7 @@ class BaseDescriptor(ABC):
     def neighbors(
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
     ) -> NeighborList:
-        """`neighbors`, checked, or a new neighbour list of `frames`.
+        """Return `neighbors`, checked, or a new neighbour list of `frames`.
 
         Raises ValueError where its cutoff is shorter than the descriptor's, or it is not a list of
         these frames.
@@ -187,7 +187,8 @@ class BaseDescriptor(ABC):
         return neighbors
 
     def require_memory(self, n_bytes: float, n_atoms: int) -> None:
-        """ValueError where there are no `n_bytes` of memory for the derivatives of `n_atoms`."""
+        """Raise ValueError where there are no `n_bytes` of memory for the derivatives of
+        `n_atoms`."""
         require_memory(
             n_bytes,
             f"derivatives of {n_atoms} atoms by {self.n_features} functions for "
@@ -204,7 +205,8 @@ class BaseDescriptor(ABC):
         cores: int | None = None,
         log: logging.Logger | None = None,
     ) -> list[dict[str, Any]]:
-        """Fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0 returns them.
+        """Return the fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0
+        returns them.
 
         Parameters
         ----------
@@ -253,7 +255,7 @@ class BaseDescriptor(ABC):
         threads: int | None,
         index_dtype: np.dtype | type = np.int64,
     ) -> Iterator[tuple[Frames, np.ndarray, list[SparseMatrix] | None]]:
-        """Fingerprints of a list of ase.Atoms, a few images at a time.
+        """Yield the fingerprints of a list of ase.Atoms, a few images at a time.
 
         Yields (Frames, values (N, S), a list of `DerivativeBlocks.sparse` of each frame or None);
         arguments as in `prepare_fingerprints`, which makes dicts of it. All images are checked
@@ -288,7 +290,7 @@ class BaseDescriptor(ABC):
     def calculate_fingerprints(
         self, image: Atoms, params_set: str, calculate_derivatives: bool = True
     ) -> dict[str, Any]:
-        """Fingerprints of the atoms of one element in one ase.Atoms.
+        """Return the fingerprints of the atoms of one element in one ase.Atoms.
 
         `params_set` is the element's symbol: its parameters are in `descriptor_setup`. Returns the
         rows of these atoms of what `prepare_fingerprints` gives, as such a dict, and `indices`, the
@@ -320,11 +322,12 @@ class BaseDescriptor(ABC):
         return result
 
     def prepare_descriptor_parameters(self) -> dict[str, np.ndarray]:
-        """The parameters of each feature, `descriptor_setup`, which the constructor has made."""
+        """Return the parameters of each feature, `descriptor_setup`, which the constructor has
+        made."""
         return self.descriptor_setup
 
     def get_descriptor_setup_hash(self) -> str:
-        """The name of the set-up, `descriptor_setup_hash`."""
+        """Return the name of the set-up, `descriptor_setup_hash`."""
         return self.descriptor_setup_hash
 
     def save_descriptor_setup(self, filename: str | os.PathLike[str]) -> None:

@@ -40,8 +40,8 @@ class KeptDerivatives(ABC):
 
     @abstractmethod
     def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
-        """([(DerivativeBlocks, frames within it)], number of atoms of each frame): `frame_ids` in
-        their order, as runs of frames that are in the same blocks."""
+        """Return ([(DerivativeBlocks, frames within it)], number of atoms of each frame):
+        `frame_ids` in their order, as runs of frames that are in the same blocks."""
 
     def vjp(
         self,
@@ -50,7 +50,7 @@ class KeptDerivatives(ABC):
         rows: np.ndarray | None = None,
         threads: int | None = None,
     ) -> np.ndarray:
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         runs, counts = self.runs(frame_ids)
         n_atoms = counts.sum()
         place, n_rows = row_places(rows, n_atoms)
@@ -66,7 +66,7 @@ class KeptDerivatives(ABC):
         rows: np.ndarray | None = None,
         threads: int | None = None,
     ) -> np.ndarray:
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         runs, counts = self.runs(frame_ids)
         place, n_rows = row_places(rows, counts.sum())
         v = checked_rows(v, (n_rows, 3))
@@ -77,7 +77,8 @@ class KeptDerivatives(ABC):
     def parts(
         self, frame_ids: FrameIds
     ) -> Iterator[tuple[DerivativeBlocks, np.ndarray, np.ndarray]]:
-        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
+        """Yield what a device takes: (blocks, frames within them, their atoms' rows in the
+        batch)."""
         runs, counts = self.runs(frame_ids)
         starts, first = offsets_of(counts), 0
         for blocks, local in runs:
@@ -113,18 +114,21 @@ class DerivativeBlocks(KeptDerivatives):
 
     @property
     def n_atoms(self) -> int:
+        """Return the number of atoms of all frames."""
         return len(self.blocks.kind)
 
     @property
     def dtype(self) -> np.dtype:
+        """Return the type of the values."""
         return self.blocks.values.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays whose size grows with the number of atoms."""
+        """Return the bytes of all arrays whose size grows with the number of atoms."""
         return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
     def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
+        """Return one run, that of all `frame_ids`, and the number of atoms of each frame."""
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
         return [(self, frame_ids)], counts
@@ -143,7 +147,8 @@ class DerivativeBlocks(KeptDerivatives):
         kernel(self.blocks, self._features, batch, first, last, given, out)
 
     def features_of_blocks(self, atoms: np.ndarray) -> list[np.ndarray]:
-        """Features of each block of the atoms: a list of arrays, element after element."""
+        """Return the features of each block of the atoms: a list of arrays, element after
+        element."""
         kinds = [
             np.split(self._features.feature[s[0] : s[-1]], s[1:-1] - s[0])
             for s in self._features.start
@@ -151,12 +156,12 @@ class DerivativeBlocks(KeptDerivatives):
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
     def to_coo(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """J of one frame as `(row, col, val, size)`; see `sparse`."""
+        """Return J of one frame as `(row, col, val, size)`; see `sparse`."""
         indices, val, size = self.sparse(frame)
         return *indices, val, size
 
     def sparse(self, frame: int, index_dtype: np.dtype | type = np.int64) -> SparseMatrix:
-        """J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
+        """Return J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
 
         The indices are row = atom · n_features + feature and column = 3 · atom' + axis, as in
         AMPTorch v1.0. Raises ValueError where they do not fit `index_dtype`.
@@ -180,13 +185,13 @@ class DerivativeBlocks(KeptDerivatives):
         return indices[:, :count], values[:count], size
 
     def astype(self, dtype: np.dtype | type) -> DerivativeBlocks:
-        """The same with values of another type."""
+        """Return the same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
         return DerivativeBlocks(blocks, self.n_features, self.frame_offsets)
 
     @classmethod
     def concatenate(cls, parts: Iterable[DerivativeBlocks]) -> DerivativeBlocks:
-        """The blocks of several sequences of frames as those of one sequence."""
+        """Return the blocks of several sequences of frames as those of one sequence."""
         parts = list(parts)
         if len(parts) == 1:
             return parts[0]
@@ -221,7 +226,8 @@ class Kinds:
         return len(self._rows)
 
     def add(self, feature_row: np.ndarray) -> np.ndarray:
-        """(kinds,) numbers, in the table of all, of the kinds of one `Blocks.feature_row`."""
+        """Return (kinds,) numbers, in the table of all, of the kinds of one
+        `Blocks.feature_row`."""
         numbers = np.empty(len(feature_row), dtype=np.int64)
         for k, row in enumerate(feature_row):
             digest = hashlib.blake2b(np.ascontiguousarray(row).data).digest()
@@ -233,12 +239,12 @@ class Kinds:
 
     @property
     def feature_row(self) -> np.ndarray:
-        """The table of all, (kinds, elements, features)."""
+        """Return the table of all, (kinds, elements, features)."""
         return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
 def feature_rows(stands: np.ndarray) -> np.ndarray:
-    """`Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
+    """Return `Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
     # In place: with many elements this table is large.
     rows = np.empty(stands.shape, dtype=np.int64)
     np.cumsum(stands, axis=2, out=rows)
@@ -260,25 +266,27 @@ class RecomputedDerivatives:
 
     @property
     def n_atoms(self) -> int:
+        """Return the number of atoms of all frames."""
         return self.frames.n_atoms
 
     @property
     def n_features(self) -> int:
+        """Return S, the length of a fingerprint."""
         return self.descriptor.n_features
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the neighbour list."""
+        """Return the bytes of the neighbour list."""
         kept = self.neighbors
         return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
 
     def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.vjp(frames, g, neighbors, rows=rows)
 
     def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.jvp(frames, v, neighbors, rows=rows)
 
@@ -314,7 +322,7 @@ def _contract(
 
 
 def _triplets(room: int, index_dtype: np.dtype | type) -> tuple[np.ndarray, np.ndarray]:
-    """Empty values (room,) and indices (2, room) in one piece of memory of their own.
+    """Return empty values (room,) and indices (2, room) in one piece of memory of their own.
 
     A large piece begins where a huge page does: numpy asks the system for such pages from 4 MB on,
     and a page fault for each 2 MB is some hundred times fewer than one for each 4 kB.
@@ -328,6 +336,6 @@ def _triplets(room: int, index_dtype: np.dtype | type) -> tuple[np.ndarray, np.n
 
 
 def _join(arrays: list[np.ndarray], shifts: np.ndarray) -> np.ndarray:
-    """Offset arrays one after the other, each shifted, the shared ends written once."""
+    """Join offset arrays one after the other, each shifted, the shared ends written once."""
     body = [array[:-1] + shift for array, shift in zip(arrays, shifts, strict=False)]
     return np.concatenate([*body, [arrays[-1][-1] + shifts[len(arrays) - 1]]]).astype(np.int64)

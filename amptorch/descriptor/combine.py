@@ -31,7 +31,7 @@ class Part:
 def combine(
     parts: list[Part], elements: np.ndarray, frame_offsets: np.ndarray, threads: int | None = None
 ) -> tuple[np.ndarray, DerivativeBlocks | None]:
-    """(fingerprints (n, S), DerivativeBlocks or None) out of the `parts`.
+    """Return (fingerprints (n, S), DerivativeBlocks or None) out of the `parts`.
 
     elements : (n,) place of each atom's element among the E
     frame_offsets : (F+1,) first atom of each frame

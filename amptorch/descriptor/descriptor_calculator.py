@@ -52,7 +52,7 @@ class DescriptorCalculator:
         self.scaling_models = None
 
     def prepare_descriptors(self) -> list[dict[str, Any]]:
-        """Compute the fingerprints of all images; a list of dictionaries, one an image."""
+        """Compute the fingerprints of all images; return a list of dictionaries, one an image."""
         self.calculated_descriptors = self.descriptor.prepare_fingerprints(
             self.images,
             calc_derivatives=self.calc_derivatives,
@@ -65,8 +65,8 @@ class DescriptorCalculator:
     def get_descriptors(
         self, separate_atomtypes: bool = True
     ) -> dict[int, np.ndarray] | list[dict[str, Any]]:
-        """{atomic number: (n, S) array} of fingerprints; without `separate_atomtypes`, the list of
-        dictionaries, one an image, derivatives included."""
+        """Return {atomic number: (n, S) array} of fingerprints; without `separate_atomtypes`, the
+        list of dictionaries, one an image, derivatives included."""
         return self._rows() if separate_atomtypes else self._described()
 
     def calculate_PCA(
@@ -122,7 +122,7 @@ class DescriptorCalculator:
     def _fitted(
         self, fit: Callable[[str, np.ndarray], Any], separate: bool, apply: bool
     ) -> tuple[Any, ByElement | None]:
-        """(models, transformed rows or None): by atomic number, or one of each."""
+        """Return (models, transformed rows or None): by atomic number, or one of each."""
         if not separate:
             every = self._all_rows()
             model = fit("all atoms", every)

@@ -48,7 +48,7 @@ class FingerprintStore:
         self._run(lambda connection: connection.execute(SCHEMA))
 
     def get_many(self, setup_hash: str, image_hashes: Iterable[str]) -> dict[str, np.ndarray]:
-        """{image hash: fingerprints (n_atoms, n_features)} of those that are there.
+        """Return {image hash: fingerprints (n_atoms, n_features)} of those that are there.
 
         Raises ValueError that names the file where an entry is damaged.
         """
@@ -71,7 +71,7 @@ class FingerprintStore:
         self._run(lambda connection: connection.executemany(INSERT, rows))
 
     def _run(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
-        """`action(connection)` in a transaction of its own.
+        """Call `action(connection)` in a transaction of its own.
 
         A connection per call, because one may not be shared between threads or survive a fork.
         """

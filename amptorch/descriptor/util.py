@@ -11,8 +11,9 @@ from amptorch.frames import Frames
 
 
 def get_hash(image: Atoms) -> str:
-    """The 32 hexadecimal digits that name an ase.Atoms: periodicity, cell, elements and wrapped
-    positions, the numbers with 15 decimals (Å). Two images with one name have one fingerprint."""
+    """Return the 32 hexadecimal digits that name an ase.Atoms: periodicity, cell, elements and
+    wrapped positions, the numbers with 15 decimals (Å). Two images with one name have one
+    fingerprint."""
     numbers = (
         *(f"{value:.15f}" for value in image.cell.array.flat),
         *(f"{number:3d}" for number in image.numbers),
@@ -27,7 +28,8 @@ def validate_image(image: Atoms) -> None:
 
 
 def list_symbols_to_indices(list_of_symbols: Iterable[str]) -> np.ndarray:
-    """Atomic numbers (n,) of n chemical symbols; ValueError names one that is unknown."""
+    """Return the atomic numbers (n,) of n chemical symbols; ValueError names one that is
+    unknown."""
     for symbol in list_of_symbols:
         if symbol not in ATOM_SYMBOL_TO_INDEX_DICT:
             raise ValueError(f"{symbol!r} is not a chemical symbol (such as 'Cu')")
@@ -36,7 +38,8 @@ def list_symbols_to_indices(list_of_symbols: Iterable[str]) -> np.ndarray:
 
 
 def list_indices_to_symbols(list_of_indices: Iterable[int]) -> np.ndarray:
-    """Chemical symbols (n,) of n atomic numbers; ValueError names one that is unknown."""
+    """Return the chemical symbols (n,) of n atomic numbers; ValueError names one that is
+    unknown."""
     for number in list_of_indices:
         if number not in ATOM_INDEX_TO_SYMBOL_DICT:
             raise ValueError(f"{number!r} is not an atomic number (1 to 118)")
@@ -44,5 +47,5 @@ def list_indices_to_symbols(list_of_indices: Iterable[int]) -> np.ndarray:
 
 
 def symbol_list(elements: Iterable[str]) -> list[str]:
-    """The chemical symbols of a list, a tuple or an array of strings as a list of str."""
+    """Return the chemical symbols of a list, a tuple or an array of strings as a list of str."""
     return [str(symbol) if isinstance(symbol, str) else symbol for symbol in elements]

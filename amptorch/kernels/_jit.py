@@ -35,13 +35,14 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def spliced(function: Callable[..., Any]) -> Any:
-    """The same for a function that only chooses between others: numba itself puts its body in the
-    caller's, so that array arguments are not counted twice."""
+    """Compile a function as `inlined` does, but one that only chooses between others: numba itself
+    puts its body in the caller's, so that array arguments are not counted twice."""
     return _compiled(function, inline="always")
 
 
 def _compiled(function: Callable[..., Any], **flags: Any) -> Any:
-    """The compiled function, cached where numba can, else in a temporary folder, else nowhere."""
+    """Return the compiled function, cached where numba can, else in a temporary folder, else
+    nowhere."""
     flags = {**FLAGS, **flags}
     try:
         return _sharing_stamp(numba.njit(**flags)(function))
@@ -63,8 +64,8 @@ def _compiled(function: Callable[..., Any], **flags: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _temporary_folder() -> str | None:
-    """A folder for compiled kernels, the same for all processes of a user, or None where there can
-    be none; warns of either, once."""
+    """Return a folder for compiled kernels, the same for all processes of a user, or None where
+    there can be none; warns of either, once."""
     try:
         folder = Path(tempfile.gettempdir()) / f"amptorch-kernels-{_user()}"
         folder.mkdir(mode=0o700, exist_ok=True)

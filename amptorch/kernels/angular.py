@@ -78,7 +78,8 @@ def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
 
 @njit
 def _moments_first(functions: Angular, group: int, work: Work) -> int:
-    """Shapes of the group before this one are served by moments, which are collected here."""
+    """Collect moments where they pay off; return the first shape of the group that they do not
+    serve."""
     n_elements = work.segment.shape[0] - 1
     n = work.segment[n_elements]
     if functions.moments[group] == 0 or not moments.pay_off(functions.degree[group], n_elements, n):
@@ -89,7 +90,7 @@ def _moments_first(functions: Angular, group: int, work: Work) -> int:
 
 @njit
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
-    """u = exp(−ηr²) fc(r) and du/d(r²) of every gathered neighbour."""
+    """Compute u = exp(−ηr²) fc(r) and du/d(r²) of every gathered neighbour."""
     near, rows, coefficients = work.near, work.rows, functions.coefficients
     factor = _factor(functions, cutoff, group)
     n = work.segment[work.segment.shape[0] - 1]
@@ -107,7 +108,7 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
 def _radial_factor(
     rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
 ) -> None:
-    """LANE_W = exp(−ηs) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
+    """Compute LANE_W = exp(−ηs) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
     if factor.stop > factor.start:
         cutoff2 = factor.cutoff.radius * factor.cutoff.radius
         lanes.polynomial(rows, lane_groups, cutoff2, coefficients, factor.start, factor.stop)
@@ -119,7 +120,7 @@ def _radial_factor(
 def _pair_factor(
     rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
 ) -> None:
-    """w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
+    """Compute w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
     if factor.kind == 4:
         _radial_factor(rows, lane_groups, factor, coefficients)
     else:
@@ -128,7 +129,7 @@ def _pair_factor(
 
 @njit
 def _load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: int) -> None:
-    """The neighbours `lane[first:first+m]` into the lanes."""
+    """Copy the neighbours `chosen[first:first+m]` into the lanes."""
     for j in range(min(m, WIDTH)):
         n = chosen[first + j]
         rows[LANE_X * WIDTH + j] = near[NEAR_X, n]
@@ -143,7 +144,7 @@ def _load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m:
 def values(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
-    """Each unordered pair once: lanes j < k."""
+    """Add G of a group to row i of out. Each unordered pair is met once: lanes j < k."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -195,7 +196,8 @@ def derivatives(
     out: np.ndarray,
     blocks: Blocks,
 ) -> None:
-    """All ordered pairs: the gradient of a lane's atom is then a sum over k, without scattering."""
+    """Add G of a group to row i of out, and its derivatives to the blocks. All ordered pairs are
+    met: the gradient of a lane's atom is then a sum over k, without scattering."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -257,7 +259,7 @@ def _finish_gradient(
     function: int,
     scale: float,
 ) -> None:
-    """From the sums over k to the gradients of the lanes."""
+    """Turn the sums over k into the gradients of the lanes."""
     for j in range(min(m, WIDTH)):
         u = rows[LANE_U * WIDTH + j]
         du = near[NEAR_U_SLOPE, chosen[first + j]]
@@ -287,8 +289,9 @@ def pair_gradients(
     weights: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Functions are summed with their weights before anything else, so five sums serve them all.
-    Only the gradients of the wanted neighbours are found; k runs over all."""
+    """Add the gradients of a group to those of the pairs. Functions are summed with their weights
+    before anything else, so five sums serve them all. Only the gradients of the wanted neighbours
+    are found; k runs over all."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     chosen, chosen_segment = work.chosen, work.chosen_segment
     n_elements = segment.shape[0] - 1
@@ -343,8 +346,9 @@ def pair_gradients(
 def directional(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
-    """J v: each unordered pair once, as in `values`. Where only some neighbours move, and not
-    the central atom: all ordered pairs of one of them with any k, which then counts as at rest."""
+    """Add J v of a group to row i of out. Each unordered pair is met once, as in `values`. Where
+    only some neighbours move, and not the central atom: all ordered pairs of one of them with any
+    k, which then counts as at rest."""
     near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
     chosen, chosen_segment = work.chosen, work.chosen_segment
     n_elements = segment.shape[0] - 1

@@ -36,7 +36,8 @@ def scatter_pair_gradients(
     stop: int,
     gradient: np.ndarray,
 ) -> None:
-    """Gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms `start:stop`.
+    """Add up the gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms
+    `start:stop`.
 
     g_ij pulls on the neighbour, −g_ij on the central atom; atoms `start:stop` must be whole frames.
     """

@@ -62,7 +62,7 @@ def values(
     stop: int,
     out: np.ndarray,
 ) -> None:
-    """F of central atoms `start:stop` into out (N, S).
+    """Compute F of central atoms `start:stop` into out (N, S).
 
     Here and below: multipoles are the Multipoles, table the RadialTable, pairs the NeighborPairs;
     the element of an atom is its place in the table.
@@ -85,7 +85,7 @@ def derivatives(
     out: np.ndarray,
     blocks: Blocks,
 ) -> None:
-    """F into out (N, S) and ∂F/∂r into blocks (zeros on entry), one for all elements."""
+    """Compute F into out (N, S) and ∂F/∂r into blocks (zeros on entry), one for all elements."""
     work = _workspace(multipoles, table, pairs.offsets, start, stop)
     none = np.empty((0, 3))
     for i in range(start, stop):
@@ -111,7 +111,7 @@ def pair_gradients(
     weights: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
+    """Compute Σ_s g_is ∂F_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
 
     wanted (N,): pairs of two atoms where it is 0 are left out; empty: all are wanted.
     """
@@ -144,7 +144,7 @@ def directional(
     velocities: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry.
+    """Compute J v, the derivative of F along velocities v (N, 3), into out (N, S), zeros on entry.
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
@@ -164,7 +164,7 @@ def directional(
 
 @njit
 def _chunks(n: int) -> int:
-    """Chunks that hold n lanes."""
+    """Return the number of chunks that hold n lanes."""
     return (n + CHUNK - 1) // CHUNK
 
 
@@ -172,7 +172,7 @@ def _chunks(n: int) -> int:
 def _workspace(
     multipoles: Multipoles, table: RadialTable, offsets: np.ndarray, start: int, stop: int
 ) -> Work:
-    """Scratch for central atoms `start:stop`."""
+    """Return scratch for central atoms `start:stop`."""
     most = 1
     for i in range(start, stop):
         most = max(most, offsets[i + 1] - offsets[i] + 1)
@@ -198,7 +198,7 @@ def _workspace(
 def _gather(
     moving: bool, i: int, cutoff: float, pairs: NeighborPairs, velocities: np.ndarray, work: Work
 ) -> int:
-    """Atom i and its neighbours within the cutoff as lanes; returns their number."""
+    """Gather atom i and its neighbours within the cutoff as lanes; return their number."""
     element, offsets, neighbors, vectors = pairs
     near = work.near
     for q in range(N_ATOM_ROWS):
@@ -226,7 +226,7 @@ def _gather(
 
 @njit
 def _assign_slots(i: int, neighbors: np.ndarray, n: int, work: Work, blocks: Blocks) -> None:
-    """Place of each lane's atom in the block of atom i; images of an atom share one."""
+    """Find the place of each lane's atom in the block of atom i; images of an atom share one."""
     last, slot = i, -1
     for k in range(1, n):
         chunk, j = k // CHUNK, k % CHUNK
@@ -267,7 +267,7 @@ def _keep_wanted(i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work
 def _moments(
     with_slope: bool, multipoles: Multipoles, table: RadialTable, n: int, work: Work
 ) -> None:
-    """Moments of lanes 0 to n − 1, and what they would be without cancellation."""
+    """Compute the moments of lanes 0 to n − 1, and what they would be without cancellation."""
     work.moment[:] = 0.0
     work.size[:] = 0.0
     for chunk in range(_chunks(n)):
@@ -319,7 +319,7 @@ def _features(
     work: Work,
     out: np.ndarray,
 ) -> None:
-    """Row i of out from the moments; with_derivatives, B too."""
+    """Compute row i of out from the moments; with_derivatives, B too."""
     moment, derivative = work.moment, work.derivative
     if with_derivatives:
         derivative[:] = 0.0
@@ -358,7 +358,7 @@ def _features(
 
 @njit
 def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: Work) -> None:
-    """B of every feature times its weight."""
+    """Multiply B of every feature by its weight."""
     for tile in range(tiles.order.shape[0]):
         for m in range(2 * tiles.order[tile] + 1):
             row = tiles.start[tile] + m * tiles.step[tile]
@@ -368,7 +368,7 @@ def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: Work) -> None:
 
 @njit
 def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: Work) -> None:
-    """∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
+    """Compute ∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
     near, y, lanes = work.near[chunk], work.harmonics[chunk], work.lanes
     rho, slope = work.rho[chunk], work.slope[chunk]
     order, e = tiles.order[tile], work.gradient
@@ -393,7 +393,7 @@ def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: Work) -> 
 def _spherical(
     b: float, slope: np.ndarray, channel: int, near: np.ndarray, q: int, m: int, lanes: np.ndarray
 ) -> None:
-    """Order 0: 2 b (dρ/ds) r."""
+    """Compute the gradient of order 0: 2 b (dρ/ds) r."""
     for j in range(m):
         radial = 2.0 * b * slope[channel, j]
         lanes[q, j] = radial * near[ATOM_X, j]
@@ -426,7 +426,7 @@ def _times_radial(
     m: int,
     lanes: np.ndarray,
 ) -> None:
-    """From ∇h to ρ ∇h + 2 (dρ/ds) h r with h = r·∇h / l."""
+    """Turn ∇h into ρ ∇h + 2 (dρ/ds) h r with h = r·∇h / l."""
     for j in range(m):
         gx, gy, gz = lanes[q, j], lanes[TILE + q, j], lanes[2 * TILE + q, j]
         rx, ry, rz = near[ATOM_X, j], near[ATOM_Y, j], near[ATOM_Z, j]

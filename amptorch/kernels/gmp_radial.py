@@ -30,7 +30,8 @@ def radial_functions(
     rho: np.ndarray,
     slope: np.ndarray,
 ) -> None:
-    """rho[c, j] = ρ_c(r_j²) and, `with_slope`, slope[c, j] = dρ_c/d(r²) for lanes 0 to n − 1.
+    """Compute rho[c, j] = ρ_c(r_j²) and, `with_slope`, slope[c, j] = dρ_c/d(r²) for the first
+    n lanes.
 
     element: place of each lane's element in the table, up to the end of the last group of lanes.
     """
@@ -50,7 +51,7 @@ def radial_functions(
 def _one_lane(
     table: RadialTable, element: int, s: float, with_slope: bool, q: int, piece: np.ndarray
 ) -> None:
-    """ρ_c(s) in row q of `piece`, dρ_c/ds in row GROUP + q.
+    """Write ρ_c(s) to row q of `piece`, dρ_c/ds in row GROUP + q.
 
     The table is indexed as it is, (piece, power, channel): places in a flat array that numba cannot
     know to be positive would keep the loop scalar (measured: 4 times slower).

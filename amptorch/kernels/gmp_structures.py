@@ -35,7 +35,8 @@ class RadialTable(NamedTuple):
 class Moments(NamedTuple):
     """Moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive channels c.
 
-    Row m, channel k of a segment stands at `start + m · n_channels + k` of the flat array of moments.
+    Row m, channel k of a segment stands at `start + m · n_channels + k` of the flat
+    array of moments.
     """
 
     order: np.ndarray  # l

@@ -21,13 +21,13 @@ from amptorch.kernels.gmp_structures import ATOM_R2, ATOM_X, ATOM_Y, ATOM_Z
 
 @inlined
 def row_of(order: int, m: int, sine: int) -> int:
-    """Row of c_lm (sine 0) or s_lm (sine 1)."""
+    """Return the row of c_lm (sine 0) or s_lm (sine 1)."""
     return order * order + max(2 * m - 1 + sine, 0)
 
 
 @njit
 def solid_harmonics(near: np.ndarray, y: np.ndarray, order: int, n: int) -> None:
-    """Rows 0 to (order+1)² − 1 of y for lanes 0 to n − 1.
+    """Compute rows 0 to (order+1)² − 1 of y for lanes 0 to n − 1.
 
     near: rows ATOM_X, ATOM_Y, ATOM_Z, ATOM_R2 (Å, Å²) of the lanes. Å^l.
     """
@@ -63,7 +63,8 @@ def solid_harmonics(near: np.ndarray, y: np.ndarray, order: int, n: int) -> None
 
 @njit
 def gradient_coefficients(b: np.ndarray, first: int, step: int, order: int, e: np.ndarray) -> None:
-    """The gradient of h = Σ_m b_m Y_lm as e[axis, row] in the 2l−1 harmonics of order l − 1.
+    """Compute the gradient of h = Σ_m b_m Y_lm as e[axis, row] in the 2l−1 harmonics of
+    order l − 1.
 
     b_m stands at b[first + m · step] in the order of the rows; l is at least 1.
     """

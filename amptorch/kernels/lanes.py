@@ -62,13 +62,13 @@ SAME_ATOM = 1e-8
 
 @inlined
 def lane_groups_of(n: int) -> int:
-    """Groups of lanes that hold n neighbours."""
+    """Return the number of groups of lanes that hold n neighbours."""
     return (n + LANES - 1) // LANES
 
 
 @inlined
 def drop(rows: np.ndarray, quantity: int, m: int) -> None:
-    """Zero for lanes from m to the end of its group."""
+    """Write zero for lanes from m to the end of its group."""
     zero = rows.dtype.type(0.0)
     for j in range(m, LANES * lane_groups_of(m)):
         rows[quantity * WIDTH + j] = zero
@@ -76,7 +76,7 @@ def drop(rows: np.ndarray, quantity: int, m: int) -> None:
 
 @njit
 def clear(array: np.ndarray, n_rows: int, width: int) -> None:
-    """Zeros in the first `width` columns of the first rows."""
+    """Write zeros to the first `width` columns of the first rows."""
     zero = array.dtype.type(0.0)
     for row in range(n_rows):
         for q in range(width):
@@ -85,7 +85,7 @@ def clear(array: np.ndarray, n_rows: int, width: int) -> None:
 
 @inlined
 def clear_mix(rows: np.ndarray, lane_groups: int) -> None:
-    """Zeros in LANE_MIX and LANE_MIX_SLOPE."""
+    """Write zeros to LANE_MIX and LANE_MIX_SLOPE."""
     zero = rows.dtype.type(0.0)
     for j in range(LANES * min(lane_groups, WIDTH // LANES)):
         rows[LANE_MIX * WIDTH + j] = zero
@@ -102,7 +102,7 @@ def distances(
     r2k: float,
     inverse_rk: float,
 ) -> None:
-    """LANE_S = r_jk² and LANE_COSINE = cosθ_ijk."""
+    """Compute LANE_S = r_jk² and LANE_COSINE = cosθ_ijk."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
         dot = (
@@ -116,7 +116,7 @@ def distances(
 
 @inlined
 def everywhere(rows: np.ndarray, lane_groups: int) -> None:
-    """w = 1 for G5, 0 for an atom with itself."""
+    """Write w = 1 for G5, 0 for an atom with itself."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one, zero, same = rows.dtype.type(1.0), rows.dtype.type(0.0), rows.dtype.type(SAME_ATOM)
     for j in range(m):
@@ -133,7 +133,7 @@ def polynomial(
     start: int,
     stop: int,
 ) -> None:
-    """LANE_W = w(s) and LANE_W_SLOPE = dw/ds by Horner's rule in x = 2s/Rc² − 1; zero
+    """Compute LANE_W = w(s) and LANE_W_SLOPE = dw/ds by Horner's rule in x = 2s/Rc² − 1; zero
     outside the cutoff.
 
     At least 12 coefficients, highest power first, 12 plus a multiple of 4: those above the lowest
@@ -200,7 +200,7 @@ def polynomial(
 
 @inlined
 def products(rows: np.ndarray, lane_groups: int, inverse_rk: float, uk: float) -> None:
-    """u_k times w, w/(r_j r_k), w c/r_j² and 2 dw/ds."""
+    """Compute u_k times w, w/(r_j r_k), w c/r_j² and 2 dw/ds."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
         wu = rows[LANE_W * WIDTH + j] * uk
@@ -216,7 +216,8 @@ def products(rows: np.ndarray, lane_groups: int, inverse_rk: float, uk: float) -
 
 @inlined
 def power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float) -> None:
-    """LANE_POWER = (1 + λc)^exponent, by multiplication where the exponent is an integer."""
+    """Compute LANE_POWER = (1 + λc)^exponent, by multiplication where the exponent is an
+    integer."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
     if exponent == 0.0:
@@ -292,8 +293,8 @@ def accumulate_gradient(
 def accumulate_mixed_gradient(
     rows: np.ndarray, lane_groups: int, sums: np.ndarray, xk: float, yk: float, zk: float
 ) -> None:
-    """The same for the weighted sum of all functions, LANE_MIX = Σ g b^ζ and
-    LANE_MIX_SLOPE = Σ g ζλ b^(ζ−1)."""
+    """Add pairs (j, k) to the five sums of the weighted sum of all functions, LANE_MIX = Σ g b^ζ
+    and LANE_MIX_SLOPE = Σ g ζλ b^(ζ−1)."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
         p = rows[LANE_MIX * WIDTH + j]
@@ -346,7 +347,7 @@ class MovingNeighbor(NamedTuple):
 
 @inlined
 def directional_products(rows: np.ndarray, lane_groups: int, k: MovingNeighbor) -> None:
-    """LANE_POWER_FACTOR and LANE_LOWER_FACTOR in the derivative of T along v.
+    """Compute LANE_POWER_FACTOR and LANE_LOWER_FACTOR in the derivative of T along v.
 
     δT = b^ζ [w' δs u_j u_k + w δ(u_j u_k)] + ζλ b^(ζ−1) w u_j u_k δc
     """
@@ -392,7 +393,8 @@ def accumulate_directional(
 
 @njit
 def exact(rows: np.ndarray, lane_groups: int, eta: float, cutoff: Cutoff) -> None:
-    """LANE_W = w(s) and LANE_W_SLOPE = dw/ds from the formula itself; zero outside the cutoff."""
+    """Compute LANE_W = w(s) and LANE_W_SLOPE = dw/ds from the formula itself; zero outside the
+    cutoff."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     cutoff2 = cutoff.radius * cutoff.radius
     for j in range(m):

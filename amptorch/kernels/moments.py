@@ -48,8 +48,8 @@ POLYNOMIAL_VALUE, POLYNOMIAL_ALONG, POLYNOMIAL_X, POLYNOMIAL_Y, POLYNOMIAL_Z = r
 
 
 def _monomial_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Exponents of x^a y^b z^c by degree; each as a product of an earlier one and a component; the
-    place of its derivatives; m!/(a! b! c!)."""
+    """Return the exponents of x^a y^b z^c by degree; each as a product of an earlier one and a
+    component; the place of its derivatives; m!/(a! b! c!)."""
     exponents = [
         (a, b, m - a - b)
         for m in range(MAX_ZETA + 1)
@@ -76,19 +76,20 @@ N_MONOMIALS = len(EXPONENTS)
 
 @njit
 def monomials_up_to(degree: int) -> int:
-    """Number of monomials of at most this degree."""
+    """Return the number of monomials of at most this degree."""
     return (degree + 1) * (degree + 2) * (degree + 3) // 6
 
 
 @njit
 def pay_off(degree: int, n_elements: int, n: int) -> bool:
-    """Whether moments are cheaper than pairs for n neighbours (measured: about equal at 3 n)."""
+    """Tell whether moments are cheaper than pairs for n neighbours (measured: about equal
+    at 3 n)."""
     return n_elements * monomials_up_to(degree) < 3 * n
 
 
 @njit
 def collect(degree: int, work: Work) -> None:
-    """Moments of every element, up to `degree`."""
+    """Collect the moments of every element, up to `degree`."""
     near, monomials, moment, segment = work.near, work.monomials, work.moment, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -108,7 +109,7 @@ def collect(degree: int, work: Work) -> None:
 
 @njit
 def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
-    """Functions `shape_start[h]:split` from the moments alone."""
+    """Compute functions `shape_start[group]:split` from the moments alone."""
     moment, polynomial, segment, near = work.moment, work.polynomial, work.segment, work.near
     n_elements = segment.shape[0] - 1
     half = moment.dtype.type(0.5)
@@ -139,7 +140,7 @@ def values(i: int, functions: Angular, group: int, split: int, work: Work, out: 
 def derivatives(
     i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
 ) -> None:
-    """Blocks of functions `shape_start[h]:split`."""
+    """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
     segment = work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -174,7 +175,8 @@ def pair_gradients(
     weights: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Functions `shape_start[h]:split`, weighted and summed into one polynomial an element."""
+    """Add the gradients of functions `shape_start[group]:split` to those of the pairs, weighted and
+    summed into one polynomial an element."""
     rows, segment = work.rows, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -211,7 +213,7 @@ def pair_gradients(
 def directional(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
-    """J v of functions `shape_start[h]:split`."""
+    """Compute J v of functions `shape_start[group]:split`."""
     near, rows, segment = work.near, work.rows, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -244,7 +246,7 @@ def directional(
 
 @njit
 def _monomials(near: np.ndarray, monomials: np.ndarray, first: int, m: int, count: int) -> None:
-    """mono[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
+    """Compute monomials[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
     one = near.dtype.type(1.0)
     for j in range(m):
         monomials[0, j] = one
@@ -274,7 +276,7 @@ def _add_polynomial(
 
 @inlined
 def _same(zeta: float, lam: float) -> float:
-    """The polynomial at r̂_j = r̂_k."""
+    """Return the polynomial at r̂_j = r̂_k."""
     return (1 + lam) ** int(zeta)
 
 
@@ -282,7 +284,8 @@ def _same(zeta: float, lam: float) -> float:
 def _evaluate(
     monomials: np.ndarray, polynomial: np.ndarray, sums: np.ndarray, m: int, count: int
 ) -> None:
-    """h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function 0."""
+    """Compute h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function
+    0."""
     lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
     zero = polynomial.dtype.type(0.0)
     for k in range(count):
@@ -319,7 +322,7 @@ def lanes_to_block(
 
 @njit
 def _gradient(work: Work, first: int, low: int, high: int, same: float) -> None:
-    """Gradients of lanes low:high; `same` is what j = k contributes."""
+    """Compute the gradients of lanes low:high; `same` is what j = k contributes."""
     near, rows, sums = work.near, work.rows, work.sums
     for j in range(low, high):
         u, inverse_r = near[NEAR_U, first + j], near[NEAR_INVERSE_R, first + j]

@@ -33,8 +33,9 @@ class Cells(NamedTuple):
 def expected_pairs(
     positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> float:
-    """Number of pairs in the list of one frame, as if atoms were spread evenly over what they, and
-    their images within the cutoff, take up; arguments as of `search_frames`, of one frame."""
+    """Return the number of pairs in the list of one frame, as if atoms were spread evenly over what
+    they, and their images within the cutoff, take up; arguments as of `search_frames`, of one
+    frame."""
     n = positions.shape[0]
     images = 1.0
     volume = abs(
@@ -72,7 +73,7 @@ def search_frames(
     cutoff: float,
     most: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """Neighbour lists of frames `first:last`.
+    """Search the neighbours of all atoms of frames `first:last`.
 
     Parameters
     ----------
@@ -174,7 +175,8 @@ def pair_vectors(
     stop: int,
     vectors: np.ndarray,
 ) -> None:
-    """vectors[p] = r_neighbour + shift · cell − r_centre for the pairs of atoms `start:stop`."""
+    """Compute vectors[p] = r_neighbour + shift · cell − r_centre for the pairs of atoms
+    `start:stop`."""
     for centre in range(start, stop):
         cell = cells[frame_of_atom[centre]]
         for p in range(offsets[centre], offsets[centre + 1]):
@@ -198,7 +200,8 @@ def _search(
     cutoff: float,
     counts: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbour list of one frame, unordered: neighbors (P,), shifts (3 P,); fills counts (n,)."""
+    """Search the neighbours in one frame, unordered: return neighbors (P,), shifts (3 P,); fills
+    counts (n,)."""
     n = positions.shape[0]
     wrapped, wraps, ghosts, ghost_atom, ghost_shift = _ghosts(
         positions, basis, inverse, pbc, cutoff
@@ -247,7 +250,8 @@ def _search(
 def _ghosts(
     positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Wrapped positions, the wraps taken off, and every image that may lie within the cutoff.
+    """Return wrapped positions, the wraps taken off, and every image that may lie within the
+    cutoff.
 
     The shift of a ghost is relative to the position as given, so that
     ghost = positions[atom] + shift · cell, and wrapped = positions − wraps · cell.
@@ -321,7 +325,7 @@ def _bins(
 ) -> tuple[
     np.ndarray, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray
 ]:
-    """Counting sort of the ghosts into bins of about half the cutoff, x fastest."""
+    """Sort the ghosts by counting into bins of about half the cutoff, x fastest."""
     n = ghosts.shape[0]
     low = np.full(3, np.inf)
     high = np.full(3, -np.inf)
@@ -365,7 +369,7 @@ def _bins(
 
 @njit
 def _longer(array: np.ndarray) -> np.ndarray:
-    """A copy with twice the room."""
+    """Return a copy with twice the room."""
     bigger = np.empty(2 * array.shape[0], dtype=array.dtype)
     for i in range(array.shape[0]):
         bigger[i] = array[i]

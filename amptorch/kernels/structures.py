@@ -117,7 +117,7 @@ class Work(NamedTuple):
 
 @njit
 def block_place(blocks: Blocks, i: int, e: int, feature: int) -> tuple[int, int]:
-    """(first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
+    """Return (first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
     `first + (3 * slot + axis) * step` in `blocks.values`."""
     b = i * blocks.feature_row.shape[1] + e
     n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]

@@ -52,7 +52,7 @@ def count_block_atoms(
     counts: np.ndarray,
     present: np.ndarray,
 ) -> None:
-    """What stands within `reach[element of i]` of atoms i = `start:stop`.
+    """Count what stands within `reach[element of i]` of atoms i = `start:stop`.
 
     counts[i, e]: distinct atoms of element e other than i; present[i, e]: whether there are any,
     images of i included. Both zeros on entry.
@@ -75,7 +75,7 @@ def count_block_atoms(
 def values(
     functions: Functions, pairs: NeighborPairs, start: int, stop: int, out: np.ndarray
 ) -> None:
-    """G of central atoms `start:stop` into out (N, S), zeros on entry.
+    """Compute G of central atoms `start:stop` into out (N, S), zeros on entry.
 
     Here and below: functions are the Functions, pairs the NeighborPairs; the element of an atom is
     its place in the order of the features.
@@ -105,7 +105,7 @@ def derivatives(
     out: np.ndarray,
     blocks: Blocks,
 ) -> None:
-    """G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
+    """Compute G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
 
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
@@ -135,7 +135,7 @@ def pair_gradients(
     weights: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
+    """Compute Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
 
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
     """
@@ -164,7 +164,7 @@ def directional(
     velocities: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
+    """Compute J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
@@ -185,14 +185,15 @@ def directional(
 
 @njit
 def _cutoff(functions: Functions, sphere: int) -> Cutoff:
-    """The cutoff function of a sphere of neighbours, one for each radius of a central element."""
+    """Return the cutoff function of a sphere of neighbours, one for each radius of a central
+    element."""
     kind, gamma = functions.angular.cutoff_kind, functions.angular.cutoff_gamma
     return Cutoff(kind, gamma, functions.cutoffs[sphere])
 
 
 @njit
 def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
-    """Scratch for central atoms `start:stop`."""
+    """Return scratch for central atoms `start:stop`."""
     offsets, vectors = pairs.offsets, pairs.vectors
     n_elements = functions.n_elements
     capacity = 1
@@ -222,7 +223,7 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
 
 @njit
 def _aligned(n_rows: int, n_columns: int, like: np.ndarray) -> np.ndarray:
-    """Zeros of the type of `like`, from the start of a cache line on."""
+    """Return zeros of the type of `like`, from the start of a cache line on."""
     size = n_rows * n_columns
     room = np.zeros(size + 64 // like.itemsize, like.dtype)
     first = (64 - int(room.ctypes.data) % 64) // like.itemsize
@@ -231,7 +232,7 @@ def _aligned(n_rows: int, n_columns: int, like: np.ndarray) -> np.ndarray:
 
 @njit
 def _nothing(vectors: np.ndarray) -> tuple[Blocks, np.ndarray, np.ndarray]:
-    """Empty blocks, an empty array and empty flags, for what a purpose does not use."""
+    """Return empty blocks, an empty array and empty flags, for what a purpose does not use."""
     integers = np.empty(0, np.int64)
     blocks = Blocks(
         integers,
@@ -246,7 +247,8 @@ def _nothing(vectors: np.ndarray) -> tuple[Blocks, np.ndarray, np.ndarray]:
 
 @njit
 def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks: Blocks) -> None:
-    """Place of each neighbour's atom in the blocks of atom i; images of an atom share one."""
+    """Find the place of each neighbour's atom in the blocks of atom i; images of an atom share
+    one."""
     element, offsets, neighbors, vectors = pairs
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
@@ -271,7 +273,7 @@ def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks
 def _gather(
     mode: int, i: int, pairs: NeighborPairs, cutoff: Cutoff, velocities: np.ndarray, work: Work
 ) -> None:
-    """Neighbours of atom i within the cutoff, ordered by element."""
+    """Gather the neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
     near, segment = work.near, work.segment
     cutoff2 = cutoff.radius * cutoff.radius
@@ -315,8 +317,8 @@ def _gather(
 
 @njit
 def _choose_lanes(mode: int, i: int, neighbors: np.ndarray, wanted: np.ndarray, work: Work) -> None:
-    """Which of the gathered neighbours become lanes: those that are wanted, all of them where the
-    central atom itself is."""
+    """Choose which of the gathered neighbours become lanes: those that are wanted, all of them
+    where the central atom itself is."""
     segment, chosen, chosen_segment = work.segment, work.chosen, work.chosen_segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
@@ -349,7 +351,7 @@ def _radial(
     weights: np.ndarray,
     pair_gradients: np.ndarray,
 ) -> None:
-    """G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where."""
+    """Compute G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where."""
     near = work.near
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):

@@ -120,7 +120,7 @@ def _sort(atoms: np.ndarray, place: np.ndarray) -> None:
 
 @inlined
 def _same_elements(table: np.ndarray, f: int) -> bool:
-    """Whether feature f stands beside the one before, in the blocks of the same elements."""
+    """Tell whether feature f stands beside the one before, in the blocks of the same elements."""
     same = True
     for e in range(table.shape[0]):
         same &= (table[e, f] < 0) == (table[e, f - 1] < 0)

@@ -26,7 +26,7 @@ def energy_and_forces(
     bond: tuple[float, float, float],
     angle: tuple[float, float],
 ) -> tuple[float, np.ndarray]:
-    """Energy (eV) and forces (n, 3) (eV/Å) of one frame in an orthorhombic periodic cell.
+    """Return energy (eV) and forces (n, 3) (eV/Å) of one frame in an orthorhombic periodic cell.
 
     positions (n, 3) Å; species (n,) rows of `morse`; molecules (n,): for an oxygen, and for the two
     hydrogens that follow it, the index of the oxygen, and -1 for every other atom; lengths (3,) of
@@ -76,7 +76,7 @@ def energy_and_forces(
 def minimum_image(
     positions: np.ndarray, i: int, j: int, lengths: np.ndarray
 ) -> tuple[float, float, float]:
-    """The vector from atom i to the nearest image of atom j."""
+    """Return the vector from atom i to the nearest image of atom j."""
     dx = positions[j, 0] - positions[i, 0]
     dy = positions[j, 1] - positions[i, 1]
     dz = positions[j, 2] - positions[i, 2]
@@ -107,7 +107,8 @@ def bend_and_stretch(
     bond: tuple[float, float, float],
     angle: tuple[float, float],
 ) -> float:
-    """Energy of the two bonds and the angle of one molecule; its forces are added to `forces`."""
+    """Return the energy of the two bonds and the angle of one molecule; its forces are added to
+    `forces`."""
     first, second = oxygen + 1, oxygen + 2
     ax, ay, az = minimum_image(positions, oxygen, first, lengths)
     bx, by, bz = minimum_image(positions, oxygen, second, lengths)

@@ -50,7 +50,7 @@ class GMP(MultipoleDescriptor):
 
 
 def probe_amplitude(sigma: float) -> float:
-    """A = 1/(σ√(2π)), as v1.0 has it here."""
+    """Return A = 1/(σ√(2π)), as v1.0 has it here."""
     return 1 / (sigma * np.sqrt(2 * np.pi))
 
 

@@ -70,24 +70,24 @@ class GMPOrderNorm(MultipoleDescriptor):
         super().__init__(MCSHs, elements, segments, probe_amplitude, kind)
 
     def default_cutoff(self, threshold: float = TAIL) -> float:
-        """Where the widest probe has fallen to `threshold`, Å, whatever cutoff was given; see
-        `multipole.parameters.default_cutoff`."""
+        """Return where the widest probe has fallen to `threshold`, Å, whatever cutoff was given;
+        see `multipole.parameters.default_cutoff`."""
         sigmas = [sigma for segment in self._segments for sigma in segment.sigmas]
         return default_cutoff(sigmas, threshold)
 
     def load_pseudo_densities(self, elements: Iterable[str]) -> dict[str, np.ndarray]:
-        """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of `elements`, from where this descriptor
-        has its densities. Raises ValueError that names an element without one."""
+        """Return {symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of `elements`, from where this
+        descriptor has its densities. Raises ValueError that names an element without one."""
         return element_densities(self.MCSHs, symbol_list(elements))
 
 
 def probe_amplitude(sigma: float) -> float:
-    """A = (σ√(2π))⁻³ of a probe that is normalised in three dimensions."""
+    """Return A = (σ√(2π))⁻³ of a probe that is normalised in three dimensions."""
     return (sigma * np.sqrt(2 * np.pi)) ** -3
 
 
 def _orders_and_sigmas(fp_params: Mapping[str, Any]) -> list[tuple[int, tuple[float, ...]]]:
-    """[(order, sigmas)] of either form."""
+    """Return [(order, sigmas)] of either form."""
     common, detailed = fp_params.get("MCSHs"), fp_params.get("MCSHs_detailed_list")
     if (common is None) == (detailed is None):
         raise ValueError("fp_params needs one of 'MCSHs' and 'MCSHs_detailed_list'")

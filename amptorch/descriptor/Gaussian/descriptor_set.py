@@ -73,7 +73,7 @@ class GaussianDescriptorSet:
         cutoff_params: Mapping[str, Any] | None,
         descriptor_setup: Mapping[str, np.ndarray],
     ) -> GaussianDescriptorSet:
-        """The set with this `descriptor_setup`, {symbol: (n, 7) table}.
+        """Return the set with this `descriptor_setup`, {symbol: (n, 7) table}.
 
         Raises ValueError, KeyError or TypeError where it is no such table.
         """

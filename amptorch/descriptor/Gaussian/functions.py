@@ -26,7 +26,7 @@ def compile_functions(
     cutoff: tuple[str, float],
     dtype: np.dtype | type,
 ) -> Functions:
-    """Functions for the tables {symbol: (n, 7)} of `Gaussian/setup.py`.
+    """Return the Functions for the tables {symbol: (n, 7)} of `Gaussian/setup.py`.
 
     elements: atomic numbers in the order of the tables; cutoff: (name, gamma) of the cutoff
     function; dtype: the type the kernels compute in.
@@ -124,7 +124,8 @@ def compile_functions(
 
 
 def elements_of_features(tables: Mapping[str, np.ndarray], elements: Sequence[int]) -> np.ndarray:
-    """(E, S, E) bool: whether a feature of a central element depends on a neighbour element."""
+    """Return (E, S, E) bool: whether a feature of a central element depends on a neighbour
+    element."""
     n_features = max(len(table) for table in tables.values())
     depends = np.zeros((len(elements), n_features, len(elements)), dtype=bool)
     for centre, table in enumerate(tables.values()):
@@ -134,7 +135,7 @@ def elements_of_features(tables: Mapping[str, np.ndarray], elements: Sequence[in
 
 
 def damped_cutoff_series(name: str, eta: float, cutoff: float) -> list[float]:
-    """Coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
+    """Return the coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
 
     cos(π√t) is an entire function of t, so for the cosine cutoff a dozen terms reach rounding error
     and spare a square root, a cosine, a sine and an exponential a pair. Empty where no short series
@@ -162,7 +163,7 @@ def damped_cutoff_series(name: str, eta: float, cutoff: float) -> list[float]:
 
 
 def _damped_cosine(x: np.ndarray, eta: float, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """w and dw/dx at x = 2s/Rc² − 1."""
+    """Return w and dw/dx at x = 2s/Rc² − 1."""
     t = 0.5 * (np.asarray(x) + 1.0)
     root = np.sqrt(t)
     damping = np.exp(-eta * cutoff**2 * t)

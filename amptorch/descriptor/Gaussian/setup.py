@@ -48,7 +48,7 @@ AMP_CUTOFF = 6.5
 
 
 def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.ndarray]:
-    """{symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
+    """Return {symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
 
     `fp_params` has a key per element, or "default" for all that have none of their own. What is
     under it is either v1.0's dictionary,
@@ -99,7 +99,7 @@ def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.nd
 
 
 def setup_hash(setup: Mapping[str, np.ndarray], cutoff_params: Mapping[str, Any] | None) -> str:
-    """The md5 that names a set-up: the cutoff function, then each element and its table."""
+    """Return the md5 that names a set-up: the cutoff function, then each element and its table."""
     name, gamma = cutoff_function(cutoff_params)
     parts = [name if name == "cosine" else f"{name}{gamma:.15f}"]
     for symbol, rows in setup.items():
@@ -111,7 +111,7 @@ def setup_hash(setup: Mapping[str, np.ndarray], cutoff_params: Mapping[str, Any]
 def cutoff_parameters(
     cutoff_func: str | Mapping[str, Any] | None, gamma: float | None = None
 ) -> dict[str, Any]:
-    """`cutoff_params` of the name and the gamma of a cutoff function.
+    """Return `cutoff_params` of the name and the gamma of a cutoff function.
 
     `cutoff_func` may also be `cutoff_params` themselves, or None for the cosine.
     """
@@ -123,7 +123,7 @@ def cutoff_parameters(
 
 
 def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float]:
-    """("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
+    """Return ("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
 
     ValueError for another name, or a gamma that is missing or not positive.
     """
@@ -151,7 +151,8 @@ def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float
 
 
 def table(rows: list[Any], where: str) -> np.ndarray:
-    """Rows sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are none."""
+    """Return the rows, sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are
+    none."""
     if not rows:
         raise ValueError(f"{where} has no symmetry functions; give at least one of {[*TYPES]}")
     return np.array(sorted(rows), dtype=np.float64)
@@ -165,7 +166,7 @@ def table_row(
     values: Iterable[Any],
     eta_in_rc2: bool,
 ) -> tuple[float, ...]:
-    """One row of a table.
+    """Return one row of a table.
 
     `neighbors`: one atomic number, or two for G4 and G5. `values`: as many numbers as `kind` has
     PARAMETERS. `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
@@ -187,7 +188,7 @@ def table_row(
 
 
 def check_cutoff(where: str, cutoff: Any) -> float:
-    """The cutoff in Å as a float; ValueError where it is missing or not positive."""
+    """Return the cutoff in Å as a float; raise ValueError where it is missing or not positive."""
     if cutoff is None:
         raise ValueError(f"{where} has no 'cutoff' (in Å)")
     cutoff = _number(f"{where}: cutoff", cutoff)
@@ -197,7 +198,7 @@ def check_cutoff(where: str, cutoff: Any) -> float:
 
 
 def check_keys(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
-    """ValueError for a key of `given` that is not in `known`, with the nearest that is."""
+    """Raise ValueError for a key of `given` that is not in `known`, with the nearest that is."""
     for key in given:
         if key not in known:
             near = [k for k in known if k.lower() == str(key).lower()]
@@ -242,12 +243,12 @@ def _from_dict(
 
 
 def neighbor_elements(kind: str, numbers: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """The neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
+    """Return the neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
     return list(itertools.combinations_with_replacement(numbers, 2 if kind in ANGULAR else 1))
 
 
 def _value_lists(given: Any, where: str, kind: str) -> list[list[Any]]:
-    """The list of values of each parameter of `kind`, in the order of PARAMETERS."""
+    """Return the list of values of each parameter of `kind`, in the order of PARAMETERS."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{where} is {type(given).__name__}, expected a dictionary")
     keys = [key for key, name in DICT_KEYS.items() if name in PARAMETERS[kind]]
@@ -288,7 +289,8 @@ def _from_list(
 
 
 def _entry_neighbors(where: str, key: str, given: Any, numbers: dict[str, int]) -> list[int]:
-    """Atomic numbers of an entry's element or elements, a pair in the order of `numbers`."""
+    """Return the atomic numbers of an entry's element or elements, a pair in the order of
+    `numbers`."""
     symbols = [given] if isinstance(given, str) else given
     if not isinstance(symbols, (list, tuple)) or len(symbols) != (1 if key == "element" else 2):
         expected = "one symbol" if key == "element" else "a list of two symbols"

@@ -17,7 +17,7 @@ DEFAULT_TABLE = "v1"
 
 
 def table_densities(elements: Sequence[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
-    """{symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
+    """Return {symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
 
     Elements that "v1" lacks are filled in from "valence", with a warning that names them. Raises
     ValueError that names an element which has no density there either.
@@ -45,7 +45,7 @@ def table_densities(elements: Sequence[str], table: str = DEFAULT_TABLE) -> dict
 
 
 def read_gaussians(path: str | os.PathLike[str], where: str = "the density") -> np.ndarray:
-    """An array (G, 2) of B and β out of a text file of two columns, such as v1.0's `.g` files.
+    """Read an array (G, 2) of B and β out of a text file of two columns, such as v1.0's `.g` files.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
@@ -60,7 +60,7 @@ def read_gaussians(path: str | os.PathLike[str], where: str = "the density") -> 
 
 
 def check_gaussians(gaussians: np.ndarray, where: str) -> np.ndarray:
-    """`gaussians`, or a ValueError where it is not (G, 2) finite numbers with β > 0."""
+    """Return `gaussians`; raise ValueError where they are not (G, 2) finite numbers with β > 0."""
     if gaussians.ndim != 2 or gaussians.shape[1] != 2 or not len(gaussians):
         raise ValueError(f"{where} must have two columns, B and beta, and at least one row")
     if not np.isfinite(gaussians).all():

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 def valence_density(symbol: str) -> tuple[list[int], np.ndarray]:
-    """(electrons of each angular momentum, ρ on RADII in Å⁻³) of an atom."""
+    """Return (electrons of each angular momentum, ρ on RADII in Å⁻³) of an atom."""
     from pyscf import gto
 
     atom = gto.Mole()
@@ -77,14 +77,14 @@ def valence_density(symbol: str) -> tuple[list[int], np.ndarray]:
 
 
 def pseudopotential_electrons(symbol: str) -> list[int]:
-    """Valence electrons of each angular momentum."""
+    """Return the valence electrons of each angular momentum."""
     from pyscf.pbc.gto import pseudo
 
     return list(pseudo.load(PSEUDOPOTENTIAL, symbol)[0])
 
 
 def _atom_calculation(atom: Any, shells: list[int]) -> Any:
-    """A spherical Kohn-Sham atom with a pseudopotential, which PySCF has in two halves."""
+    """Return a spherical Kohn-Sham atom with a pseudopotential, which PySCF has in two halves."""
     from pyscf.scf import ADIIS, atom_hf_pp, atom_ks
 
     class Atom(atom_ks.AtomSphAverageRKS):
@@ -109,7 +109,7 @@ def _atom_calculation(atom: Any, shells: list[int]) -> Any:
 
 
 def fit_gaussians(density: np.ndarray) -> tuple[np.ndarray, float]:
-    """(Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻², and ∫ |Δρ| dV over ∫ ρ dV."""
+    """Fit Gaussians; return (Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻², and ∫ |Δρ| dV over ∫ ρ dV."""
     for count in range(1, MOST_GAUSSIANS + 1):
         fits = [_fit(density, count, *start) for start in STARTS]
         gaussians, error = min(fits, key=lambda fit: fit[1])
@@ -121,7 +121,7 @@ def fit_gaussians(density: np.ndarray) -> tuple[np.ndarray, float]:
 def _fit(
     density: np.ndarray, count: int, smallest: float, apart: float
 ) -> tuple[np.ndarray, float]:
-    """The best Gaussians from one start, and their error."""
+    """Return the best Gaussians from one start, and their error."""
     weight = RADII
     electrons = _integral(density)
 

@@ -70,7 +70,8 @@ class MultipoleDescriptor(KernelDescriptor):
 
     @cached_property
     def _compiled(self) -> tuple[Multipoles, RadialTable]:
-        """What the kernels need; made when it is first used, since many descriptors never are."""
+        """Return what the kernels need; it is made when it is first used, since many descriptors
+        never are."""
         multipoles, channels = compile_features(self._segments, self.cutoff, self._amplitude)
         densities = [self.densities[symbol] for symbol in self.elements]
         return multipoles, radial_table(channels, densities, self.cutoff)
@@ -82,7 +83,8 @@ class MultipoleDescriptor(KernelDescriptor):
         return counts + 1
 
     def _empty_blocks(self, pairs: NeighborPairs, threads: int | None) -> Blocks:
-        """Blocks of zeros, one an atom: every feature depends on neighbours of any element."""
+        """Return blocks of zeros, one an atom: every feature depends on neighbours of any
+        element."""
         n = len(pairs.element)
         # A little more than the cutoff: an atom just there, which rounding may put on either side,
         # must find its place. A place that stays empty is the central atom's, with zeros.

@@ -44,18 +44,19 @@ class Segment:
 
     @property
     def ranks(self) -> list[int]:
-        """Orders of the solid harmonics that the features depend on."""
+        """Return the orders of the solid harmonics that the features depend on."""
         return [self.order] if self.solid else list(range(self.order, -1, -2))
 
     @property
     def kind(self) -> int:
+        """Return how the components become the value: SQUARE, ROOT or SIGNED."""
         if self.group is not None and len(set(self.group)) == 1:
             return SIGNED
         return SQUARE if self.square else ROOT
 
 
 def groups_of(order: int) -> list[Exponents]:
-    """Groups of components of a Cartesian tensor as exponents: (2, 0, 0), (1, 1, 0)."""
+    """Return the groups of components of a Cartesian tensor as exponents: (2, 0, 0), (1, 1, 0)."""
     return [
         (a, b, order - a - b)
         for a in range(order, -1, -1)
@@ -65,7 +66,7 @@ def groups_of(order: int) -> list[Exponents]:
 
 
 def harmonic_norm(order: int, row: int) -> int:
-    """n_lm² of a row of harmonics, see `kernels/harmonics.py`."""
+    """Return n_lm² of a row of harmonics, see `kernels/harmonics.py`."""
     m = (row + 1) // 2
     return (1 if m == 0 else 2) * factorial(order - m) * factorial(order + m)
 
@@ -73,8 +74,8 @@ def harmonic_norm(order: int, row: int) -> int:
 def compile_features(
     segments: list[Segment], cutoff: float, amplitude: Callable[[float], float]
 ) -> tuple[Multipoles, list[Channel]]:
-    """(Multipoles, channels): features in the order of `segments`, and the radial functions that
-    they need as a list of (order, rank, sigma, amplitude).
+    """Return (Multipoles, channels): features in the order of `segments`, and the radial functions
+    that they need as a list of (order, rank, sigma, amplitude).
 
     cutoff: Å; amplitude: A of the probe from its sigma.
     """
@@ -143,7 +144,8 @@ def _columns(rows: Iterable[tuple[int, ...]]) -> np.ndarray:
 
 
 def _scale(order: int, rank: int) -> float:
-    """What Σ_m n_lm² |A_lm|² of one rank contributes to the squared norm of the whole tensor.
+    """Return what Σ_m n_lm² |A_lm|² of one rank contributes to the squared norm of the whole
+    tensor.
 
     l! over the square of r^{2Q} S_λm, S = n Y, in the inner product ⟨p, q⟩ = p(∂)q, in which x^n
     has the square n!.
@@ -156,7 +158,7 @@ def _scale(order: int, rank: int) -> float:
 
 
 def _components(segment: Segment) -> list[list[tuple[int, int, float]]]:
-    """Each component as a list of (rank, row of harmonics, coefficient)."""
+    """Return each component as a list of (rank, row of harmonics, coefficient)."""
     if segment.group is None:
         return [
             [(rank, row, np.sqrt(_scale(segment.order, rank) * harmonic_norm(rank, row)))]
@@ -173,7 +175,8 @@ def _components(segment: Segment) -> list[list[tuple[int, int, float]]]:
 
 
 def _tensor_component(exponents: Exponents, ranks: list[int]) -> list[tuple[int, int, float]]:
-    """Coefficients of x^a y^b z^c in r^{2Q} Y_λm: projections in the inner product of `_scale`."""
+    """Return the coefficients of x^a y^b z^c in r^{2Q} Y_λm: projections in the inner product of
+    `_scale`."""
     order = sum(exponents)
     power = prod(factorial(n) for n in exponents)
     result = []
@@ -189,7 +192,7 @@ def _tensor_component(exponents: Exponents, ranks: list[int]) -> list[tuple[int,
 
 @cache
 def _harmonic(order: int, row: int) -> Polynomial:
-    """Y_lm as {(a, b, c): coefficient}, by the recurrences of `kernels/harmonics.py`."""
+    """Return Y_lm as {(a, b, c): coefficient}, by the recurrences of `kernels/harmonics.py`."""
     if order == 0:
         return {(0, 0, 0): 1.0}
     m = (row + 1) // 2

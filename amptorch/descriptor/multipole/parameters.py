@@ -27,14 +27,15 @@ length = number(above=0)
 
 
 def check_fp_params(fp_params: Mapping[str, Any], known: Sequence[str]) -> None:
-    """TypeError where it is no dictionary, ValueError where it has a key that is not known."""
+    """Raise TypeError where it is no dictionary, ValueError where it has a key that is not
+    known."""
     if not isinstance(fp_params, Mapping):
         raise TypeError(f"fp_params is {type(fp_params).__name__}, expected a dictionary")
     known_keys("fp_params", fp_params, known)
 
 
 def listed(where: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[Any, ...]:
-    """The checked values of a list that is not empty, as a tuple."""
+    """Return the checked values of a list that is not empty, as a tuple."""
     if isinstance(values, (str, Mapping)) or not np.iterable(values):
         raise TypeError(f"{where} must be a list, got {values!r}")
     values = tuple(check(f"{where}[{k}]", value) for k, value in enumerate(values))
@@ -44,13 +45,13 @@ def listed(where: str, values: Any, check: Callable[[str, Any], Any]) -> tuple[A
 
 
 def probe_cutoff(fp_params: Mapping[str, Any], sigmas: Sequence[float]) -> float:
-    """The cutoff of `fp_params` in Å, or `default_cutoff` where it has none."""
+    """Return the cutoff of `fp_params` in Å, or `default_cutoff` where it has none."""
     given = fp_params.get("cutoff")
     return default_cutoff(sigmas) if given is None else length("fp_params['cutoff']", given)
 
 
 def default_cutoff(sigmas: Sequence[float], threshold: float = TAIL) -> float:
-    """Where the widest probe Gaussian has fallen to `threshold`, in Å, rounded to 0.01 Å.
+    """Return where the widest probe Gaussian has fallen to `threshold`, in Å, rounded to 0.01 Å.
 
     √(ln(threshold/A₁)/(−α)) with A₁ = 1/(σ√(2π)), α = 1/(2σ²), as in v1.0. Raises ValueError where
     it is nowhere above.
@@ -68,7 +69,7 @@ def default_cutoff(sigmas: Sequence[float], threshold: float = TAIL) -> float:
 def element_densities(
     fp_params: Mapping[str, Any], elements: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of every element.
+    """Return {symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of every element.
 
     They are those of `fp_params["atom_gaussians"]`, {symbol: path of a text file of two columns, or
     rows [B, β]}; without it those of the table that `fp_params["densities"]` names. Raises
@@ -94,8 +95,8 @@ def element_densities(
 
 
 def with_densities(fp_params: Mapping[str, Any], elements: Sequence[str]) -> dict[str, Any]:
-    """`fp_params` with the numbers of all densities in it, so that it depends on no file and on no
-    version of the package's table. Raises what `element_densities` raises."""
+    """Return `fp_params` with the numbers of all densities in it, so that it depends on no file and
+    on no version of the package's table. Raises what `element_densities` raises."""
     densities = element_densities(fp_params, elements)
     numbers = {symbol: gaussians.tolist() for symbol, gaussians in densities.items()}
     others = {key: value for key, value in fp_params.items() if key != "densities"}
@@ -103,7 +104,7 @@ def with_densities(fp_params: Mapping[str, Any], elements: Sequence[str]) -> dic
 
 
 def setup_hash(*parts: str | float) -> str:
-    """The md5 that names a set-up: strings as they are, numbers with all their digits."""
+    """Return the md5 that names a set-up: strings as they are, numbers with all their digits."""
     text = (part if isinstance(part, str) else np.format_float_scientific(part) for part in parts)
     return hashlib.md5(" ".join(text).encode()).hexdigest()
 

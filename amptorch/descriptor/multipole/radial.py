@@ -33,14 +33,15 @@ MAX_PIECES = 1 << 14
 
 
 def double_factorial(n: int) -> int:
-    """n!! with (−1)!! = 1."""
+    """Return n!! with (−1)!! = 1."""
     return prod(range(n, 0, -2))
 
 
 def radial_terms(
     order: int, rank: int, sigma: float, amplitude: float, gaussians: np.ndarray, s: np.ndarray
 ) -> np.ndarray:
-    """ρ(s) as an array of terms (n, len(s)) to be summed, for an atom with density `gaussians`.
+    """Return ρ(s) as an array of terms (n, len(s)) to be summed, for an atom with density
+    `gaussians`.
 
     order l, rank and sigma (Å) of the channel; amplitude: A of the probe, Å⁻³; gaussians: (G, 2)
     rows B (Å⁻³), β (Å⁻²); s = r² in Å².
@@ -71,7 +72,8 @@ def radial_terms(
 def radial_table(
     channels: Sequence[Channel], densities: Sequence[np.ndarray], cutoff: float
 ) -> RadialTable:
-    """The RadialTable of `channels`, a list of (order, rank, sigma, amplitude), up to `cutoff` (Å).
+    """Return the RadialTable of `channels`, a list of (order, rank, sigma, amplitude), up to
+    `cutoff` (Å).
 
     densities: for each element, an array (G, 2) of B and β. Raises ValueError where Gaussians are
     so narrow that no table of reasonable size holds them.
@@ -103,8 +105,8 @@ def radial_table(
 def _table(
     channels: Sequence[Channel], gaussians: np.ndarray, cutoff: float, n_pieces: int
 ) -> np.ndarray | None:
-    """Coefficients (channels, pieces, N_COEFFICIENTS), highest power first; None where they are not
-    accurate."""
+    """Return coefficients (channels, pieces, N_COEFFICIENTS), highest power first; None where they
+    are not accurate."""
     nodes = chebyshev.chebpts1(N_COEFFICIENTS)
     between = np.concatenate(([-1.0], (nodes[1:] + nodes[:-1]) / 2, [1.0]))
     to_chebyshev = np.linalg.inv(chebyshev.chebvander(nodes, N_COEFFICIENTS - 1))
