@@ -35,7 +35,7 @@ DEGENERATE = 1e-10
 
 @dataclass(frozen=True)
 class Frames:
-    """F frames with N atoms in all, one after the other (units Å, eV, eV/Å).
+    """Hold F frames with N atoms in all, one after the other (units Å, eV, eV/Å).
 
     numbers (N,) int64 atomic numbers; positions (N, 3), as given, not wrapped; cells (F, 3, 3),
     rows are cell vectors, zeros where there is none; pbc (F, 3) bool; offsets (F + 1,) int64: frame
@@ -316,7 +316,7 @@ def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
 
 
 class FileImages(list):
-    """A list of the frames of several files, which knows where each is from.
+    """Hold a list of the frames of several files, and know where each is from.
 
     files : [(name, number of frames)] in the order of the frames; None where that is not known
     """

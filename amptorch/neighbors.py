@@ -23,7 +23,7 @@ PAIR_BYTES = 100
 
 @dataclass(frozen=True)
 class NeighborList:
-    """All ordered pairs of atoms nearer than `cutoff` (Å) in a sequence of frames.
+    """Hold all ordered pairs of atoms nearer than `cutoff` (Å) in a sequence of frames.
 
     The neighbours of atom i are entries `offsets[i]:offsets[i+1]`, ordered by atomic number, then
     by index; periodic images of the central atom itself are among them.
@@ -106,7 +106,7 @@ def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> 
     """
     if not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")
-    cells = kernels.Cells(*_bases(frames), frames.pbc)
+    bases, inverses = _bases(frames)
     order = np.lexsort((frames.numbers, frames.frame_of_atom))
     found: dict[int, tuple[Any, ...]] = {}
     most = FEW_PAIRS
@@ -114,7 +114,9 @@ def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> 
     def search(first: int, last: int) -> None:
         found[first] = kernels.search_frames(
             frames.positions,
-            cells,
+            bases,
+            inverses,
+            frames.pbc,
             order,
             frames.offsets,
             first,
@@ -148,7 +150,7 @@ def _require_memory(n_pairs: float, frames: Frames, cutoff: float) -> None:
 
 
 class VerletList:
-    """A neighbour list for dynamics, rebuilt only when an atom has moved half the skin.
+    """Keep a neighbour list for dynamics, rebuilt only when an atom has moved half the skin.
 
     Pairs are listed up to cutoff + skin, so until then none nearer than `cutoff` is missing.
 

@@ -150,7 +150,7 @@ def count_derivatives(image, step):
     """
     descriptor, frames = described([image])
     neighbors = neighbor_list(frames, descriptor.cutoff)
-    pairs = descriptor._pairs(frames, neighbors, 1)
+    pairs, _ = descriptor._inputs(frames, neighbors, 1)
     blocks = descriptor._empty_blocks(pairs, 1)
     plain = descriptor._functions
     atoms = range(0, frames.n_atoms, step)
@@ -198,10 +198,10 @@ def count_contraction(image):
     kept.blocks = kept.blocks._replace(values=watched(kept.blocks.values))
     out = watched(np.zeros_like(expected))
     TALLY.clear()
-    batch = forces.FrameBatch(
-        kept.frame_offsets, np.array([0]), np.array([0, frames.n_atoms]), np.arange(frames.n_atoms)
-    )
-    forces.contract_blocks(kept.blocks, kept._features, batch, 0, 1, g, out)
+    forces.contract_blocks(
+        kept.blocks, kept._feature_start, kept._features, kept.frame_offsets, np.array([0]),
+        np.array([0, frames.n_atoms]), 0, 1, np.arange(frames.n_atoms), g, out,
+    )  # fmt: skip
     return {
         **TALLY["elsewhere"],
         "values": n_values,

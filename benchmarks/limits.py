@@ -66,7 +66,7 @@ def bounds(work, limits):
 
 def kernel_call(descriptor, frames, neighbors):
     """The derivative kernel on arrays that are there already."""
-    pairs = descriptor._pairs(frames, neighbors, 1)
+    pairs, _ = descriptor._inputs(frames, neighbors, 1)
     blocks = descriptor._empty_blocks(pairs, 1)
     out = np.zeros((frames.n_atoms, descriptor.n_features))
 

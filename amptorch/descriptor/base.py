@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class BaseDescriptor(ABC):
-    """A map from frames to fingerprints G (N, S), one row an atom, S = `n_features`.
+    """Map frames to fingerprints G (N, S), one row an atom, S = `n_features`.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ import numpy as np
 from amptorch.descriptor.derivatives import FrameIds, SparseMatrix
 from amptorch.frames import Frames
 from amptorch.kernels import forces as kernels
-from amptorch.kernels.structures import BlockFeatures, Blocks
+from amptorch.kernels.structures import Blocks
 from amptorch.kernels.triplets import write_triplets
 from amptorch.neighbors import NeighborList
 from amptorch.rows import checked_rows, offsets_of, row_places
@@ -34,7 +34,7 @@ HUGE_PAGE = 1 << 21
 
 
 class KeptDerivatives(ABC):
-    """Contractions with derivatives that lie in one or in several DerivativeBlocks."""
+    """Contract derivatives that lie in one or in several DerivativeBlocks."""
 
     n_features: int
 
@@ -87,7 +87,7 @@ class KeptDerivatives(ABC):
 
 
 class DerivativeBlocks(KeptDerivatives):
-    """Derivatives that are kept: for each atom and element, an array (neighbours, 3, features).
+    """Keep derivatives: for each atom and element, an array (neighbours, 3, features).
 
     Only features that involve the neighbour's element, only other atoms (images of one atom folded
     together); what a central atom's own displacement does is minus the sum of the rest.
@@ -107,10 +107,8 @@ class DerivativeBlocks(KeptDerivatives):
         stands = blocks.feature_row >= 0
         ends = np.cumsum(stands.sum(axis=2).ravel()).reshape(stands.shape[:2])
         firsts = ends - stands.sum(axis=2)
-        self._features = BlockFeatures(
-            np.column_stack((firsts[:, 0], ends)).astype(np.int64),
-            np.nonzero(stands)[2].astype(np.int64),
-        )
+        self._feature_start = np.column_stack((firsts[:, 0], ends)).astype(np.int64)
+        self._features = np.nonzero(stands)[2].astype(np.int64)
 
     @property
     def n_atoms(self) -> int:
@@ -136,22 +134,32 @@ class DerivativeBlocks(KeptDerivatives):
     def contract(
         self,
         kernel: Callable[..., None],
-        batch: kernels.FrameBatch,
-        first: int,
-        last: int,
+        frame_ids: np.ndarray,
+        chunk: tuple[int, int],
+        offsets: np.ndarray,
+        place: np.ndarray,
         given: np.ndarray,
         out: np.ndarray,
     ) -> None:
-        """Call `kernel` of `kernels.forces` for the frames `first:last` of a FrameBatch."""
-        batch = batch._replace(frame_offsets=self.frame_offsets)
-        kernel(self.blocks, self._features, batch, first, last, given, out)
+        """Call `kernel` of `kernels.forces` for the frames `frame_ids[chunk[0]:chunk[1]]`."""
+        kernel(
+            self.blocks,
+            self._feature_start,
+            self._features,
+            self.frame_offsets,
+            frame_ids,
+            offsets,
+            *chunk,
+            place,
+            given,
+            out,
+        )
 
     def features_of_blocks(self, atoms: np.ndarray) -> list[np.ndarray]:
         """Return the features of each block of the atoms: a list of arrays, element after
         element."""
         kinds = [
-            np.split(self._features.feature[s[0] : s[-1]], s[1:-1] - s[0])
-            for s in self._features.start
+            np.split(self._features[s[0] : s[-1]], s[1:-1] - s[0]) for s in self._feature_start
         ]
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
@@ -175,6 +183,7 @@ class DerivativeBlocks(KeptDerivatives):
         values, indices = _triplets(last - first + 3 * size[0], index_dtype)
         count = write_triplets(
             self.blocks,
+            self._feature_start,
             self._features,
             self.n_features,
             start,
@@ -215,8 +224,8 @@ class DerivativeBlocks(KeptDerivatives):
 
 
 class Kinds:
-    """The kinds of atoms of several `Blocks`, each of them once: with many elements the table of
-    which features stand in which block is large."""
+    """Collect the kinds of atoms of several `Blocks`, each of them once: with many elements the
+    table of which features stand in which block is large."""
 
     def __init__(self) -> None:
         self._number: dict[bytes, int] = {}
@@ -254,7 +263,7 @@ def feature_rows(stands: np.ndarray) -> np.ndarray:
 
 
 class RecomputedDerivatives:
-    """Derivatives that are never kept: contracted on the fly from positions and neighbour lists.
+    """Contract derivatives that are never kept, on the fly from positions and neighbour lists.
 
     descriptor: a BaseDescriptor; frames, neighbors: the data set and its neighbour list.
     """
@@ -308,14 +317,14 @@ def _contract(
     """Call `kernel` for all frames of `runs`; those of several blocks share the threads."""
     local = np.concatenate([frame_ids for _, frame_ids in runs])
     ends = np.cumsum([len(frame_ids) for _, frame_ids in runs])
-    batch = kernels.FrameBatch(runs[0][0].frame_offsets, local, offsets_of(counts), place)
+    offsets = offsets_of(counts)
 
     def run(first: int, last: int) -> None:
         start = 0
         for (blocks, _), stop in zip(runs, ends, strict=True):
             if first < stop and start < last:
                 chunk = max(first, start), min(last, stop)
-                blocks.contract(kernel, batch, *chunk, given, out)
+                blocks.contract(kernel, local, chunk, offsets, place, given, out)
             start = stop
 
     run_chunks(run, counts, threads)

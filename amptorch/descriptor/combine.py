@@ -13,7 +13,7 @@ from amptorch.threads import run_chunks
 
 @dataclass(frozen=True)
 class Part:
-    """What another set of functions gives of the one that is wanted.
+    """Hold what another set of functions gives of the one that is wanted.
 
     columns : (E, S) for each central element and feature that is wanted its column in this part,
         -1 where it does not come from here

@@ -16,7 +16,7 @@ SparseMatrix: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Derivatives(Protocol):
-    """Products with J for some frames of the data set that the back end is for.
+    """Multiply with J for some frames of the data set that the back end is for.
 
     `frame_ids` picks the frames. g (n, S) and v (n, 3) have one row for each atom of these frames,
     in their order. `rows`, sorted positions among these atoms, leaves out all others.

@@ -17,7 +17,7 @@ __all__ = ["BaseDescriptor", "DescriptorCalculator"]
 
 
 class DescriptorCalculator:
-    """Fingerprints of `images` by one descriptor, computed once, when they are first asked for.
+    """Compute the fingerprints of `images` by one descriptor, once, when they are first asked for.
 
     images : list of ase.Atoms; descriptor : a BaseDescriptor
     calc_derivatives, save_fps, verbose, cores : see `BaseDescriptor.prepare_fingerprints`

@@ -18,7 +18,7 @@ from amptorch.threads import run_chunks
 
 
 class KernelDescriptor(BaseDescriptor):
-    """A descriptor whose fingerprints and derivatives come from four kernels.
+    """Compute fingerprints and derivatives by four kernels.
 
     A subclass sets `elements`, `cutoff` and `num_descriptors` in its constructor, then calls
     `_know_elements`, and has
@@ -36,9 +36,9 @@ class KernelDescriptor(BaseDescriptor):
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
     ) -> np.ndarray:
         """Return the fingerprints G (N, S)."""
-        pairs = self._pairs(frames, neighbors, threads)
+        pairs, counts = self._inputs(frames, neighbors, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._run(self.KERNELS.values, self._tables(), pairs, threads, values)
+        self._run(self.KERNELS.values, self._tables(), pairs, counts, threads, values)
         return values
 
     def values_and_derivatives(
@@ -49,11 +49,11 @@ class KernelDescriptor(BaseDescriptor):
         threads: int | None = None,
     ) -> tuple[np.ndarray, DerivativeBlocks]:
         """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
-        pairs = self._pairs(frames, neighbors, threads)
+        pairs, counts = self._inputs(frames, neighbors, threads)
         blocks = self._empty_blocks(pairs, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
         tables = self._derivative_tables()
-        self._run(self.KERNELS.derivatives, tables, pairs, threads, values, blocks)
+        self._run(self.KERNELS.derivatives, tables, pairs, counts, threads, values, blocks)
         derivatives = DerivativeBlocks(blocks, self.n_features, frames.offsets)
         return values, derivatives.astype(dtype)
 
@@ -67,12 +67,12 @@ class KernelDescriptor(BaseDescriptor):
     ) -> np.ndarray:
         """Return Σ_s g_is ∂G_is/∂r_ij (P, 3) of each pair of the neighbour list, from g (N, S);
         with `rows`, of the pairs with one of these atoms at least."""
-        pairs = self._pairs(frames, neighbors, threads)
+        pairs, counts = self._inputs(frames, neighbors, threads)
         g = checked_rows(g, (frames.n_atoms, self.n_features), self.dtype)
         gradients = self._zeros(len(pairs.neighbors), 3)
         wanted = row_flags(rows, frames.n_atoms)
         kernel = self.KERNELS.pair_gradients
-        self._run(kernel, self._tables(), pairs, threads, wanted, g, gradients)
+        self._run(kernel, self._tables(), pairs, counts, threads, wanted, g, gradients)
         return gradients
 
     def jvp(
@@ -84,14 +84,16 @@ class KernelDescriptor(BaseDescriptor):
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
-        pairs = self._pairs(frames, neighbors, threads)
+        pairs, counts = self._inputs(frames, neighbors, threads)
         v = checked_rows(v, (frames.n_atoms if rows is None else len(rows), 3), self.dtype)
         if rows is not None:
             given, v = v, self._zeros(frames.n_atoms, 3)
             v[rows] = given
         moving = row_flags(rows, frames.n_atoms)
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._run(self.KERNELS.directional, self._tables(), pairs, threads, moving, v, values)
+        self._run(
+            self.KERNELS.directional, self._tables(), pairs, counts, threads, moving, v, values
+        )
         return values
 
     def calculate_fingerprints(  # type: ignore[override]  # v1.0's order and names
@@ -124,10 +126,11 @@ class KernelDescriptor(BaseDescriptor):
         """Make the table of the places of `elements`."""
         self._element_table = element_table(self.elements)
 
-    def _pairs(
+    def _inputs(
         self, frames: Frames, neighbors: NeighborList | None, threads: int | None
-    ) -> NeighborPairs:
-        """Return what the kernels take of frames and neighbour list.
+    ) -> tuple[NeighborPairs, np.ndarray]:
+        """Return what the kernels take of frames and neighbour list, and (N,), the number of
+        neighbours of each atom.
 
         Raises ValueError that names an atom whose element the descriptor does not know, or what
         `neighbors` raises.
@@ -141,13 +144,14 @@ class KernelDescriptor(BaseDescriptor):
             )
         listed = self.neighbors(frames, neighbors, threads)
         vectors = np.ascontiguousarray(listed.vectors, dtype=self.dtype)
-        return NeighborPairs(elements, listed.offsets, listed.neighbors, vectors)
+        return NeighborPairs(elements, listed.offsets, listed.neighbors, vectors), listed.counts
 
     def _run(
         self,
         kernel: Callable[..., None],
         tables: tuple[Any, ...],
         pairs: NeighborPairs,
+        counts: np.ndarray,
         threads: int | None,
         *arrays: Any,
     ) -> None:
@@ -156,7 +160,7 @@ class KernelDescriptor(BaseDescriptor):
         def run(start: int, stop: int) -> None:
             kernel(*tables, pairs, start, stop, *arrays)
 
-        run_chunks(run, self._costs(np.diff(pairs.offsets)), threads)
+        run_chunks(run, self._costs(counts), threads)
 
     @staticmethod
     def _count_block_atoms(

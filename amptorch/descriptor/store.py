@@ -35,7 +35,8 @@ WHERE setup_hash = ? AND image_hash IN ({})
 
 
 class FingerprintStore:
-    """Fingerprints of images in one SQLite file, by the hash of the set-up and of the image.
+    """Keep the fingerprints of images in one SQLite file, by the hash of the set-up and of the
+    image.
 
     Only values: derivatives are quicker to compute than to read. Several processes may use one file
     at a time. `path` and its folder are made where they do not exist; OSError that names the path

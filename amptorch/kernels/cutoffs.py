@@ -14,7 +14,7 @@ POLYNOMIAL = 1
 
 
 class Cutoff(NamedTuple):
-    """A cutoff function: which kind, its γ (polynomial alone) and the cutoff Rc in Å."""
+    """Describe a cutoff function: which kind, its γ (polynomial alone) and the cutoff Rc in Å."""
 
     kind: int
     gamma: float

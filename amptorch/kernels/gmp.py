@@ -42,9 +42,9 @@ from amptorch.kernels.gmp_structures import (
     Features,
     Moments,
     Multipoles,
+    MultipoleWork,
     RadialTable,
     Tiles,
-    Work,
 )
 from amptorch.kernels.harmonics import gradient_coefficients, solid_harmonics
 from amptorch.kernels.structures import Blocks, NeighborPairs
@@ -171,13 +171,13 @@ def _chunks(n: int) -> int:
 @njit
 def _workspace(
     multipoles: Multipoles, table: RadialTable, offsets: np.ndarray, start: int, stop: int
-) -> Work:
+) -> MultipoleWork:
     """Return scratch for central atoms `start:stop`."""
     most = 1
     for i in range(start, stop):
         most = max(most, offsets[i + 1] - offsets[i] + 1)
     chunks = _chunks(most)
-    return Work(
+    return MultipoleWork(
         np.zeros((chunks, N_ATOM_ROWS, CHUNK)),
         np.zeros((chunks, CHUNK), np.int64),
         np.zeros((chunks, CHUNK), np.int64),
@@ -196,7 +196,12 @@ def _workspace(
 
 @njit
 def _gather(
-    moving: bool, i: int, cutoff: float, pairs: NeighborPairs, velocities: np.ndarray, work: Work
+    moving: bool,
+    i: int,
+    cutoff: float,
+    pairs: NeighborPairs,
+    velocities: np.ndarray,
+    work: MultipoleWork,
 ) -> int:
     """Gather atom i and its neighbours within the cutoff as lanes; return their number."""
     element, offsets, neighbors, vectors = pairs
@@ -225,7 +230,9 @@ def _gather(
 
 
 @njit
-def _assign_slots(i: int, neighbors: np.ndarray, n: int, work: Work, blocks: Blocks) -> None:
+def _assign_slots(
+    i: int, neighbors: np.ndarray, n: int, work: MultipoleWork, blocks: Blocks
+) -> None:
     """Find the place of each lane's atom in the block of atom i; images of an atom share one."""
     last, slot = i, -1
     for k in range(1, n):
@@ -242,7 +249,9 @@ def _assign_slots(i: int, neighbors: np.ndarray, n: int, work: Work, blocks: Blo
 
 
 @njit
-def _keep_wanted(i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work: Work) -> int:
+def _keep_wanted(
+    i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work: MultipoleWork
+) -> int:
     """Move the lanes of wanted atoms together, once the moments are there; returns their number.
 
     All are kept where the central atom is wanted, since its own derivative is minus their sum.
@@ -265,7 +274,7 @@ def _keep_wanted(i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work
 
 @njit
 def _moments(
-    with_slope: bool, multipoles: Multipoles, table: RadialTable, n: int, work: Work
+    with_slope: bool, multipoles: Multipoles, table: RadialTable, n: int, work: MultipoleWork
 ) -> None:
     """Compute the moments of lanes 0 to n − 1, and what they would be without cancellation."""
     work.moment[:] = 0.0
@@ -316,7 +325,7 @@ def _features(
     i: int,
     features: Features,
     moments: Moments,
-    work: Work,
+    work: MultipoleWork,
     out: np.ndarray,
 ) -> None:
     """Compute row i of out from the moments; with_derivatives, B too."""
@@ -357,7 +366,7 @@ def _features(
 
 
 @njit
-def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: Work) -> None:
+def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: MultipoleWork) -> None:
     """Multiply B of every feature by its weight."""
     for tile in range(tiles.order.shape[0]):
         for m in range(2 * tiles.order[tile] + 1):
@@ -367,7 +376,7 @@ def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: Work) -> None:
 
 
 @njit
-def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: Work) -> None:
+def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: MultipoleWork) -> None:
     """Compute ∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
     near, y, lanes = work.near[chunk], work.harmonics[chunk], work.lanes
     rho, slope = work.rho[chunk], work.slope[chunk]

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Rows of the gathered atoms, `Work.near`, the central atom first: vector, r², relative velocity.
+# Rows of the gathered atoms, `MultipoleWork.near`, the central atom first: vector, r², and the
+# velocity relative to the central atom's.
 ATOM_X, ATOM_Y, ATOM_Z, ATOM_R2, ATOM_VX, ATOM_VY, ATOM_VZ = range(7)
 N_ATOM_ROWS = 7
 
@@ -24,7 +25,7 @@ SQUARE, ROOT, SIGNED = range(3)
 
 
 class RadialTable(NamedTuple):
-    """Radial functions ρ_c(r²) of every element as polynomials, see `gmp_radial.py`."""
+    """Hold the radial functions ρ_c(r²) of every element as polynomials, see `gmp_radial.py`."""
 
     step: float  # Å; piece k is k·step ≤ r < (k+1)·step
     n_pieces: int
@@ -33,7 +34,8 @@ class RadialTable(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive channels c.
+    """Describe the moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive
+    channels c.
 
     Row m, channel k of a segment stands at `start + m · n_channels + k` of the flat
     array of moments.
@@ -46,7 +48,7 @@ class Moments(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features in segments of one kind and consecutive columns, one for each width σ.
+    """Describe the features in segments of one kind and consecutive columns, one for each width σ.
 
     Component q of a segment is T_q = Σ_n coefficient_n A[entry_n], a feature Σ_q T_q² (SQUARE), its
     root (ROOT), or T of its only component (SIGNED). What it depends on are its terms, one for each
@@ -69,7 +71,8 @@ class Features(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """At most TILE consecutive columns of one term, whose gradients are computed together."""
+    """Describe at most TILE consecutive columns of one term, whose gradients are computed
+    together."""
 
     order: np.ndarray  # l
     channel: np.ndarray  # first radial channel
@@ -80,7 +83,7 @@ class Tiles(NamedTuple):
 
 
 class Multipoles(NamedTuple):
-    """A whole set of features."""
+    """Hold a whole set of features."""
 
     cutoff: float
     order: int  # largest l
@@ -92,8 +95,8 @@ class Multipoles(NamedTuple):
     tiles: Tiles
 
 
-class Work(NamedTuple):
-    """Scratch of one thread for one central atom.
+class MultipoleWork(NamedTuple):
+    """Hold scratch of one thread for one central atom.
 
     Lanes stand in chunks, the first index. A row of a chunk is taken from its start, so that LLVM
     sees consecutive places; with rows over all lanes it does not, and loops stay scalar.

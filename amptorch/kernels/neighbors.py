@@ -9,7 +9,6 @@ these kernels stand between a new user and the first fingerprint.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,14 +18,6 @@ from amptorch.kernels._jit import njit
 _BINS_PER_GHOST = 4
 # Neighbours an atom that arrays have room for before they are made longer.
 _ROOM = 128
-
-
-class Cells(NamedTuple):
-    """The cells of F frames, with independent vectors in the directions that are not periodic."""
-
-    bases: np.ndarray  # (F, 3, 3) Å, rows are cell vectors
-    inverses: np.ndarray  # (F, 3, 3) 1/Å
-    pbc: np.ndarray  # (F, 3)
 
 
 @njit
@@ -65,7 +56,9 @@ def expected_pairs(
 @njit
 def search_frames(
     positions: np.ndarray,
-    cells: Cells,
+    bases: np.ndarray,
+    inverses: np.ndarray,
+    pbc: np.ndarray,
     order: np.ndarray,
     offsets: np.ndarray,
     first: int,
@@ -75,10 +68,15 @@ def search_frames(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
     """Search the neighbours of all atoms of frames `first:last`.
 
+    Arguments stand one by one: with the three of the cells in a NamedTuple a call took 3.5 µs more,
+    5 % of what a molecule of three atoms takes.
+
     Parameters
     ----------
     positions : (N, 3) of all frames, concatenated; frame f holds atoms `offsets[f]:offsets[f+1]`.
-    cells : Cells
+    bases, inverses : (F, 3, 3)
+        Cells, with independent vectors in the directions that are not periodic, and their inverses.
+    pbc : (F, 3)
     order : (N,)
         The atoms of each frame in the order in which they shall stand in neighbour lists.
     cutoff : float
@@ -91,7 +89,6 @@ def search_frames(
     counts (n_atoms of the range,), neighbors (P,) indices into the N atoms, shifts (3 P,), vectors
     (3 P,), the smallest distance squared, and the expected number of pairs.
     """
-    bases, inverses, pbc = cells
     n_atoms = offsets[last] - offsets[first]
     expected = 0.0
     for frame in range(first, last):

@@ -17,7 +17,7 @@ N_NEAR_ROWS = 13
 
 
 class NeighborPairs(NamedTuple):
-    """The neighbour list of all atoms, as in `amptorch.neighbors`, with their elements."""
+    """Hold the neighbour list of all atoms, as in `amptorch.neighbors`, with their elements."""
 
     element: np.ndarray  # (N,) place of each atom's element in the order of the kernel's tables
     offsets: np.ndarray  # (N + 1,)
@@ -26,7 +26,8 @@ class NeighborPairs(NamedTuple):
 
 
 class Radial(NamedTuple):
-    """G1, G2, G3: those of cutoff q and neighbour element e are `start[q*E+e]:start[q*E+e+1]`."""
+    """Hold G1, G2, G3: those of cutoff q and neighbour element e are
+    `start[q*E+e]:start[q*E+e+1]`."""
 
     start: np.ndarray
     kind: np.ndarray  # 1, 2 or 3
@@ -36,7 +37,7 @@ class Radial(NamedTuple):
 
 
 class Angular(NamedTuple):
-    """G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
+    """Hold G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
     `shape_start[h]:shape_start[h+1]`."""
 
     cutoff_kind: int
@@ -55,7 +56,7 @@ class Angular(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """The symmetry functions of all central elements.
+    """Hold the symmetry functions of all central elements.
 
     Cutoffs of central element c are `cutoff_start[c]:cutoff_start[c+1]`, angular groups of cutoff q
     `group_start[q]:group_start[q+1]`. Functions are passed on in parts, because every array in an
@@ -71,7 +72,7 @@ class Functions(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Derivatives with respect to other atoms, images of one atom folded together.
+    """Hold derivatives with respect to other atoms, images of one atom folded together.
 
     Block b = i·E + e is that of central atom i and its neighbours of element e: atoms
     `atoms[atom_start[b]:atom_start[b+1]]`, and an array (atoms, 3, features) that starts at
@@ -89,16 +90,8 @@ class Blocks(NamedTuple):
     feature_row: np.ndarray
 
 
-class BlockFeatures(NamedTuple):
-    """Features of each block: `feature[start[k, e]:start[k, e + 1]]` for neighbours of element e of
-    an atom of kind k, in the order of its rows."""
-
-    start: np.ndarray  # (kinds, E + 1)
-    feature: np.ndarray
-
-
 class Work(NamedTuple):
-    """Scratch of one thread for one central atom."""
+    """Hold scratch of one thread for one central atom."""
 
     near: np.ndarray  # (N_NEAR_ROWS, most neighbours)
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list

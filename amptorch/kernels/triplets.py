@@ -3,13 +3,14 @@
 import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
-from amptorch.kernels.structures import BlockFeatures, Blocks
+from amptorch.kernels.structures import Blocks
 
 
 @njit
 def write_triplets(
     blocks: Blocks,
-    features: BlockFeatures,
+    feature_start: np.ndarray,
+    features: np.ndarray,
     n_features: int,
     atom0: int,
     atom1: int,
@@ -22,7 +23,6 @@ def write_triplets(
     row = atom · n_features + feature, column = 3 · atom' + axis; zeros are left out. Returns their
     number; the arrays must have room for all entries of the blocks and of the central atoms.
     """
-    feature_start, feature = features.start, features.feature
     n_elements = feature_start.shape[1] - 1
     own = np.empty((3, n_features))
     total = np.empty(3 * n_features)
@@ -42,7 +42,7 @@ def write_triplets(
         own[:] = 0.0
         for e in range(n_elements):
             b = i * n_elements + e
-            here = feature[feature_start[kind, e] : feature_start[kind, e + 1]]
+            here = features[feature_start[kind, e] : feature_start[kind, e + 1]]
             step = here.shape[0]
             for axis in range(3):
                 for f in range(step):

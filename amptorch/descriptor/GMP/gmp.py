@@ -19,7 +19,7 @@ KEYS = ("MCSHs", "cutoff", "atom_gaussians", "densities")
 
 
 class GMP(MultipoleDescriptor):
-    """Gaussian multipole features, each group of components of an order on its own.
+    """Compute Gaussian multipole features, each group of components of an order on its own.
 
     X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). The components of order l are those
     of a Cartesian tensor, x^a y^b z^c with a + b + c = l; a group holds those whose exponents are

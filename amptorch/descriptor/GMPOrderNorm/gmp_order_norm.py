@@ -31,7 +31,7 @@ KEYS = (
 
 
 class GMPOrderNorm(MultipoleDescriptor):
-    """Gaussian multipole features, the norm of all components of an order.
+    """Compute Gaussian multipole features, the norm of all components of an order.
 
     X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). With the density of an atom
     Σ_g B_g exp(−β_g r²), A = (σ√(2π))⁻³ and α = 1/(2σ²),

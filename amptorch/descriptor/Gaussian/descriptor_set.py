@@ -32,7 +32,7 @@ DEFAULT_INTERACTIONS = {
 
 
 class GaussianDescriptorSet:
-    """Symmetry functions per central element, for `fp_params` of the scheme "gaussian".
+    """Collect symmetry functions per central element, for `fp_params` of the scheme "gaussian".
 
     `elements`: chemical symbols; their order is that of pairs and of the hash. `cutoff`: Å, of the
     functions added without one of their own. `cutoff_params`: as in the configuration, copied.

@@ -23,7 +23,7 @@ from amptorch.rows import offsets_of
 
 
 class Gaussian(KernelDescriptor):
-    """Symmetry functions G1-G5 with cosine or polynomial cutoff.
+    """Compute symmetry functions G1-G5 with cosine or polynomial cutoff.
 
     J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 

@@ -109,7 +109,7 @@ def _atom_calculation(atom: Any, shells: list[int]) -> Any:
 
 
 def fit_gaussians(density: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit Gaussians; return (Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻², and ∫ |Δρ| dV over ∫ ρ dV."""
+    """Return (Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻²; ∫ |Δρ| dV over ∫ ρ dV."""
     for count in range(1, MOST_GAUSSIANS + 1):
         fits = [_fit(density, count, *start) for start in STARTS]
         gaussians, error = min(fits, key=lambda fit: fit[1])

@@ -19,7 +19,7 @@ from amptorch.rows import offsets_of
 
 
 class MultipoleDescriptor(KernelDescriptor):
-    """Gaussian multipole features of an electron density, the same for all elements.
+    """Compute Gaussian multipole features of an electron density, the same for all elements.
 
     X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022).
 

@@ -28,7 +28,7 @@ Polynomial: TypeAlias = dict[Exponents, float]
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive features that differ only in their width.
+    """Describe consecutive features that differ only in their width.
 
     order: l; sigmas: Å; group: the exponents (a, b, c) of a group of components of the Cartesian
     tensor of order l, None for the norm of the whole tensor; solid: with solid harmonics, or with
