@@ -150,8 +150,8 @@ def count_derivatives(image, step):
     """
     descriptor, frames = described([image])
     neighbors = neighbor_list(frames, descriptor.cutoff)
-    pairs, _ = descriptor._inputs(frames, neighbors, 1)
-    blocks = descriptor._empty_blocks(pairs, 1)
+    pairs, counts = descriptor._inputs(frames, neighbors, 1)
+    blocks = descriptor._empty_blocks(pairs, counts, 1)
     plain = descriptor._functions
     atoms = range(0, frames.n_atoms, step)
     expected = np.zeros((frames.n_atoms, descriptor.n_features))

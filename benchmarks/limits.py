@@ -66,8 +66,8 @@ def bounds(work, limits):
 
 def kernel_call(descriptor, frames, neighbors):
     """The derivative kernel on arrays that are there already."""
-    pairs, _ = descriptor._inputs(frames, neighbors, 1)
-    blocks = descriptor._empty_blocks(pairs, 1)
+    pairs, counts = descriptor._inputs(frames, neighbors, 1)
+    blocks = descriptor._empty_blocks(pairs, counts, 1)
     out = np.zeros((frames.n_atoms, descriptor.n_features))
 
     def call():

@@ -50,7 +50,7 @@ class KernelDescriptor(BaseDescriptor):
     ) -> tuple[np.ndarray, DerivativeBlocks]:
         """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
         pairs, counts = self._inputs(frames, neighbors, threads)
-        blocks = self._empty_blocks(pairs, threads)
+        blocks = self._empty_blocks(pairs, counts, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
         tables = self._derivative_tables()
         self._run(self.KERNELS.derivatives, tables, pairs, counts, threads, values, blocks)
@@ -119,8 +119,11 @@ class KernelDescriptor(BaseDescriptor):
         """Return what an atom with each number of neighbours costs, relative to the others."""
 
     @abstractmethod
-    def _empty_blocks(self, pairs: NeighborPairs, threads: int | None) -> Blocks:
-        """Return Blocks with zeros for the derivatives with respect to these pairs."""
+    def _empty_blocks(
+        self, pairs: NeighborPairs, counts: np.ndarray, threads: int | None
+    ) -> Blocks:
+        """Return Blocks with zeros for the derivatives with respect to these pairs; counts (N,) are
+        the numbers of neighbours."""
 
     def _know_elements(self) -> None:
         """Make the table of the places of `elements`."""
@@ -164,9 +167,16 @@ class KernelDescriptor(BaseDescriptor):
 
     @staticmethod
     def _count_block_atoms(
-        reach: np.ndarray, pairs: NeighborPairs, n_elements: int, threads: int | None
+        reach: np.ndarray,
+        pairs: NeighborPairs,
+        costs: np.ndarray,
+        n_elements: int,
+        threads: int | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (counts, present), each (N, E), of `kernels.count_block_atoms`."""
+        """Return (counts, present), each (N, E), of `kernels.symmetry_functions.count_block_atoms`.
+
+        costs (N,): what each atom costs, relative to the others.
+        """
         n = len(pairs.element)
         counts = np.zeros((n, n_elements), dtype=np.int64)
         present = np.zeros((n, n_elements), dtype=np.int8)
@@ -174,7 +184,7 @@ class KernelDescriptor(BaseDescriptor):
         def count(start: int, stop: int) -> None:
             count_block_atoms(reach, pairs, start, stop, counts, present)
 
-        run_chunks(count, np.diff(pairs.offsets) + 1, threads)
+        run_chunks(count, costs, threads)
         return counts, present
 
     def _zeros(self, *shape: int) -> np.ndarray:

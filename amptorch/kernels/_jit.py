@@ -98,7 +98,25 @@ def _sharing_stamp(dispatcher: Any) -> Any:
     cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = _STAMP
+    if hasattr(cache_file, "_load_index"):
+        cache_file._load_index = _tolerant(cache_file._load_index)
     return dispatcher
+
+
+def _tolerant(load_index: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:
+    """Return numba's reader of the list of compiled kernels, but one that finds none where a class
+    that stands in it, an argument of an older version's kernel, is no longer there.
+
+    numba reads the whole list before it compares the stamp, and fails.
+    """
+
+    def load() -> dict[Any, Any]:
+        try:
+            return load_index()
+        except (AttributeError, ImportError):
+            return {}
+
+    return load
 
 
 def _sources_stamp() -> tuple[tuple[int, int], ...]:

@@ -55,8 +55,8 @@ from amptorch.kernels.structures import (
 
 
 class _Factor(NamedTuple):
-    """What the radial factor of a group needs, as scalars: passing all of `Functions` to a call in
-    the innermost loop costs more than the call (reference counts of twenty arrays)."""
+    """Hold what the radial factor of a group needs, as scalars: passing all of `Functions` to a
+    call in the innermost loop costs more than the call (reference counts of twenty arrays)."""
 
     kind: int
     eta: float

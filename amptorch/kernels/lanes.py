@@ -331,7 +331,8 @@ def accumulate_value(rows: np.ndarray, lane_groups: int, sums: np.ndarray, funct
 
 
 class MovingNeighbor(NamedTuple):
-    """Neighbour k of the pairs (j, k) in `directional_products`: what the lanes hold of the j."""
+    """Hold neighbour k of the pairs (j, k) in `directional_products`: what the lanes hold of the
+    j."""
 
     x: float
     y: float

@@ -92,9 +92,13 @@ class Gaussian(KernelDescriptor):
         # Pairs of neighbours are what takes the time.
         return counts.astype(np.float64) ** 2 + 1
 
-    def _empty_blocks(self, pairs: NeighborPairs, threads: int | None) -> Blocks:
+    def _empty_blocks(
+        self, pairs: NeighborPairs, counts: np.ndarray, threads: int | None
+    ) -> Blocks:
         elements, n, n_elements = pairs.element, len(pairs.element), len(self.elements)
-        counts, present = self._count_block_atoms(self._reach, pairs, n_elements, threads)
+        counts, present = self._count_block_atoms(
+            self._reach, pairs, counts + 1, n_elements, threads
+        )
         # Atoms whose features depend on the same elements, with the same ones around, are one kind.
         # One element after the other keeps the numbers small, and is many times faster than
         # comparing rows.

@@ -82,7 +82,9 @@ class MultipoleDescriptor(KernelDescriptor):
     def _costs(self, counts: np.ndarray) -> np.ndarray:
         return counts + 1
 
-    def _empty_blocks(self, pairs: NeighborPairs, threads: int | None) -> Blocks:
+    def _empty_blocks(
+        self, pairs: NeighborPairs, counts: np.ndarray, threads: int | None
+    ) -> Blocks:
         """Return blocks of zeros, one an atom: every feature depends on neighbours of any
         element."""
         n = len(pairs.element)
@@ -90,7 +92,7 @@ class MultipoleDescriptor(KernelDescriptor):
         # must find its place. A place that stays empty is the central atom's, with zeros.
         reach = np.array([self.cutoff * (1 + 1e-12)])
         alike = pairs._replace(element=np.zeros(n, dtype=np.int64))
-        counts, _ = self._count_block_atoms(reach, alike, 1, threads)
+        counts, _ = self._count_block_atoms(reach, alike, counts + 1, 1, threads)
         atom_start = offsets_of(counts.ravel())
         self.require_memory(8 * 3 * self.n_features * atom_start[-1], n)
         return Blocks(
