@@ -1,4 +1,4 @@
-"""What every descriptor offers: fingerprints of frames, and contractions with their derivatives."""
+"""The base of all descriptors: fingerprints of frames, and contractions with their derivatives."""
 
 import json
 import logging

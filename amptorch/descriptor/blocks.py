@@ -1,10 +1,4 @@
-"""Derivatives of fingerprints for a data set: two back ends with one interface.
-
-Both answer for the frames `frame_ids` of the data set they were built for: `vjp(frame_ids, g)` is
-Jᵀg, `jvp(frame_ids, v)` is J v, where J = ∂G/∂r and the rows of g (n, S) and v (n, 3) are the atoms
-of those frames in that order. `rows`, sorted positions among these atoms, leaves out the others.
-Forces are −vjp with g = ∂E/∂G.
-"""
+"""Derivatives of fingerprints, kept in blocks or recomputed; their interface: `derivatives.py`."""
 
 from __future__ import annotations
 

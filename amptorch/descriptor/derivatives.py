@@ -1,4 +1,4 @@
-"""What every back end for derivatives of fingerprints can do.
+"""The interface of all back ends for derivatives of fingerprints.
 
 J = ∂G/∂r of the frames of a data set is kept, read from a store or recomputed; whoever has it
 offers two products with it. Forces are −Jᵀg with g = ∂E/∂G, and the gradient of a loss with respect

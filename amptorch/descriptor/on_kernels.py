@@ -1,4 +1,4 @@
-"""What descriptors on numba kernels share: their inputs, and a method for each kernel."""
+"""The base of descriptors on numba kernels: their inputs, and a method for each kernel."""
 
 from abc import abstractmethod
 from collections.abc import Callable
