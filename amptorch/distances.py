@@ -72,7 +72,7 @@ def warn_of_lonely(frames: Frames, neighbors: NeighborList, cutoff: float) -> bo
     return len(lonely) > 0
 
 
-def _beyond(frames, cutoff, what):
+def _beyond(frames: Frames, cutoff: float, what: str) -> str:
     reach, nearest = cutoff, None
     while nearest is None and reach < LONGEST:
         reach *= 2
@@ -85,7 +85,7 @@ def _beyond(frames, cutoff, what):
     )
 
 
-def _typical(neighbors):
+def _typical(neighbors: NeighborList) -> float:
     distances = np.linalg.norm(neighbors.vectors, axis=1)
     several = neighbors.counts > 0
     nearest = np.minimum.reduceat(distances, neighbors.offsets[:-1][several])

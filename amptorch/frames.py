@@ -1,8 +1,11 @@
 """Many structures as flat arrays: the only place where input is checked."""
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -11,8 +14,12 @@ from ase.db import connect
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
-from amptorch.labels import keys_there
+from amptorch.labels import Labels, keys_there
+from amptorch.rows import offsets_of, rows_between
 from amptorch.xyz import iter_xyz
+
+# Where a frame is from, in words, by its place in the user's list; see `FileImages.origin`.
+Origin: TypeAlias = Callable[[int], str | None]
 
 # Å; two atoms nearer than this are one atom written twice (v1.0 skips such pairs in silence).
 COINCIDENT = 1e-4
@@ -28,7 +35,7 @@ DEGENERATE = 1e-10
 
 @dataclass(frozen=True)
 class Frames:
-    """F frames with N atoms in all, one after the other (units Å, eV, eV/Å).
+    """Hold F frames with N atoms in all, one after the other (units Å, eV, eV/Å).
 
     numbers (N,) int64 atomic numbers; positions (N, 3), as given, not wrapped; cells (F, 3, 3),
     rows are cell vectors, zeros where there is none; pbc (F, 3) bool; offsets (F + 1,) int64: frame
@@ -44,24 +51,24 @@ class Frames:
     offsets: np.ndarray
     energies: np.ndarray | None = None
     forces: np.ndarray | None = None
-    indices: np.ndarray | None = None
-    origin: Callable | None = None
+    indices: np.ndarray = None  # type: ignore[assignment]  # made where it is not given
+    origin: Origin | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.indices is None:
             object.__setattr__(self, "indices", np.arange(len(self), dtype=np.int64))
 
     @classmethod
     def from_atoms(
         cls,
-        images,
-        elements=None,
-        energies=False,
-        forces=False,
-        first_index=0,
-        missing_forces="error",
-    ):
-        """The frames of `images` (a list of ase.Atoms, or one), checked.
+        images: Atoms | Iterable[Atoms],
+        elements: Iterable[str] | None = None,
+        energies: bool = False,
+        forces: bool = False,
+        first_index: int = 0,
+        missing_forces: str = "error",
+    ) -> Frames:
+        """Return the frames of `images` (a list of ase.Atoms, or one), checked.
 
         `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
         calculators, without the forces of constraints. `first_index`: what errors call images[0].
@@ -87,7 +94,7 @@ class Frames:
             positions=np.concatenate([atoms.positions for atoms in images]).astype(np.float64),
             cells=np.array([atoms.cell.array for atoms in images], dtype=np.float64),
             pbc=np.array([atoms.pbc for atoms in images], dtype=bool),
-            offsets=np.cumsum([0, *(len(atoms) for atoms in images)], dtype=np.int64),
+            offsets=offsets_of([len(atoms) for atoms in images]),
             indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
             origin=origin,
         )
@@ -103,11 +110,11 @@ class Frames:
             frames._read_forces(images, missing_forces == "ignore")
         return frames
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index):
-        """One frame (or a slice of them) as Frames."""
+    def __getitem__(self, index: int | slice) -> Frames:
+        """Return one frame (or a slice of them) as Frames."""
         if isinstance(index, slice):
             return self.select(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
@@ -115,29 +122,28 @@ class Frames:
         return self.select([index % len(self)])
 
     @property
-    def n_atoms(self):
-        """Number of atoms in all frames."""
+    def n_atoms(self) -> int:
+        """Return the number of atoms in all frames."""
         return int(self.offsets[-1])
 
     @property
-    def counts(self):
-        """(F,) number of atoms of each frame."""
+    def counts(self) -> np.ndarray:
+        """Return (F,), the number of atoms of each frame."""
         return np.diff(self.offsets)
 
     @property
-    def frame_of_atom(self):
-        """(N,) position in this object of the frame that each atom belongs to."""
+    def frame_of_atom(self) -> np.ndarray:
+        """Return (N,), the position in this object of the frame that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)
 
-    def atom_rows(self, indices):
-        """The atoms of the frames at `indices`, frame after frame, as rows of the flat arrays."""
+    def atom_rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the atoms of the frames at `indices`, frame after frame, as rows of the flat
+        arrays."""
         indices = np.asarray(indices, dtype=np.int64)
-        counts = self.counts[indices]
-        ends = np.cumsum(counts)
-        return np.arange(counts.sum()) + np.repeat(self.offsets[indices] - (ends - counts), counts)
+        return rows_between(self.offsets[indices], self.offsets[indices + 1])
 
-    def select(self, indices):
-        """The frames at `indices`, in that order."""
+    def select(self, indices: Sequence[int] | np.ndarray) -> Frames:
+        """Return the frames at `indices`, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         rows = self.atom_rows(indices)
         return Frames(
@@ -145,26 +151,26 @@ class Frames:
             positions=self.positions[rows],
             cells=self.cells[indices],
             pbc=self.pbc[indices],
-            offsets=np.concatenate(([0], np.cumsum(self.counts[indices]))).astype(np.int64),
+            offsets=offsets_of(self.counts[indices]),
             energies=None if self.energies is None else self.energies[indices],
             forces=None if self.forces is None else self.forces[rows],
             indices=self.indices[indices],
             origin=self.origin,
         )
 
-    def name(self, frame):
-        """Frame `frame` of these in the user's words: its place in the list that it came from, and
-        in its file where there are several."""
+    def name(self, frame: int) -> int | str:
+        """Return frame `frame` of these in the user's words: its place in the list that it came
+        from, and in its file where there are several."""
         return _name(int(self.indices[frame]), self.origin)
 
-    def place(self, atom):
-        """Row `atom` of the flat arrays in the user's words: name of its frame, "index (symbol)" of
-        the atom within the frame."""
+    def place(self, atom: int) -> tuple[int | str, str]:
+        """Return row `atom` of the flat arrays in the user's words: name of its frame, "index
+        (symbol)" of the atom within the frame."""
         frame = int(np.searchsorted(self.offsets, atom, side="right")) - 1
         symbol = chemical_symbols[self.numbers[atom]]
         return self.name(frame), f"{atom - self.offsets[frame]} ({symbol})"
 
-    def _check_finite(self, name, values, per_atom):
+    def _check_finite(self, name: str, values: np.ndarray, per_atom: bool) -> None:
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if len(bad):
             where = "frame {}, atom {}" if per_atom else "frame {}"
@@ -172,7 +178,7 @@ class Frames:
             value = values[bad[0]].tolist()
             raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
 
-    def _check_near(self):
+    def _check_near(self) -> None:
         if np.abs(self.positions).max() > FARTHEST:
             atom = np.flatnonzero((np.abs(self.positions) > FARTHEST).any(axis=1))[0]
             frame, name = self.place(atom)
@@ -182,7 +188,7 @@ class Frames:
                 "dynamics"
             )
 
-    def _check_cells(self):
+    def _check_cells(self) -> None:
         lengths = np.linalg.norm(self.cells, axis=2)
         missing = np.argwhere(self.pbc & (lengths == 0))
         if len(missing):
@@ -203,7 +209,7 @@ class Frames:
                 f"{self.cells[flat[0]].tolist()}"
             )
 
-    def _check_elements(self, elements):
+    def _check_elements(self, elements: Iterable[str] | None) -> None:
         known = range(1, len(chemical_symbols)) if elements is None else symbol_numbers(elements)
         # Only the kinds that occur are compared, which is quicker than every atom.
         unknown = set(np.unique(self.numbers).tolist()).difference(known)
@@ -217,12 +223,13 @@ class Frames:
             "add it there or leave the frame out"
         )
 
-    def _read_energies(self, images):
+    def _read_energies(self, images: list[Atoms]) -> None:
         values = [_calculated(atoms, self.name(k), "energy") for k, atoms in enumerate(images)]
-        object.__setattr__(self, "energies", np.array(values, dtype=np.float64))
-        self._check_finite("energy", self.energies, per_atom=False)
+        energies = np.array(values, dtype=np.float64)
+        object.__setattr__(self, "energies", energies)
+        self._check_finite("energy", energies, per_atom=False)
 
-    def _read_forces(self, images, ignore_missing):
+    def _read_forces(self, images: list[Atoms], ignore_missing: bool) -> None:
         values, known = [], []
         for frame, atoms in enumerate(images):
             missing = ignore_missing and _result(atoms, "forces")[0] is None
@@ -232,18 +239,20 @@ class Frames:
                 if missing
                 else _calculated(atoms, self.name(frame), "forces")
             )
-        object.__setattr__(self, "forces", np.concatenate(values).astype(np.float64))
-        given = np.where(np.repeat(known, self.counts)[:, None], self.forces, 0.0)
+        forces = np.concatenate(values).astype(np.float64)
+        object.__setattr__(self, "forces", forces)
+        given = np.where(np.repeat(known, self.counts)[:, None], forces, 0.0)
         self._check_finite("forces", given, per_atom=True)
 
 
-def _name(index, origin):
+def _name(index: int, origin: Origin | None) -> int | str:
     found = None if origin is None else origin(index)
     return index if found is None else f"{index} ({found})"
 
 
-def symbol_numbers(elements):
-    """Atomic numbers of chemical symbols; ValueError names one that is none or occurs twice."""
+def symbol_numbers(elements: Iterable[str]) -> list[int]:
+    """Return the atomic numbers of chemical symbols; raise ValueError that names one that is none
+    or occurs twice."""
     elements = list(elements)
     for symbol in elements:
         if not isinstance(symbol, str) or not atomic_numbers.get(symbol):
@@ -253,12 +262,25 @@ def symbol_numbers(elements):
     return [atomic_numbers[symbol] for symbol in elements]
 
 
-def elements_of(frames):
-    """Return the symbols of the elements in `frames`, in alphabetical order."""
+def element_table(elements: Iterable[str]) -> np.ndarray:
+    """Return (119,) int64: the place in `elements` of each atomic number, -1 where it is not there.
+
+    Raises what `symbol_numbers` raises.
+    """
+    numbers = symbol_numbers(elements)
+    table = np.full(len(chemical_symbols), -1, dtype=np.int64)
+    table[numbers] = np.arange(len(numbers))
+    return table
+
+
+def elements_of(frames: Frames) -> list[str]:
+    """Return the chemical symbols that occur in `frames`, in alphabetical order."""
     return sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
 
 
-def check_coincident(frames, offsets, neighbors, distances):
+def check_coincident(
+    frames: Frames, offsets: np.ndarray, neighbors: np.ndarray, distances: np.ndarray
+) -> None:
     """Raise ValueError where a neighbour list has two atoms within 1e-4 Å of each other.
 
     offsets (N + 1,), neighbors (P,) and distances (P,) are those of a NeighborList of `frames`.
@@ -276,9 +298,9 @@ def check_coincident(frames, offsets, neighbors, distances):
     )
 
 
-def read_images(raw_data, labels=None):
-    """The list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold what
-    stands under other names.
+def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
+    """Return the list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold
+    what stands under other names.
 
     `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a list
     of such paths, one ase.Atoms, an ASE database, or anything that yields Atoms (a list, a
@@ -294,16 +316,16 @@ def read_images(raw_data, labels=None):
 
 
 class FileImages(list):
-    """A list of the frames of several files, which knows where each is from.
+    """Hold a list of the frames of several files, and know where each is from.
 
     files : [(name, number of frames)] in the order of the frames; None where that is not known
     """
 
-    def __init__(self, images, files=None):
+    def __init__(self, images: Iterable[Atoms], files: list[tuple[str, int]] | None = None) -> None:
         super().__init__(images)
         self.files = files
 
-    def origin(self, index):
+    def origin(self, index: int) -> str | None:
         """Return the place of frame `index` in its file, as text; None where it is not known."""
         first = 0
         for name, count in self.files or ():
@@ -313,7 +335,7 @@ class FileImages(list):
         return None
 
 
-def _images(raw_data):
+def _images(raw_data: Any) -> list[Atoms]:
     if isinstance(raw_data, FileImages):
         return raw_data
     if isinstance(raw_data, Atoms):
@@ -335,16 +357,18 @@ def _images(raw_data):
     )
 
 
-def _read_file(name):
+def _read_file(name: str) -> list[Atoms]:
     path, index = (name, None) if Path(name).exists() else parse_filename(name)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
+    images: Any
     try:
         kind = filetype(str(path))
         if index is None and kind in DATABASES:
             images = list(iter_rows(connect(path)))
         elif kind == "extxyz" and not isinstance(index, str):
-            images = list(iter_xyz(path))[slice(None) if index is None else _as_slice(index)]
+            frames = list(iter_xyz(Path(path)))
+            images = frames if index is None else frames[_as_slice(index)]
         else:
             images = read(path, _as_slice(index), do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
@@ -360,21 +384,21 @@ def _read_file(name):
     return images if isinstance(images, list) else [images]
 
 
-def iter_rows(database):
+def iter_rows(database: Any) -> Iterator[Atoms]:
     """Yield the frames of an ASE database, with `data` and key-value pairs in their info, where
     ASE's own reader of such files leaves them out."""
     return (row.toatoms(add_additional_information=True) for row in database.select())
 
 
-def _as_slice(index):
-    """What follows the `@` of a path, where it is a number as a slice: beyond the end of the file
-    it holds no frames, which ASE reports as any other failure."""
+def _as_slice(index: Any) -> Any:
+    """Return what follows the `@` of a path, where it is a number as a slice: beyond the end of the
+    file it holds no frames, which ASE reports as any other failure."""
     if index is None:
         return ":"
     return slice(index, index + 1 or None) if isinstance(index, int) else index
 
 
-def _result(atoms, name):
+def _result(atoms: Atoms, name: str) -> tuple[Any, str]:
     """Return (energy or forces of a frame as its calculator has them, without those of
     constraints; None and the reason where there are none)."""
     get = atoms.get_potential_energy if name == "energy" else atoms.get_forces
@@ -384,7 +408,7 @@ def _result(atoms, name):
         return None, str(error)
 
 
-def _calculated(atoms, name, quantity):
+def _calculated(atoms: Atoms, name: int | str, quantity: str) -> Any:
     """Return energy or forces of the frame that errors call `name`; ValueError without them."""
     value, reason = _result(atoms, quantity)
     if value is None:

@@ -1,13 +1,18 @@
 """Neighbour lists in compressed sparse row (CSR) form, built once per frame and kept."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from amptorch.frames import COINCIDENT, Frames, check_coincident
 from amptorch.kernels import neighbors as kernels
 from amptorch.memory import require_memory
+from amptorch.rows import offsets_of, rows_between
 from amptorch.threads import run_chunks
 
 # Pairs that are searched without asking what memory there is, which takes as long as a small frame.
@@ -18,7 +23,7 @@ PAIR_BYTES = 100
 
 @dataclass(frozen=True)
 class NeighborList:
-    """All ordered pairs of atoms nearer than `cutoff` (Å) in a sequence of frames.
+    """Hold all ordered pairs of atoms nearer than `cutoff` (Å) in a sequence of frames.
 
     The neighbours of atom i are entries `offsets[i]:offsets[i+1]`, ordered by atomic number, then
     by index; periodic images of the central atom itself are among them.
@@ -38,24 +43,25 @@ class NeighborList:
     vectors: np.ndarray
 
     @property
-    def n_pairs(self):
+    def n_pairs(self) -> int:
+        """Return P, the number of pairs."""
         return len(self.neighbors)
 
     @cached_property
-    def counts(self):
-        """(N,) number of neighbours of each atom."""
+    def counts(self) -> np.ndarray:
+        """Return (N,), the number of neighbours of each atom."""
         return np.diff(self.offsets)
 
     @cached_property
-    def centers(self):
-        """(P,) int64, the central atom of each pair."""
+    def centers(self) -> np.ndarray:
+        """Return (P,) int64, the central atom of each pair."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def moved(self, frames):
-        """The same pairs with the vectors of atoms that have moved (same cells or not)."""
+    def moved(self, frames: Frames) -> NeighborList:
+        """Return the same pairs with the vectors of atoms that have moved (same cells or not)."""
         vectors = np.empty_like(self.vectors)
 
-        def fill(start, stop):
+        def fill(start: int, stop: int) -> None:
             kernels.pair_vectors(
                 frames.positions,
                 frames.cells,
@@ -71,25 +77,26 @@ class NeighborList:
         run_chunks(fill, self.counts + 1)
         return replace(self, vectors=vectors)
 
-    def select(self, frames, indices):
-        """The neighbour list of `frames.select(indices)`, where this one is that of `frames`."""
+    def select(self, frames: Frames, indices: Sequence[int] | np.ndarray) -> NeighborList:
+        """Return the neighbour list of `frames.select(indices)`, where this one is that of
+        `frames`."""
         indices = np.asarray(indices, dtype=np.int64)
         first, last = frames.offsets[indices], frames.offsets[indices + 1]
-        atoms = _ranges(first, last)
-        pairs = _ranges(self.offsets[first], self.offsets[last])
+        atoms = rows_between(first, last)
+        pairs = rows_between(self.offsets[first], self.offsets[last])
         new_first = np.cumsum(last - first) - (last - first)
         moved_by = np.repeat(new_first - first, self.offsets[last] - self.offsets[first])
         return NeighborList(
             cutoff=self.cutoff,
-            offsets=_offsets(self.counts[atoms]),
+            offsets=offsets_of(self.counts[atoms]),
             neighbors=(self.neighbors[pairs] + moved_by).astype(np.int32),
             shifts=self.shifts[pairs],
             vectors=self.vectors[pairs],
         )
 
 
-def neighbor_list(frames, cutoff, threads=None):
-    """Neighbour list of every frame: all pairs with r < `cutoff` (Å).
+def neighbor_list(frames: Frames, cutoff: float, threads: int | None = None) -> NeighborList:
+    """Return the neighbour list of every frame: all pairs with r < `cutoff` (Å).
 
     All combinations of periodic directions, skewed and tiny cells, molecules without a cell and
     atoms outside the cell. Linear in the number of atoms; frames are spread over `threads`.
@@ -101,10 +108,11 @@ def neighbor_list(frames, cutoff, threads=None):
         raise ValueError(f"the cutoff must be a positive length in Å, got {cutoff!r}")
     bases, inverses = _bases(frames)
     order = np.lexsort((frames.numbers, frames.frame_of_atom))
-    parts, most = {}, FEW_PAIRS
+    found: dict[int, tuple[Any, ...]] = {}
+    most = FEW_PAIRS
 
-    def search(first, last):
-        parts[first] = kernels.search_frames(
+    def search(first: int, last: int) -> None:
+        found[first] = kernels.search_frames(
             frames.positions,
             bases,
             inverses,
@@ -118,12 +126,12 @@ def neighbor_list(frames, cutoff, threads=None):
         )
 
     run_chunks(search, np.diff(frames.offsets), threads)
-    if max(part[5] for part in parts.values()) > most:
-        _require_memory(sum(part[5] for part in parts.values()), frames, cutoff)
+    if max(part[5] for part in found.values()) > most:
+        _require_memory(sum(part[5] for part in found.values()), frames, cutoff)
         most = np.inf
         run_chunks(search, np.diff(frames.offsets), threads)
-    parts = [parts[first] for first in sorted(parts)]
-    offsets = _offsets(np.concatenate([part[0] for part in parts]))
+    parts = [found[first] for first in sorted(found)]
+    offsets = offsets_of(np.concatenate([part[0] for part in parts]))
     neighbors, shifts, vectors = _joined([part[1:4] for part in parts], threads)
     vectors = vectors.reshape(-1, 3)
     if min(part[4] for part in parts) < COINCIDENT**2:
@@ -131,8 +139,8 @@ def neighbor_list(frames, cutoff, threads=None):
     return NeighborList(float(cutoff), offsets, neighbors, shifts.reshape(-1, 3), vectors)
 
 
-def _require_memory(n_pairs, frames, cutoff):
-    """ValueError where a neighbour list of so many pairs does not fit into memory."""
+def _require_memory(n_pairs: float, frames: Frames, cutoff: float) -> None:
+    """Raise ValueError where a neighbour list of so many pairs does not fit into memory."""
     require_memory(
         PAIR_BYTES * n_pairs,
         f"the neighbour list of {len(frames)} frames, {n_pairs / frames.n_atoms:.3g} neighbours an "
@@ -142,28 +150,28 @@ def _require_memory(n_pairs, frames, cutoff):
 
 
 class VerletList:
-    """A neighbour list for dynamics, rebuilt only when an atom has moved half the skin.
+    """Keep a neighbour list for dynamics, rebuilt only when an atom has moved half the skin.
 
     Pairs are listed up to cutoff + skin, so until then none nearer than `cutoff` is missing.
 
     L. Verlet, Phys. Rev. 159, 98 (1967).
     """
 
-    def __init__(self, cutoff, skin=1.0):
+    def __init__(self, cutoff: float, skin: float = 1.0) -> None:
         if skin < 0:
             raise ValueError(f"the skin must not be negative, got {skin!r} Å")
         self.cutoff = float(cutoff)
         self.skin = float(skin)
         self.builds = 0
-        self._frames = None
-        self._list = None
+        self._frames: Frames | None = None
+        self._list: NeighborList | None = None
 
-    def update(self, frames):
-        """The neighbour list of `frames`, with pairs up to `cutoff + skin`.
+    def update(self, frames: Frames) -> NeighborList:
+        """Return the neighbour list of `frames`, with pairs up to `cutoff + skin`.
 
         Raises ValueError where two atoms are in one place.
         """
-        if self._stale(frames):
+        if self._list is None or self._stale(frames):
             self._list = neighbor_list(frames, self.cutoff + self.skin)
             self._frames = frames
             self.builds += 1
@@ -178,7 +186,7 @@ class VerletList:
                 )
         return self._list
 
-    def _stale(self, frames):
+    def _stale(self, frames: Frames) -> bool:
         last = self._frames
         if (
             last is None
@@ -192,8 +200,9 @@ class VerletList:
         return displacement2 >= (0.5 * self.skin) ** 2
 
 
-def _bases(frames: Frames):
-    """Cells whose non-periodic vectors are replaced by independent ones, and their inverses.
+def _bases(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells whose non-periodic vectors are replaced by independent ones, and their
+    inverses.
 
     A non-periodic direction needs no cell vector, and what stands there may be zero or parallel to
     another; unit vectors orthogonal to the periodic ones take its place.
@@ -207,8 +216,9 @@ def _bases(frames: Frames):
     return bases, np.linalg.inv(bases)
 
 
-def _joined(parts, threads):
-    """Arrays of several parts one after the other; copying a gigabyte is worth several threads."""
+def _joined(parts: list[tuple[np.ndarray, ...]], threads: int | None) -> list[np.ndarray]:
+    """Join the arrays of several parts one after the other; copying a gigabyte is worth several
+    threads."""
     lengths = np.array([[len(array) for array in part] for part in parts])
     starts = np.cumsum(lengths, axis=0) - lengths
     joined = [
@@ -216,23 +226,10 @@ def _joined(parts, threads):
         for total, array in zip(lengths.sum(axis=0), parts[0], strict=True)
     ]
 
-    def copy(first, last):
+    def copy(first: int, last: int) -> None:
         for k in range(first, last):
             for array, start, whole in zip(parts[k], starts[k], joined, strict=True):
                 whole[start : start + len(array)] = array
 
     run_chunks(copy, lengths.sum(axis=1), threads)
     return joined
-
-
-def _offsets(counts):
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _ranges(starts, stops):
-    """The concatenation of range(start, stop) for each start and stop."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(stops - ends, lengths)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,12 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 
-_IN_USE = ContextVar("amptorch_threads", default=None)
+_IN_USE: ContextVar[int | None] = ContextVar("amptorch_threads", default=None)
 
 
 @contextmanager
-def use_threads(threads):
-    """Within this context, kernels use `threads` threads where they are told nothing else; None
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Let kernels in this context use `threads` threads where they are told nothing else; None
     changes nothing."""
     token = _IN_USE.set(_IN_USE.get() if threads is None else num_threads(threads))
     try:
@@ -23,8 +24,8 @@ def use_threads(threads):
         _IN_USE.reset(token)
 
 
-def num_threads(threads=None):
-    """Number of threads to use.
+def num_threads(threads: int | str | None = None) -> int:
+    """Return the number of threads to use.
 
     `threads` where given, else that of `use_threads`, else the environment variable
     AMPTORCH_NUM_THREADS, else the number of cores this process may run on. Raises ValueError where
@@ -45,7 +46,12 @@ def num_threads(threads=None):
     return number
 
 
-def run_chunks(kernel, costs, threads=None, chunks_per_thread=4):
+def run_chunks(
+    kernel: Callable[[int, int], object],
+    costs: Sequence[float] | np.ndarray,
+    threads: int | None = None,
+    chunks_per_thread: int = 4,
+) -> None:
     """Call `kernel(start, stop)` on ranges that cover `0..len(costs)` with about equal total cost.
 
     With one thread, or little to do, the kernel is called once on the whole range. Kernels must
@@ -69,13 +75,13 @@ def run_chunks(kernel, costs, threads=None, chunks_per_thread=4):
         future.result()
 
 
-def _available_cores():
+def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 @lru_cache(maxsize=4)
-def _pool(threads, pid):
+def _pool(threads: int, pid: int) -> ThreadPoolExecutor:
     # Keyed by process: threads do not survive a fork, so a child makes a pool of its own.
     return ThreadPoolExecutor(threads, thread_name_prefix=f"amptorch-{pid}")

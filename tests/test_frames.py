@@ -13,7 +13,7 @@ from ase.db import connect
 from ase.io import Trajectory, write
 from numpy.testing import assert_array_equal
 
-from amptorch.frames import Frames, check_coincident, read_images
+from amptorch.frames import Frames, check_coincident, element_table, elements_of, read_images
 from amptorch.neighbors import neighbor_list
 from amptorch.store.sources import open_sources
 
@@ -128,6 +128,16 @@ def test_a_structure_without_meaning_is_named(atoms, message):
 def test_a_ghost_atom_is_an_error_without_elements_too():
     with pytest.raises(ValueError, match=r"frame 1, atom 0 \(X\) is no chemical element"):
         Frames.from_atoms([water(), Atoms("X")])
+
+
+def test_elements_and_their_places():
+    frames = Frames.from_atoms([molecule("H2O"), molecule("CH4")])
+    assert elements_of(frames) == ["C", "H", "O"]
+    table = element_table(["O", "H"])
+    assert table[frames.numbers].tolist() == [0, 1, 1, -1, 1, 1, 1, 1]
+    assert np.flatnonzero(table >= 0).tolist() == [1, 8]
+    with pytest.raises(ValueError, match="'Xx' is not a chemical symbol"):
+        element_table(["O", "Xx"])
 
 
 @pytest.mark.parametrize("shift", [[0, 0, 0], [3, 0, 0], [5e-5, 3, -3]])

@@ -59,6 +59,30 @@ def test_a_change_in_a_called_file_recompiles_its_callers(package):
     assert answers == [1, 1, 22]
 
 
+NAMED = """
+from typing import NamedTuple
+from kernels._jit import njit
+
+class {name}(NamedTuple):
+    number: int
+
+@njit
+def caller(given):
+    return given.number
+
+print(caller({name}({answer})))
+"""
+
+
+def test_an_argument_whose_class_is_gone_recompiles(package):
+    answers = []
+    for name, answer in (("First", 1), ("Other", 22)):
+        # The kernel stays in its line, by which numba names its files.
+        (package / "caller.py").write_text(NAMED.format(name=name, answer=answer))
+        answers.append(call(package)[0])
+    assert answers == [1, 22]
+
+
 @pytest.fixture
 def read_only(package):
     """Environment in which neither the package's folder nor the home takes a file, for root too."""

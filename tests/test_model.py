@@ -26,10 +26,14 @@ class DenseDerivatives:
         rng = np.random.default_rng(seed)
         self.matrix = rng.normal(size=(n_atoms * n_features, 3 * n_atoms))
 
-    def vjp(self, frame_ids, g):
-        return (self.matrix.T @ g.ravel()).reshape(-1, 3)
+    def vjp(self, frame_ids, g, rows=None):
+        result = (self.matrix.T @ g.ravel()).reshape(-1, 3)
+        return result if rows is None else result[rows]
 
-    def jvp(self, frame_ids, v):
+    def jvp(self, frame_ids, v, rows=None):
+        if rows is not None:
+            some, v = v, np.zeros((self.matrix.shape[1] // 3, 3))
+            v[rows] = some
         return (self.matrix @ v.ravel()).reshape(len(v), -1)
 
 

@@ -1,18 +1,24 @@
-"""What every descriptor offers: fingerprints of frames, and contractions with their derivatives."""
+"""The base of all descriptors: fingerprints of frames, and contractions with their derivatives."""
 
 import json
 import logging
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 from tqdm import tqdm
 
+from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.descriptor.derivatives import SparseMatrix
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames, symbol_numbers
 from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.memory import require_memory
-from amptorch.neighbors import neighbor_list
+from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import num_threads, run_chunks
 
 # Atoms a thread described in one go by `prepare_fingerprints`: enough work to share, while what is
@@ -29,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class BaseDescriptor(ABC):
-    """A map from frames to fingerprints G (N, S), one row an atom, S = `n_features`.
+    """Map frames to fingerprints G (N, S), one row an atom, S = `n_features`.
 
     Attributes
     ----------
@@ -45,30 +51,51 @@ class BaseDescriptor(ABC):
     where it is not given.
     """
 
-    elements: list
+    elements: list[str]
     cutoff: float
-    num_descriptors: dict
+    num_descriptors: dict[str, int]
     descriptor_type: str
-    descriptor_setup: dict
+    descriptor_setup: dict[str, np.ndarray]
     descriptor_setup_hash: str
-    SETUP = ("descriptor_type", "elements", "cutoff", "descriptor_setup", "descriptor_setup_hash")
+    SETUP: tuple[str, ...] = (
+        "descriptor_type",
+        "elements",
+        "cutoff",
+        "descriptor_setup",
+        "descriptor_setup_hash",
+    )
 
     @property
-    def n_features(self):
-        """S, the length of a fingerprint."""
+    def n_features(self) -> int:
+        """Return S, the length of a fingerprint."""
         return max(self.num_descriptors.values())
 
     @abstractmethod
-    def values(self, frames, neighbors=None, threads=None):
-        """Fingerprints G (N, S)."""
+    def values(
+        self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
+    ) -> np.ndarray:
+        """Return the fingerprints G (N, S)."""
 
     @abstractmethod
-    def values_and_derivatives(self, frames, neighbors=None, dtype=np.float64, threads=None):
-        """Fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
+    def values_and_derivatives(
+        self,
+        frames: Frames,
+        neighbors: NeighborList | None = None,
+        dtype: np.dtype | type = np.float64,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, DerivativeBlocks]:
+        """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
 
     @abstractmethod
-    def pair_gradients(self, frames, g, neighbors=None, threads=None, rows=None):
-        """Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
+    def pair_gradients(
+        self,
+        frames: Frames,
+        g: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return Σ_s g_is ∂G_is/∂r_ij (P, 3) for each pair of the neighbour list, from g (N, S).
 
         With `rows` (numbers of atoms), for those pairs alone of which one atom at least is among
         them: what their forces need. The others may be zero.
@@ -78,18 +105,32 @@ class BaseDescriptor(ABC):
         """
 
     @abstractmethod
-    def jvp(self, frames, v, neighbors=None, threads=None, rows=None):
-        """J v (N, S): the derivative of G along displacements v (N, 3) of the atoms; with `rows`,
-        v (len(rows), 3) moves those atoms alone."""
+    def jvp(
+        self,
+        frames: Frames,
+        v: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return J v (N, S), the derivative of G along displacements v (N, 3) of the atoms; with
+        `rows`, v (len(rows), 3) moves those atoms alone."""
 
-    def vjp(self, frames, g, neighbors=None, threads=None, rows=None):
-        """Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
+    def vjp(
+        self,
+        frames: Frames,
+        g: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
         (len(rows), 3) for those atoms alone."""
         neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
         gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
 
-        def scatter(first, last):
+        def scatter(first: int, last: int) -> None:
             scatter_pair_gradients(
                 neighbors.offsets,
                 neighbors.neighbors,
@@ -102,9 +143,16 @@ class BaseDescriptor(ABC):
         run_chunks(scatter, frames.counts, threads)
         return gradient if rows is None else gradient[rows]
 
-    def stored_values(self, store, frames, images, neighbors=None, threads=None):
-        """Fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those that are known
-        to `store` (a FingerprintStore) are taken from it, the others are added."""
+    def stored_values(
+        self,
+        store: FingerprintStore,
+        frames: Frames,
+        images: list[Atoms],
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return the fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those
+        that are known to `store` (a FingerprintStore) are taken from it, the others are added."""
         hashes = [get_hash(image) for image in images]
         known = store.get_many(self.descriptor_setup_hash, hashes)
         missing = [k for k, name in enumerate(hashes) if name not in known]
@@ -117,8 +165,10 @@ class BaseDescriptor(ABC):
             known.update(new)
         return np.concatenate([known[name] for name in hashes])
 
-    def neighbors(self, frames, neighbors=None, threads=None):
-        """`neighbors`, checked, or a new neighbour list of `frames`.
+    def neighbors(
+        self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
+    ) -> NeighborList:
+        """Return `neighbors`, checked, or a new neighbour list of `frames`.
 
         Raises ValueError where its cutoff is shorter than the descriptor's, or it is not a list of
         these frames.
@@ -136,8 +186,9 @@ class BaseDescriptor(ABC):
             )
         return neighbors
 
-    def require_memory(self, n_bytes, n_atoms):
-        """ValueError where there are no `n_bytes` of memory for the derivatives of `n_atoms`."""
+    def require_memory(self, n_bytes: float, n_atoms: int) -> None:
+        """Raise ValueError where there are no `n_bytes` of memory for the derivatives of
+        `n_atoms`."""
         require_memory(
             n_bytes,
             f"derivatives of {n_atoms} atoms by {self.n_features} functions for "
@@ -146,9 +197,16 @@ class BaseDescriptor(ABC):
         )
 
     def prepare_fingerprints(
-        self, images, calc_derivatives=False, save_fps=False, verbose=False, cores=None, log=None
-    ):
-        """Fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0 returns them.
+        self,
+        images: Iterable[Atoms],
+        calc_derivatives: bool = False,
+        save_fps: bool | str | os.PathLike[str] = False,
+        verbose: bool = False,
+        cores: int | None = None,
+        log: logging.Logger | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the fingerprints of a list of ase.Atoms, one dict an image, as AMPTorch v1.0
+        returns them.
 
         Parameters
         ----------
@@ -188,8 +246,16 @@ class BaseDescriptor(ABC):
         (log or logger).info("described %d images", len(prepared))
         return prepared
 
-    def described(self, images, derivatives, save_fps, verbose, threads, index_dtype=np.int64):
-        """Fingerprints of a list of ase.Atoms, a few images at a time.
+    def described(
+        self,
+        images: Iterable[Atoms],
+        derivatives: bool,
+        save_fps: bool | str | os.PathLike[str],
+        verbose: bool,
+        threads: int | None,
+        index_dtype: np.dtype | type = np.int64,
+    ) -> Iterator[tuple[Frames, np.ndarray, list[SparseMatrix] | None]]:
+        """Yield the fingerprints of a list of ase.Atoms, a few images at a time.
 
         Yields (Frames, values (N, S), a list of `DerivativeBlocks.sparse` of each frame or None);
         arguments as in `prepare_fingerprints`, which makes dicts of it. All images are checked
@@ -211,8 +277,8 @@ class BaseDescriptor(ABC):
                     if indices[0] == 0:
                         # What is kept of the others, if they are like these.
                         taken = sum(a.nbytes for matrix in matrices for a in matrix)
-                        taken *= len(frames) / len(part) - 1
-                        self.require_memory(taken, frames.n_atoms)
+                        others = len(frames) / len(part) - 1
+                        self.require_memory(taken * others, frames.n_atoms)
                 elif store is not None:
                     known = [images[k] for k in indices]
                     values = self.stored_values(store, part, known, threads=threads)
@@ -221,8 +287,10 @@ class BaseDescriptor(ABC):
                 yield part, values, matrices
                 bar.update(len(part))
 
-    def calculate_fingerprints(self, image, params_set, calculate_derivatives=True):
-        """Fingerprints of the atoms of one element in one ase.Atoms.
+    def calculate_fingerprints(
+        self, image: Atoms, params_set: str, calculate_derivatives: bool = True
+    ) -> dict[str, Any]:
+        """Return the fingerprints of the atoms of one element in one ase.Atoms.
 
         `params_set` is the element's symbol: its parameters are in `descriptor_setup`. Returns the
         rows of these atoms of what `prepare_fingerprints` gives, as such a dict, and `indices`, the
@@ -253,36 +321,30 @@ class BaseDescriptor(ABC):
             }
         return result
 
-    def prepare_descriptor_parameters(self):
-        """The parameters of each feature, `descriptor_setup`, which the constructor has made."""
+    def prepare_descriptor_parameters(self) -> dict[str, np.ndarray]:
+        """Return the parameters of each feature, `descriptor_setup`, which the constructor has
+        made."""
         return self.descriptor_setup
 
-    def get_descriptor_setup_hash(self):
-        """The name of the set-up, `descriptor_setup_hash`."""
+    def get_descriptor_setup_hash(self) -> str:
+        """Return the name of the set-up, `descriptor_setup_hash`."""
         return self.descriptor_setup_hash
 
-    def save_descriptor_setup(self, filename):
+    def save_descriptor_setup(self, filename: str | os.PathLike[str]) -> None:
         """Write the attributes named in `SETUP` to a JSON file; OSError where it cannot be."""
         setup = {name: getattr(self, name) for name in self.SETUP}
         with open(filename, "w", encoding="utf8") as file:
             json.dump(setup, file, indent=1, default=np.ndarray.tolist)
 
 
-def _matrices(blocks, frames, index_dtype, threads):
-    matrices = [None] * len(frames)
+def _matrices(
+    blocks: DerivativeBlocks, frames: Frames, index_dtype: np.dtype | type, threads: int | None
+) -> list[SparseMatrix]:
+    matrices: dict[int, SparseMatrix] = {}
 
-    def fill(start, stop):
+    def fill(start: int, stop: int) -> None:
         for frame in range(start, stop):
             matrices[frame] = blocks.sparse(frame, index_dtype)
 
     run_chunks(fill, frames.counts, threads)
-    return matrices
-
-
-def atom_flags(rows, n_atoms):
-    """What the kernels take for `rows`: 1 for these atoms, 0 for the others; empty where None."""
-    if rows is None:
-        return np.empty(0, dtype=np.int8)
-    flags = np.zeros(n_atoms, dtype=np.int8)
-    flags[rows] = 1
-    return flags
+    return [matrices[frame] for frame in range(len(frames))]

@@ -1,65 +1,87 @@
-"""Derivatives of fingerprints for a data set: two back ends with one interface.
+"""Derivatives of fingerprints, kept in blocks or recomputed; their interface: `derivatives.py`."""
 
-Both answer for the frames `frame_ids` of the data set they were built for: `vjp(frame_ids, g)` is
-Jᵀg, `jvp(frame_ids, v)` is J v, where J = ∂G/∂r and the rows of g (n, S) and v (n, 3) are the atoms
-of those frames in that order. `rows`, sorted positions among these atoms, leaves out the others.
-Forces are −vjp with g = ∂E/∂G.
-"""
+from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from amptorch.descriptor.derivatives import FrameIds, SparseMatrix
+from amptorch.frames import Frames
 from amptorch.kernels import forces as kernels
 from amptorch.kernels.structures import Blocks
 from amptorch.kernels.triplets import write_triplets
+from amptorch.neighbors import NeighborList
+from amptorch.rows import checked_rows, offsets_of, row_places
 from amptorch.threads import run_chunks
+
+if TYPE_CHECKING:
+    from amptorch.descriptor.base import BaseDescriptor
+
+Runs: TypeAlias = "list[tuple[DerivativeBlocks, np.ndarray]]"
 
 # Bytes, on x86-64 and on ARM with pages of 4 kB.
 HUGE_PAGE = 1 << 21
 
 
 class KeptDerivatives(ABC):
-    """Contractions with derivatives that lie in one or in several DerivativeBlocks."""
+    """Contract derivatives that lie in one or in several DerivativeBlocks."""
 
     n_features: int
 
     @abstractmethod
-    def runs(self, frame_ids):
-        """([(DerivativeBlocks, frames within it)], number of atoms of each frame): `frame_ids` in
-        their order, as runs of frames that are in the same blocks."""
+    def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
+        """Return ([(DerivativeBlocks, frames within it)], number of atoms of each frame):
+        `frame_ids` in their order, as runs of frames that are in the same blocks."""
 
-    def vjp(self, frame_ids, g, rows=None, threads=None):
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+    def vjp(
+        self,
+        frame_ids: FrameIds,
+        g: np.ndarray,
+        rows: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         runs, counts = self.runs(frame_ids)
         n_atoms = counts.sum()
-        place, n_rows = _places(n_atoms, rows)
-        g = _checked(g, (n_atoms, self.n_features))
+        place, n_rows = row_places(rows, n_atoms)
+        g = checked_rows(g, (n_atoms, self.n_features))
         out = np.zeros((n_rows, 3))
         _contract(kernels.contract_blocks, runs, counts, place, g, out, threads)
         return out
 
-    def jvp(self, frame_ids, v, rows=None, threads=None):
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+    def jvp(
+        self,
+        frame_ids: FrameIds,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         runs, counts = self.runs(frame_ids)
-        place, n_rows = _places(counts.sum(), rows)
-        v = _checked(v, (n_rows, 3))
+        place, n_rows = row_places(rows, counts.sum())
+        v = checked_rows(v, (n_rows, 3))
         out = np.zeros((counts.sum(), self.n_features))
         _contract(kernels.apply_blocks, runs, counts, place, v, out, threads)
         return out
 
-    def parts(self, frame_ids):
-        """What a device takes: (blocks, frames within them, their atoms' rows in the batch)."""
+    def parts(
+        self, frame_ids: FrameIds
+    ) -> Iterator[tuple[DerivativeBlocks, np.ndarray, np.ndarray]]:
+        """Yield what a device takes: (blocks, frames within them, their atoms' rows in the
+        batch)."""
         runs, counts = self.runs(frame_ids)
-        starts, first = _starts(counts), 0
+        starts, first = offsets_of(counts), 0
         for blocks, local in runs:
             yield blocks, local, np.arange(starts[first], starts[first + len(local)])
             first += len(local)
 
 
 class DerivativeBlocks(KeptDerivatives):
-    """Derivatives that are kept: for each atom and element, an array (neighbours, 3, features).
+    """Keep derivatives: for each atom and element, an array (neighbours, 3, features).
 
     Only features that involve the neighbour's element, only other atoms (images of one atom folded
     together); what a central atom's own displacement does is minus the sum of the rest.
@@ -71,7 +93,7 @@ class DerivativeBlocks(KeptDerivatives):
     frame_offsets : (F+1,) first atom of each frame
     """
 
-    def __init__(self, blocks, n_features, frame_offsets):
+    def __init__(self, blocks: Blocks, n_features: int, frame_offsets: np.ndarray) -> None:
         self.blocks = blocks
         self.n_features = n_features
         self.frame_offsets = np.asarray(frame_offsets, dtype=np.int64)
@@ -83,25 +105,37 @@ class DerivativeBlocks(KeptDerivatives):
         self._features = np.nonzero(stands)[2].astype(np.int64)
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
+        """Return the number of atoms of all frames."""
         return len(self.blocks.kind)
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
+        """Return the type of the values."""
         return self.blocks.values.dtype
 
     @property
-    def nbytes(self):
-        """Bytes of all arrays whose size grows with the number of atoms."""
+    def nbytes(self) -> int:
+        """Return the bytes of all arrays whose size grows with the number of atoms."""
         return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
 
-    def runs(self, frame_ids):
+    def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
+        """Return one run, that of all `frame_ids`, and the number of atoms of each frame."""
         frame_ids = np.asarray(frame_ids, dtype=np.int64)
         counts = self.frame_offsets[frame_ids + 1] - self.frame_offsets[frame_ids]
         return [(self, frame_ids)], counts
 
-    def contract(self, kernel, frame_ids, first, last, offsets, place, given, out):
-        """Call `kernel` of `kernels.forces` for `frame_ids[first:last]`."""
+    def contract(
+        self,
+        kernel: Callable[..., None],
+        frame_ids: np.ndarray,
+        chunk: tuple[int, int],
+        offsets: np.ndarray,
+        place: np.ndarray,
+        given: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Call `kernel` of `kernels.forces` for the frames `frame_ids[chunk[0]:chunk[1]]`."""
         kernel(
             self.blocks,
             self._feature_start,
@@ -109,27 +143,27 @@ class DerivativeBlocks(KeptDerivatives):
             self.frame_offsets,
             frame_ids,
             offsets,
-            first,
-            last,
+            *chunk,
             place,
             given,
             out,
         )
 
-    def features_of_blocks(self, atoms):
-        """Features of each block of the atoms: a list of arrays, element after element."""
+    def features_of_blocks(self, atoms: np.ndarray) -> list[np.ndarray]:
+        """Return the features of each block of the atoms: a list of arrays, element after
+        element."""
         kinds = [
             np.split(self._features[s[0] : s[-1]], s[1:-1] - s[0]) for s in self._feature_start
         ]
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
-    def to_coo(self, frame):
-        """J of one frame as `(row, col, val, size)`; see `sparse`."""
+    def to_coo(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return J of one frame as `(row, col, val, size)`; see `sparse`."""
         indices, val, size = self.sparse(frame)
         return *indices, val, size
 
-    def sparse(self, frame, index_dtype=np.int64):
-        """J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
+    def sparse(self, frame: int, index_dtype: np.dtype | type = np.int64) -> SparseMatrix:
+        """Return J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
 
         The indices are row = atom · n_features + feature and column = 3 · atom' + axis, as in
         AMPTorch v1.0. Raises ValueError where they do not fit `index_dtype`.
@@ -153,20 +187,20 @@ class DerivativeBlocks(KeptDerivatives):
         )
         return indices[:, :count], values[:count], size
 
-    def astype(self, dtype):
-        """The same with values of another type."""
+    def astype(self, dtype: np.dtype | type) -> DerivativeBlocks:
+        """Return the same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
         return DerivativeBlocks(blocks, self.n_features, self.frame_offsets)
 
     @classmethod
-    def concatenate(cls, parts):
-        """The blocks of several sequences of frames as those of one sequence."""
+    def concatenate(cls, parts: Iterable[DerivativeBlocks]) -> DerivativeBlocks:
+        """Return the blocks of several sequences of frames as those of one sequence."""
         parts = list(parts)
         if len(parts) == 1:
             return parts[0]
-        atoms = _starts([part.n_atoms for part in parts])
-        entries = _starts([len(part.blocks.atoms) for part in parts])
-        values = _starts([len(part.blocks.values) for part in parts])
+        atoms = offsets_of([part.n_atoms for part in parts])
+        entries = offsets_of([len(part.blocks.atoms) for part in parts])
+        values = offsets_of([len(part.blocks.values) for part in parts])
         kinds = Kinds()
         blocks = Blocks(
             atom_start=_join([p.blocks.atom_start for p in parts], entries),
@@ -184,21 +218,22 @@ class DerivativeBlocks(KeptDerivatives):
 
 
 class Kinds:
-    """The kinds of atoms of several `Blocks`, each of them once: with many elements the table of
-    which features stand in which block is large."""
+    """Collect the kinds of atoms of several `Blocks`, each of them once: with many elements the
+    table of which features stand in which block is large."""
 
-    def __init__(self):
-        self._number = {}
-        self._rows = []
+    def __init__(self) -> None:
+        self._number: dict[bytes, int] = {}
+        self._rows: list[np.ndarray] = []
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, feature_row):
-        """(kinds,) numbers, in the table of all, of the kinds of one `Blocks.feature_row`."""
+    def add(self, feature_row: np.ndarray) -> np.ndarray:
+        """Return (kinds,) numbers, in the table of all, of the kinds of one
+        `Blocks.feature_row`."""
         numbers = np.empty(len(feature_row), dtype=np.int64)
         for k, row in enumerate(feature_row):
-            digest = hashlib.blake2b(np.ascontiguousarray(row)).digest()
+            digest = hashlib.blake2b(np.ascontiguousarray(row).data).digest()
             numbers[k] = self._number.setdefault(digest, len(self._rows))
             if numbers[k] == len(self._rows):
                 # Not a view, which would keep the whole table that it is of.
@@ -206,13 +241,13 @@ class Kinds:
         return numbers
 
     @property
-    def feature_row(self):
-        """The table of all, (kinds, elements, features)."""
+    def feature_row(self) -> np.ndarray:
+        """Return the table of all, (kinds, elements, features)."""
         return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
-def feature_rows(stands):
-    """`Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
+def feature_rows(stands: np.ndarray) -> np.ndarray:
+    """Return `Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
     # In place: with many elements this table is large.
     rows = np.empty(stands.shape, dtype=np.int64)
     np.cumsum(stands, axis=2, out=rows)
@@ -222,65 +257,75 @@ def feature_rows(stands):
 
 
 class RecomputedDerivatives:
-    """Derivatives that are never kept: contracted on the fly from positions and neighbour lists.
+    """Contract derivatives that are never kept, on the fly from positions and neighbour lists.
 
     descriptor: a BaseDescriptor; frames, neighbors: the data set and its neighbour list.
     """
 
-    def __init__(self, descriptor, frames, neighbors):
+    def __init__(self, descriptor: BaseDescriptor, frames: Frames, neighbors: NeighborList) -> None:
         self.descriptor = descriptor
         self.frames = frames
         self.neighbors = neighbors
 
     @property
-    def n_atoms(self):
+    def n_atoms(self) -> int:
+        """Return the number of atoms of all frames."""
         return self.frames.n_atoms
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
+        """Return S, the length of a fingerprint."""
         return self.descriptor.n_features
 
     @property
-    def nbytes(self):
-        """Bytes of the neighbour list."""
+    def nbytes(self) -> int:
+        """Return the bytes of the neighbour list."""
         kept = self.neighbors
         return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
 
-    def vjp(self, frame_ids, g, rows=None):
-        """Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+    def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.vjp(frames, g, neighbors, rows=rows)
 
-    def jvp(self, frame_ids, v, rows=None):
-        """J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+    def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.jvp(frames, v, neighbors, rows=rows)
 
-    def _select(self, frame_ids):
+    def _select(self, frame_ids: FrameIds) -> tuple[Frames, NeighborList]:
         if np.array_equal(frame_ids, np.arange(len(self.frames))):
             return self.frames, self.neighbors
         return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
 
 
-def _contract(kernel, runs, counts, place, given, out, threads):
+def _contract(
+    kernel: Callable[..., None],
+    runs: Runs,
+    counts: np.ndarray,
+    place: np.ndarray,
+    given: np.ndarray,
+    out: np.ndarray,
+    threads: int | None,
+) -> None:
     """Call `kernel` for all frames of `runs`; those of several blocks share the threads."""
     local = np.concatenate([frame_ids for _, frame_ids in runs])
     ends = np.cumsum([len(frame_ids) for _, frame_ids in runs])
-    offsets = _starts(counts)
+    offsets = offsets_of(counts)
 
-    def run(first, last):
+    def run(first: int, last: int) -> None:
         start = 0
         for (blocks, _), stop in zip(runs, ends, strict=True):
             if first < stop and start < last:
                 chunk = max(first, start), min(last, stop)
-                blocks.contract(kernel, local, *chunk, offsets, place, given, out)
+                blocks.contract(kernel, local, chunk, offsets, place, given, out)
             start = stop
 
     run_chunks(run, counts, threads)
 
 
-def _triplets(room, index_dtype):
-    """Empty values (room,) and indices (2, room) in one piece of memory of their own.
+def _triplets(room: int, index_dtype: np.dtype | type) -> tuple[np.ndarray, np.ndarray]:
+    """Return empty values (room,) and indices (2, room) in one piece of memory of their own.
 
     A large piece begins where a huge page does: numpy asks the system for such pages from 4 MB on,
     and a page fault for each 2 MB is some hundred times fewer than one for each 4 kB.
@@ -293,27 +338,7 @@ def _triplets(room, index_dtype):
     return memory[: 8 * room].view(np.float64), memory[8 * room :].view(index_dtype).reshape(2, -1)
 
 
-def _places(n_atoms, rows):
-    """For each atom its place in `rows`, or -1; and the number of rows."""
-    if rows is None:
-        return np.arange(n_atoms), n_atoms
-    place = np.full(n_atoms, -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    return place, len(rows)
-
-
-def _checked(array, shape):
-    array = np.ascontiguousarray(array, dtype=np.float64)
-    if array.shape != shape:
-        raise ValueError(f"expected an array of shape {shape} for these frames, got {array.shape}")
-    return array
-
-
-def _starts(lengths):
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-
-
-def _join(arrays, shifts):
-    """Offset arrays one after the other, each shifted, the shared ends written once."""
+def _join(arrays: list[np.ndarray], shifts: np.ndarray) -> np.ndarray:
+    """Join offset arrays one after the other, each shifted, the shared ends written once."""
     body = [array[:-1] + shift for array, shift in zip(arrays, shifts, strict=False)]
     return np.concatenate([*body, [arrays[-1][-1] + shifts[len(arrays) - 1]]]).astype(np.int64)

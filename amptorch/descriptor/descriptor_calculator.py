@@ -1,15 +1,23 @@
 """Fingerprints of a list of images, for work outside training."""
 
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 
 from amptorch.descriptor.base import BaseDescriptor
+
+# Fingerprints of the atoms of each element, by atomic number; or of all atoms.
+ByElement: TypeAlias = dict[int, np.ndarray] | np.ndarray
 
 __all__ = ["BaseDescriptor", "DescriptorCalculator"]
 
 
 class DescriptorCalculator:
-    """Fingerprints of `images` by one descriptor, computed once, when they are first asked for.
+    """Compute the fingerprints of `images` by one descriptor, once, when they are first asked for.
 
     images : list of ase.Atoms; descriptor : a BaseDescriptor
     calc_derivatives, save_fps, verbose, cores : see `BaseDescriptor.prepare_fingerprints`
@@ -25,20 +33,26 @@ class DescriptorCalculator:
     """
 
     def __init__(
-        self, images, descriptor, calc_derivatives=True, save_fps=True, verbose=True, cores=1
-    ):
+        self,
+        images: Iterable[Atoms],
+        descriptor: BaseDescriptor,
+        calc_derivatives: bool = True,
+        save_fps: bool | str | os.PathLike[str] = True,
+        verbose: bool = True,
+        cores: int | None = 1,
+    ) -> None:
         self.images = list(images)
         self.descriptor = descriptor
         self.calc_derivatives = calc_derivatives
         self.save_fps = save_fps
         self.verbose = verbose
         self.cores = cores
-        self.calculated_descriptors = None
+        self.calculated_descriptors: list[dict[str, Any]] | None = None
         self.pca_models = None
         self.scaling_models = None
 
-    def prepare_descriptors(self):
-        """Compute the fingerprints of all images; a list of dictionaries, one an image."""
+    def prepare_descriptors(self) -> list[dict[str, Any]]:
+        """Compute the fingerprints of all images; return a list of dictionaries, one an image."""
         self.calculated_descriptors = self.descriptor.prepare_fingerprints(
             self.images,
             calc_derivatives=self.calc_derivatives,
@@ -48,16 +62,20 @@ class DescriptorCalculator:
         )
         return self.calculated_descriptors
 
-    def get_descriptors(self, separate_atomtypes=True):
-        """{atomic number: (n, S) array} of fingerprints; without `separate_atomtypes`, the list of
-        dictionaries, one an image, derivatives included."""
-        if self.calculated_descriptors is None:
-            self.prepare_descriptors()
-        return self._rows() if separate_atomtypes else self.calculated_descriptors
+    def get_descriptors(
+        self, separate_atomtypes: bool = True
+    ) -> dict[int, np.ndarray] | list[dict[str, Any]]:
+        """Return {atomic number: (n, S) array} of fingerprints; without `separate_atomtypes`, the
+        list of dictionaries, one an image, derivatives included."""
+        return self._rows() if separate_atomtypes else self._described()
 
     def calculate_PCA(
-        self, separate_atomtypes=True, save_models=True, n_components=10, apply_PCA=True
-    ):
+        self,
+        separate_atomtypes: bool = True,
+        save_models: bool = True,
+        n_components: int = 10,
+        apply_PCA: bool = True,
+    ) -> ByElement | None:
         """Fit principal components of the fingerprints, scikit-learn's `PCA`.
 
         Returns the first `n_components` of every atom with `apply_PCA`, else None; `save_models`
@@ -66,7 +84,7 @@ class DescriptorCalculator:
         """
         from sklearn.decomposition import PCA
 
-        def fit(name, rows):
+        def fit(name: str, rows: np.ndarray) -> Any:
             if n_components > min(rows.shape):
                 raise ValueError(
                     f"{name}: n_components is {n_components}, at most {min(rows.shape)} can be had "
@@ -80,12 +98,12 @@ class DescriptorCalculator:
 
     def calculate_scaling(
         self,
-        separate_atomtypes=True,
-        save_models=True,
-        scaler_min=-1,
-        scaler_max=1,
-        apply_scaling=True,
-    ):
+        separate_atomtypes: bool = True,
+        save_models: bool = True,
+        scaler_min: float = -1,
+        scaler_max: float = 1,
+        apply_scaling: bool = True,
+    ) -> ByElement | None:
         """Fit the linear maps of each fingerprint to `scaler_min` … `scaler_max`, scikit-learn's
         `MinMaxScaler`.
 
@@ -94,31 +112,37 @@ class DescriptorCalculator:
         """
         from sklearn.preprocessing import MinMaxScaler
 
-        def fit(name, rows):
+        def fit(name: str, rows: np.ndarray) -> Any:
             return MinMaxScaler((scaler_min, scaler_max)).fit(rows)
 
         models, result = self._fitted(fit, separate_atomtypes, apply_scaling)
         self.scaling_models = models if save_models else self.scaling_models
         return result
 
-    def _fitted(self, fit, separate, apply):
-        """(models, transformed rows or None): by atomic number, or one of each."""
+    def _fitted(
+        self, fit: Callable[[str, np.ndarray], Any], separate: bool, apply: bool
+    ) -> tuple[Any, ByElement | None]:
+        """Return (models, transformed rows or None): by atomic number, or one of each."""
         if not separate:
-            rows = self._all_rows()
-            model = fit("all atoms", rows)
-            return model, model.transform(rows) if apply else None
+            every = self._all_rows()
+            model = fit("all atoms", every)
+            return model, model.transform(every) if apply else None
         rows = self._rows()
         models = {z: fit(f"element {chemical_symbols[z]}", some) for z, some in rows.items()}
         return models, {z: models[z].transform(rows[z]) for z in rows} if apply else None
 
-    def _rows(self):
+    def _rows(self) -> dict[int, np.ndarray]:
         rows, lengths = self._all_rows(), self.descriptor.num_descriptors
-        numbers = np.concatenate([image["atomic_numbers"] for image in self.calculated_descriptors])
+        numbers = np.concatenate([image["atomic_numbers"] for image in self._described()])
         return {
             z: rows[numbers == z, : lengths[chemical_symbols[z]]]
             for z in np.unique(numbers).tolist()
         }
 
-    def _all_rows(self):
-        images = self.get_descriptors(separate_atomtypes=False)
-        return np.concatenate([image["descriptors"] for image in images])
+    def _all_rows(self) -> np.ndarray:
+        return np.concatenate([image["descriptors"] for image in self._described()])
+
+    def _described(self) -> list[dict[str, Any]]:
+        if self.calculated_descriptors is None:
+            return self.prepare_descriptors()
+        return self.calculated_descriptors

@@ -1,9 +1,13 @@
 """Fingerprints kept on disk, in one file."""
 
+import os
 import sqlite3
 import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,33 +35,34 @@ WHERE setup_hash = ? AND image_hash IN ({})
 
 
 class FingerprintStore:
-    """Fingerprints of images in one SQLite file, by the hash of the set-up and of the image.
+    """Keep the fingerprints of images in one SQLite file, by the hash of the set-up and of the
+    image.
 
     Only values: derivatives are quicker to compute than to read. Several processes may use one file
     at a time. `path` and its folder are made where they do not exist; OSError that names the path
     where they cannot be.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._run(lambda connection: connection.execute(SCHEMA))
 
-    def get_many(self, setup_hash, image_hashes):
-        """{image hash: fingerprints (n_atoms, n_features)} of those that are there.
+    def get_many(self, setup_hash: str, image_hashes: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return {image hash: fingerprints (n_atoms, n_features)} of those that are there.
 
         Raises ValueError that names the file where an entry is damaged.
         """
         hashes = list(dict.fromkeys(image_hashes))
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for start in range(0, len(hashes), QUERY_SIZE):
             part = hashes[start : start + QUERY_SIZE]
             query = SELECT.format(", ".join("?" * len(part)))
-            rows = self._run(lambda c, q=query, p=part: c.execute(q, (setup_hash, *p)).fetchall())
-            found.update((row[0], self._decode(*row)) for row in rows)
+            action = partial(_fetch, query=query, values=(setup_hash, *part))
+            found.update((row[0], self._decode(*row)) for row in self._run(action))
         return found
 
-    def put_many(self, setup_hash, fingerprints):
+    def put_many(self, setup_hash: str, fingerprints: Mapping[str, np.ndarray]) -> None:
         """Keep {image hash: fingerprints (n_atoms, n_features)}: all of them, or on error none."""
         rows = []
         for image_hash, values in fingerprints.items():
@@ -66,8 +71,8 @@ class FingerprintStore:
             rows.append((setup_hash, image_hash, *values.shape, zlib.crc32(data), data))
         self._run(lambda connection: connection.executemany(INSERT, rows))
 
-    def _run(self, action):
-        """`action(connection)` in a transaction of its own.
+    def _run(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Call `action(connection)` in a transaction of its own.
 
         A connection per call, because one may not be shared between threads or survive a fork.
         """
@@ -82,10 +87,16 @@ class FingerprintStore:
         except sqlite3.DatabaseError as error:
             raise ValueError(self._damaged(error)) from error
 
-    def _decode(self, image_hash, n_atoms, n_features, checksum, data):
+    def _decode(
+        self, image_hash: str, n_atoms: int, n_features: int, checksum: int, data: bytes
+    ) -> np.ndarray:
         if zlib.crc32(data) != checksum or len(data) != 8 * n_atoms * n_features:
             raise ValueError(self._damaged(f"the entry {image_hash} does not match its checksum"))
         return np.frombuffer(data, dtype="<f8").reshape(n_atoms, n_features).copy()
 
-    def _damaged(self, reason):
+    def _damaged(self, reason: object) -> str:
         return f"{self.path} is damaged ({reason}); delete it, and it will be made again"
+
+
+def _fetch(connection: sqlite3.Connection, query: str, values: tuple[str, ...]) -> list[Any]:
+    return connection.execute(query, values).fetchall()

@@ -3,8 +3,10 @@
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -21,25 +23,26 @@ FLAGS = {
 }
 
 
-def njit(function):
+def njit(function: Callable[..., Any]) -> Any:
     """Compile a kernel."""
     return _compiled(function)
 
 
-def inlined(function):
+def inlined(function: Callable[..., Any]) -> Any:
     """Compile a small function that is called in an innermost loop: LLVM inlines it, which spares
     the call and the reference counting of array arguments."""
     return _compiled(function, forceinline=True)
 
 
-def spliced(function):
-    """The same for a function that only chooses between others: numba itself puts its body in the
-    caller's, so that array arguments are not counted twice."""
+def spliced(function: Callable[..., Any]) -> Any:
+    """Compile a function as `inlined` does, but one that only chooses between others: numba itself
+    puts its body in the caller's, so that array arguments are not counted twice."""
     return _compiled(function, inline="always")
 
 
-def _compiled(function, **flags):
-    """The compiled function, cached where numba can, else in a temporary folder, else nowhere."""
+def _compiled(function: Callable[..., Any], **flags: Any) -> Any:
+    """Return the compiled function, cached where numba can, else in a temporary folder, else
+    nowhere."""
     flags = {**FLAGS, **flags}
     try:
         return _sharing_stamp(numba.njit(**flags)(function))
@@ -51,17 +54,18 @@ def _compiled(function, **flags):
     if folder is None:
         return numba.njit(**{**flags, "cache": False})(function)
     # numba looks at this when it decorates, and only then.
-    given, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder
+    config: Any = numba.config
+    given, config.CACHE_DIR = config.CACHE_DIR, folder
     try:
         return _sharing_stamp(numba.njit(**flags)(function))
     finally:
-        numba.config.CACHE_DIR = given
+        config.CACHE_DIR = given
 
 
 @lru_cache(maxsize=1)
-def _temporary_folder():
-    """A folder for compiled kernels, the same for all processes of a user, or None where there can
-    be none; warns of either, once."""
+def _temporary_folder() -> str | None:
+    """Return a folder for compiled kernels, the same for all processes of a user, or None where
+    there can be none; warns of either, once."""
     try:
         folder = Path(tempfile.gettempdir()) / f"amptorch-kernels-{_user()}"
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -80,24 +84,42 @@ def _temporary_folder():
     return str(folder) if safe else None
 
 
-def _user():
+def _user() -> int | str:
     return os.getuid() if hasattr(os, "getuid") else ""
 
 
-def _sharing_stamp(dispatcher):
+def _sharing_stamp(dispatcher: Any) -> Any:
     """Make the cached machine code of a kernel depend on the sources of all kernels.
 
     numba looks only at the file a kernel stands in, although what it calls from other files is
     compiled into it: after an update that changes `lanes.py`, users would go on running the old
     code. The attribute is numba's own and not public, so a numba without it keeps its habit.
     """
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = _STAMP
+    if hasattr(cache_file, "_load_index"):
+        cache_file._load_index = _tolerant(cache_file._load_index)
     return dispatcher
 
 
-def _sources_stamp():
+def _tolerant(load_index: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:
+    """Return numba's reader of the list of compiled kernels, but one that finds none where a class
+    that stands in it, an argument of an older version's kernel, is no longer there.
+
+    numba reads the whole list before it compares the stamp, and fails.
+    """
+
+    def load() -> dict[Any, Any]:
+        try:
+            return load_index()
+        except (AttributeError, ImportError):
+            return {}
+
+    return load
+
+
+def _sources_stamp() -> tuple[tuple[int, int], ...]:
     stats = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 

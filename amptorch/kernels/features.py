@@ -1,10 +1,22 @@
 """Copying the derivatives of functions from the blocks of one set of functions to another's."""
 
+import numpy as np
+
 from amptorch.kernels._jit import njit
+from amptorch.kernels.structures import Blocks
 
 
 @njit
-def copy_features(source, first, target, row_start, source_rows, target_rows, start, stop):
+def copy_features(
+    source: Blocks,
+    first: int,
+    target: Blocks,
+    row_start: np.ndarray,
+    source_rows: np.ndarray,
+    target_rows: np.ndarray,
+    start: int,
+    stop: int,
+) -> None:
     """Copy into the blocks of atoms `start:stop` of `target`, where atom i is atom `first + i` of
     `source` and has the same neighbours there (both are `structures.Blocks`).
 

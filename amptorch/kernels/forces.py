@@ -8,11 +8,20 @@ J = ∂G/∂r is kept as blocks (atoms, 3, features) of a central atom and its n
 import numpy as np
 
 from amptorch.kernels._jit import njit
+from amptorch.kernels.structures import Blocks
 
 
 @njit
-def scatter_pair_gradients(offsets, neighbors, pair_gradients, start, stop, gradient):
-    """Gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms `start:stop`.
+def scatter_pair_gradients(
+    offsets: np.ndarray,
+    neighbors: np.ndarray,
+    pair_gradients: np.ndarray,
+    start: int,
+    stop: int,
+    gradient: np.ndarray,
+) -> None:
+    """Add up the gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms
+    `start:stop`.
 
     g_ij pulls on the neighbour, −g_ij on the central atom; atoms `start:stop` must be whole frames.
     """
@@ -33,23 +42,28 @@ def scatter_pair_gradients(offsets, neighbors, pair_gradients, start, stop, grad
 
 @njit
 def contract_blocks(
-    blocks,
-    feature_start,
-    features,
-    frame_offsets,
-    frame_ids,
-    offsets,
-    first,
-    last,
-    place,
-    g,
-    out,
-):
-    """out = Jᵀg for frames `frame_ids[first:last]`, for all atoms or for some.
+    blocks: Blocks,
+    feature_start: np.ndarray,
+    features: np.ndarray,
+    frame_offsets: np.ndarray,
+    frame_ids: np.ndarray,
+    offsets: np.ndarray,
+    first: int,
+    last: int,
+    place: np.ndarray,
+    g: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add Jᵀg of frames `frame_ids[first:last]` to out (rows, 3).
 
-    Row `offsets[k]` of g (n, S) and place (n,) is the first atom of `frame_ids[k]`. place: row of
-    out, zeros on entry, for each atom, -1 for those that are not asked for. Features of block
-    (i, e) are `features[feature_start[kind, e] : feature_start[kind, e + 1]]`.
+    feature_start, features: features of block (i, e) are
+    `features[feature_start[kind, e] : feature_start[kind, e + 1]]`, kind being that of atom i.
+    frame_offsets: first atom of each frame in the blocks. offsets: row of g (n, S) and place (n,)
+    of the first atom of `frame_ids[k]`. place: row of out for each atom, -1 for those that are not
+    asked for.
+
+    Arguments stand one by one here and in `apply_blocks`: as two NamedTuples they cost 2.8 µs a
+    call, 18 % of what a molecule of three atoms takes.
     """
     n_elements = feature_start.shape[1] - 1
     w = np.empty(g.shape[1])
@@ -92,21 +106,21 @@ def contract_blocks(
 
 @njit
 def apply_blocks(
-    blocks,
-    feature_start,
-    features,
-    frame_offsets,
-    frame_ids,
-    offsets,
-    first,
-    last,
-    place,
-    v,
-    out,
-):
-    """out = J v for frames `frame_ids[first:last]`; out (n, S), zeros on entry.
+    blocks: Blocks,
+    feature_start: np.ndarray,
+    features: np.ndarray,
+    frame_offsets: np.ndarray,
+    frame_ids: np.ndarray,
+    offsets: np.ndarray,
+    first: int,
+    last: int,
+    place: np.ndarray,
+    v: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add J v of frames `frame_ids[first:last]` to out (n, S); arguments as in `contract_blocks`.
 
-    place: row of v for each atom, -1 for those that do not move.
+    place: row of v (rows, 3) for each atom, -1 for those that do not move.
     """
     n_elements = feature_start.shape[1] - 1
     total = np.empty(out.shape[1])

@@ -13,19 +13,31 @@ as packed instructions.
 
 import math
 
+import numpy as np
+
 from amptorch.kernels._jit import njit
-from amptorch.kernels.gmp_structures import GROUP, N_COEFFICIENTS, R2
+from amptorch.kernels.gmp_structures import ATOM_R2, GROUP, N_COEFFICIENTS, RadialTable
 
 
 @njit
-def radial_functions(table, element, near, n, with_slope, piece, rho, slope):
-    """rho[c, j] = ρ_c(r_j²) and, `with_slope`, slope[c, j] = dρ_c/d(r²) for lanes 0 to n − 1.
+def radial_functions(
+    table: RadialTable,
+    element: np.ndarray,
+    near: np.ndarray,
+    n: int,
+    with_slope: bool,
+    piece: np.ndarray,
+    rho: np.ndarray,
+    slope: np.ndarray,
+) -> None:
+    """Compute rho[c, j] = ρ_c(r_j²) and, `with_slope`, slope[c, j] = dρ_c/d(r²) for the first
+    n lanes.
 
     element: place of each lane's element in the table, up to the end of the last group of lanes.
     """
     for first in range(0, n, GROUP):
         for q in range(GROUP):
-            _one_lane(table, element[first + q], near[R2, first + q], with_slope, q, piece)
+            _one_lane(table, element[first + q], near[ATOM_R2, first + q], with_slope, q, piece)
         for c in range(table.n_channels):
             for q in range(GROUP):
                 rho[c, first + q] = piece[q, c]
@@ -36,8 +48,10 @@ def radial_functions(table, element, near, n, with_slope, piece, rho, slope):
 
 
 @njit
-def _one_lane(table, element, s, with_slope, q, piece):
-    """ρ_c(s) in row q of `piece`, dρ_c/ds in row GROUP + q.
+def _one_lane(
+    table: RadialTable, element: int, s: float, with_slope: bool, q: int, piece: np.ndarray
+) -> None:
+    """Write ρ_c(s) to row q of `piece`, dρ_c/ds in row GROUP + q.
 
     The table is indexed as it is, (piece, power, channel): places in a flat array that numba cannot
     know to be positive would keep the loop scalar (measured: 4 times slower).

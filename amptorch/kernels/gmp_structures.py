@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
-
-# Rows of the gathered atoms, the central atom first: vector, r², relative velocity.
-X, Y, Z, R2, VX, VY, VZ = range(7)
-N_FIELDS = 7
+# Rows of the gathered atoms, `MultipoleWork.near`, the central atom first: vector, r², and the
+# velocity relative to the central atom's.
+ATOM_X, ATOM_Y, ATOM_Z, ATOM_R2, ATOM_VX, ATOM_VY, ATOM_VZ = range(7)
+N_ATOM_ROWS = 7
 
 # Lanes are computed in whole groups of this many; the radial table has whole groups of channels.
 GROUP = 8
@@ -26,7 +25,7 @@ SQUARE, ROOT, SIGNED = range(3)
 
 
 class RadialTable(NamedTuple):
-    """Radial functions ρ_c(r²) of every element as polynomials, see `gmp_radial.py`."""
+    """Hold the radial functions ρ_c(r²) of every element as polynomials, see `gmp_radial.py`."""
 
     step: float  # Å; piece k is k·step ≤ r < (k+1)·step
     n_pieces: int
@@ -35,19 +34,21 @@ class RadialTable(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive channels c.
+    """Describe the moments A_cm = Σ_j ρ_c(r_j²) Y_lm(r_j), in segments of one l and consecutive
+    channels c.
 
-    Row m, channel k of a segment stands at `start + m · count + k` of the flat array of moments.
+    Row m, channel k of a segment stands at `start + m · n_channels + k` of the flat
+    array of moments.
     """
 
     order: np.ndarray  # l
     channel: np.ndarray  # first radial channel
-    count: np.ndarray
+    n_channels: np.ndarray
     start: np.ndarray
 
 
 class Features(NamedTuple):
-    """Features in segments of one kind and consecutive columns, one for each width σ.
+    """Describe the features in segments of one kind and consecutive columns, one for each width σ.
 
     Component q of a segment is T_q = Σ_n coefficient_n A[entry_n], a feature Σ_q T_q² (SQUARE), its
     root (ROOT), or T of its only component (SIGNED). What it depends on are its terms, one for each
@@ -57,7 +58,7 @@ class Features(NamedTuple):
 
     kind: np.ndarray
     first: np.ndarray  # first column
-    count: np.ndarray  # number of columns, and of channels of each of its terms
+    n_columns: np.ndarray  # number of columns, and of channels of each of its terms
     components: np.ndarray  # (segments + 1,) range of components
     terms: np.ndarray  # (segments + 1,) range of terms
     term_moment: np.ndarray  # segment of moments
@@ -70,18 +71,19 @@ class Features(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """At most TILE consecutive columns of one term, whose gradients are computed together."""
+    """Describe at most TILE consecutive columns of one term, whose gradients are computed
+    together."""
 
     order: np.ndarray  # l
     channel: np.ndarray  # first radial channel
     start: np.ndarray  # place of row 0 of B for the first column
     step: np.ndarray  # from row to row of B
-    count: np.ndarray  # number of columns
+    n_columns: np.ndarray  # number of columns
     feature: np.ndarray  # column of the first
 
 
 class Multipoles(NamedTuple):
-    """A whole set of features."""
+    """Hold a whole set of features."""
 
     cutoff: float
     order: int  # largest l
@@ -93,8 +95,8 @@ class Multipoles(NamedTuple):
     tiles: Tiles
 
 
-class Work(NamedTuple):
-    """Scratch of one thread for one central atom.
+class MultipoleWork(NamedTuple):
+    """Hold scratch of one thread for one central atom.
 
     Lanes stand in chunks, the first index. A row of a chunk is taken from its start, so that LLVM
     sees consecutive places; with rows over all lanes it does not, and loops stay scalar.

@@ -13,20 +13,23 @@ With n_lm² = (2 − δ_m0) (l−m)! (l+m)! they satisfy the addition theorem
 Order l has 2l+1 rows from l² on: c_l0, c_l1, s_l1, c_l2, s_l2, … (`row_of`).
 """
 
+import numpy as np
+
 from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels.gmp_structures import ATOM_R2, ATOM_X, ATOM_Y, ATOM_Z
 
 
 @inlined
-def row_of(order, m, sine):
-    """Row of c_lm (sine 0) or s_lm (sine 1)."""
+def row_of(order: int, m: int, sine: int) -> int:
+    """Return the row of c_lm (sine 0) or s_lm (sine 1)."""
     return order * order + max(2 * m - 1 + sine, 0)
 
 
 @njit
-def solid_harmonics(near, y, order, n):
-    """Rows 0 to (order+1)² − 1 of y for lanes 0 to n − 1.
+def solid_harmonics(near: np.ndarray, y: np.ndarray, order: int, n: int) -> None:
+    """Compute rows 0 to (order+1)² − 1 of y for lanes 0 to n − 1.
 
-    near: rows x, y, z, r² (Å, Å²) of the lanes. Å^l.
+    near: rows ATOM_X, ATOM_Y, ATOM_Z, ATOM_R2 (Å, Å²) of the lanes. Å^l.
     """
     for j in range(n):
         y[0, j] = 1.0
@@ -35,13 +38,13 @@ def solid_harmonics(near, y, order, n):
         factor = 1.0 / (2 * l)
         if l == 1:
             for j in range(n):
-                y[2, j] = factor * near[0, j]
-                y[3, j] = factor * near[1, j]
+                y[2, j] = factor * near[ATOM_X, j]
+                y[3, j] = factor * near[ATOM_Y, j]
         else:
             for j in range(n):
                 c, s = y[low, j], y[sine, j]
-                y[high, j] = factor * (near[0, j] * c - near[1, j] * s)
-                y[high + 1, j] = factor * (near[1, j] * c + near[0, j] * s)
+                y[high, j] = factor * (near[ATOM_X, j] * c - near[ATOM_Y, j] * s)
+                y[high + 1, j] = factor * (near[ATOM_Y, j] * c + near[ATOM_X, j] * s)
         for k in range(2 * l - 1):
             # Rows of one m have the same place in every order.
             m = (k + 1) // 2
@@ -50,15 +53,18 @@ def solid_harmonics(near, y, order, n):
             along = (2 * l - 1) * scale
             if m < l - 1:
                 for j in range(n):
-                    y[new, j] = along * near[2, j] * y[one, j] - scale * near[3, j] * y[two, j]
+                    y[new, j] = (
+                        along * near[ATOM_Z, j] * y[one, j] - scale * near[ATOM_R2, j] * y[two, j]
+                    )
             else:
                 for j in range(n):
-                    y[new, j] = along * near[2, j] * y[one, j]
+                    y[new, j] = along * near[ATOM_Z, j] * y[one, j]
 
 
 @njit
-def gradient_coefficients(b, first, step, order, e):
-    """The gradient of h = Σ_m b_m Y_lm as e[axis, row] in the 2l−1 harmonics of order l − 1.
+def gradient_coefficients(b: np.ndarray, first: int, step: int, order: int, e: np.ndarray) -> None:
+    """Compute the gradient of h = Σ_m b_m Y_lm as e[axis, row] in the 2l−1 harmonics of
+    order l − 1.
 
     b_m stands at b[first + m · step] in the order of the rows; l is at least 1.
     """

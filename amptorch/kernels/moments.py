@@ -19,22 +19,44 @@ import numpy as np
 
 from amptorch.kernels import lanes
 from amptorch.kernels._jit import inlined, njit
-from amptorch.kernels.lanes import PER_FUNCTION, WIDTH
-from amptorch.kernels.structures import DU, RINV, VX, VY, VZ, U, X, Y, Z, block_place
+from amptorch.kernels.lanes import (
+    LANE_GRADIENT_X,
+    LANE_GRADIENT_Y,
+    LANE_GRADIENT_Z,
+    PER_FUNCTION,
+    WIDTH,
+)
+from amptorch.kernels.structures import (
+    NEAR_INVERSE_R,
+    NEAR_U,
+    NEAR_U_SLOPE,
+    NEAR_VX,
+    NEAR_VY,
+    NEAR_VZ,
+    NEAR_X,
+    NEAR_Y,
+    NEAR_Z,
+    Angular,
+    Blocks,
+    Work,
+    block_place,
+)
 
 MAX_ZETA = 6
+# What the five sums of `lanes.PER_FUNCTION` are here: h, t and the components of ∇h.
+POLYNOMIAL_VALUE, POLYNOMIAL_ALONG, POLYNOMIAL_X, POLYNOMIAL_Y, POLYNOMIAL_Z = range(5)
 
 
-def _monomial_tables():
-    """Exponents of x^a y^b z^c by degree; each as a product of an earlier one and a component; the
-    place of its derivatives; m!/(a! b! c!)."""
+def _monomial_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the exponents of x^a y^b z^c by degree; each as a product of an earlier one and a
+    component; the place of its derivatives; m!/(a! b! c!)."""
     exponents = [
         (a, b, m - a - b)
         for m in range(MAX_ZETA + 1)
         for a in range(m, -1, -1)
         for b in range(m - a, -1, -1)
     ]
-    place = {e: k for k, e in enumerate(exponents)}
+    place: dict[tuple[int, ...], int] = {e: k for k, e in enumerate(exponents)}
     factor = np.zeros((len(exponents), 2), dtype=np.int64)
     lower = np.zeros((len(exponents), 3), dtype=np.int64)
     weights = np.zeros(len(exponents))
@@ -53,81 +75,86 @@ N_MONOMIALS = len(EXPONENTS)
 
 
 @njit
-def monomials_up_to(degree):
-    """Number of monomials of at most this degree."""
+def monomials_up_to(degree: int) -> int:
+    """Return the number of monomials of at most this degree."""
     return (degree + 1) * (degree + 2) * (degree + 3) // 6
 
 
 @njit
-def pay_off(degree, n_elements, n):
-    """Whether moments are cheaper than pairs for n neighbours (measured: about equal at 3 n)."""
+def pay_off(degree: int, n_elements: int, n: int) -> bool:
+    """Tell whether moments are cheaper than pairs for n neighbours (measured: about equal
+    at 3 n)."""
     return n_elements * monomials_up_to(degree) < 3 * n
 
 
 @njit
-def collect(degree, work):
-    """Moments of every element, up to `degree`."""
-    row, mono, moment, segment = work.row, work.mono, work.moment, work.segment
+def collect(degree: int, work: Work) -> None:
+    """Collect the moments of every element, up to `degree`."""
+    near, monomials, moment, segment = work.near, work.monomials, work.moment, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     count = monomials_up_to(degree)
     lanes.clear(moment, n_elements, N_MONOMIALS)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(row, mono, first, m, count)
+        _monomials(near, monomials, first, m, count)
         for e in range(n_elements):
             low, high = max(segment[e], first) - first, min(segment[e + 1] - first, WIDTH)
             for k in range(count):
                 total = moment.dtype.type(0.0)
                 for j in range(low, high):
-                    total += mono[k, j] * row[U, first + j]
+                    total += monomials[k, j] * near[NEAR_U, first + j]
                 moment[e, k] += total
 
 
 @njit
-def values(i, f, h, split, work, out):
-    """Functions `shape_start[h]:split` from the moments alone."""
-    moment, poly, segment, row = work.moment, work.poly, work.segment, work.row
+def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
+    """Compute functions `shape_start[group]:split` from the moments alone."""
+    moment, polynomial, segment, near = work.moment, work.polynomial, work.segment, work.near
     n_elements = segment.shape[0] - 1
     half = moment.dtype.type(0.5)
     for b in range(n_elements):
-        for s in range(f.shape_start[h], split):
-            lanes.clear(poly, 1, N_MONOMIALS)
-            scale = f.scale[s]
-            count = _add_polynomial(poly, moment, b, f.zeta[s], f.lam[s], scale)
+        for s in range(functions.shape_start[group], split):
+            lanes.clear(polynomial, 1, N_MONOMIALS)
+            scale = functions.scale[s]
+            count = _add_polynomial(
+                polynomial, moment, b, functions.zeta[s], functions.lam[s], scale
+            )
             for a in range(b + 1):
-                feature = f.feature[s, a, b]
+                feature = functions.feature[s, a, b]
                 if feature < 0:
                     continue
                 total = moment.dtype.type(0.0)
                 for k in range(count):
-                    total += poly[0, k] * moment[a, k]
+                    total += polynomial[0, k] * moment[a, k]
                 if a == b:
                     squares = moment.dtype.type(0.0)
                     for j in range(segment[a], segment[a + 1]):
-                        squares += row[U, j] * row[U, j]
-                    total -= scale * _same(f.zeta[s], f.lam[s]) * squares
+                        squares += near[NEAR_U, j] * near[NEAR_U, j]
+                    total -= scale * _same(functions.zeta[s], functions.lam[s]) * squares
                     total *= half
                 out[i, feature] += total
 
 
 @njit
-def derivatives(i, f, h, split, work, blocks):
-    """Blocks of functions `shape_start[h]:split`."""
+def derivatives(
+    i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
+) -> None:
+    """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
     segment = work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(work.row, work.mono, first, m, monomials_up_to(f.degree[h]))
+        _monomials(work.near, work.monomials, first, m, monomials_up_to(functions.degree[group]))
         for b in range(n_elements):
-            for s in range(f.shape_start[h], split):
-                zeta, lam, scale = f.zeta[s], f.lam[s], f.scale[s]
-                lanes.clear(work.poly, 1, N_MONOMIALS)
-                count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
-                _evaluate(work.mono, work.poly, work.sums, m, count)
+            for s in range(functions.shape_start[group], split):
+                zeta, lam, scale = functions.zeta[s], functions.lam[s], functions.scale[s]
+                lanes.clear(work.polynomial, 1, N_MONOMIALS)
+                count = _add_polynomial(work.polynomial, work.moment, b, zeta, lam, scale)
+                _evaluate(work.monomials, work.polynomial, work.sums, m, count)
                 for a in range(n_elements):
-                    feature = f.feature[s, a, b]
+                    feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
                     low = max(segment[a], first) - first
@@ -139,149 +166,178 @@ def derivatives(i, f, h, split, work, blocks):
 
 
 @njit
-def pair_gradients(i, f, h, split, work, weights, out):
-    """Functions `shape_start[h]:split`, weighted and summed into one polynomial an element."""
-    t, segment = work.t, work.segment
+def pair_gradients(
+    i: int,
+    functions: Angular,
+    group: int,
+    split: int,
+    work: Work,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add the gradients of functions `shape_start[group]:split` to those of the pairs, weighted and
+    summed into one polynomial an element."""
+    rows, segment = work.rows, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
-    count = monomials_up_to(f.degree[h])
+    count = monomials_up_to(functions.degree[group])
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(work.row, work.mono, first, m, count)
+        _monomials(work.near, work.monomials, first, m, count)
         for a in range(n_elements):
             low, high = max(segment[a], first) - first, min(segment[a + 1] - first, WIDTH)
             if low >= high:
                 continue
-            lanes.clear(work.poly, 1, N_MONOMIALS)
-            same = t.dtype.type(0.0)
+            lanes.clear(work.polynomial, 1, N_MONOMIALS)
+            same = rows.dtype.type(0.0)
             for b in range(n_elements):
-                for s in range(f.shape_start[h], split):
-                    feature = f.feature[s, a, b]
+                for s in range(functions.shape_start[group], split):
+                    feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
-                    zeta, lam = f.zeta[s], f.lam[s]
-                    weight = f.scale[s] * weights[i, feature]
-                    _add_polynomial(work.poly, work.moment, b, zeta, lam, weight)
+                    zeta, lam = functions.zeta[s], functions.lam[s]
+                    weight = functions.scale[s] * weights[i, feature]
+                    _add_polynomial(work.polynomial, work.moment, b, zeta, lam, weight)
                     if a == b:
                         same += weight * _same(zeta, lam)
-            _evaluate(work.mono, work.poly, work.sums, m, count)
+            _evaluate(work.monomials, work.polynomial, work.sums, m, count)
             _gradient(work, first, low, high, same)
             for j in range(low, high):
                 p = work.pair[first + j]
-                out[p, 0] += t[lanes.S * WIDTH + j]
-                out[p, 1] += t[lanes.W * WIDTH + j]
-                out[p, 2] += t[lanes.DW * WIDTH + j]
+                out[p, 0] += rows[LANE_GRADIENT_X * WIDTH + j]
+                out[p, 1] += rows[LANE_GRADIENT_Y * WIDTH + j]
+                out[p, 2] += rows[LANE_GRADIENT_Z * WIDTH + j]
 
 
 @njit
-def directional(i, f, h, split, work, out):
-    """J v of functions `shape_start[h]:split`."""
-    row, t, segment = work.row, work.t, work.segment
+def directional(
+    i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
+) -> None:
+    """Compute J v of functions `shape_start[group]:split`."""
+    near, rows, segment = work.near, work.rows, work.segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
-        _monomials(row, work.mono, first, m, monomials_up_to(f.degree[h]))
+        _monomials(near, work.monomials, first, m, monomials_up_to(functions.degree[group]))
         for b in range(n_elements):
-            for s in range(f.shape_start[h], split):
-                zeta, lam, scale = f.zeta[s], f.lam[s], f.scale[s]
-                lanes.clear(work.poly, 1, N_MONOMIALS)
-                count = _add_polynomial(work.poly, work.moment, b, zeta, lam, scale)
-                _evaluate(work.mono, work.poly, work.sums, m, count)
+            for s in range(functions.shape_start[group], split):
+                zeta, lam, scale = functions.zeta[s], functions.lam[s], functions.scale[s]
+                lanes.clear(work.polynomial, 1, N_MONOMIALS)
+                count = _add_polynomial(work.polynomial, work.moment, b, zeta, lam, scale)
+                _evaluate(work.monomials, work.polynomial, work.sums, m, count)
                 for a in range(n_elements):
-                    feature = f.feature[s, a, b]
+                    feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
                     low = max(segment[a], first) - first
                     high = min(segment[a + 1] - first, WIDTH)
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
-                    total = t.dtype.type(0.0)
+                    total = rows.dtype.type(0.0)
                     for j in range(low, high):
                         total += (
-                            t[lanes.S * WIDTH + j] * row[VX, first + j]
-                            + t[lanes.W * WIDTH + j] * row[VY, first + j]
-                            + t[lanes.DW * WIDTH + j] * row[VZ, first + j]
+                            rows[LANE_GRADIENT_X * WIDTH + j] * near[NEAR_VX, first + j]
+                            + rows[LANE_GRADIENT_Y * WIDTH + j] * near[NEAR_VY, first + j]
+                            + rows[LANE_GRADIENT_Z * WIDTH + j] * near[NEAR_VZ, first + j]
                         )
                     out[i, feature] += total
 
 
 @njit
-def _monomials(row, mono, first, m, count):
-    """mono[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
-    one = row.dtype.type(1.0)
+def _monomials(near: np.ndarray, monomials: np.ndarray, first: int, m: int, count: int) -> None:
+    """Compute monomials[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
+    one = near.dtype.type(1.0)
     for j in range(m):
-        mono[0, j] = one
+        monomials[0, j] = one
     for k in range(1, count):
         before, axis = FACTOR[k, 0], FACTOR[k, 1]
         for j in range(m):
-            mono[k, j] = mono[before, j] * (row[X + axis, first + j] * row[RINV, first + j])
+            monomials[k, j] = monomials[before, j] * (
+                near[NEAR_X + axis, first + j] * near[NEAR_INVERSE_R, first + j]
+            )
 
 
 @njit
-def _add_polynomial(poly, moment, e, zeta, lam, weight):
+def _add_polynomial(
+    polynomial: np.ndarray, moment: np.ndarray, e: int, zeta: float, lam: float, weight: float
+) -> int:
     """Add weight Σ_k u_k (1 + λ r̂·r̂_k)^ζ over the neighbours of element e, as a polynomial in r̂."""
     degree = int(zeta)
-    binomial = poly.dtype.type(1.0)
+    binomial = polynomial.dtype.type(1.0)
     k = 0
     for m in range(degree + 1):
         for _ in range((m + 1) * (m + 2) // 2):
-            poly[0, k] += weight * binomial * poly.dtype.type(WEIGHTS[k]) * moment[e, k]
+            polynomial[0, k] += weight * binomial * polynomial.dtype.type(WEIGHTS[k]) * moment[e, k]
             k += 1
-        binomial *= lam * poly.dtype.type(degree - m) / poly.dtype.type(m + 1)
+        binomial *= lam * polynomial.dtype.type(degree - m) / polynomial.dtype.type(m + 1)
     return k
 
 
 @inlined
-def _same(zeta, lam):
-    """The polynomial at r̂_j = r̂_k."""
+def _same(zeta: float, lam: float) -> float:
+    """Return the polynomial at r̂_j = r̂_k."""
     return (1 + lam) ** int(zeta)
 
 
 @njit
-def _evaluate(mono, poly, sums, m, count):
-    """h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function 0."""
+def _evaluate(
+    monomials: np.ndarray, polynomial: np.ndarray, sums: np.ndarray, m: int, count: int
+) -> None:
+    """Compute h, t = r̂·∇h and ∇h of the polynomial in every lane, in the five sums of function
+    0."""
     lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
-    zero = poly.dtype.type(0.0)
+    zero = polynomial.dtype.type(0.0)
     for k in range(count):
-        c = poly[0, k]
+        c = polynomial[0, k]
         if c == zero:
             continue
-        cm = c * poly.dtype.type(DEGREE[k])
-        cx = c * poly.dtype.type(EXPONENTS[k, 0])
-        cy = c * poly.dtype.type(EXPONENTS[k, 1])
-        cz = c * poly.dtype.type(EXPONENTS[k, 2])
+        cm = c * polynomial.dtype.type(DEGREE[k])
+        cx = c * polynomial.dtype.type(EXPONENTS[k, 0])
+        cy = c * polynomial.dtype.type(EXPONENTS[k, 1])
+        cz = c * polynomial.dtype.type(EXPONENTS[k, 2])
         kx, ky, kz = LOWER[k, 0], LOWER[k, 1], LOWER[k, 2]
         for j in range(m):
-            sums[0, j] += c * mono[k, j]
-            sums[0, WIDTH + j] += cm * mono[k, j]
-            sums[0, 2 * WIDTH + j] += cx * mono[kx, j]
-            sums[0, 3 * WIDTH + j] += cy * mono[ky, j]
-            sums[0, 4 * WIDTH + j] += cz * mono[kz, j]
+            sums[0, POLYNOMIAL_VALUE * WIDTH + j] += c * monomials[k, j]
+            sums[0, POLYNOMIAL_ALONG * WIDTH + j] += cm * monomials[k, j]
+            sums[0, POLYNOMIAL_X * WIDTH + j] += cx * monomials[kx, j]
+            sums[0, POLYNOMIAL_Y * WIDTH + j] += cy * monomials[ky, j]
+            sums[0, POLYNOMIAL_Z * WIDTH + j] += cz * monomials[kz, j]
 
 
 @njit
-def lanes_to_block(work, first, low, high, blocks, base, step):
-    """Add the gradients in rows S, W, DW of lanes low:high to a block; see `block_place`."""
-    t = work.t
+def lanes_to_block(
+    work: Work, first: int, low: int, high: int, blocks: Blocks, base: int, step: int
+) -> None:
+    """Add the gradients in lanes low:high to a block; see `block_place`."""
+    rows = work.rows
     for j in range(low, high):
         slot = work.slot[first + j]
         if slot >= 0:
             at = base + 3 * slot * step
-            blocks.values[at] += t[lanes.S * WIDTH + j]
-            blocks.values[at + step] += t[lanes.W * WIDTH + j]
-            blocks.values[at + 2 * step] += t[lanes.DW * WIDTH + j]
+            blocks.values[at] += rows[LANE_GRADIENT_X * WIDTH + j]
+            blocks.values[at + step] += rows[LANE_GRADIENT_Y * WIDTH + j]
+            blocks.values[at + 2 * step] += rows[LANE_GRADIENT_Z * WIDTH + j]
 
 
 @njit
-def _gradient(work, first, low, high, same):
-    """Gradients of lanes low:high in rows S, W, DW; `same` is what j = k contributes."""
-    row, t, sums = work.row, work.t, work.sums
+def _gradient(work: Work, first: int, low: int, high: int, same: float) -> None:
+    """Compute the gradients of lanes low:high; `same` is what j = k contributes."""
+    near, rows, sums = work.near, work.rows, work.sums
     for j in range(low, high):
-        u, rinv = row[U, first + j], row[RINV, first + j]
-        du = row[DU, first + j] + row[DU, first + j]
-        along = du * (sums[0, j] - same * u) - u * rinv * rinv * sums[0, WIDTH + j]
-        u *= rinv
-        t[lanes.S * WIDTH + j] = along * row[X, first + j] + u * sums[0, 2 * WIDTH + j]
-        t[lanes.W * WIDTH + j] = along * row[Y, first + j] + u * sums[0, 3 * WIDTH + j]
-        t[lanes.DW * WIDTH + j] = along * row[Z, first + j] + u * sums[0, 4 * WIDTH + j]
+        u, inverse_r = near[NEAR_U, first + j], near[NEAR_INVERSE_R, first + j]
+        du = near[NEAR_U_SLOPE, first + j] + near[NEAR_U_SLOPE, first + j]
+        along = (
+            du * (sums[0, POLYNOMIAL_VALUE * WIDTH + j] - same * u)
+            - u * inverse_r * inverse_r * sums[0, POLYNOMIAL_ALONG * WIDTH + j]
+        )
+        u *= inverse_r
+        rows[LANE_GRADIENT_X * WIDTH + j] = (
+            along * near[NEAR_X, first + j] + u * sums[0, POLYNOMIAL_X * WIDTH + j]
+        )
+        rows[LANE_GRADIENT_Y * WIDTH + j] = (
+            along * near[NEAR_Y, first + j] + u * sums[0, POLYNOMIAL_Y * WIDTH + j]
+        )
+        rows[LANE_GRADIENT_Z * WIDTH + j] = (
+            along * near[NEAR_Z, first + j] + u * sums[0, POLYNOMIAL_Z * WIDTH + j]
+        )

@@ -21,9 +21,12 @@ _ROOM = 128
 
 
 @njit
-def expected_pairs(positions, basis, inverse, pbc, cutoff):
-    """Number of pairs in the list of one frame, as if atoms were spread evenly over what they, and
-    their images within the cutoff, take up; arguments as of `search_frames`, of one frame."""
+def expected_pairs(
+    positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> float:
+    """Return the number of pairs in the list of one frame, as if atoms were spread evenly over what
+    they, and their images within the cutoff, take up; arguments as of `search_frames`, of one
+    frame."""
     n = positions.shape[0]
     images = 1.0
     volume = abs(
@@ -51,8 +54,22 @@ def expected_pairs(positions, basis, inverse, pbc, cutoff):
 
 
 @njit
-def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, cutoff, most):
-    """Neighbour lists of frames `first:last`.
+def search_frames(
+    positions: np.ndarray,
+    bases: np.ndarray,
+    inverses: np.ndarray,
+    pbc: np.ndarray,
+    order: np.ndarray,
+    offsets: np.ndarray,
+    first: int,
+    last: int,
+    cutoff: float,
+    most: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """Search the neighbours of all atoms of frames `first:last`.
+
+    Arguments stand one by one: with the three of the cells in a NamedTuple a call took 3.5 µs more,
+    5 % of what a molecule of three atoms takes.
 
     Parameters
     ----------
@@ -144,8 +161,19 @@ def search_frames(positions, bases, inverses, pbc, order, offsets, first, last, 
 
 
 @njit
-def pair_vectors(positions, cells, frame_of_atom, offsets, neighbors, shifts, start, stop, vectors):
-    """vectors[p] = r_neighbour + shift · cell − r_centre for the pairs of atoms `start:stop`."""
+def pair_vectors(
+    positions: np.ndarray,
+    cells: np.ndarray,
+    frame_of_atom: np.ndarray,
+    offsets: np.ndarray,
+    neighbors: np.ndarray,
+    shifts: np.ndarray,
+    start: int,
+    stop: int,
+    vectors: np.ndarray,
+) -> None:
+    """Compute vectors[p] = r_neighbour + shift · cell − r_centre for the pairs of atoms
+    `start:stop`."""
     for centre in range(start, stop):
         cell = cells[frame_of_atom[centre]]
         for p in range(offsets[centre], offsets[centre + 1]):
@@ -161,8 +189,16 @@ def pair_vectors(positions, cells, frame_of_atom, offsets, neighbors, shifts, st
 
 
 @njit
-def _search(positions, basis, inverse, pbc, cutoff, counts):
-    """Neighbour list of one frame, unordered: neighbors (P,), shifts (3 P,); fills counts (n,)."""
+def _search(
+    positions: np.ndarray,
+    basis: np.ndarray,
+    inverse: np.ndarray,
+    pbc: np.ndarray,
+    cutoff: float,
+    counts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Search the neighbours in one frame, unordered: return neighbors (P,), shifts (3 P,); fills
+    counts (n,)."""
     n = positions.shape[0]
     wrapped, wraps, ghosts, ghost_atom, ghost_shift = _ghosts(
         positions, basis, inverse, pbc, cutoff
@@ -208,8 +244,11 @@ def _search(positions, basis, inverse, pbc, cutoff, counts):
 
 
 @njit
-def _ghosts(positions, basis, inverse, pbc, cutoff):
-    """Wrapped positions, the wraps taken off, and every image that may lie within the cutoff.
+def _ghosts(
+    positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return wrapped positions, the wraps taken off, and every image that may lie within the
+    cutoff.
 
     The shift of a ghost is relative to the position as given, so that
     ghost = positions[atom] + shift · cell, and wrapped = positions − wraps · cell.
@@ -278,8 +317,12 @@ def _ghosts(positions, basis, inverse, pbc, cutoff):
 
 
 @njit
-def _bins(ghosts, cutoff):
-    """Counting sort of the ghosts into bins of about half the cutoff, x fastest."""
+def _bins(
+    ghosts: np.ndarray, cutoff: float
+) -> tuple[
+    np.ndarray, float, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray
+]:
+    """Sort the ghosts by counting into bins of about half the cutoff, x fastest."""
     n = ghosts.shape[0]
     low = np.full(3, np.inf)
     high = np.full(3, -np.inf)
@@ -322,8 +365,8 @@ def _bins(ghosts, cutoff):
 
 
 @njit
-def _longer(array):
-    """A copy with twice the room."""
+def _longer(array: np.ndarray) -> np.ndarray:
+    """Return a copy with twice the room."""
     bigger = np.empty(2 * array.shape[0], dtype=array.dtype)
     for i in range(array.shape[0]):
         bigger[i] = array[i]

@@ -8,13 +8,26 @@ from amptorch.kernels._jit import njit
 
 VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
 
-# Rows of the gathered neighbours: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), relative velocity.
-X, Y, Z, R, R2, RINV, FC, DFC, U, DU, VX, VY, VZ = range(13)
-N_FIELDS = 13
+# Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), and the
+# velocity relative to the central atom's.
+NEAR_X, NEAR_Y, NEAR_Z, NEAR_R, NEAR_R2, NEAR_INVERSE_R = range(6)
+NEAR_FC, NEAR_FC_SLOPE, NEAR_U, NEAR_U_SLOPE = range(6, 10)
+NEAR_VX, NEAR_VY, NEAR_VZ = range(10, 13)
+N_NEAR_ROWS = 13
+
+
+class NeighborPairs(NamedTuple):
+    """Hold the neighbour list of all atoms, as in `amptorch.neighbors`, with their elements."""
+
+    element: np.ndarray  # (N,) place of each atom's element in the order of the kernel's tables
+    offsets: np.ndarray  # (N + 1,)
+    neighbors: np.ndarray  # (P,)
+    vectors: np.ndarray  # (P, 3) Å
 
 
 class Radial(NamedTuple):
-    """G1, G2, G3: those of cutoff q and neighbour element e are `start[q*E+e]:start[q*E+e+1]`."""
+    """Hold G1, G2, G3: those of cutoff q and neighbour element e are
+    `start[q*E+e]:start[q*E+e+1]`."""
 
     start: np.ndarray
     kind: np.ndarray  # 1, 2 or 3
@@ -24,7 +37,7 @@ class Radial(NamedTuple):
 
 
 class Angular(NamedTuple):
-    """G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
+    """Hold G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
     `shape_start[h]:shape_start[h+1]`."""
 
     cutoff_kind: int
@@ -43,7 +56,7 @@ class Angular(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """The symmetry functions of all central elements.
+    """Hold the symmetry functions of all central elements.
 
     Cutoffs of central element c are `cutoff_start[c]:cutoff_start[c+1]`, angular groups of cutoff q
     `group_start[q]:group_start[q+1]`. Functions are passed on in parts, because every array in an
@@ -59,7 +72,7 @@ class Functions(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Derivatives with respect to other atoms, images of one atom folded together.
+    """Hold derivatives with respect to other atoms, images of one atom folded together.
 
     Block b = i·E + e is that of central atom i and its neighbours of element e: atoms
     `atoms[atom_start[b]:atom_start[b+1]]`, and an array (atoms, 3, features) that starts at
@@ -78,26 +91,26 @@ class Blocks(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch of one thread for one central atom."""
+    """Hold scratch of one thread for one central atom."""
 
-    row: np.ndarray
+    near: np.ndarray  # (N_NEAR_ROWS, most neighbours)
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list
     slot: np.ndarray  # its place in its block, -1 for an image of the central atom
     segment: np.ndarray  # (E+1,) gathered neighbours of each element
-    lane: np.ndarray  # the gathered neighbours that are wanted, in their order
-    lane_segment: np.ndarray  # (E+1,) those of each element
+    chosen: np.ndarray  # the gathered neighbours that are wanted, in their order
+    chosen_segment: np.ndarray  # (E+1,) those of each element
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
-    t: np.ndarray  # lanes
+    rows: np.ndarray  # the lanes, see lanes.py
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
     lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
-    mono: np.ndarray  # (monomials, WIDTH), see moments.py
+    monomials: np.ndarray  # (monomials, WIDTH), see moments.py
     moment: np.ndarray  # (E, monomials)
-    poly: np.ndarray  # (1, monomials)
+    polynomial: np.ndarray  # (1, monomials)
 
 
 @njit
-def block_place(blocks, i, e, feature):
-    """(first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
+def block_place(blocks: Blocks, i: int, e: int, feature: int) -> tuple[int, int]:
+    """Return (first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
     `first + (3 * slot + axis) * step` in `blocks.values`."""
     b = i * blocks.feature_row.shape[1] + e
     n_atoms = blocks.atom_start[b + 1] - blocks.atom_start[b]

@@ -16,37 +16,48 @@ import numpy as np
 
 from amptorch.kernels import angular, lanes, moments
 from amptorch.kernels._jit import njit
-from amptorch.kernels.cutoffs import cutoff_function
+from amptorch.kernels.cutoffs import Cutoff, cutoff_function
 from amptorch.kernels.structures import (
     DERIVATIVES,
-    DFC,
     DIRECTIONAL,
-    FC,
-    N_FIELDS,
+    N_NEAR_ROWS,
+    NEAR_FC,
+    NEAR_FC_SLOPE,
+    NEAR_INVERSE_R,
+    NEAR_R,
+    NEAR_R2,
+    NEAR_VX,
+    NEAR_VY,
+    NEAR_VZ,
+    NEAR_X,
+    NEAR_Y,
+    NEAR_Z,
     PAIR_GRADIENTS,
-    R2,
-    RINV,
     VALUES,
-    VX,
-    VY,
-    VZ,
     Blocks,
-    R,
+    Functions,
+    NeighborPairs,
+    Radial,
     Work,
-    X,
-    Y,
-    Z,
     block_place,
 )
 
 
 @njit
-def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, counts, present):
-    """What stands within `reach[element of i]` of atoms i = `start:stop`.
+def count_block_atoms(
+    reach: np.ndarray,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    counts: np.ndarray,
+    present: np.ndarray,
+) -> None:
+    """Count what stands within `reach[element of i]` of atoms i = `start:stop`.
 
     counts[i, e]: distinct atoms of element e other than i; present[i, e]: whether there are any,
     images of i included. Both zeros on entry.
     """
+    element, offsets, neighbors, vectors = pairs
     for i in range(start, stop):
         last = i
         reach2 = reach[element[i]] ** 2
@@ -61,150 +72,147 @@ def count_block_atoms(reach, element, offsets, neighbors, vectors, start, stop, 
 
 
 @njit
-def values(f, element, offsets, neighbors, vectors, start, stop, out):
-    """G of central atoms `start:stop` into out (N, S), zeros on entry.
+def values(
+    functions: Functions, pairs: NeighborPairs, start: int, stop: int, out: np.ndarray
+) -> None:
+    """Compute G of central atoms `start:stop` into out (N, S), zeros on entry.
 
-    Here and below: element (N,) is the position of each atom's element in the order of the
-    features; offsets, neighbors, vectors are the neighbour list; f the Functions.
+    Here and below: functions are the Functions, pairs the NeighborPairs; the element of an atom is
+    its place in the order of the features.
     """
-    work = _workspace(f, offsets, vectors, start, stop)
-    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none, all_wanted = _nothing(vectors)
+    work = _workspace(functions, pairs, start, stop)
+    cutoff_start, group_start = functions.cutoff_start, functions.group_start
+    blocks, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
-        centre = element[i]
-        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            cutoff = f.cutoffs[q]
-            _gather(
-                VALUES, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, none, work
-            )
-            _choose_lanes(VALUES, i, neighbors, all_wanted, work)
-            _radial(VALUES, i, f.radial, q, work, out, blocks, none, none)
-            for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f.angular, cutoff, h, work)
-                angular.values(i, f.angular, cutoff, h, work, out)
+        centre = pairs.element[i]
+        for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
+            cutoff = _cutoff(functions, sphere)
+            _gather(VALUES, i, pairs, cutoff, none, work)
+            _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
+            _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
+            for group in range(group_start[sphere], group_start[sphere + 1]):
+                angular.envelope(functions.angular, cutoff, group, work)
+                angular.values(i, functions.angular, cutoff, group, work, out)
 
 
 @njit
-def derivatives(f, reach, element, offsets, neighbors, vectors, start, stop, out, blocks):
-    """G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
+def derivatives(
+    functions: Functions,
+    reach: np.ndarray,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    out: np.ndarray,
+    blocks: Blocks,
+) -> None:
+    """Compute G into out (N, S) and ∂G/∂r into blocks, both zeros on entry.
 
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
-    work = _workspace(f, offsets, vectors, start, stop)
-    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    _, none, all_wanted = _nothing(vectors)
+    work = _workspace(functions, pairs, start, stop)
+    cutoff_start, group_start = functions.cutoff_start, functions.group_start
+    _, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
-        centre = element[i]
-        _assign_slots(i, reach[centre], element, offsets, neighbors, vectors, work, blocks)
-        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            cutoff = f.cutoffs[q]
-            _gather(
-                DERIVATIVES,
-                i,
-                cutoff,
-                kind,
-                gamma,
-                element,
-                offsets,
-                neighbors,
-                vectors,
-                none,
-                work,
-            )
-            _choose_lanes(DERIVATIVES, i, neighbors, all_wanted, work)
-            _radial(DERIVATIVES, i, f.radial, q, work, out, blocks, none, none)
-            for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f.angular, cutoff, h, work)
-                angular.derivatives(i, f.angular, cutoff, h, work, out, blocks)
+        centre = pairs.element[i]
+        _assign_slots(i, reach[centre], pairs, work, blocks)
+        for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
+            cutoff = _cutoff(functions, sphere)
+            _gather(DERIVATIVES, i, pairs, cutoff, none, work)
+            _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
+            _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
+            for group in range(group_start[sphere], group_start[sphere + 1]):
+                angular.envelope(functions.angular, cutoff, group, work)
+                angular.derivatives(i, functions.angular, cutoff, group, work, out, blocks)
 
 
 @njit
-def pair_gradients(f, element, offsets, neighbors, vectors, start, stop, wanted, weights, out):
-    """Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
+def pair_gradients(
+    functions: Functions,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    wanted: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Compute Σ_s g_is ∂G_is/∂r_ij into out (P, 3), zeros on entry, from weights g (N, S).
 
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
     """
-    work = _workspace(f, offsets, vectors, start, stop)
-    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none, _ = _nothing(vectors)
+    work = _workspace(functions, pairs, start, stop)
+    cutoff_start, group_start = functions.cutoff_start, functions.group_start
+    blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
-        centre = element[i]
-        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            cutoff = f.cutoffs[q]
-            _gather(
-                PAIR_GRADIENTS,
-                i,
-                cutoff,
-                kind,
-                gamma,
-                element,
-                offsets,
-                neighbors,
-                vectors,
-                none,
-                work,
-            )
-            _choose_lanes(PAIR_GRADIENTS, i, neighbors, wanted, work)
-            _radial(PAIR_GRADIENTS, i, f.radial, q, work, none, blocks, weights, out)
-            for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f.angular, cutoff, h, work)
-                angular.pair_gradients(i, f.angular, cutoff, h, work, weights, out)
+        centre = pairs.element[i]
+        for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
+            cutoff = _cutoff(functions, sphere)
+            _gather(PAIR_GRADIENTS, i, pairs, cutoff, none, work)
+            _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
+            _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
+            for group in range(group_start[sphere], group_start[sphere + 1]):
+                angular.envelope(functions.angular, cutoff, group, work)
+                angular.pair_gradients(i, functions.angular, cutoff, group, work, weights, out)
 
 
 @njit
-def directional(f, element, offsets, neighbors, vectors, start, stop, moving, velocities, out):
-    """J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
+def directional(
+    functions: Functions,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    moving: np.ndarray,
+    velocities: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Compute J v, the derivative of G along velocities v (N, 3), into out (N, S), zeros on entry.
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
-    work = _workspace(f, offsets, vectors, start, stop)
-    kind, gamma = f.angular.cutoff_kind, f.angular.cutoff_gamma
-    blocks, none, _ = _nothing(vectors)
+    work = _workspace(functions, pairs, start, stop)
+    cutoff_start, group_start = functions.cutoff_start, functions.group_start
+    blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
-        centre = element[i]
-        for q in range(f.cutoff_start[centre], f.cutoff_start[centre + 1]):
-            cutoff = f.cutoffs[q]
-            _gather(
-                DIRECTIONAL,
-                i,
-                cutoff,
-                kind,
-                gamma,
-                element,
-                offsets,
-                neighbors,
-                vectors,
-                velocities,
-                work,
-            )
-            _choose_lanes(DIRECTIONAL, i, neighbors, moving, work)
-            _radial(DIRECTIONAL, i, f.radial, q, work, out, blocks, none, none)
-            for h in range(f.group_start[q], f.group_start[q + 1]):
-                angular.envelope(f.angular, cutoff, h, work)
-                angular.directional(i, f.angular, cutoff, h, work, out)
+        centre = pairs.element[i]
+        for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
+            cutoff = _cutoff(functions, sphere)
+            _gather(DIRECTIONAL, i, pairs, cutoff, velocities, work)
+            _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
+            _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
+            for group in range(group_start[sphere], group_start[sphere + 1]):
+                angular.envelope(functions.angular, cutoff, group, work)
+                angular.directional(i, functions.angular, cutoff, group, work, out)
 
 
 @njit
-def _workspace(f, offsets, vectors, start, stop):
-    """Scratch for central atoms `start:stop`."""
-    n_elements = f.n_elements
+def _cutoff(functions: Functions, sphere: int) -> Cutoff:
+    """Return the cutoff function of a sphere of neighbours, one for each radius of a central
+    element."""
+    kind, gamma = functions.angular.cutoff_kind, functions.angular.cutoff_gamma
+    return Cutoff(kind, gamma, functions.cutoffs[sphere])
+
+
+@njit
+def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
+    """Return scratch for central atoms `start:stop`."""
+    offsets, vectors = pairs.offsets, pairs.vectors
+    n_elements = functions.n_elements
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
     n_shapes = 1
-    shape_start = f.angular.shape_start
-    for h in range(shape_start.shape[0] - 1):
-        n_shapes = max(n_shapes, shape_start[h + 1] - shape_start[h])
+    shape_start = functions.angular.shape_start
+    for group in range(shape_start.shape[0] - 1):
+        n_shapes = max(n_shapes, shape_start[group + 1] - shape_start[group])
     dtype = vectors.dtype
     return Work(
-        np.empty((N_FIELDS, capacity), dtype),
+        np.empty((N_NEAR_ROWS, capacity), dtype),
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
-        _aligned(1, lanes.N_ROWS * lanes.WIDTH, vectors)[0],
+        _aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH, vectors)[0],
         _aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH, vectors),
         _aligned(n_shapes, lanes.WIDTH, vectors),
         _aligned(moments.N_MONOMIALS, lanes.WIDTH, vectors),
@@ -214,8 +222,8 @@ def _workspace(f, offsets, vectors, start, stop):
 
 
 @njit
-def _aligned(n_rows, n_columns, like):
-    """Zeros of the type of `like`, from the start of a cache line on."""
+def _aligned(n_rows: int, n_columns: int, like: np.ndarray) -> np.ndarray:
+    """Return zeros of the type of `like`, from the start of a cache line on."""
     size = n_rows * n_columns
     room = np.zeros(size + 64 // like.itemsize, like.dtype)
     first = (64 - int(room.ctypes.data) % 64) // like.itemsize
@@ -223,8 +231,8 @@ def _aligned(n_rows, n_columns, like):
 
 
 @njit
-def _nothing(vectors):
-    """Empty blocks, an empty array and empty flags, for what a purpose does not use."""
+def _nothing(vectors: np.ndarray) -> tuple[Blocks, np.ndarray, np.ndarray]:
+    """Return empty blocks, an empty array and empty flags, for what a purpose does not use."""
     integers = np.empty(0, np.int64)
     blocks = Blocks(
         integers,
@@ -238,8 +246,10 @@ def _nothing(vectors):
 
 
 @njit
-def _assign_slots(i, reach, element, offsets, neighbors, vectors, work, blocks):
-    """Place of each neighbour's atom in the blocks of atom i; images of an atom share one."""
+def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks: Blocks) -> None:
+    """Find the place of each neighbour's atom in the blocks of atom i; images of an atom share
+    one."""
+    element, offsets, neighbors, vectors = pairs
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
         work.segment[e] = 0
@@ -260,10 +270,13 @@ def _assign_slots(i, reach, element, offsets, neighbors, vectors, work, blocks):
 
 
 @njit
-def _gather(mode, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, velocities, work):
-    """Neighbours of atom i within the cutoff, ordered by element."""
-    row, segment = work.row, work.segment
-    cutoff2 = cutoff * cutoff
+def _gather(
+    mode: int, i: int, pairs: NeighborPairs, cutoff: Cutoff, velocities: np.ndarray, work: Work
+) -> None:
+    """Gather the neighbours of atom i within the cutoff, ordered by element."""
+    element, offsets, neighbors, vectors = pairs
+    near, segment = work.near, work.segment
+    cutoff2 = cutoff.radius * cutoff.radius
     n_elements = segment.shape[0] - 1
     for e in range(n_elements + 1):
         segment[e] = 0
@@ -283,83 +296,96 @@ def _gather(mode, i, cutoff, kind, gamma, element, offsets, neighbors, vectors, 
             work.pair[j] = p
             if mode == DERIVATIVES:
                 work.slot[j] = work.pair_slot[p - offsets[i]]
-            row[X, j], row[Y, j], row[Z, j] = vectors[p, 0], vectors[p, 1], vectors[p, 2]
-            row[R2, j] = r2
+            near[NEAR_X, j] = vectors[p, 0]
+            near[NEAR_Y, j] = vectors[p, 1]
+            near[NEAR_Z, j] = vectors[p, 2]
+            near[NEAR_R2, j] = r2
             r = math.sqrt(r2)
-            row[R, j] = r
-            row[RINV, j] = row.dtype.type(1.0) / r
-            fc, slope = cutoff_function(kind, gamma, r, cutoff)
-            row[FC, j], row[DFC, j] = fc, slope
+            near[NEAR_R, j] = r
+            near[NEAR_INVERSE_R, j] = near.dtype.type(1.0) / r
+            fc, slope = cutoff_function(cutoff, r)
+            near[NEAR_FC, j], near[NEAR_FC_SLOPE, j] = fc, slope
             if mode == DIRECTIONAL:
                 a = neighbors[p]
-                row[VX, j] = velocities[a, 0] - velocities[i, 0]
-                row[VY, j] = velocities[a, 1] - velocities[i, 1]
-                row[VZ, j] = velocities[a, 2] - velocities[i, 2]
+                near[NEAR_VX, j] = velocities[a, 0] - velocities[i, 0]
+                near[NEAR_VY, j] = velocities[a, 1] - velocities[i, 1]
+                near[NEAR_VZ, j] = velocities[a, 2] - velocities[i, 2]
     for e in range(n_elements, 0, -1):
         segment[e] = segment[e - 1]
     segment[0] = 0
 
 
 @njit
-def _choose_lanes(mode, i, neighbors, wanted, work):
-    """Which of the gathered neighbours become lanes: those that are wanted, all of them where the
-    central atom itself is."""
-    segment, lane, lane_segment = work.segment, work.lane, work.lane_segment
+def _choose_lanes(mode: int, i: int, neighbors: np.ndarray, wanted: np.ndarray, work: Work) -> None:
+    """Choose which of the gathered neighbours become lanes: those that are wanted, all of them
+    where the central atom itself is."""
+    segment, chosen, chosen_segment = work.segment, work.chosen, work.chosen_segment
     n_elements = segment.shape[0] - 1
     n = segment[n_elements]
     everything = wanted.shape[0] == 0 or wanted[i] != 0
     if not everything and mode == DIRECTIONAL:
-        chosen = 0
+        n_chosen = 0
         for j in range(n):
-            chosen += wanted[neighbors[work.pair[j]]]
+            n_chosen += wanted[neighbors[work.pair[j]]]
         # Each unordered pair of all is then less work than each ordered pair with one of these.
-        everything = 2 * chosen > n
-    chosen = 0
+        everything = 2 * n_chosen > n
+    n_chosen = 0
     for e in range(n_elements):
-        lane_segment[e] = chosen
+        chosen_segment[e] = n_chosen
         for j in range(segment[e], segment[e + 1]):
             if everything or wanted[neighbors[work.pair[j]]] != 0:
-                lane[chosen] = j
-                chosen += 1
-    lane_segment[n_elements] = chosen
+                chosen[n_chosen] = j
+                n_chosen += 1
+    chosen_segment[n_elements] = n_chosen
 
 
 @njit
-def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
-    """G1, G2 and G3 of atom i within cutoff q; `mode` says what is written, and where."""
-    row = work.row
+def _radial(
+    mode: int,
+    i: int,
+    functions: Radial,
+    sphere: int,
+    work: Work,
+    values: np.ndarray,
+    blocks: Blocks,
+    weights: np.ndarray,
+    pair_gradients: np.ndarray,
+) -> None:
+    """Compute G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where."""
+    near = work.near
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
-        first, last = f.start[q * n_elements + e], f.start[q * n_elements + e + 1]
+        own = sphere * n_elements + e
+        first, last = functions.start[own], functions.start[own + 1]
         if first == last:
             continue
-        for place in range(work.lane_segment[e], work.lane_segment[e + 1]):
-            j = work.lane[place]
-            r, fc, dfc = row[R, j], row[FC, j], row[DFC, j]
-            x, y, z = row[X, j], row[Y, j], row[Z, j]
-            total = row.dtype.type(0.0)
+        for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
+            j = work.chosen[place]
+            r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
+            x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
+            total = near.dtype.type(0.0)
             for k in range(first, last):
-                eta, feature = f.eta[k], f.feature[k]
-                if f.kind[k] == 2:
-                    d = r - f.shift[k]
+                eta, feature = functions.eta[k], functions.feature[k]
+                if functions.kind[k] == 2:
+                    d = r - functions.shift[k]
                     gaussian = math.exp(-eta * d * d)
                     value = gaussian * fc
                     slope = gaussian * (dfc - (eta + eta) * d * fc)
-                elif f.kind[k] == 1:
+                elif functions.kind[k] == 1:
                     value, slope = fc, dfc
                 else:
                     cosine = math.cos(eta * r)
                     value = cosine * fc
                     slope = cosine * dfc - eta * math.sin(eta * r) * fc
                 if mode == DIRECTIONAL:
-                    along = row[VX, j] * x + row[VY, j] * y + row[VZ, j] * z
-                    values[i, feature] += slope * row[RINV, j] * along
+                    along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
+                    values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
                 elif mode == PAIR_GRADIENTS:
                     total += weights[i, feature] * slope
                 else:
                     values[i, feature] += value
                     if mode == DERIVATIVES and work.slot[j] >= 0:
-                        factor = slope * row[RINV, j]
+                        factor = slope * near[NEAR_INVERSE_R, j]
                         at, step = block_place(blocks, i, e, feature)
                         at += 3 * work.slot[j] * step
                         blocks.values[at] += factor * x
@@ -367,7 +393,7 @@ def _radial(mode, i, f, q, work, values, blocks, weights, pair_gradients):
                         blocks.values[at + 2 * step] += factor * z
             if mode == PAIR_GRADIENTS:
                 p = work.pair[j]
-                total *= row[RINV, j]
+                total *= near[NEAR_INVERSE_R, j]
                 pair_gradients[p, 0] += total * x
                 pair_gradients[p, 1] += total * y
                 pair_gradients[p, 2] += total * z

@@ -3,12 +3,21 @@
 import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels.structures import Blocks
 
 
 @njit
 def write_triplets(
-    blocks, feature_start, features, n_features, atom0, atom1, rows, columns, values
-):
+    blocks: Blocks,
+    feature_start: np.ndarray,
+    features: np.ndarray,
+    n_features: int,
+    atom0: int,
+    atom1: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+) -> int:
     """Write J of one frame (atoms `atom0:atom1`) as triplets ordered by row, then column.
 
     row = atom · n_features + feature, column = 3 · atom' + axis; zeros are left out. Returns their
@@ -96,7 +105,7 @@ def write_triplets(
 
 
 @inlined
-def _sort(atoms, place):
+def _sort(atoms: np.ndarray, place: np.ndarray) -> None:
     """Sort `atoms` and the rows of `place` by insertion: within an element they are in order."""
     for k in range(1, atoms.shape[0]):
         atom, e, at, step = atoms[k], place[k, 0], place[k, 1], place[k, 2]
@@ -110,8 +119,8 @@ def _sort(atoms, place):
 
 
 @inlined
-def _same_elements(table, f):
-    """Whether feature f stands beside the one before, in the blocks of the same elements."""
+def _same_elements(table: np.ndarray, f: int) -> bool:
+    """Tell whether feature f stands beside the one before, in the blocks of the same elements."""
     same = True
     for e in range(table.shape[0]):
         same &= (table[e, f] < 0) == (table[e, f - 1] < 0)

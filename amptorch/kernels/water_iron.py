@@ -16,8 +16,17 @@ from amptorch.kernels._jit import njit
 
 
 @njit
-def energy_and_forces(positions, species, molecules, lengths, morse, cutoff, bond, angle):
-    """Energy (eV) and forces (n, 3) (eV/Å) of one frame in an orthorhombic periodic cell.
+def energy_and_forces(
+    positions: np.ndarray,
+    species: np.ndarray,
+    molecules: np.ndarray,
+    lengths: np.ndarray,
+    morse: np.ndarray,
+    cutoff: float,
+    bond: tuple[float, float, float],
+    angle: tuple[float, float],
+) -> tuple[float, np.ndarray]:
+    """Return energy (eV) and forces (n, 3) (eV/Å) of one frame in an orthorhombic periodic cell.
 
     positions (n, 3) Å; species (n,) rows of `morse`; molecules (n,): for an oxygen, and for the two
     hydrogens that follow it, the index of the oxygen, and -1 for every other atom; lengths (3,) of
@@ -64,8 +73,10 @@ def energy_and_forces(positions, species, molecules, lengths, morse, cutoff, bon
 
 
 @njit
-def minimum_image(positions, i, j, lengths):
-    """The vector from atom i to the nearest image of atom j."""
+def minimum_image(
+    positions: np.ndarray, i: int, j: int, lengths: np.ndarray
+) -> tuple[float, float, float]:
+    """Return the vector from atom i to the nearest image of atom j."""
     dx = positions[j, 0] - positions[i, 0]
     dy = positions[j, 1] - positions[i, 1]
     dz = positions[j, 2] - positions[i, 2]
@@ -77,7 +88,7 @@ def minimum_image(positions, i, j, lengths):
 
 
 @njit
-def add_pair(forces, i, j, gx, gy, gz):
+def add_pair(forces: np.ndarray, i: int, j: int, gx: float, gy: float, gz: float) -> None:
     """Add the forces of a term whose derivative by the vector from i to j is (gx, gy, gz)."""
     forces[i, 0] += gx
     forces[i, 1] += gy
@@ -88,8 +99,16 @@ def add_pair(forces, i, j, gx, gy, gz):
 
 
 @njit
-def bend_and_stretch(forces, positions, oxygen, lengths, bond, angle):
-    """Energy of the two bonds and the angle of one molecule; its forces are added to `forces`."""
+def bend_and_stretch(
+    forces: np.ndarray,
+    positions: np.ndarray,
+    oxygen: int,
+    lengths: np.ndarray,
+    bond: tuple[float, float, float],
+    angle: tuple[float, float],
+) -> float:
+    """Return the energy of the two bonds and the angle of one molecule; its forces are added to
+    `forces`."""
     first, second = oxygen + 1, oxygen + 2
     ax, ay, az = minimum_image(positions, oxygen, first, lengths)
     bx, by, bz = minimum_image(positions, oxygen, second, lengths)

@@ -1,15 +1,15 @@
 """Forces out of ∂E/∂G, differentiable, through a derivative back end.
 
-A back end holds (or recomputes) J = ∂G/∂r of the frames of a data set and offers the contraction
-`vjp(frame_ids, g) -> Jᵀg` and its adjoint `jvp(frame_ids, v) -> J v`. Nothing else of J is needed:
-forces are F = −Jᵀ ∂E/∂G, and the gradient of a loss with respect to ∂E/∂G is −J ∂L/∂F. With
-`rows=`, sorted positions among the atoms, both leave out the forces of all others.
+A back end (`descriptor.derivatives.Derivatives`) holds or recomputes J = ∂G/∂r of the frames of a
+data set. Forces are F = −Jᵀ ∂E/∂G, and the gradient of a loss with respect to ∂E/∂G is −J ∂L/∂F.
+What is kept as blocks (`KeptDerivatives`) can be contracted on a GPU.
 """
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from amptorch.descriptor.blocks import KeptDerivatives
 from amptorch.model.device import DeviceDerivatives
 
 
@@ -24,21 +24,20 @@ class Forces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, derivatives, frame_ids, rows=None):
         ctx.there = None
-        if _stays_on(g.device) and hasattr(derivatives, "parts"):
+        if _stays_on(g.device) and isinstance(derivatives, KeptDerivatives):
             ctx.there = DeviceDerivatives(derivatives, frame_ids, g.device, rows)
             return -ctx.there.vjp(g)
         ctx.derivatives = derivatives
         ctx.frame_ids = frame_ids
-        # Only where there are some: not every back end can leave atoms out.
-        ctx.some = {} if rows is None else {"rows": rows}
-        return _as_tensor(derivatives.vjp(frame_ids, _as_array(g), **ctx.some), g)
+        ctx.rows = rows
+        return _as_tensor(derivatives.vjp(frame_ids, _as_array(g), rows), g)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         if ctx.there is not None:
             return -ctx.there.jvp(grad), None, None, None
-        gradient = ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad), **ctx.some)
+        gradient = ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad), ctx.rows)
         return _as_tensor(gradient, grad), None, None, None
 
 

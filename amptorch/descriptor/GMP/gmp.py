@@ -1,5 +1,8 @@
 """The scheme `gmp`."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 
 from amptorch.checks import known_keys, mapping, number
@@ -16,7 +19,7 @@ KEYS = ("MCSHs", "cutoff", "atom_gaussians", "densities")
 
 
 class GMP(MultipoleDescriptor):
-    """Gaussian multipole features, each group of components of an order on its own.
+    """Compute Gaussian multipole features, each group of components of an order on its own.
 
     X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). The components of order l are those
     of a Cartesian tensor, x^a y^b z^c with a + b + c = l; a group holds those whose exponents are
@@ -39,19 +42,19 @@ class GMP(MultipoleDescriptor):
     Raises ValueError or TypeError that names the key or the element.
     """
 
-    def __init__(self, MCSHs, elements):
+    def __init__(self, MCSHs: Mapping[str, Any], elements: Iterable[str]) -> None:
         check_fp_params(MCSHs, KEYS)
         self.descriptor_type = "GMP"
         segments = _segments(MCSHs.get("MCSHs"))
         super().__init__(MCSHs, elements, segments, probe_amplitude, kind=("gmp",))
 
 
-def probe_amplitude(sigma):
-    """A = 1/(σ√(2π)), as v1.0 has it here."""
+def probe_amplitude(sigma: float) -> float:
+    """Return A = 1/(σ√(2π)), as v1.0 has it here."""
     return 1 / (sigma * np.sqrt(2 * np.pi))
 
 
-def _segments(given):
+def _segments(given: Any) -> list[Segment]:
     where = "fp_params['MCSHs']"
     given = mapping(where, given)
     orders = {order_number(f"{where} key", key): entry for key, entry in given.items()}

@@ -1,5 +1,8 @@
 """The scheme `gmpordernorm`."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 
 from amptorch.checks import boolean, known_keys, mapping
@@ -28,7 +31,7 @@ KEYS = (
 
 
 class GMPOrderNorm(MultipoleDescriptor):
-    """Gaussian multipole features, the norm of all components of an order.
+    """Compute Gaussian multipole features, the norm of all components of an order.
 
     X. Lei, A. J. Medford, J. Phys. Chem. Lett. 13, 7911 (2022). With the density of an atom
     Σ_g B_g exp(−β_g r²), A = (σ√(2π))⁻³ and α = 1/(2σ²),
@@ -54,7 +57,7 @@ class GMPOrderNorm(MultipoleDescriptor):
     Raises ValueError or TypeError that names the key or the element.
     """
 
-    def __init__(self, MCSHs, elements):
+    def __init__(self, MCSHs: Mapping[str, Any], elements: Iterable[str]) -> None:
         check_fp_params(MCSHs, KEYS)
         self.descriptor_type = "GMPOrderNorm"
         square = boolean("fp_params['square']", MCSHs.get("square", True))
@@ -66,25 +69,25 @@ class GMPOrderNorm(MultipoleDescriptor):
         kind = ("gmpordernorm", "square" if square else "root", "solid" if solid else "surface")
         super().__init__(MCSHs, elements, segments, probe_amplitude, kind)
 
-    def default_cutoff(self, threshold=TAIL):
-        """Where the widest probe has fallen to `threshold`, Å, whatever cutoff was given; see
-        `multipole.parameters.default_cutoff`."""
+    def default_cutoff(self, threshold: float = TAIL) -> float:
+        """Return where the widest probe has fallen to `threshold`, Å, whatever cutoff was given;
+        see `multipole.parameters.default_cutoff`."""
         sigmas = [sigma for segment in self._segments for sigma in segment.sigmas]
         return default_cutoff(sigmas, threshold)
 
-    def load_pseudo_densities(self, elements):
-        """{symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of `elements`, from where this descriptor
-        has its densities. Raises ValueError that names an element without one."""
+    def load_pseudo_densities(self, elements: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return {symbol: (G, 2) array of B (Å⁻³) and β (Å⁻²)} of `elements`, from where this
+        descriptor has its densities. Raises ValueError that names an element without one."""
         return element_densities(self.MCSHs, symbol_list(elements))
 
 
-def probe_amplitude(sigma):
-    """A = (σ√(2π))⁻³ of a probe that is normalised in three dimensions."""
+def probe_amplitude(sigma: float) -> float:
+    """Return A = (σ√(2π))⁻³ of a probe that is normalised in three dimensions."""
     return (sigma * np.sqrt(2 * np.pi)) ** -3
 
 
-def _orders_and_sigmas(fp_params):
-    """[(order, sigmas)] of either form."""
+def _orders_and_sigmas(fp_params: Mapping[str, Any]) -> list[tuple[int, tuple[float, ...]]]:
+    """Return [(order, sigmas)] of either form."""
     common, detailed = fp_params.get("MCSHs"), fp_params.get("MCSHs_detailed_list")
     if (common is None) == (detailed is None):
         raise ValueError("fp_params needs one of 'MCSHs' and 'MCSHs_detailed_list'")

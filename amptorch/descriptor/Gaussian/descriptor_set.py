@@ -1,5 +1,10 @@
 """A set of symmetry functions put together one by one, or by lists."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from amptorch.descriptor.Gaussian.setup import (
@@ -27,7 +32,7 @@ DEFAULT_INTERACTIONS = {
 
 
 class GaussianDescriptorSet:
-    """Symmetry functions per central element, for `fp_params` of the scheme "gaussian".
+    """Collect symmetry functions per central element, for `fp_params` of the scheme "gaussian".
 
     `elements`: chemical symbols; their order is that of pairs and of the hash. `cutoff`: Å, of the
     functions added without one of their own. `cutoff_params`: as in the configuration, copied.
@@ -45,24 +50,30 @@ class GaussianDescriptorSet:
 
     def __init__(
         self,
-        elements,
-        cutoff=6.5,
-        cutoff_params=COSINE,
-        default_interactions=False,
-    ):
+        elements: Iterable[str],
+        cutoff: float = 6.5,
+        cutoff_params: Mapping[str, Any] | None = COSINE,
+        default_interactions: bool = False,
+    ) -> None:
         self.elements = symbol_list(elements)
         self.numbers = dict(zip(self.elements, symbol_numbers(self.elements), strict=True))
         self.cutoff = check_cutoff("GaussianDescriptorSet", cutoff)
         cutoff_function(cutoff_params)
         self.cutoff_params = dict(cutoff_params or COSINE)
-        self._rows = {symbol: [] for symbol in self.elements}
+        self._rows: dict[str, list[tuple[float, ...]]] = {symbol: [] for symbol in self.elements}
         self.update()
         if default_interactions:
             self.process_combinatorial_Gs({"default": {"cutoff": cutoff, **DEFAULT_INTERACTIONS}})
 
     @classmethod
-    def from_setup(cls, elements, cutoff, cutoff_params, descriptor_setup):
-        """The set with this `descriptor_setup`, {symbol: (n, 7) table}.
+    def from_setup(
+        cls,
+        elements: Iterable[str],
+        cutoff: float,
+        cutoff_params: Mapping[str, Any] | None,
+        descriptor_setup: Mapping[str, np.ndarray],
+    ) -> GaussianDescriptorSet:
+        """Return the set with this `descriptor_setup`, {symbol: (n, 7) table}.
 
         Raises ValueError, KeyError or TypeError where it is no such table.
         """
@@ -79,29 +90,46 @@ class GaussianDescriptorSet:
         result.update()
         return result
 
-    def add_g1(self, element_i, element_j, cutoff=None, update=True):
+    def add_g1(
+        self, element_i: str, element_j: str, cutoff: float | None = None, update: bool = True
+    ) -> GaussianDescriptorSet:
         """Add G1 of the neighbours `element_j` of atoms `element_i`."""
         return self._add("G1", element_i, [element_j], (), cutoff, update)
 
-    def add_g2(self, element_i, element_j, eta=3.0, rs=0.0, cutoff=None, update=True):
+    def add_g2(
+        self,
+        element_i: str,
+        element_j: str,
+        eta: float = 3.0,
+        rs: float = 0.0,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> GaussianDescriptorSet:
         """Add G2 of the neighbours `element_j` of atoms `element_i`; eta in 1/Rc², rs in Å."""
         return self._add("G2", element_i, [element_j], (eta, rs), cutoff, update)
 
-    def add_g3(self, element_i, element_j, kappa=1.0, cutoff=None, update=True):
+    def add_g3(
+        self,
+        element_i: str,
+        element_j: str,
+        kappa: float = 1.0,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> GaussianDescriptorSet:
         """Add G3 of the neighbours `element_j` of atoms `element_i`; kappa in 1/Å."""
         return self._add("G3", element_i, [element_j], (kappa,), cutoff, update)
 
     def add_g4(
         self,
-        element_i,
-        element_j,
-        element_k,
-        eta=0.005,
-        zeta=1.0,
-        gamma=1.0,
-        cutoff=None,
-        update=True,
-    ):
+        element_i: str,
+        element_j: str,
+        element_k: str,
+        eta: float = 0.005,
+        zeta: float = 1.0,
+        gamma: float = 1.0,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> GaussianDescriptorSet:
         """Add G4 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Rc²."""
         return self._add(
             "G4", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
@@ -109,23 +137,29 @@ class GaussianDescriptorSet:
 
     def add_g5(
         self,
-        element_i,
-        element_j,
-        element_k,
-        eta=0.005,
-        zeta=1.0,
-        gamma=1.0,
-        cutoff=None,
-        update=True,
-    ):
+        element_i: str,
+        element_j: str,
+        element_k: str,
+        eta: float = 0.005,
+        zeta: float = 1.0,
+        gamma: float = 1.0,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> GaussianDescriptorSet:
         """Add G5 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Å²."""
         return self._add(
             "G5", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
         )
 
     def batch_add_descriptors(
-        self, number, param1s, param2s=None, param3s=None, cutoff=None, update=True
-    ):
+        self,
+        number: int,
+        param1s: Sequence[float],
+        param2s: Sequence[float] | None = None,
+        param3s: Sequence[float] | None = None,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> None:
         """Add G<number> for every combination of elements with each set of parameters.
 
         The lists are zipped: (eta, rs) for 2, (kappa,) for 3, (eta, zeta, gamma) for 4 and 5.
@@ -148,13 +182,13 @@ class GaussianDescriptorSet:
         if update:
             self.update()
 
-    def process_combinatorial_Gs(self, Gs):
+    def process_combinatorial_Gs(self, Gs: Mapping[str, Any]) -> None:
         """Add what the dictionary or Amp list form of `fp_params` describes."""
         for symbol, rows in descriptor_setup(Gs, self.elements).items():
             self._rows[symbol] += [tuple(row) for row in rows.tolist()]
         self.update()
 
-    def update(self):
+    def update(self) -> None:
         """Bring `descriptor_setup` and `descriptor_setup_hash` up to date."""
         self.descriptor_setup = {
             symbol: table(rows, f"GaussianDescriptorSet: {symbol!r}")
@@ -163,15 +197,23 @@ class GaussianDescriptorSet:
         }
         self.descriptor_setup_hash = setup_hash(self.descriptor_setup, self.cutoff_params)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, GaussianDescriptorSet):
             return NotImplemented
         return self.descriptor_setup_hash == other.descriptor_setup_hash
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.descriptor_setup_hash)
 
-    def _add(self, kind, element, neighbors, values, cutoff, update):
+    def _add(
+        self,
+        kind: str,
+        element: str,
+        neighbors: Iterable[str],
+        values: Iterable[float],
+        cutoff: float | None,
+        update: bool,
+    ) -> GaussianDescriptorSet:
         where = f"{kind} of {'-'.join(map(str, (element, *neighbors)))}"
         for symbol in (element, *neighbors):
             if symbol not in self.numbers:

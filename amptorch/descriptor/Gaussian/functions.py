@@ -1,6 +1,8 @@
 """From tables of symmetry functions to the flat arrays that the kernels run on."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -18,8 +20,13 @@ POLYNOMIAL_ERROR = 5e-15
 SLOPE_ERROR = 3e-13
 
 
-def compile_functions(tables, elements, cutoff, dtype):
-    """Functions for the tables {symbol: (n, 7)} of `Gaussian/setup.py`.
+def compile_functions(
+    tables: Mapping[str, np.ndarray],
+    elements: Sequence[int],
+    cutoff: tuple[str, float],
+    dtype: np.dtype | type,
+) -> Functions:
+    """Return the Functions for the tables {symbol: (n, 7)} of `Gaussian/setup.py`.
 
     elements: atomic numbers in the order of the tables; cutoff: (name, gamma) of the cutoff
     function; dtype: the type the kernels compute in.
@@ -27,11 +34,14 @@ def compile_functions(tables, elements, cutoff, dtype):
     name, gamma = cutoff
     index = {number: e for e, number in enumerate(elements)}
     n_elements = len(elements)
-    cutoff_start, all_cutoffs = [0], []
-    radial_start, radial = [0], []
-    group_start, groups, polynomials, degrees = [0], [], [], []
-    coefficients = []
-    shape_start, shapes = [0], []
+    cutoff_start, radial_start, group_start, shape_start = [0], [0], [0], [0]
+    all_cutoffs: list[float] = []
+    radial: list[tuple[int, float, float, int]] = []
+    groups: list[tuple[int, float]] = []
+    polynomials: list[tuple[int, int]] = []
+    degrees: list[tuple[int, int]] = []
+    coefficients: list[float] = []
+    shapes: list[tuple[float, float, np.ndarray]] = []
     for table in tables.values():
         table = np.asarray(table, dtype=np.float64)
         kinds = table[:, 0].astype(int)
@@ -39,17 +49,18 @@ def compile_functions(tables, elements, cutoff, dtype):
             all_cutoffs.append(radius)
             here = table[:, 3] == radius
             for number in elements:
-                chosen = np.flatnonzero(here & (kinds <= 3) & (table[:, 1] == number))
+                chosen = np.flatnonzero(here & (kinds <= 3) & (table[:, 1] == number)).tolist()
                 radial.extend((kinds[k], table[k, 4], table[k, 5], k) for k in chosen)
                 radial_start.append(len(radial))
             angular = here & (kinds >= 4)
             for kind, eta in sorted({(kinds[k], table[k, 4]) for k in np.flatnonzero(angular)}):
-                chosen = np.flatnonzero(angular & (kinds == kind) & (table[:, 4] == eta))
+                chosen = np.flatnonzero(angular & (kinds == kind) & (table[:, 4] == eta)).tolist()
                 groups.append((kind, eta))
                 series = damped_cutoff_series(name, eta, radius)
                 polynomials.append((len(coefficients), len(coefficients) + len(series)))
                 coefficients.extend(series)
-                by_shape, taken = {}, Counter()
+                by_shape: dict[tuple[float, float, int], list[int]] = {}
+                taken: Counter[tuple[float, ...]] = Counter()
                 for k in chosen:
                     # The same function once more is a shape of its own.
                     function = (*sorted(table[k, 1:3]), *table[k, 5:7])
@@ -73,10 +84,10 @@ def compile_functions(tables, elements, cutoff, dtype):
             group_start.append(len(groups))
         cutoff_start.append(len(all_cutoffs))
 
-    def column(rows, k, dtype=dtype):
+    def column(rows: Sequence[Any], k: int, dtype: np.dtype | type = dtype) -> np.ndarray:
         return np.array([row[k] for row in rows], dtype=dtype)
 
-    def integers(values):
+    def integers(values: Sequence[int] | Sequence[tuple[int, int]]) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
     zetas = column(shapes, 0)
@@ -112,8 +123,9 @@ def compile_functions(tables, elements, cutoff, dtype):
     )
 
 
-def elements_of_features(tables, elements):
-    """(E, S, E) bool: whether a feature of a central element depends on a neighbour element."""
+def elements_of_features(tables: Mapping[str, np.ndarray], elements: Sequence[int]) -> np.ndarray:
+    """Return (E, S, E) bool: whether a feature of a central element depends on a neighbour
+    element."""
     n_features = max(len(table) for table in tables.values())
     depends = np.zeros((len(elements), n_features, len(elements)), dtype=bool)
     for centre, table in enumerate(tables.values()):
@@ -122,8 +134,8 @@ def elements_of_features(tables, elements):
     return depends
 
 
-def damped_cutoff_series(name, eta, cutoff):
-    """Coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
+def damped_cutoff_series(name: str, eta: float, cutoff: float) -> list[float]:
+    """Return the coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
 
     cos(π√t) is an entire function of t, so for the cosine cutoff a dozen terms reach rounding error
     and spare a square root, a cosine, a sine and an exponential a pair. Empty where no short series
@@ -131,7 +143,11 @@ def damped_cutoff_series(name, eta, cutoff):
     """
     if name != "cosine":
         return []
-    fitted = chebyshev.chebinterpolate(lambda x: _damped_cosine(x, eta, cutoff)[0], 63)
+
+    def values(x: Any) -> Any:
+        return _damped_cosine(x, eta, cutoff)[0]
+
+    fitted = chebyshev.chebinterpolate(values, 63)
     check = np.linspace(-1.0, 1.0, 501)
     exact, slope = _damped_cosine(check, eta, cutoff)
     for length in POLYNOMIAL_LENGTHS:
@@ -146,8 +162,8 @@ def damped_cutoff_series(name, eta, cutoff):
     return []
 
 
-def _damped_cosine(x, eta, cutoff):
-    """w and dw/dx at x = 2s/Rc² − 1."""
+def _damped_cosine(x: np.ndarray, eta: float, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return w and dw/dx at x = 2s/Rc² − 1."""
     t = 0.5 * (np.asarray(x) + 1.0)
     root = np.sqrt(t)
     damping = np.exp(-eta * cutoff**2 * t)

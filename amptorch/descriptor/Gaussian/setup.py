@@ -13,9 +13,10 @@ Rows are sorted by type, then in the order of Python tuples; the row is the feat
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -46,8 +47,8 @@ DEFAULTS = {"rs": 0.0}
 AMP_CUTOFF = 6.5
 
 
-def descriptor_setup(fp_params, elements):
-    """{symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
+def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return {symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
 
     `fp_params` has a key per element, or "default" for all that have none of their own. What is
     under it is either v1.0's dictionary,
@@ -97,8 +98,8 @@ def descriptor_setup(fp_params, elements):
     return setup
 
 
-def setup_hash(setup, cutoff_params):
-    """The md5 that names a set-up: the cutoff function, then each element and its table."""
+def setup_hash(setup: Mapping[str, np.ndarray], cutoff_params: Mapping[str, Any] | None) -> str:
+    """Return the md5 that names a set-up: the cutoff function, then each element and its table."""
     name, gamma = cutoff_function(cutoff_params)
     parts = [name if name == "cosine" else f"{name}{gamma:.15f}"]
     for symbol, rows in setup.items():
@@ -107,8 +108,10 @@ def setup_hash(setup, cutoff_params):
     return hashlib.md5("".join(parts).encode()).hexdigest()
 
 
-def cutoff_parameters(cutoff_func, gamma=None):
-    """`cutoff_params` of the name and the gamma of a cutoff function.
+def cutoff_parameters(
+    cutoff_func: str | Mapping[str, Any] | None, gamma: float | None = None
+) -> dict[str, Any]:
+    """Return `cutoff_params` of the name and the gamma of a cutoff function.
 
     `cutoff_func` may also be `cutoff_params` themselves, or None for the cosine.
     """
@@ -119,8 +122,8 @@ def cutoff_parameters(cutoff_func, gamma=None):
     return {"cutoff_func": cutoff_func, **({} if gamma is None else {"gamma": gamma})}
 
 
-def cutoff_function(cutoff_params):
-    """("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
+def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float]:
+    """Return ("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
 
     ValueError for another name, or a gamma that is missing or not positive.
     """
@@ -147,15 +150,23 @@ def cutoff_function(cutoff_params):
     return name, gamma
 
 
-def table(rows, where):
-    """Rows sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are none."""
+def table(rows: list[Any], where: str) -> np.ndarray:
+    """Return the rows, sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are
+    none."""
     if not rows:
         raise ValueError(f"{where} has no symmetry functions; give at least one of {[*TYPES]}")
     return np.array(sorted(rows), dtype=np.float64)
 
 
-def table_row(where, kind, neighbors, cutoff, values, eta_in_rc2):
-    """One row of a table.
+def table_row(
+    where: str,
+    kind: str,
+    neighbors: Sequence[int],
+    cutoff: Any,
+    values: Iterable[Any],
+    eta_in_rc2: bool,
+) -> tuple[float, ...]:
+    """Return one row of a table.
 
     `neighbors`: one atomic number, or two for G4 and G5. `values`: as many numbers as `kind` has
     PARAMETERS. `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
@@ -176,8 +187,8 @@ def table_row(where, kind, neighbors, cutoff, values, eta_in_rc2):
     return (TYPES[kind], first, second, cutoff, *values, *[0.0] * (3 - len(values)))
 
 
-def check_cutoff(where, cutoff):
-    """The cutoff in Å as a float; ValueError where it is missing or not positive."""
+def check_cutoff(where: str, cutoff: Any) -> float:
+    """Return the cutoff in Å as a float; raise ValueError where it is missing or not positive."""
     if cutoff is None:
         raise ValueError(f"{where} has no 'cutoff' (in Å)")
     cutoff = _number(f"{where}: cutoff", cutoff)
@@ -186,8 +197,8 @@ def check_cutoff(where, cutoff):
     return cutoff
 
 
-def check_keys(where, given, known):
-    """ValueError for a key of `given` that is not in `known`, with the nearest that is."""
+def check_keys(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
+    """Raise ValueError for a key of `given` that is not in `known`, with the nearest that is."""
     for key in given:
         if key not in known:
             near = [k for k in known if k.lower() == str(key).lower()]
@@ -196,7 +207,7 @@ def check_keys(where, given, known):
             raise ValueError(f"{where} has the unknown key {key!r}; {hint}")
 
 
-def _from_descriptor_set(descriptor_set, numbers):
+def _from_descriptor_set(descriptor_set: Any, numbers: dict[str, int]) -> dict[str, np.ndarray]:
     setup = {}
     for symbol in numbers:
         where = f"GaussianDescriptorSet: {symbol!r}"
@@ -212,7 +223,9 @@ def _from_descriptor_set(descriptor_set, numbers):
     return setup
 
 
-def _from_dict(given, where, numbers, common_cutoff):
+def _from_dict(
+    given: Any, where: str, numbers: dict[str, int], common_cutoff: Any
+) -> list[tuple[float, ...]]:
     check_keys(where, given, ["cutoff", *TYPES])
     cutoff = check_cutoff(where, given.get("cutoff", common_cutoff))
     rows = []
@@ -229,13 +242,13 @@ def _from_dict(given, where, numbers, common_cutoff):
     return rows
 
 
-def neighbor_elements(kind, numbers):
-    """The neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
+def neighbor_elements(kind: str, numbers: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return the neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
     return list(itertools.combinations_with_replacement(numbers, 2 if kind in ANGULAR else 1))
 
 
-def _value_lists(given, where, kind):
-    """The list of values of each parameter of `kind`, in the order of PARAMETERS."""
+def _value_lists(given: Any, where: str, kind: str) -> list[list[Any]]:
+    """Return the list of values of each parameter of `kind`, in the order of PARAMETERS."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{where} is {type(given).__name__}, expected a dictionary")
     keys = [key for key, name in DICT_KEYS.items() if name in PARAMETERS[kind]]
@@ -252,7 +265,9 @@ def _value_lists(given, where, kind):
     return lists
 
 
-def _from_list(given, where, numbers, common_cutoff):
+def _from_list(
+    given: Any, where: str, numbers: dict[str, int], common_cutoff: Any
+) -> list[tuple[float, ...]]:
     rows = []
     for place, entry in enumerate(given):
         inside = f"{where}[{place}]"
@@ -265,16 +280,17 @@ def _from_list(given, where, numbers, common_cutoff):
         key = "elements" if kind in ANGULAR else "element"
         known = [k for k, name in LIST_KEYS.items() if name in names]
         check_keys(inside, entry, ["type", key, "cutoff", *known])
-        values = {LIST_KEYS[k]: entry[k] for k in known if k in entry}
-        values = [values.get(name, DEFAULTS.get(name)) for name in names]
+        given_values = {LIST_KEYS[k]: entry[k] for k in known if k in entry}
+        values = [given_values.get(name, DEFAULTS.get(name)) for name in names]
         neighbors = _entry_neighbors(inside, key, entry.get(key), numbers)
         cutoff = entry.get("cutoff", AMP_CUTOFF if common_cutoff is None else common_cutoff)
         rows.append(table_row(inside, kind, neighbors, cutoff, values, "eta" in names))
     return rows
 
 
-def _entry_neighbors(where, key, given, numbers):
-    """Atomic numbers of an entry's element or elements, a pair in the order of `numbers`."""
+def _entry_neighbors(where: str, key: str, given: Any, numbers: dict[str, int]) -> list[int]:
+    """Return the atomic numbers of an entry's element or elements, a pair in the order of
+    `numbers`."""
     symbols = [given] if isinstance(given, str) else given
     if not isinstance(symbols, (list, tuple)) or len(symbols) != (1 if key == "element" else 2):
         expected = "one symbol" if key == "element" else "a list of two symbols"
@@ -286,7 +302,7 @@ def _entry_neighbors(where, key, given, numbers):
     return [numbers[symbol] for symbol in sorted(symbols, key=order.index)]
 
 
-def _check(where, name, value):
+def _check(where: str, name: str, value: Any) -> float:
     value = _number(where, value)
     if name == "eta" and value < 0:
         raise ValueError(f"{where} {value} must not be negative")
@@ -296,7 +312,7 @@ def _check(where, name, value):
     return value
 
 
-def _number(where, value):
+def _number(where: str, value: Any) -> float:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     try:

@@ -1,9 +1,12 @@
 """Electron densities of atoms as sums of Gaussians, Σ_g B_g exp(−β_g r²)."""
 
 import json
+import os
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +16,8 @@ TABLES = ("v1", "valence")
 DEFAULT_TABLE = "v1"
 
 
-def table_densities(elements: list[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
-    """{symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
+def table_densities(elements: Sequence[str], table: str = DEFAULT_TABLE) -> dict[str, np.ndarray]:
+    """Return {symbol: array (G, 2) of B (Å⁻³) and β (Å⁻²)} out of one of `TABLES`.
 
     Elements that "v1" lacks are filled in from "valence", with a warning that names them. Raises
     ValueError that names an element which has no density there either.
@@ -41,8 +44,8 @@ def table_densities(elements: list[str], table: str = DEFAULT_TABLE) -> dict[str
     return densities
 
 
-def read_gaussians(path, where="the density"):
-    """An array (G, 2) of B and β out of a text file of two columns, such as v1.0's `.g` files.
+def read_gaussians(path: str | os.PathLike[str], where: str = "the density") -> np.ndarray:
+    """Read an array (G, 2) of B and β out of a text file of two columns, such as v1.0's `.g` files.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
@@ -56,8 +59,8 @@ def read_gaussians(path, where="the density"):
     return check_gaussians(gaussians, f"{where}: {path}")
 
 
-def check_gaussians(gaussians, where):
-    """`gaussians`, or a ValueError where it is not (G, 2) finite numbers with β > 0."""
+def check_gaussians(gaussians: np.ndarray, where: str) -> np.ndarray:
+    """Return `gaussians`; raise ValueError where they are not (G, 2) finite numbers with β > 0."""
     if gaussians.ndim != 2 or gaussians.shape[1] != 2 or not len(gaussians):
         raise ValueError(f"{where} must have two columns, B and beta, and at least one row")
     if not np.isfinite(gaussians).all():
@@ -68,6 +71,6 @@ def check_gaussians(gaussians, where):
 
 
 @lru_cache(maxsize=len(TABLES))
-def _table(name):
+def _table(name: str) -> dict[str, Any]:
     path = Path(__file__).parent / f"{name}.json"
     return json.loads(path.read_text(encoding="utf8"))["elements"]

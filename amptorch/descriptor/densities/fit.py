@@ -17,7 +17,10 @@ needed for an error ∫ |Δρ| dV below 1 % of the electrons, at most 6.
 import itertools
 import json
 import logging
+import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -44,8 +47,8 @@ STARTS = list(itertools.product((0.1, 0.25, 0.5, 1.0), (0.2, 0.6, 1.0)))
 logger = logging.getLogger(__name__)
 
 
-def valence_density(symbol):
-    """(electrons of each angular momentum, ρ on RADII in Å⁻³) of an atom."""
+def valence_density(symbol: str) -> tuple[list[int], np.ndarray]:
+    """Return (electrons of each angular momentum, ρ on RADII in Å⁻³) of an atom."""
     from pyscf import gto
 
     atom = gto.Mole()
@@ -73,21 +76,21 @@ def valence_density(symbol):
     return shells, density / Bohr**3
 
 
-def pseudopotential_electrons(symbol):
-    """Valence electrons of each angular momentum."""
+def pseudopotential_electrons(symbol: str) -> list[int]:
+    """Return the valence electrons of each angular momentum."""
     from pyscf.pbc.gto import pseudo
 
     return list(pseudo.load(PSEUDOPOTENTIAL, symbol)[0])
 
 
-def _atom_calculation(atom, shells):
-    """A spherical Kohn-Sham atom with a pseudopotential, which PySCF has in two halves."""
+def _atom_calculation(atom: Any, shells: list[int]) -> Any:
+    """Return a spherical Kohn-Sham atom with a pseudopotential, which PySCF has in two halves."""
     from pyscf.scf import ADIIS, atom_hf_pp, atom_ks
 
     class Atom(atom_ks.AtomSphAverageRKS):
         get_hcore = atom_hf_pp.AtomSCFPP.get_hcore
 
-        def get_occ(self, mo_energy=None, mo_coeff=None):
+        def get_occ(self, mo_energy: Any = None, mo_coeff: Any = None) -> np.ndarray:
             occupations = []
             for l, electrons in enumerate(shells):  # noqa: E741
                 count = sum(atom.bas_angular(k) == l for k in range(atom.nbas))
@@ -105,8 +108,8 @@ def _atom_calculation(atom, shells):
     return calculation
 
 
-def fit_gaussians(density):
-    """(Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻², and ∫ |Δρ| dV over ∫ ρ dV."""
+def fit_gaussians(density: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return (Gaussians (G, 2), error): B in Å⁻³ and β in Å⁻²; ∫ |Δρ| dV over ∫ ρ dV."""
     for count in range(1, MOST_GAUSSIANS + 1):
         fits = [_fit(density, count, *start) for start in STARTS]
         gaussians, error = min(fits, key=lambda fit: fit[1])
@@ -115,15 +118,17 @@ def fit_gaussians(density):
     return gaussians, error
 
 
-def _fit(density, count, smallest, apart):
-    """The best Gaussians from one start, and their error."""
+def _fit(
+    density: np.ndarray, count: int, smallest: float, apart: float
+) -> tuple[np.ndarray, float]:
+    """Return the best Gaussians from one start, and their error."""
     weight = RADII
     electrons = _integral(density)
 
-    def betas_of(steps):
+    def betas_of(steps: np.ndarray) -> np.ndarray:
         return np.exp(np.cumsum(np.concatenate(([steps[0]], np.log(RATIO) + np.abs(steps[1:])))))
 
-    def amplitudes(betas):
+    def amplitudes(betas: np.ndarray) -> np.ndarray:
         # One amplitude follows from the number of electrons; a Gaussian has B (π/β)^{3/2}.
         shapes = np.exp(-betas * RADII[:, None] ** 2) * (betas / np.pi) ** 1.5
         base = electrons * shapes[:, 0]
@@ -135,7 +140,7 @@ def _fit(density, count, smallest, apart):
             charges = np.concatenate(([electrons - others.sum()], others))
         return charges * (betas / np.pi) ** 1.5
 
-    def residual(steps):
+    def residual(steps: np.ndarray) -> np.ndarray:
         betas = betas_of(steps)
         fitted = np.exp(-betas * RADII[:, None] ** 2) @ amplitudes(betas)
         outside = np.log(np.array([betas[-1] / BETAS[1], BETAS[0] / betas[0]])).clip(min=0)
@@ -148,11 +153,11 @@ def _fit(density, count, smallest, apart):
     return gaussians, _integral(np.abs(fitted - density)) / electrons
 
 
-def _integral(values):
+def _integral(values: np.ndarray) -> float:
     return trapezoid(4 * np.pi * RADII**2 * values, RADII)
 
 
-def make_table(path, symbols):
+def make_table(path: str | os.PathLike[str], symbols: Sequence[str]) -> None:
     """Write the table of `symbols` to `path`."""
     import pyscf
 

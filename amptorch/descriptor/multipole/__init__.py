@@ -1,1 +1,1 @@
-"""What the schemes `gmp` and `gmpordernorm` have in common."""
+"""The common part of the schemes `gmp` and `gmpordernorm`."""

@@ -1,13 +1,15 @@
 """From a list of features to the arrays that the kernels work on."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import factorial, prod
+from typing import TypeAlias
 
 import numpy as np
 
-from amptorch.descriptor.multipole.radial import double_factorial
+from amptorch.descriptor.multipole.radial import Channel, double_factorial
 from amptorch.kernels.gmp_structures import (
     ROOT,
     SIGNED,
@@ -19,10 +21,14 @@ from amptorch.kernels.gmp_structures import (
     Tiles,
 )
 
+# Powers of x, y and z; and what is multiplied with such monomials.
+Exponents: TypeAlias = tuple[int, ...]
+Polynomial: TypeAlias = dict[Exponents, float]
+
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive features that differ only in their width.
+    """Describe consecutive features that differ only in their width.
 
     order: l; sigmas: Å; group: the exponents (a, b, c) of a group of components of the Cartesian
     tensor of order l, None for the norm of the whole tensor; solid: with solid harmonics, or with
@@ -31,25 +37,26 @@ class Segment:
     """
 
     order: int
-    sigmas: tuple
-    group: tuple | None = None
+    sigmas: tuple[float, ...]
+    group: Exponents | None = None
     solid: bool = True
     square: bool = True
 
     @property
-    def ranks(self):
-        """Orders of the solid harmonics that the features depend on."""
+    def ranks(self) -> list[int]:
+        """Return the orders of the solid harmonics that the features depend on."""
         return [self.order] if self.solid else list(range(self.order, -1, -2))
 
     @property
-    def kind(self):
+    def kind(self) -> int:
+        """Return how the components become the value: SQUARE, ROOT or SIGNED."""
         if self.group is not None and len(set(self.group)) == 1:
             return SIGNED
         return SQUARE if self.square else ROOT
 
 
-def groups_of(order):
-    """Groups of components of a Cartesian tensor as exponents: (2, 0, 0), (1, 1, 0)."""
+def groups_of(order: int) -> list[Exponents]:
+    """Return the groups of components of a Cartesian tensor as exponents: (2, 0, 0), (1, 1, 0)."""
     return [
         (a, b, order - a - b)
         for a in range(order, -1, -1)
@@ -58,20 +65,23 @@ def groups_of(order):
     ]
 
 
-def harmonic_norm(order, row):
-    """n_lm² of a row of harmonics, see `kernels/harmonics.py`."""
+def harmonic_norm(order: int, row: int) -> int:
+    """Return n_lm² of a row of harmonics, see `kernels/harmonics.py`."""
     m = (row + 1) // 2
     return (1 if m == 0 else 2) * factorial(order - m) * factorial(order + m)
 
 
-def compile_features(segments, cutoff, amplitude):
-    """(Multipoles, channels): features in the order of `segments`, and the radial functions that
-    they need as a list of (order, rank, sigma, amplitude).
+def compile_features(
+    segments: list[Segment], cutoff: float, amplitude: Callable[[float], float]
+) -> tuple[Multipoles, list[Channel]]:
+    """Return (Multipoles, channels): features in the order of `segments`, and the radial functions
+    that they need as a list of (order, rank, sigma, amplitude).
 
     cutoff: Å; amplitude: A of the probe from its sigma.
     """
-    channels, moments = [], {}
-    features = defaultdict(list)
+    channels: list[Channel] = []
+    moments: dict[tuple[int, int, tuple[float, ...]], tuple[int, int, int, int]] = {}
+    features: dict[str, list[float]] = defaultdict(list)
     tiles = []
     column = n_moments = n_derivatives = 0
     entries = 0
@@ -79,7 +89,7 @@ def compile_features(segments, cutoff, amplitude):
         count = len(segment.sigmas)
         features["kind"].append(segment.kind)
         features["first"].append(column)
-        features["count"].append(count)
+        features["n_columns"].append(count)
         features["components"].append(len(features["entries"]))
         features["terms"].append(len(features["term_moment"]))
         places = {}
@@ -129,12 +139,13 @@ def compile_features(segments, cutoff, amplitude):
     return multipoles, channels
 
 
-def _columns(rows):
+def _columns(rows: Iterable[tuple[int, ...]]) -> np.ndarray:
     return np.ascontiguousarray(np.array(list(rows), dtype=np.int64).T)
 
 
-def _scale(order, rank):
-    """What Σ_m n_lm² |A_lm|² of one rank contributes to the squared norm of the whole tensor.
+def _scale(order: int, rank: int) -> float:
+    """Return what Σ_m n_lm² |A_lm|² of one rank contributes to the squared norm of the whole
+    tensor.
 
     l! over the square of r^{2Q} S_λm, S = n Y, in the inner product ⟨p, q⟩ = p(∂)q, in which x^n
     has the square n!.
@@ -146,8 +157,8 @@ def _scale(order, rank):
     return factorial(order) / square
 
 
-def _components(segment):
-    """Each component as a list of (rank, row of harmonics, coefficient)."""
+def _components(segment: Segment) -> list[list[tuple[int, int, float]]]:
+    """Return each component as a list of (rank, row of harmonics, coefficient)."""
     if segment.group is None:
         return [
             [(rank, row, np.sqrt(_scale(segment.order, rank) * harmonic_norm(rank, row)))]
@@ -163,8 +174,9 @@ def _components(segment):
     return [_tensor_component(member, segment.ranks) for member in members]
 
 
-def _tensor_component(exponents, ranks):
-    """Coefficients of x^a y^b z^c in r^{2Q} Y_λm: projections in the inner product of `_scale`."""
+def _tensor_component(exponents: Exponents, ranks: list[int]) -> list[tuple[int, int, float]]:
+    """Return the coefficients of x^a y^b z^c in r^{2Q} Y_λm: projections in the inner product of
+    `_scale`."""
     order = sum(exponents)
     power = prod(factorial(n) for n in exponents)
     result = []
@@ -179,8 +191,8 @@ def _tensor_component(exponents, ranks):
 
 
 @cache
-def _harmonic(order, row):
-    """Y_lm as {(a, b, c): coefficient}, by the recurrences of `kernels/harmonics.py`."""
+def _harmonic(order: int, row: int) -> Polynomial:
+    """Return Y_lm as {(a, b, c): coefficient}, by the recurrences of `kernels/harmonics.py`."""
     if order == 0:
         return {(0, 0, 0): 1.0}
     m = (row + 1) // 2
@@ -199,11 +211,11 @@ def _harmonic(order, row):
     return _sum(((2 * order - 1) * scale, along), (-scale, below))
 
 
-def _shift(polynomial, by):
+def _shift(polynomial: Polynomial, by: Exponents) -> Polynomial:
     return {tuple(np.add(e, by).tolist()): c for e, c in polynomial.items()}
 
 
-def _times_r2(polynomial, times):
+def _times_r2(polynomial: Polynomial, times: int) -> Polynomial:
     for _ in range(times):
         polynomial = _sum(
             *((1.0, _shift(polynomial, by)) for by in ((2, 0, 0), (0, 2, 0), (0, 0, 2)))
@@ -211,8 +223,8 @@ def _times_r2(polynomial, times):
     return polynomial
 
 
-def _sum(*weighted):
-    result = defaultdict(float)
+def _sum(*weighted: tuple[float, Polynomial]) -> Polynomial:
+    result: dict[Exponents, float] = defaultdict(float)
     for weight, polynomial in weighted:
         for exponents, coefficient in polynomial.items():
             result[exponents] += weight * coefficient

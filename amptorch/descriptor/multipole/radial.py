@@ -13,12 +13,17 @@ r^{2Q} Y_km with Q = (l − k)/2, and Δ turns r^{2Q} Y_km into 2Q (2Q + 2k + 1)
 there is one radial function for each k, the "rank".
 """
 
+from collections.abc import Sequence
 from math import comb, factorial, prod
+from typing import TypeAlias
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
 from amptorch.kernels.gmp_structures import GROUP, N_COEFFICIENTS, RadialTable
+
+# Order l, rank, sigma (Å) and amplitude A of the probe.
+Channel: TypeAlias = tuple[int, int, float, float]
 
 # First try for the length of a piece, Å; halved until the table is accurate.
 PIECE = 0.25
@@ -27,13 +32,16 @@ ACCURACY, FLOOR = 2e-14, 1e-25
 MAX_PIECES = 1 << 14
 
 
-def double_factorial(n):
-    """n!! with (−1)!! = 1."""
+def double_factorial(n: int) -> int:
+    """Return n!! with (−1)!! = 1."""
     return prod(range(n, 0, -2))
 
 
-def radial_terms(order, rank, sigma, amplitude, gaussians, s):
-    """ρ(s) as an array of terms (n, len(s)) to be summed, for an atom with density `gaussians`.
+def radial_terms(
+    order: int, rank: int, sigma: float, amplitude: float, gaussians: np.ndarray, s: np.ndarray
+) -> np.ndarray:
+    """Return ρ(s) as an array of terms (n, len(s)) to be summed, for an atom with density
+    `gaussians`.
 
     order l, rank and sigma (Å) of the channel; amplitude: A of the probe, Å⁻³; gaussians: (G, 2)
     rows B (Å⁻³), β (Å⁻²); s = r² in Å².
@@ -61,16 +69,20 @@ def radial_terms(order, rank, sigma, amplitude, gaussians, s):
     return np.array(terms)
 
 
-def radial_table(channels, densities, cutoff):
-    """The RadialTable of `channels`, a list of (order, rank, sigma, amplitude), up to `cutoff` (Å).
+def radial_table(
+    channels: Sequence[Channel], densities: Sequence[np.ndarray], cutoff: float
+) -> RadialTable:
+    """Return the RadialTable of `channels`, a list of (order, rank, sigma, amplitude), up to
+    `cutoff` (Å).
 
     densities: for each element, an array (G, 2) of B and β. Raises ValueError where Gaussians are
     so narrow that no table of reasonable size holds them.
     """
     n_pieces = int(np.ceil(cutoff / PIECE))
     while True:
-        tables = [_table(channels, gaussians, cutoff, n_pieces) for gaussians in densities]
-        if all(table is not None for table in tables):
+        fitted = [_table(channels, gaussians, cutoff, n_pieces) for gaussians in densities]
+        tables = [table for table in fitted if table is not None]
+        if len(tables) == len(fitted):
             break
         n_pieces *= 2
         if n_pieces > MAX_PIECES:
@@ -90,9 +102,11 @@ def radial_table(channels, densities, cutoff):
     )
 
 
-def _table(channels, gaussians, cutoff, n_pieces):
-    """Coefficients (channels, pieces, N_COEFFICIENTS), highest power first; None where they are not
-    accurate."""
+def _table(
+    channels: Sequence[Channel], gaussians: np.ndarray, cutoff: float, n_pieces: int
+) -> np.ndarray | None:
+    """Return coefficients (channels, pieces, N_COEFFICIENTS), highest power first; None where they
+    are not accurate."""
     nodes = chebyshev.chebpts1(N_COEFFICIENTS)
     between = np.concatenate(([-1.0], (nodes[1:] + nodes[:-1]) / 2, [1.0]))
     to_chebyshev = np.linalg.inv(chebyshev.chebvander(nodes, N_COEFFICIENTS - 1))
