@@ -173,7 +173,7 @@ class Potential:
         """
         if neighbors is None:
             neighbors = neighbor_list(frames, self.cutoff)
-        if store is None:
+        if store is None or images is None:
             values = self.descriptor.values(frames, neighbors)
         else:
             values = self.descriptor.stored_values(store, frames, images, neighbors)

@@ -9,6 +9,7 @@ import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives, RecomputedDerivatives
+from amptorch.descriptor.derivatives import FrameIds
 
 if TYPE_CHECKING:
     from amptorch.store.store import FrameStore
@@ -29,10 +30,10 @@ class ShardedDerivatives(KeptDerivatives):
         """Return the DerivativeBlocks of a shard."""
 
     def runs(
-        self, frame_ids: np.ndarray
+        self, frame_ids: FrameIds
     ) -> tuple[list[tuple[DerivativeBlocks, np.ndarray]], np.ndarray]:
         """Return [(blocks, frames within them)] of runs of frames in one shard, and their atoms."""
-        shards, local, counts = self.locate(frame_ids)
+        shards, local, counts = self.locate(np.asarray(frame_ids))
         breaks = np.flatnonzero(shards[1:] != shards[:-1]) + 1
         firsts = shards[np.concatenate(([0], breaks))]
         blocks = [self.blocks(number) for number in firsts.tolist()]
