@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import os
 import sqlite3
 import tempfile
 import zipfile
 from contextlib import closing
 from pathlib import Path
 
-from amptorch.store.arrays import unfinished_name
+from amptorch.files import write_atomically
 from amptorch.trainer.checkpoints import CHECKSUMS
 from amptorch.tuning.final import PREDICTIONS
 
@@ -62,8 +61,10 @@ def write_results(findings):
     """
     out = findings.out
     archive = out / "results.zip"
-    unfinished = unfinished_name(archive)
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        write_atomically(archive) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for name in ("report.html", "report.md", "trials.csv"):
             target.write(out / name, f"results/{name}")
         for folder in ("figures", "configurations"):
@@ -88,7 +89,6 @@ def write_results(findings):
             target.writestr("results/study/study.db", _database(out / "study.db"))
         for journal in _journals(findings):
             target.write(journal, f"results/study/{journal.name}")
-    os.replace(unfinished, archive)
     return archive
 
 

@@ -28,7 +28,7 @@ def held_out(findings):
     held = findings.predictions
     if held is None:
         return [Section("Parity", [Text(_no_predictions(findings))])] if findings.best else []
-    sections = [Section("Parity", [Text(_whose(findings)), _parity_picture(held)])]
+    sections = [Section("Parity", [Text(_origin(findings)), _parity_picture(held)])]
     elements = _elements(findings)
     sections += [elements] if elements else []
     sections.append(_energy_range(held, findings.about["outliers_above"]))
@@ -45,7 +45,7 @@ def _no_predictions(findings):
     )
 
 
-def _whose(findings):
+def _origin(findings):
     if findings.predictions.kind == "test":
         return "Predictions of the final models on the test frames."
     point = findings.curve[-1]

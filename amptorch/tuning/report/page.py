@@ -1,16 +1,14 @@
 """The report of a study: report.html, report.md with its figures, and results.zip."""
 
 import io
-import os
 import re
-from pathlib import Path
 
 import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from amptorch.files import write_atomically
 from amptorch.profiling.plots import as_svg
-from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.picking import train_config
 from amptorch.tuning.report import conduct, held_out, mattered, results, search
 from amptorch.tuning.report.archive import trial_table, write_results
@@ -112,9 +110,5 @@ def _cell(text):
 
 
 def _replace(path, data):
-    """Write a file as a whole."""
-    path = Path(path)
-    path.parent.mkdir(exist_ok=True)
-    unfinished = unfinished_name(path)
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
+    with write_atomically(path) as file:
+        file.write(data)
