@@ -21,6 +21,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike
 
+from amptorch.writing import write_atomically
+
 UNFINISHED = ".unfinished-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -123,15 +125,9 @@ def open_array(path: Path, entry: dict[str, Any], check: bool = True) -> np.ndar
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Replace `path` by `content`, with a checksum, as a whole."""
-    path = Path(path)
-    unfinished = unfinished_name(path)
-    content = {**content, "checksum": _json_checksum(content)}
-    try:
-        with open(unfinished, "w", encoding="utf8") as file:
-            file.write(json.dumps(content, indent=1))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = json.dumps({**content, "checksum": _json_checksum(content)}, indent=1)
+    with write_atomically(path) as file:
+        file.write(text.encode("utf8"))
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

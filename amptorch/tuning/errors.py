@@ -3,6 +3,8 @@
 import numpy as np
 from ase.data import chemical_symbols
 
+from amptorch.metrics import error_statistics
+
 # Energies above this percentile of the training frames' (per atom) count as outliers.
 OUTLIERS = 99
 # What 1 eV/Å of force error weighs against 1 meV/atom of energy error.
@@ -35,25 +37,16 @@ def summary(frames, energies, forces, above=np.inf):
 def _summary(frames, energies, forces):
     result = {
         "frames": len(frames),
-        "energy": _statistics(1000 * (energies - frames.energies) / frames.counts),
+        "energy": error_statistics(1000 * (energies - frames.energies) / frames.counts),
     }
     if forces is not None:
         difference = forces - frames.forces
-        result["forces"] = _statistics(difference)
+        result["forces"] = error_statistics(difference)
         result["forces_by_element"] = {
-            chemical_symbols[number]: _statistics(difference[frames.numbers == number])
+            chemical_symbols[number]: error_statistics(difference[frames.numbers == number])
             for number in np.unique(frames.numbers)
         }
     return result
-
-
-def _statistics(difference):
-    absolute = np.abs(difference)
-    return {
-        "rmse": float(np.sqrt(np.mean(absolute**2))),
-        "mae": float(np.mean(absolute)),
-        "median": float(np.median(absolute)),
-    }
 
 
 def combined(result, metric="rmse", force_weight=FORCE_WEIGHT):

@@ -106,7 +106,7 @@ def missing(out, plan):
     return [name for name in names if not result_file(out, name).exists()]
 
 
-def give_up(out, plan, reason):
+def record_failures(out, plan, reason):
     """Count what has no result as failed for `reason`: it has had its chances."""
     for name in missing(out, plan):
         result = {"name": name, "failed": reason}

@@ -1,14 +1,12 @@
 """The symmetry functions of a trial, out of its parameters and the distances in the data."""
 
-import json
-
 import numpy as np
 from filelock import FileLock
 
 from amptorch.descriptor.Gaussian.setup import neighbor_elements
-from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.recipes import RADIAL, pool, symmetry_functions
 from amptorch.tuning.selection import select_functions
+from amptorch.tuning.study import read_json, write_json
 
 CUTOFFS = {
     "cosine": {"cutoff_func": "Cosine"},
@@ -99,10 +97,8 @@ def by_selection(params, distances, frames, ranked, most):
                 cutoff_params=CUTOFFS[params["cutoff_function"]],
                 atoms_per_element=ATOMS,
             )
-            unfinished = unfinished_name(path)
-            unfinished.write_text(json.dumps(chosen), encoding="utf8")
-            unfinished.rename(path)
-    chosen = json.loads(path.read_text(encoding="utf8"))
+            write_json(path, chosen)
+    chosen = read_json(path)
     return {
         "cutoff": cutoff,
         **{symbol: chosen[symbol][: params["functions"]] for symbol in distances.elements},

@@ -1,11 +1,10 @@
 """Reference and predicted energies and forces of held-out frames, kept for plots."""
 
 import hashlib
-import os
 
 import numpy as np
 
-from amptorch.store.arrays import unfinished_name
+from amptorch.writing import write_atomically
 
 
 def save_predictions(path, frames, models):
@@ -31,11 +30,8 @@ def save_predictions(path, frames, models):
             content[f"{name}_energies_spread"] = spread[0] / counts
             if spread[1] is not None:
                 content[f"{name}_forces_spread"] = spread[1].astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_name(path)
-    with open(unfinished, "wb") as file:
+    with write_atomically(path) as file:
         np.savez_compressed(file, **content)
-    os.replace(unfinished, path)
 
 
 def load_predictions(path):

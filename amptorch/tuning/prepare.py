@@ -33,7 +33,7 @@ CALLS = "calls.json"
 
 
 @contextmanager
-def alone(out):
+def study_lock(out):
     """Make the study's folder, and let one process at a time into the block."""
     if out.exists() and not (out / SETTINGS).exists():
         others = [path.name for path in out.iterdir() if path.name not in (LOCK, "cache")]
@@ -82,7 +82,7 @@ def checked(train, test, config):
     return about, images
 
 
-def settle(about, train, images, out):
+def write_settings(about, train, images, out):
     """Write `settings.json`, or compare with the one that is there; returns its content.
 
     What may be different (sampler, pruner, how the best are trained, …) is from now on as it is

@@ -12,13 +12,13 @@ from amptorch.config import DatasetConfig
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
-from amptorch.tuning.prepare import Clock, alone, checked, note_call, settle
+from amptorch.tuning.prepare import Clock, checked, note_call, study_lock, write_settings
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
     completed,
     counted,
     fail_trials_of,
-    gone,
+    has_ended,
     open_storage,
     open_study,
     pareto_front,
@@ -100,8 +100,8 @@ def tune(
     url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
     # Several machines may begin at the same time.
-    with alone(out):
-        about = settle(about, train, images, out)
+    with study_lock(out):
+        about = write_settings(about, train, images, out)
         with quiet_optuna():
             tuning = split_config(about["config"])[0]
             study = open_study(open_storage(url), about["study"], tuning)
@@ -112,7 +112,7 @@ def tune(
                 study.enqueue_trial(start)
         call = {"train": train, "test": test, "trials": trials, "seconds": seconds}
         note_call(out, {**call, "workers": workers, "storage": storage and public_url(storage)})
-        lost = fail_trials_of(study, out, gone, "its process was killed", again=True)
+        lost = fail_trials_of(study, out, has_ended, "its process was killed", again=True)
     if lost:
         logger.info("trials %s were cut off and will be run again", lost)
     run = _Run(problem, study, url, workers, trials, seconds)
@@ -139,7 +139,7 @@ class _Run:
         self.clock = Clock(problem.out)
         self.over = False
         self.given = 0
-        self.last_words = "its process died"
+        self.failure_reason = "its process died"
         self.shown = {record["number"] for record in read_records(problem.out)}
         if workers:
             first = {"storage": url, "study": study.study_name}
@@ -154,7 +154,7 @@ class _Run:
         if self.workers:
             self.pool.close()
         reason = "the study was interrupted"
-        fail_trials_of(self.study, self.problem.out, gone, reason, again=True)
+        fail_trials_of(self.study, self.problem.out, has_ended, reason, again=True)
         self.clock.stop()
         if kind is KeyboardInterrupt:
             logger.info("interrupted; the same command goes on with the study")
@@ -212,7 +212,7 @@ class _Run:
                 logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
             jobs = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
             self._run(partial(next, jobs, None), self._training_done)
-        final.give_up(out, plan, self.last_words)
+        final.record_failures(out, plan, self.failure_reason)
         self.over = True
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
@@ -272,7 +272,7 @@ class _Run:
     def _died(self, pid, reason):
         name = process_name(pid)
         fail_trials_of(self.study, self.problem.out, lambda worker: worker == name, reason)
-        self.last_words = reason.partition(";")[0]
+        self.failure_reason = reason.partition(";")[0]
         logger.warning("%s", reason)
 
     def _write_summary(self, tuned):

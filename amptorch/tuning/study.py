@@ -8,6 +8,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from amptorch.config import to_json
-from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.training import RUNGS
+from amptorch.writing import write_atomically
 
 logger = logging.getLogger(__name__)
 # Seconds between signs of life of a trial, and without one until it counts as dead. A machine may
@@ -205,8 +206,8 @@ def record_silent(study, out):
             write_record(out, {**record, "params": trial.params})
 
 
-def gone(worker):
-    """Whether that process, of this machine, has ended."""
+def has_ended(worker: str) -> bool:
+    """Return True where the process `host:id` of this machine has ended, otherwise False."""
     host, _, process = worker.rpartition(":")
     if host != socket.gethostname():
         return False
@@ -240,18 +241,12 @@ def read_records(out):
     return [read_json(path) for path in sorted((Path(out) / "trials").glob("[0-9]*.json"))]
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Replace a JSON file as a whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_name(path)
-    with open(unfinished, "w", encoding="utf8") as file:
-        json.dump(to_json(content), file, indent=1)
-        file.flush()
-        # Or a power failure may leave the name with nothing behind it.
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    with write_atomically(path) as file:
+        file.write(json.dumps(to_json(content), indent=1).encode("utf8"))
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf8"))

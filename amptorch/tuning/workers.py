@@ -49,10 +49,10 @@ class Worker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise WorkerDied(self._last_words())
+            raise WorkerDied(self._exit_report())
         return json.loads(answer)
 
-    def _last_words(self):
+    def _exit_report(self):
         code = self.process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         lines = self.log.read_text(encoding="utf8", errors="replace").splitlines()
@@ -122,7 +122,7 @@ class Workers:
                 self._worker(number).do(job)
                 self._deaths = 0
             except WorkerDied as death:
-                self._bury(number, str(death))
+                self._replace_dead_worker(number, str(death))
             done(job)
 
     def _worker(self, number):
@@ -136,7 +136,7 @@ class Workers:
                 self._workers[number] = there
         return there
 
-    def _bury(self, number, reason):
+    def _replace_dead_worker(self, number, reason):
         if self._stopped:
             return
         with self._lock:

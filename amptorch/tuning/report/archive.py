@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import sqlite3
 import tempfile
 import zipfile
@@ -11,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 from amptorch.checkpoints.folder import CHECKSUMS
-from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.final import PREDICTIONS
 from amptorch.tuning.report.findings import Findings
+from amptorch.writing import write_atomically
 
 ERRORS = ("rmse", "mae", "median")
 # Beside the log of the trials, what makes up the study.
@@ -63,8 +62,10 @@ def write_results(findings: Findings) -> Path:
     """
     out = findings.out
     archive = out / "results.zip"
-    unfinished = unfinished_name(archive)
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        write_atomically(archive) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for name in ("report.html", "report.md", "trials.csv"):
             target.write(out / name, f"results/{name}")
         for folder in ("figures", "configurations"):
@@ -89,7 +90,6 @@ def write_results(findings: Findings) -> Path:
             target.writestr("results/study/study.db", _database(out / "study.db"))
         for journal in _journals(findings):
             target.write(journal, f"results/study/{journal.name}")
-    os.replace(unfinished, archive)
     return archive
 
 

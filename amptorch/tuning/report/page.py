@@ -13,11 +13,11 @@ import yaml
 from markdown_it import MarkdownIt
 
 from amptorch.profiling.plots import as_svg
-from amptorch.store.arrays import unfinished_name
 from amptorch.tuning.picking import train_config
 from amptorch.tuning.report import facts, plots, words
 from amptorch.tuning.report.archive import trial_table, write_results
 from amptorch.tuning.report.findings import Findings
+from amptorch.writing import write_atomically
 
 TITLE = "Tuning of a neural network potential"
 FIGURES = "figures"
@@ -119,8 +119,5 @@ def _in_paragraphs(text: str) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file as a whole."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = unfinished_name(path)
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
+    with write_atomically(path) as file:
+        file.write(data)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from amptorch.reports import duration
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return `digits` figures, without a power of ten between 1e-3 and 1e6."""
@@ -41,15 +43,6 @@ def compared(value: float, other: float) -> str:
     if ratio > 2:
         return f"{number(ratio)} times"
     return f"{percent(abs(ratio - 1))} {'lower' if ratio < 1 else 'higher'} than"
-
-
-def duration(seconds: float) -> str:
-    """Return such as "45 s", "12 min" or "2.1 h"."""
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def budget(of_training: dict[str, Any]) -> str:
