@@ -25,7 +25,7 @@ from amptorch.dataset import construct_descriptor
 from amptorch.datasets import iter_iron_water
 from amptorch.store import preprocess
 from amptorch.trainer import AtomsTrainer
-from amptorch.training.restart import epochs_of, newest_run, newest_state
+from amptorch.training.restart import newest_run, newest_state, saved_epochs
 
 FP_PARAMS = {"default": {"cutoff": 4.0, "G2": {"etas": [1.0, 20.0], "rs_s": [0.0]}}}
 SHARD = 8
@@ -88,7 +88,7 @@ def done(run_dir, arguments):
     if arguments.preprocess:
         return len(list(run_dir.glob("shards/" + 6 * "[0-9]"))) or -1
     run = newest_run(run_dir)
-    return -1 if run is None else max(epochs_of(run), default=-1)
+    return -1 if run is None else max(saved_epochs(run), default=-1)
 
 
 def kill_and_resume(run_dir, arguments, moments):
