@@ -8,7 +8,7 @@ import torch
 from skorch.callbacks import Callback
 
 from amptorch.trainer import AtomsTrainer
-from amptorch.training.restart import epochs_of, newest_run, newest_state
+from amptorch.training.restart import newest_run, newest_state, saved_epochs
 from tests.small_frames import config
 
 ROOT = Path(__file__).parent.parent
@@ -107,4 +107,4 @@ AtomsTrainer(settings).train(resume=True)
 
 def progress(run_dir):
     run = newest_run(run_dir)
-    return -1 if run is None else max(epochs_of(run), default=-1)
+    return -1 if run is None else max(saved_epochs(run), default=-1)

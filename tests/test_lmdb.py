@@ -238,7 +238,7 @@ def test_batches_are_those_of_the_frames(frames, parts, cache):
 def test_kept_in_single_precision(written):
     single = AtomsLMDBDatasetCache([written], derivative_dtype="float32")
     double = AtomsLMDBDatasetCache([written])
-    assert single._all.derivatives.dtype == np.float32
+    assert single._pack.derivatives.dtype == np.float32
     same_batch(single.batch([1, 2]), double.batch([1, 2]), atol=1e-5)
 
 

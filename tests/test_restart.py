@@ -15,7 +15,7 @@ import pytest
 
 from amptorch.checkpoints.folder import HistoryText
 from amptorch.trainer import AtomsTrainer
-from amptorch.training.restart import KEPT, epochs_of, newest_run, newest_state
+from amptorch.training.restart import KEPT_EPOCHS, newest_run, newest_state, saved_epochs
 from tests.small_frames import mixed_frames
 from tests.small_runs import (
     EPOCHS,
@@ -221,7 +221,7 @@ def test_kill_9(frames, tmp_path):
 
 def test_the_last_few_epochs_are_kept_and_are_checkpoints(frames, tmp_path):
     trainer = train(settings_of(frames, tmp_path))
-    assert epochs_of(trainer.cp_dir) == [EPOCHS - k for k in range(KEPT)]
+    assert saved_epochs(trainer.cp_dir) == [EPOCHS - k for k in range(KEPT_EPOCHS)]
     folder = Path(trainer.cp_dir) / "epochs" / str(EPOCHS)
     assert sorted(path.name for path in folder.iterdir()) == [
         "checksums.json",

@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 
 from amptorch.checkpoints.folder import to_disk
 from amptorch.trainer import AtomsTrainer
-from amptorch.training.restart import epochs_of, newest_state
+from amptorch.training.restart import newest_state, saved_epochs
 from tests.small_frames import mixed_frames
 from tests.small_runs import EPOCHS, Cut, PowerCut, assert_same, cut, settings_of, train
 
@@ -118,7 +118,7 @@ def test_a_file_system_without_locks(frames, tmp_path, monkeypatch, failure):
     monkeypatch.setattr("amptorch.training.run_folder.FileLock.acquire", acquire)
     with pytest.warns(UserWarning, match="file system without locks"):
         trainer = train(settings_of(frames, tmp_path, optim__epochs=1))
-    assert epochs_of(trainer.cp_dir) == [1, 0]
+    assert saved_epochs(trainer.cp_dir) == [1, 0]
 
 
 # --- what is on disk ---
@@ -157,14 +157,14 @@ def test_power_failure(frames, tmp_path, monkeypatch):
         trainer.train()
     monkeypatch.undo()
     run = Path(trainer.cp_dir)
-    assert epochs_of(run) == [5, 4, 3]
+    assert saved_epochs(run) == [5, 4, 3]
     for path in run.rglob("*.*"):
         if state_of(path.stat()) not in written:
             path.write_bytes(b"")
     with pytest.warns(UserWarning, match="epoch 4 is passed over"):
         resumed = train(settings, resume=True)
     assert_same(resumed, whole)
-    assert epochs_of(run) == [6, 5]
+    assert saved_epochs(run) == [6, 5]
 
 
 def test_the_end_of_a_training_is_on_the_disk(frames, tmp_path, monkeypatch):
@@ -277,8 +277,8 @@ def test_full_disk(frames, tmp_path, monkeypatch):
         assert str(folder) in str(failure.value)
         assert not list(folder.rglob(".*"))
         for run in (folder / "checkpoints").iterdir():
-            if epochs_of(run):
-                assert len(newest_state(run).history) == epochs_of(run)[0]
+            if saved_epochs(run):
+                assert len(newest_state(run).history) == saved_epochs(run)[0]
         assert_same(train(settings_of(frames, folder), resume=True), whole)
 
 

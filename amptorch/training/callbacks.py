@@ -1,62 +1,79 @@
-"""What happens during training besides training."""
+"""Callbacks of a training: best checkpoint, learning rate, early stopping, log."""
 
 import copy
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
+from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PrintLog, WandbLogger
 
 from amptorch.checks import COSINE_TIME
+from amptorch.config import Config
 from amptorch.metrics import best_column
 from amptorch.training.averaging import WeightAveraging
-from amptorch.training.progress import CosineTime
+from amptorch.training.progress import CosineTime, Progress
+
+NamedCallback = tuple[str, Callback]
 
 
 class BestCheckpoint(Callback):
-    """Saves the net whenever `monitor` has improved, and loads the best parameters back at the end,
-    also where training was interrupted or stopped early.
+    """Save the net whenever it is better than before; load the best parameters back at the end.
 
-    monitor: column of the history that says so, such as "val_energy_mae_best". save: called with
-    the net. Records `event_cp` in the history.
+    They are loaded back also where the training was interrupted or stopped early. Records
+    `event_cp` in the history.
+
+    monitor : column of the history that says whether an epoch is the best so far, such as
+        "val_energy_mae_best"
+    save : called with the net
     """
 
-    def __init__(self, monitor, save):
+    def __init__(self, monitor: str, save: Callable[[Any], None]) -> None:
         self.monitor = monitor
         self.save = save
 
-    def initialize(self):
-        self.best_ = None
+    def initialize(self) -> "BestCheckpoint":
+        """Begin without best parameters."""
+        self.best_: dict[str, Any] | None = None
         return self
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Forget the best parameters of a training before."""
         self.best_ = None
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Keep the parameters, and save the net, where this epoch is the best so far."""
         improved = bool(net.history[-1, self.monitor])
         net.history.record("event_cp", improved)
         if improved:
             self.best_ = copy.deepcopy(net.module_.state_dict())
             self.save(net)
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Load the best parameters."""
         if self.best_ is not None:
             net.module_.load_state_dict(self.best_)
 
 
-def averaging_callbacks(config, progress):
-    """(name, callback) pairs of weight averaging and of `progress`, the `Progress` of a training;
-    they come before the checkpoint."""
+def averaging_callbacks(config: Config, progress: Progress) -> list[NamedCallback]:
+    """Return the callbacks of weight averaging and of `progress`, which come before the checkpoint.
+
+    They are (name, callback) pairs.
+    """
     averaging = config.optim.averaging
-    callbacks = [("progress", progress)]
+    callbacks: list[NamedCallback] = [("progress", progress)]
     if averaging is not None:
         callbacks.insert(0, ("averaging", WeightAveraging(progress=progress, **averaging)))
     return callbacks
 
 
-def optional_callbacks(config, progress):
-    """(name, callback) pairs of the learning rate scheduler and of early stopping, where `config`
-    (a `Config`) asks for them."""
-    callbacks = []
+def optional_callbacks(config: Config, progress: Progress) -> list[NamedCallback]:
+    """Return the callbacks of the learning rate and of early stopping that `config` asks for.
+
+    They are (name, callback) pairs.
+    """
+    callbacks: list[NamedCallback] = []
     optim, cmd = config.optim, config.cmd
     if optim.scheduler is not None:
         policy, params = optim.scheduler["policy"], optim.scheduler["params"]
@@ -73,13 +90,15 @@ def optional_callbacks(config, progress):
 
 
 class WandbRun(WandbLogger):
-    """Logs the history to a run of Weights and Biases, which starts when training does.
+    """Log the history to a run of Weights and Biases, which starts when the training does.
 
-    name: called for the name of the run. config: dictionary shown with it. Raises ValueError where
-    the package wandb is not installed.
+    name : called for the name of the run
+    config : dictionary that is shown with it
+
+    Raises ValueError where the package wandb is not installed.
     """
 
-    def __init__(self, name, config):
+    def __init__(self, name: Callable[[], str | None], config: dict[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -92,20 +111,25 @@ class WandbRun(WandbLogger):
         self.config = config
         self.init_ = wandb.init
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Start the run."""
         self.wandb_run = self.init_(name=self.name(), config=self.config)
         super().on_train_begin(net, **kwargs)
 
 
 class EpochTable(PrintLog):
-    """skorch's table of the epochs. The best values are coloured on a terminal alone, and there not
-    with NO_COLOR (no-color.org)."""
+    """Print skorch's table of the epochs.
 
-    def format_row(self, row, key, color):
+    The best values are coloured on a terminal only, and not where NO_COLOR is set (no-color.org).
+    """
+
+    def format_row(self, row: dict[str, Any], key: str, color: str) -> str:
+        """Return the text of one value of an epoch."""
         # Without its mark a best value is like any other.
-        shown = row if _in_colours() else {key: row[key]}
+        shown = row if _colours_allowed() else {key: row[key]}
         return super().format_row(shown, key, color)
 
 
-def _in_colours():
+def _colours_allowed() -> bool:
+    """Return whether the output may have colours."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -21,7 +21,7 @@ from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import BestCheckpoint, averaging_callbacks, optional_callbacks
-from amptorch.training.divergence import StopWhenDiverged, check_sound
+from amptorch.training.divergence import StopWhenDiverged, check_usable
 from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.training.prepare import TrainingData
 from amptorch.training.progress import Progress
@@ -98,7 +98,7 @@ def fresh_model(
     settings: Config, elements: Sequence[str], n_inputs: int, random: RandomState
 ) -> AtomicModel:
     """Return the network with parameters, and dropout, drawn from `random`."""
-    with random.as_torchs_own():
+    with random.used_by_torch():
         model = make_model(settings.model, elements, n_inputs, settings.cmd.dtype)
     for module in model.modules():
         if isinstance(module, Dropout):
@@ -186,7 +186,7 @@ def train_net(net: PotentialNet, dataset: Dataset, epochs: int) -> None:
     if not net.initialized_:
         net.initialize()
     net.partial_fit(dataset, None, epochs=epochs)
-    check_sound(net, dataset)
+    check_usable(net, dataset)
 
 
 def save_net(

@@ -1,4 +1,4 @@
-"""What the extended Kalman filter observes of a batch.
+"""Steps of the extended Kalman filter, and what it observes of a batch.
 
 Of each frame: its energy, and `force_observations` projections of its forces. For these the atoms
 are dealt into as many groups at random; a group's observation is Σ ±F_c / √n over its n force
@@ -11,14 +11,26 @@ The variances follow from the loss: that of the (scaled, total) energy is the un
 3 n / `force_coefficient` for a frame of n atoms; a frame's weight divides its variances.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
+from amptorch.data.batch import Batch
 from amptorch.model.jacobian import jacobian
 
+if TYPE_CHECKING:
+    from amptorch.training.net import PotentialNet
 
-def kalman_step(net, batch):
-    """One step of `net.optimizer_`, an `EKF`; skorch's {"loss", "y_pred"} from before it."""
+
+def kalman_step(net: PotentialNet, batch: tuple[Batch, list[torch.Tensor]]) -> dict[str, Any]:
+    """Make one step of `net.optimizer_`, an `EKF`.
+
+    Return skorch's {"loss", "y_pred"} as they were before the step.
+    """
     X, targets = batch
     X, targets = X.to(net.device), [target.to(net.device) for target in targets]
     with torch.no_grad():
@@ -31,7 +43,7 @@ def kalman_step(net, batch):
         X, prediction, targets, coefficient, number, generator
     )
 
-    def closure():
+    def closure() -> tuple[dict[torch.nn.Parameter, torch.Tensor], torch.Tensor, torch.Tensor]:
         rows = jacobian(net.module_, X, directions)
         return {p: r.flatten(0, 1) for p, r in rows.items()}, errors, variances
 
@@ -39,10 +51,24 @@ def kalman_step(net, batch):
     return {"loss": loss, "y_pred": prediction}
 
 
-def observations(batch, prediction, targets, coefficient, number, generator=None):
-    """(directions for `jacobian`, errors (m,), variances (m,)), frame after frame, of a batch; m is
-    frames · (1 + directions). Without forces or `coefficient` there are no directions. Groups of
-    atoms are drawn from `generator`, torch's own where None."""
+def observations(
+    batch: Batch,
+    prediction: tuple[torch.Tensor, torch.Tensor],
+    targets: Sequence[torch.Tensor],
+    coefficient: float,
+    number: int,
+    generator: torch.Generator | None = None,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], torch.Tensor, torch.Tensor]:
+    """Return directions for `jacobian`, errors (m,) and variances (m,) of a batch.
+
+    They come frame after frame; m is frames · (1 + directions). Without forces or `coefficient`
+    there are no directions.
+
+    prediction, targets : scaled energies and forces, as the net gives and is given them
+    coefficient : `force_coefficient` of the loss
+    number : force observations of each frame
+    generator : draws the groups of atoms; None for torch's own
+    """
     energy, forces = prediction
     directions = []
     errors = [targets[0] - energy]
@@ -60,8 +86,10 @@ def observations(batch, prediction, targets, coefficient, number, generator=None
     return directions, torch.stack(errors, dim=1).flatten(), torch.stack(variances, 1).flatten()
 
 
-def _projection(batch, difference, part):
-    """(atoms, direction, error (frames,)) of an observation of these rows of the forces."""
+def _projection(
+    batch: Batch, difference: torch.Tensor, part: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Return (atoms, direction, error (frames,)) of an observation of these rows of the forces."""
     rows = part if batch.force_rows is None else batch.force_rows[part]
     frames = batch.image_idx[torch.from_numpy(rows).to(difference.device)]
     difference = difference[torch.from_numpy(part).to(difference.device)]

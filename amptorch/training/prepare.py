@@ -115,7 +115,7 @@ def wanted_images(images: list[Atoms], options: DatasetConfig, forces: bool) -> 
     can be used (with `forces` where asked for); why the others cannot is logged."""
     if options.skip_bad:
         images, reasons = usable(images, options.elements, forces, options.missing_forces)
-        _warn_of(reasons)
+        _warn_of_skipped(reasons)
     return images
 
 
@@ -138,12 +138,12 @@ def _in_memory(
 ) -> TrainingData:
     options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
     images = wanted_images(read_images(frames, options.labels), options, forces)
-    settings = _numbered(settings, elements_of(Frames.from_atoms(images)), trained)
+    settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
     plan = None
     derivatives = options.derivatives if forces else None
     if derivatives == "auto":
-        plan = _planned(settings, images, ranks)
+        plan = _plan_derivatives(settings, images, ranks)
         derivatives = plan.derivatives
     keep = options.save_fps and derivatives != "stored"
     dataset = memory(
@@ -153,12 +153,12 @@ def _in_memory(
         derivatives=derivatives or "stored",
         derivative_dtype=options.derivative_dtype,
         verbose=cmd.verbose and ranks.first,
-        **_common(settings, trained, images),
+        **_dataset_options(settings, trained, images),
     )
     return TrainingData(settings, dataset, plan)
 
 
-def _planned(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
+def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
     """Return the plan for the derivatives of these frames, kept in memory."""
     options = settings.dataset
     chosen = sample_of([len(atoms) for atoms in images])
@@ -173,16 +173,16 @@ def _planned(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
         threads=settings.cmd.threads,
         available=available_memory(),
     )
-    _show(settings, ranks, plan)
+    _show_plan(settings, ranks, plan)
     return plan
 
 
 def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ranks) -> TrainingData:
     options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
     # One process fills the store, on all cores; the others find it full.
-    with ranks.in_order(), use_threads(ranks.threads_alone):
+    with ranks.first_before_others(), use_threads(ranks.threads_alone):
         found = elements_of_store(options.store, frames, options.skip_bad, forces, options.labels)
-        settings = _numbered(settings, found, trained)
+        settings = _with_found_elements(settings, found, trained)
         store, plan, derivative_dtype = fill_store(
             options.store,
             construct_descriptor(settings.dataset.descriptor_setup),
@@ -191,9 +191,9 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
             forces=forces,
             threads=cmd.threads,
             verbose=cmd.verbose and ranks.first,
-            show=lambda plan: _show(settings, ranks, plan),
+            show=lambda plan: _show_plan(settings, ranks, plan),
         )
-    _warn_of([reason for _, _, reason in store.skipped])
+    _warn_of_skipped([reason for _, _, reason in store.skipped])
     kind = options.derivatives if plan is None else plan.derivatives
     dataset = partial(
         StoreDataset,
@@ -201,13 +201,13 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
         derivatives="stored" if kind == "auto" else kind,
         derivative_dtype=derivative_dtype,
     )
-    common = _common(settings, trained)
+    common = _dataset_options(settings, trained)
     # One process goes through all fingerprints to fit the scaler, for all.
     common["feature_scaler"] = ranks.from_first(lambda: dataset(**common).feature_scaler)
     return TrainingData(settings, dataset(**common), plan)
 
 
-def _common(
+def _dataset_options(
     settings: Config, trained: Trained | None, images: list[Atoms] | None = None
 ) -> dict[str, Any]:
     """Return what both data sets are made with; the scalers of what was trained are kept."""
@@ -235,7 +235,7 @@ def _common(
     }
 
 
-def _numbered(settings: Config, found: list[str], trained: Trained | None) -> Config:
+def _with_found_elements(settings: Config, found: list[str], trained: Trained | None) -> Config:
     """Number the elements as what was trained does, else as the configuration, else as found."""
     if trained is None:
         return with_elements(settings, settings.dataset.elements or found)
@@ -249,12 +249,12 @@ def _numbered(settings: Config, found: list[str], trained: Trained | None) -> Co
     return with_elements(settings, networks)
 
 
-def _warn_of(reasons: list[str]) -> None:
+def _warn_of_skipped(reasons: list[str]) -> None:
     if reasons:
         logger.warning("left out %d of the frames:\n%s", len(reasons), "\n".join(reasons))
 
 
-def _show(settings: Config, ranks: Ranks, plan: Plan) -> None:
+def _show_plan(settings: Config, ranks: Ranks, plan: Plan) -> None:
     """Print the plan, or log it where nothing is to be printed; in one process of several."""
     if not ranks.first:
         return

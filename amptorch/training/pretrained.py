@@ -1,19 +1,24 @@
-"""Going on from a checkpoint."""
+"""Training that goes on from a checkpoint."""
 
 import os
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
-from amptorch.config import Config, DatasetConfig
+import torch
+
+from amptorch.checkpoints.folder import Checkpoint
+from amptorch.config import Config, DatasetConfig, OptimConfig
 from amptorch.descriptor.construct import construct_descriptor
 
-# What fingerprints depend on, in the order in which `construct_descriptor` takes it.
-SETUP = ("fp_scheme", "fp_params", "cutoff_params", "elements")
+# Keys that define the fingerprints, in the order in which `construct_descriptor` takes it.
+SETUP_KEYS = ("fp_scheme", "fp_params", "cutoff_params", "elements")
 
 
-def settings_for(config, checkpoint):
-    """`Config` of a user's dictionary, with what it leaves out of the model and of the fingerprints
-    as in the checkpoint.
+def settings_for(config: dict[str, Any], checkpoint: Checkpoint) -> Config:
+    """Return the `Config` of a user's dictionary, completed from the checkpoint.
+
+    What the dictionary does not say about the model and the fingerprints is as in the checkpoint.
 
     Raises ValueError where the elements or the fingerprints are not those of the checkpoint.
     """
@@ -21,8 +26,8 @@ def settings_for(config, checkpoint):
     of_user = {name: dict(section or {}) for name, section in config.items()}
     model = {**checkpoint.config["model"], **of_user.get("model", {})}
     dataset = of_user.get("dataset", {})
-    trained = {key: checkpoint.config["dataset"][key] for key in SETUP}
-    # One that was written before there was any has none.
+    trained = {key: checkpoint.config["dataset"][key] for key in SETUP_KEYS}
+    # Older checkpoints have no such key.
     trained["pca"] = checkpoint.config["dataset"].get("pca")
     given = {key: value for key, value in dataset.items() if value is not None}
     settings = Config.from_dict({**of_user, "model": model, "dataset": {**trained, **given}})
@@ -33,8 +38,10 @@ def settings_for(config, checkpoint):
             f"trained with {trained['pca']}; leave it out to take it from there"
         )
     before = vars(Config.from_dict(checkpoint.config).dataset)
-    before["fp_params"] = _found_again(before["fp_params"], settings.dataset.fp_params)
-    if _hash(vars(settings.dataset), checkpoint) != _hash(before, checkpoint):
+    before["fp_params"] = _with_moved_files(before["fp_params"], settings.dataset.fp_params)
+    if _fingerprint_hash(vars(settings.dataset), checkpoint) != _fingerprint_hash(
+        before, checkpoint
+    ):
         raise ValueError(
             f"dataset.fp_params or dataset.cutoff_params are not those that the checkpoint "
             f"{checkpoint.folder} was trained with; leave them out to take them from there"
@@ -42,9 +49,15 @@ def settings_for(config, checkpoint):
     return settings
 
 
-def _found_again(params, given):
-    """`fp_params` of a checkpoint; where files of densities are gone (v1.0 kept the paths that they
-    had on its machine), those that the user has `given` in theirs."""
+def _with_moved_files(
+    params: dict[str, Any] | None, given: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return the `fp_params` of a checkpoint, with the user's paths for files that are gone.
+
+    These are files of densities. v1.0 kept the paths that they had on its machine.
+
+    params, given : `fp_params` of the checkpoint and of the user
+    """
     files, others = (
         options.get("atom_gaussians") if isinstance(options, Mapping) else None
         for options in (params, given)
@@ -60,10 +73,10 @@ def _found_again(params, given):
     return {**params, "atom_gaussians": {**files, **found}}
 
 
-def _hash(options, checkpoint):
-    """The hash of the fingerprints that a section `dataset` asks for."""
+def _fingerprint_hash(options: dict[str, Any], checkpoint: Checkpoint) -> str:
+    """Return the hash of the fingerprints that a section `dataset` asks for."""
     try:
-        return construct_descriptor([options[key] for key in SETUP]).descriptor_setup_hash
+        return construct_descriptor([options[key] for key in SETUP_KEYS]).descriptor_setup_hash
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}; the checkpoint {checkpoint.folder} was made with it: give the trainer a "
@@ -72,11 +85,18 @@ def _hash(options, checkpoint):
         ) from error
 
 
-def resume_optimizer(optimizer, state, trained, wanted):
-    """Load the optimizer's state from a checkpoint, if it is one of the same optimizer.
+def resume_optimizer(
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    trained: OptimConfig,
+    wanted: OptimConfig,
+) -> None:
+    """Load the optimizer's state from a checkpoint, where both have the same optimizer.
 
-    trained, wanted: section `optim` of the checkpoint and of the run; a learning rate that differs
-    between them is taken from the run.
+    A learning rate that differs is that of the run.
+
+    state : state dict of the checkpoint's optimizer
+    trained, wanted : section `optim` of the checkpoint and of the run
     """
     if trained.optimizer is not wanted.optimizer:
         warnings.warn(
@@ -89,5 +109,5 @@ def resume_optimizer(optimizer, state, trained, wanted):
     for group in optimizer.param_groups:
         if trained.lr != wanted.lr:
             group["lr"] = group["initial_lr"] = wanted.lr
-        # What a scheduler that goes on from a later epoch asks for.
+        # A scheduler that goes on from a later epoch needs it.
         group.setdefault("initial_lr", wanted.lr)

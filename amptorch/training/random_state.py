@@ -1,23 +1,25 @@
 """Reproducible training that leaves the user's random numbers alone."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-# torch's own random numbers are those of the whole process, of all its threads.
-_TORCH = Lock()
+# All threads of a process share torch's own random numbers.
+_TORCH_LOCK = Lock()
 
 
 class RandomState:
-    """Holds the random numbers of one trainer, apart from those of the program and of other
-    trainers, in other threads too.
+    """Hold the random numbers of one training.
 
-    They are a stream that starts at `seed`, and one on the GPU where `device` is one.
+    They are apart from those of the program and of other trainings, in other threads too. They are
+    a stream that starts at `seed`, and another one on the GPU where `device` is a GPU.
     """
 
-    def __init__(self, seed, device="cpu"):
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.seed = seed
         device = torch.device(device)
         devices = [torch.device("cpu")] + ([device] if device.type == "cuda" else [])
@@ -25,27 +27,31 @@ class RandomState:
         for generator in self._generators.values():
             generator.manual_seed(seed)
 
-    def generator(self, device="cpu"):
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the torch.Generator on a device."""
         return self._generators[torch.device(device).type]
 
-    def get(self):
-        """Return where the streams are, as a list of tensors, that of the CPU first."""
+    def get(self) -> list[torch.Tensor]:
+        """Return the states of the streams, that of the CPU first."""
         return [generator.get_state() for generator in self._generators.values()]
 
-    def set(self, states):
-        """Go on from what `get` gave; on a GPU from a state of the CPU alone, the GPU's numbers go
-        on as they would have."""
+    def set(self, states: Sequence[torch.Tensor]) -> None:
+        """Go on from the states that `get` gave.
+
+        With a state of the CPU alone, the numbers of a GPU go on as they are.
+        """
         for generator, state in zip(self._generators.values(), states, strict=False):
             generator.set_state(state)
 
     @contextmanager
-    def as_torchs_own(self):
-        """Let torch's random numbers be those on the CPU within a block: for what takes no
-        generator, as layers do not when they are made. One thread at a time can be in such a
-        block; torch's own numbers are as before when it ends."""
+    def used_by_torch(self) -> Iterator[None]:
+        """Make torch draw from this stream (that of the CPU) within a block.
+
+        It is for calls that take no generator, such as making layers. One thread at a time can be
+        in such a block. Afterwards torch's own numbers are as before.
+        """
         generator = self.generator()
-        with _TORCH:
+        with _TORCH_LOCK:
             before = torch.get_rng_state()
             torch.set_rng_state(generator.get_state())
             try:
@@ -55,14 +61,16 @@ class RandomState:
                 torch.set_rng_state(before)
 
     # Generators of older torch cannot be copied or pickled.
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied or pickled."""
         return {"seed": self.seed, "device": list(self._generators)[-1], "states": self.get()}
 
-    def __setstate__(self, state):
-        self.__init__(state["seed"], state["device"])
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the generators anew, in the states that were pickled."""
+        vars(self).update(vars(RandomState(state["seed"], state["device"])))
         self.set(state["states"])
 
 
-def seeded_loader(*args, random, **kwargs):
+def seeded_loader(*args: Any, random: RandomState, **kwargs: Any) -> DataLoader:
     """Return torch's DataLoader whose order is drawn from `random`, a `RandomState`."""
     return DataLoader(*args, generator=random.generator(), **kwargs)

@@ -10,29 +10,36 @@ gradients that they find is that of one process.
 import atexit
 import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from amptorch.data.batch import Share, rows_inside
+from amptorch.data.batch import Batch, Share, rows_inside
 from amptorch.data.samplers import cuts_of
 from amptorch.threads import num_threads
+from amptorch.training.random_state import RandomState
 
-# A process that ends takes the others with it; one that preprocesses may take long.
-PATIENCE = timedelta(days=1)
+Prediction = tuple[torch.Tensor, torch.Tensor]
+Made = TypeVar("Made")
+
+# torchrun ends the others when one process ends; one that preprocesses may take long.
+TIMEOUT = timedelta(days=1)
 
 
 class Ranks:
-    """The processes that train together, of which this is number `rank` of `size`.
+    """Let processes train together; this one is number `rank` of `size`.
 
-    Those that torchrun started, which meet when they first have something to tell each other; or
-    those of torch's process group where the program has made one; or this process alone.
+    They are those that torchrun started, or those of torch's process group where the program has
+    made one, or this process alone. Those of torchrun connect when they first exchange data.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rank, self.size, self._local = 0, 1, (0, 1)
         if dist.is_available() and dist.is_torchelastic_launched():
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -43,12 +50,15 @@ class Ranks:
         self._cores = num_threads()
 
     @property
-    def first(self):
-        """Whether this is the process that writes and reports."""
+    def first(self) -> bool:
+        """Return whether this is the process that writes and reports."""
         return self.rank == 0
 
-    def use_device(self, gpus):
-        """The device of this process where `optim.gpus` is `gpus`; ValueError without a GPU."""
+    def use_device(self, gpus: int) -> torch.device:
+        """Choose and return the device of this process, where `optim.gpus` is `gpus`.
+
+        Raises ValueError where a GPU is asked for and there is none.
+        """
         self.device = torch.device("cpu")
         if gpus == 0:
             return self.device
@@ -61,22 +71,27 @@ class Ranks:
         return self.device
 
     @property
-    def threads(self):
-        """Threads of this process, its part of the machine's cores; None: as many as always."""
+    def threads(self) -> int | None:
+        """Return the threads of this process, its part of the cores; None for the usual number."""
         if self._local[1] == 1 or "AMPTORCH_NUM_THREADS" in os.environ:
             return None
         return max(1, self._cores // self._local[1])
 
     @property
-    def threads_alone(self):
-        """Threads of this process while the others wait for it; None: as many as always."""
+    def threads_alone(self) -> int | None:
+        """Return its threads while the other processes wait for it; None for the usual number."""
         return None if self.threads is None else self._cores
 
     # --- a batch ---
 
-    def evaluate(self, batch, model):
-        """(energy, forces) of a batch (or `Share` of one) by `model(batch)`, of which each process
-        does its share; only the rows of this one carry a graph."""
+    def evaluate(self, batch: Batch | Share, model: Callable[[Batch], Prediction]) -> Prediction:
+        """Return (energy, forces) of a batch, of which each process evaluates its share.
+
+        Only the rows of this process carry a graph.
+
+        batch : the whole batch, or this process's `Share` of it
+        model : gives (energy, forces) of a batch
+        """
         if self.size == 1:
             return model(batch)
         share = batch if isinstance(batch, Share) else share_of(batch, self.rank, self.size)
@@ -88,17 +103,17 @@ class Ranks:
         else:
             energy, forces = model(share.part)
         sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
-        sizes = [size.tolist() for size in self._all(sizes)]
+        sizes = [size.tolist() for size in self._gather(sizes)]
         own = torch.cat([energy, forces.flatten()])
         padded = own.detach().new_zeros(max(e + 3 * f for e, f in sizes))
         padded[: len(own)] = own.detach()
-        values = self._all(padded)
+        values = self._gather(padded)
         values[self.rank] = own
         energies = [value[:e] for value, (e, f) in zip(values, sizes, strict=True)]
         forces = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
         return torch.cat(energies), torch.cat(forces).view(-1, 3)
 
-    def sum_gradients(self, parameters):
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace the gradients of all processes by their sum; one that none has stays None."""
         if self.size == 1:
             return
@@ -107,19 +122,21 @@ class Ranks:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         like = gradients[0]
         total = torch.cat([*map(torch.flatten, gradients), like.new_tensor(found)])
-        self._connect()
+        self._join_group()
         dist.all_reduce(total)
         total, found = total[: -len(found)], total[-len(found) :].tolist()
         pieces = total.split([parameter.numel() for parameter in parameters])
         for parameter, piece, number in zip(parameters, pieces, found, strict=True):
             parameter.grad = piece.view_as(parameter) if number else None
 
-    def align(self, module, random=None):
-        """Give all processes the parameters and the random numbers (a `RandomState`) of the first,
-        so that rounding and dropout, which differ between them, do not drive them apart."""
+    def align(self, module: torch.nn.Module, random: RandomState | None = None) -> None:
+        """Give all processes the parameters and the random numbers of the first.
+
+        Rounding and dropout differ between processes; without this their parameters would too.
+        """
         if self.size == 1:
             return
-        self._connect()
+        self._join_group()
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
         states = [] if random is None else [state.to(self.device) for state in random.get()]
@@ -130,62 +147,66 @@ class Ranks:
 
     # --- in order ---
 
-    def from_first(self, make):
-        """What `make()` gave in the first process, in all of them; the others do not call it."""
+    def from_first(self, make: Callable[[], Made]) -> Made:
+        """Return in all processes what `make()` gave in the first; the others do not call it."""
         if self.size == 1:
             return make()
-        self._connect()
+        self._join_group()
         values = [make() if self.first else None]
         dist.broadcast_object_list(values, 0, device=self.device)
         return values[0]
 
     @contextmanager
-    def in_order(self):
-        """The first process goes through the block before the others begin with it."""
+    def first_before_others(self) -> Iterator[None]:
+        """Run a block in the first process, and then in the others."""
         if self.size > 1 and not self.first:
             self.from_first(lambda: None)
         yield
         if self.size > 1 and self.first:
             self.from_first(lambda: None)
 
-    def _all(self, tensor):
-        """List of the tensors of all processes, which have one shape."""
-        self._connect()
+    def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Return the tensors of all processes, which have one shape."""
+        self._join_group()
         tensors = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(tensors, tensor)
         return tensors
 
-    def _connect(self):
+    def _join_group(self) -> None:
+        """Connect with the other processes, unless that is done."""
         if dist.is_initialized():
             return
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         backend = "nccl" if self.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
         # Kept for the next training: a second group would find what the first has left behind.
-        atexit.register(_part)
+        atexit.register(_leave_group)
 
 
-def _part():
+def _leave_group() -> None:
+    """Close the connection to the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def share_of(batch, rank, size):
-    """The `Share` of a process in a batch that is whole in every process: the shares are
-    consecutive frames of about equally many atoms."""
+def share_of(batch: Batch, rank: int, size: int) -> Share:
+    """Return the `Share` of process `rank` of `size` in a batch that every process has.
+
+    The shares are consecutive frames with about equally many atoms.
+    """
     first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
     part = part_of(batch, first, last) if first < last else None
     return Share(part, len(batch), batch.energy, batch.forces, batch.weights, batch.force_weights)
 
 
-def frame_counts(batch):
-    """(frames,) number of atoms of each frame of a batch."""
+def frame_counts(batch: Batch) -> np.ndarray:
+    """Return the number of atoms of each frame of a batch, (frames,)."""
     return torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
 
 
-def part_of(batch, first, last):
-    """The frames `first` to `last` of a batch, without their targets."""
+def part_of(batch: Batch, first: int, last: int) -> Batch:
+    """Return the frames `first` to `last` (without it) of a batch, without their targets."""
     counts = frame_counts(batch)
     start, stop = int(counts[:first].sum()), int(counts[:last].sum())
     element_rows = batch.element_rows

@@ -11,8 +11,8 @@
 | `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
 | `processes` | how many trained together |
 
-Such a folder appears, complete, by being renamed; the last `KEPT` stay, and the last that is known
-to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
+Such a folder appears, complete, by being renamed. The last `KEPT_EPOCHS` stay, and the last that
+is known to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
 callback's state is, by scikit-learn's convention, its attributes that end in an underscore.
 """
 
@@ -47,13 +47,13 @@ from amptorch.training.ranks import Ranks
 from amptorch.training.run_folder import EPOCHS, LOCK
 
 logger = logging.getLogger(__name__)
-FILE = "training.pt"
-KEPT = 2
+STATE_FILE = "training.pt"
+KEPT_EPOCHS = 2
 # s from one wait for the disk to the next, if no epoch takes longer: what a power failure costs.
 # One takes 50 to 80 ms (4 ms a file); where it is longer, so is the time between, in proportion.
-TO_DISK, TIMES = 30.0, 20
+SYNC_SECONDS, SYNC_FACTOR = 30.0, 20
 # What the numbers of a run do not depend on, or only as far as it is long.
-FREE = {
+MAY_CHANGE = {
     "model": (),
     "optim": ("epochs", "max_seconds", "gpus"),
     "dataset": (
@@ -83,7 +83,7 @@ class TrainingState:
     @classmethod
     def load(cls, folder):
         """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
-        training = load_tensors(folder / FILE)
+        training = load_tensors(folder / STATE_FILE)
         # Of runs that were begun before all files had a checksum.
         for name, crc32 in training.get("checksums", {}).items():
             if zlib.crc32((folder / name).read_bytes()) != crc32:
@@ -113,29 +113,29 @@ class TrainingState:
         with the same numbers."""
         now = config_to_json(settings)
         for section, values in self.config.items():
-            keys = {"seed", "dtype"} if section == "cmd" else set(values) - set(FREE[section])
+            keys = {"seed", "dtype"} if section == "cmd" else set(values) - set(MAY_CHANGE[section])
             for key in sorted(keys & now[section].keys()):
                 before, after = values[key], now[section][key]
                 if before != after:
                     raise ValueError(
                         f"{section}.{key} is {after!r}, but the run "
-                        f"{run_of(self.checkpoint.folder)} was started with {before!r}; go on "
-                        "with that, or start a new run from its parameters with load_pretrained"
+                        f"{run_folder_of(self.checkpoint.folder)} was started with {before!r}; "
+                        "go on with that, or start a new run from its parameters with load_pretrained"
                     )
 
     def check_frames(self, dataset):
         """ValueError where the data set is not that of the run."""
-        was, found = self.training["frames"], fingerprint_of(dataset)
+        was, found = self.training["frames"], dataset_identity(dataset)
         if was["packed"] != found["packed"]:
             raise ValueError(
-                f"the run {run_of(self.checkpoint.folder)} was started "
+                f"the run {run_folder_of(self.checkpoint.folder)} was started "
                 f"{'with' if was['packed'] else 'without'} dataset.store (or dataset.cache "
                 "'partial'), with which batches are drawn in another way; go on with the same"
             )
         if was != found:
             raise ValueError(
-                f"the run {run_of(self.checkpoint.folder)} was started on {was['number']} frames "
-                f"with energies (and weights, and shards) of checksum {was['crc32']}, these are "
+                f"the run {run_folder_of(self.checkpoint.folder)} was started on "
+                f"{was['number']} frames with energies (and weights, and shards) of checksum {was['crc32']}, these are "
                 f"{found['number']} with {found['crc32']}; give it the same frames in the same "
                 "order, dataset.weights as they were, and a store with as many frames a shard"
             )
@@ -146,7 +146,7 @@ class TrainingState:
         before = self.training.get("processes", processes)
         if self.training["frames"]["packed"] and groups_for(before) != groups_for(processes):
             warnings.warn(
-                f"the run {run_of(self.checkpoint.folder)} was trained by {before} "
+                f"the run {run_folder_of(self.checkpoint.folder)} was trained by {before} "
                 f"process{'es' * (before > 1)}, now there {'are' if processes > 1 else 'is'} "
                 f"{processes}: from here on batches are drawn in another way, so that the numbers "
                 "are not those of an uninterrupted run; they are the same for 1, 2, 4 and 8",
@@ -186,8 +186,8 @@ class EpochCheckpoint(Callback):
 
     def on_train_begin(self, net, X=None, **kwargs):
         start, self.start = self.start, None
-        self.on_disk, self.due = None, time.monotonic() + TO_DISK
-        self.frames, self.processes = fingerprint_of(X), Ranks().size
+        self.on_disk, self.due = None, time.monotonic() + SYNC_SECONDS
+        self.frames, self.processes = dataset_identity(X), Ranks().size
         if start is None:
             self.first_epoch = len(net.history)
             self._write(net)
@@ -198,13 +198,13 @@ class EpochCheckpoint(Callback):
             start.restore(net, self.random_state)
             self.last = len(net.history)
             # As far as is known, it may be in the memory of the system alone.
-            self._tidy(wait=True)
+            self._remove_old_epochs(wait=True)
 
     def on_epoch_end(self, net, **kwargs):
         self._write(net)
 
     def on_train_end(self, net, **kwargs):
-        self._tidy(wait=True)
+        self._remove_old_epochs(wait=True)
 
     def _write(self, net):
         run = self.folder()
@@ -212,7 +212,7 @@ class EpochCheckpoint(Callback):
             return
         training = {
             "callbacks": {
-                name: state_of(callback)
+                name: callback_state(callback)
                 for name, callback in net.callbacks_
                 if not isinstance(callback, PrintLog)
             },
@@ -224,13 +224,13 @@ class EpochCheckpoint(Callback):
 
         def write(folder):
             self.save(net, folder)
-            write_files(folder, {FILE: as_bytes(training)})
+            write_files(folder, {STATE_FILE: as_bytes(training)})
 
         self.last = len(net.history)
         write_epoch(run, self.last, write)
-        self._tidy(wait=time.monotonic() >= self.due)
+        self._remove_old_epochs(wait=time.monotonic() >= self.due)
 
-    def _tidy(self, wait):
+    def _remove_old_epochs(self, wait):
         """Remove the epochs that are not needed any more; `wait` until the last one, and the best
         checkpoint, are on the disk."""
         run = self.folder()
@@ -241,11 +241,11 @@ class EpochCheckpoint(Callback):
             for folder in (run, epochs / str(self.last), epochs):
                 to_disk(folder)
             end = time.monotonic()
-            self.on_disk, self.due = self.last, end + max(TO_DISK, TIMES * (end - start))
-        remove_old(run, self.last, self.on_disk)
+            self.on_disk, self.due = self.last, end + max(SYNC_SECONDS, SYNC_FACTOR * (end - start))
+        remove_old_epochs(run, self.last, self.on_disk)
 
 
-def state_of(callback):
+def callback_state(callback):
     """What a callback has learnt, as far as `load_tensors` reads it."""
     state = {}
     for name, value in vars(callback).items():
@@ -267,7 +267,7 @@ def _is_plain(value):
     return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
 
 
-def fingerprint_of(dataset):
+def dataset_identity(dataset):
     """By what a data set is known again."""
     # A program may hand the net a data set of its own.
     crc32 = getattr(dataset, "checksum", None)
@@ -301,7 +301,7 @@ def write_epoch(run, epoch, write):
         unfinished.rename(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        kept = epochs_of(run)
+        kept = saved_epochs(run)
         raise OSError(
             error.errno,
             f"cannot write the checkpoint of epoch {epoch} ({os.strerror(error.errno)}); "
@@ -310,11 +310,13 @@ def write_epoch(run, epoch, write):
         ) from error
 
 
-def remove_old(run, last, on_disk):
-    """Remove all epochs but the epoch `on_disk` and the `KEPT` up to `last`; what there is after
-    `last` was damaged, or it would have been gone on from."""
-    epochs = epochs_of(run)
-    kept = {on_disk, *[epoch for epoch in epochs if epoch <= last][:KEPT]}
+def remove_old_epochs(run, last, on_disk):
+    """Remove all epochs but the epoch `on_disk` and the `KEPT_EPOCHS` up to `last`.
+
+    What there is after `last` was damaged, or training would have gone on from it.
+    """
+    epochs = saved_epochs(run)
+    kept = {on_disk, *[epoch for epoch in epochs if epoch <= last][:KEPT_EPOCHS]}
     for epoch in set(epochs) - kept:
         shutil.rmtree(Path(run) / EPOCHS / str(epoch), ignore_errors=True)
 
@@ -328,7 +330,7 @@ def newest_state(run):
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(f"there is no folder {str(run)!r} of a run to go on with")
-    epochs = epochs_of(run)
+    epochs = saved_epochs(run)
     for epoch in epochs:
         try:
             state = TrainingState.load(run / EPOCHS / str(epoch))
@@ -371,13 +373,13 @@ def newest_run(run_dir, identifier=None):
     return max(runs)[-1] if runs else None
 
 
-def epochs_of(run):
+def saved_epochs(run):
     """Numbers of the epochs of which there is a folder, the last first."""
     parent = Path(run) / EPOCHS
     names = (path.name for path in (parent.iterdir() if parent.is_dir() else ()))
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def run_of(folder):
+def run_folder_of(folder):
     """The folder of the run that `epochs/<n>` belongs to."""
     return Path(folder).parent.parent

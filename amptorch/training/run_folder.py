@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 EPOCHS, LOCK = "epochs", ".lock"
 # Of file systems without locks, among them NFS whose lock service is off.
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def new_run_folder(run_dir, identifier=None):
@@ -44,7 +44,7 @@ def new_run_folder(run_dir, identifier=None):
 
 
 @contextmanager
-def alone_in(run):
+def lock_run(run):
     """Keep all other trainings out of the folder of a run, and remove what a killed one had begun
     to write there; without a folder (None, or one that is not there) nothing is done.
 
@@ -64,7 +64,7 @@ def alone_in(run):
             "start a new run (without resume)"
         ) from error
     except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        if isinstance(error, OSError) and error.errno not in NO_LOCK_ERRORS:
             raise
         warnings.warn(
             f"{str(run)!r} is on a file system without locks ({error}): nothing keeps a second "

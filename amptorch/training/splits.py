@@ -1,22 +1,26 @@
 """Splits of a data set into training and validation frames."""
 
 import math
+from typing import Any
 
 import numpy as np
 from skorch.dataset import ValidSplit
 from torch.utils.data import Subset
 
+Split = tuple[Subset, Subset]
+
 
 class InOrderSplit:
-    """The last fraction of the data set is for validation; `split(dataset)` gives both parts.
+    """Keep the last frames of a data set for validation; `split(dataset)` gives both parts.
 
     val_frac: fraction, 0 to 1; the number of frames is rounded up.
     """
 
-    def __init__(self, val_frac=0.1):
+    def __init__(self, val_frac: float = 0.1) -> None:
         self.val_frac = val_frac
 
-    def __call__(self, dataset, y=None, groups=None):
+    def __call__(self, dataset: Any, y: Any = None, groups: Any = None) -> Split:
+        """Return (training frames, validation frames)."""
         first = len(dataset) - validation_size(len(dataset), self.val_frac)
         return (
             Subset(dataset, np.arange(first)),
@@ -25,34 +29,35 @@ class InOrderSplit:
 
 
 class BlockSplit:
-    """Blocks of consecutive frames, spread evenly, are for validation; `split(dataset)` gives both.
+    """Keep blocks of consecutive frames for validation; `split(dataset)` gives both parts.
 
-    Frames of a trajectory are like those before and after them: to validate on frames whose
-    neighbours in time were trained on measures memory rather than prediction.
+    The blocks are spread evenly. Frames of a trajectory are like those before and after them.
+    Validating on frames whose neighbours in time are trained on gives errors that are too small.
 
     val_frac: fraction, 0 to 1; the number of frames is rounded up. blocks: how many, at most.
     """
 
-    def __init__(self, val_frac=0.1, blocks=5):
+    def __init__(self, val_frac: float = 0.1, blocks: int = 5) -> None:
         self.val_frac = val_frac
         self.blocks = blocks
 
-    def __call__(self, dataset, y=None, groups=None):
+    def __call__(self, dataset: Any, y: Any = None, groups: Any = None) -> Split:
+        """Return (training frames, validation frames)."""
         frames = np.arange(len(dataset))
         size = validation_size(len(frames), self.val_frac)
         n_blocks = min(self.blocks, size)
-        kept = []
+        parts = []
         for k, stretch in enumerate(np.array_split(frames, n_blocks)):
             # Each in the middle of its stretch; sizes that differ by one at most.
             own = (k + 1) * size // n_blocks - k * size // n_blocks
             first = (len(stretch) - own) // 2
-            kept.append(stretch[first : first + own])
-        kept = np.concatenate(kept)
+            parts.append(stretch[first : first + own])
+        kept = np.concatenate(parts)
         return Subset(dataset, np.setdiff1d(frames, kept)), Subset(dataset, kept)
 
 
-def validation_size(n_frames, fraction):
-    """Number of frames kept for validation; ValueError where none would be left for training."""
+def validation_size(n_frames: int, fraction: float) -> int:
+    """Return the number of frames for validation; ValueError where none are left to train on."""
     size = math.ceil(fraction * n_frames)
     if size >= n_frames:
         raise ValueError(
@@ -62,9 +67,14 @@ def validation_size(n_frames, fraction):
     return size
 
 
-def make_split(fraction, mode, seed):
-    """The `train_split` of skorch: None without validation, the last frames for "inorder", blocks
-    for "block", frames drawn with `seed` for "cv"."""
+def make_split(
+    fraction: float, mode: str, seed: int
+) -> InOrderSplit | BlockSplit | ValidSplit | None:
+    """Return skorch's `train_split`; None without validation.
+
+    It keeps the last frames for "inorder", blocks for "block", and frames drawn with `seed` for
+    "cv".
+    """
     if not fraction:
         return None
     if mode == "inorder":

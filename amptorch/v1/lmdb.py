@@ -88,7 +88,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     cache = "no"
     # Dense blocks are contracted several times as fast as sparse matrices, but take as long to make
     # as ten contractions: they are for derivatives that are kept.
-    keeps = False
+    keeps_derivatives = False
     # Of consecutive frames, those that are kept together; None: all are as near as any other.
     shards = None
 
@@ -123,8 +123,10 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
         state = self.feature_scaler.state()
-        self._as_they_are = [_scales(file.feature_scaler) == _scales(state) for file in self.files]
-        self._kinds = symbol_numbers(self.elements)
+        self._same_scaling = [
+            _scaling_of(file.feature_scaler) == _scaling_of(state) for file in self.files
+        ]
+        self._atomic_numbers = symbol_numbers(self.elements)
         self._prepare()
 
     def _prepare(self):
@@ -221,33 +223,33 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
 
     def pack(self, frame_ids):
         """The `Pack` of frames, each read once."""
-        parts = [self._frame(int(index)) for index in frame_ids]
+        parts = [self._read_frame(int(index)) for index in frame_ids]
         fingerprints, numbers, energies, forces, matrices = zip(*parts, strict=True)
         derivatives = None
         if self.forcetraining:
-            derivatives = self._derivatives_of(matrices, numbers)
+            derivatives = self._convert_derivatives(matrices, numbers)
             forces = list(forces)
         return Pack(list(fingerprints), list(numbers), np.array(energies), forces, derivatives)
 
-    def _derivatives_of(self, matrices, numbers):
-        if not self.keeps:
+    def _convert_derivatives(self, matrices, numbers):
+        if not self.keeps_derivatives:
             return list(matrices)
         blocks = []
         for matrix, of_frame in zip(matrices, numbers, strict=True):
-            part = blocks_from_coo(matrix, of_frame, self._kinds)
+            part = blocks_from_coo(matrix, of_frame, self._atomic_numbers)
             if part is None:
                 return list(matrices)
             blocks.append(part.astype(self.derivative_dtype))
         return DerivativeBlocks.concatenate(blocks)
 
-    def _frame(self, index):
+    def _read_frame(self, index):
         """(scaled fingerprint, numbers, energy, forces, derivatives that are not scaled)."""
         file, local = self._locate(index)
         data, source = self.files[file][local], self.files[file]
         numbers = np.asarray(data.atomic_numbers, dtype=np.int64)
         self._check_entry(data, numbers, f"{source.path}: entry {local}")
         fingerprint = torch.as_tensor(data.fingerprint).double()
-        if not self._as_they_are[file]:
+        if not self._same_scaling[file]:
             raw = source.feature_scaler.raw_rows(fingerprint, numbers)
             fingerprint = self.feature_scaler.transform_rows(raw, numbers)
         references = source.target_scaler.references(numbers, [len(numbers)])[0]
@@ -255,12 +257,12 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         forces = matrix = None
         if self.forcetraining:
             forces = source.target_scaler.denorm(np.asarray(data.forces), "forces")
-            matrix = _unscaled(data.fprimes, source.feature_scaler.slope_rows(numbers))
+            matrix = _without_scaling(data.fprimes, source.feature_scaler.slope_rows(numbers))
         return fingerprint.numpy(), numbers, energy, forces, matrix
 
     def _check_entry(self, data, numbers, where):
         """ValueError for an element without a network, and for what is missing or does not fit."""
-        unknown = np.setdiff1d(numbers, self._kinds)
+        unknown = np.setdiff1d(numbers, self._atomic_numbers)
         if len(unknown):
             number = int(unknown[0])
             known = 0 < number < len(chemical_symbols)
@@ -311,13 +313,13 @@ class AtomsLMDBDatasetCache(AtomsLMDBDataset):
     """
 
     cache = "full"
-    keeps = True
+    keeps_derivatives = True
 
     def _prepare(self):
-        self._all = self.pack(np.arange(len(self)))
+        self._pack = self.pack(np.arange(len(self)))
 
     def _packs(self, frame_ids):
-        return {0: self._all}, np.zeros(len(frame_ids), dtype=np.int64), frame_ids
+        return {0: self._pack}, np.zeros(len(frame_ids), dtype=np.int64), frame_ids
 
 
 class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
@@ -329,7 +331,7 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
     """
 
     cache = "partial"
-    keeps = True
+    keeps_derivatives = True
 
     def _prepare(self):
         of_shard = self.memory_budget / KEPT_SHARDS
@@ -340,14 +342,14 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
             first = numbers[-1][-1] + 1
         self.shards = np.concatenate(numbers)
         self._shard_starts = np.searchsorted(self.shards, np.arange(first + 1))
-        self._kept_packs = OrderedDict()
+        self._recent_packs = OrderedDict()
         self._lock = Lock()
 
     def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k not in ("_kept_packs", "_lock")}
+        return {k: v for k, v in vars(self).items() if k not in ("_recent_packs", "_lock")}
 
     def __setstate__(self, state):
-        vars(self).update(state, _kept_packs=OrderedDict(), _lock=Lock())
+        vars(self).update(state, _recent_packs=OrderedDict(), _lock=Lock())
 
     def _packs(self, frame_ids):
         shards = self.shards[frame_ids]
@@ -356,13 +358,13 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
 
     def _shard(self, number):
         with self._lock:
-            if number not in self._kept_packs:
+            if number not in self._recent_packs:
                 first, last = self._shard_starts[number : number + 2]
-                self._kept_packs[number] = self.pack(np.arange(first, last))
-            self._kept_packs.move_to_end(number)
-            if len(self._kept_packs) > KEPT_SHARDS:
-                self._kept_packs.popitem(last=False)
-            return self._kept_packs[number]
+                self._recent_packs[number] = self.pack(np.arange(first, last))
+            self._recent_packs.move_to_end(number)
+            if len(self._recent_packs) > KEPT_SHARDS:
+                self._recent_packs.popitem(last=False)
+            return self._recent_packs[number]
 
 
 class PartialCacheSampler(torch.utils.data.Sampler):
@@ -401,20 +403,22 @@ CACHES = {
 
 
 def get_lmdb_dataset(lmdb_paths, cache_type="no", **options):
-    """The data set of LMDB files that keeps "no", "full" or "partial" of them in memory; options as
-    of `AtomsLMDBDataset`. ValueError for another cache."""
+    """Return the data set of LMDB files that keeps "no", "full" or "partial" of them in memory.
+
+    options : as of `AtomsLMDBDataset`. Raises ValueError for another cache.
+    """
     if cache_type not in CACHES:
         raise ValueError(f"cache must be one of {list(CACHES)}, got {cache_type!r}")
     return CACHES[cache_type](lmdb_paths, **options)
 
 
-def _scales(scaler):
+def _scaling_of(scaler):
     """What of a scaler, or of its state, decides how fingerprints are scaled."""
     state = scaler if isinstance(scaler, dict) else scaler.state()
     return {name: value for name, value in state.items() if name != "forcetraining"}
 
 
-def _unscaled(matrix, slope):
+def _without_scaling(matrix, slope):
     """A sparse J (n·S, 3n) of scaled fingerprints divided by the slopes (n, S)."""
     matrix = matrix.coalesce()
     rows = matrix.indices()[0]

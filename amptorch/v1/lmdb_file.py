@@ -29,7 +29,7 @@ from amptorch.v1.unpickle import loads_restricted
 
 # Most that a file may hold; it takes the room of what it holds.
 MAP_SIZE = 2**40
-NAMED = ("feature_scaler", "target_scaler", "elements", "descriptor_setup")
+METADATA = ("feature_scaler", "target_scaler", "elements", "descriptor_setup")
 
 
 def import_lmdb():
@@ -55,8 +55,8 @@ class LMDBFile:
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"there is no LMDB file {str(path)!r}")
-        self._opened = None
-        named = {name: self._load(name) for name in NAMED}
+        self._open_file = None
+        named = {name: self._load(name) for name in METADATA}
         self.feature_scaler = named["feature_scaler"]
         self.target_scaler = named["target_scaler"]
         for name, kind in (("feature_scaler", FeatureScaler), ("target_scaler", TargetScaler)):
@@ -107,12 +107,12 @@ class LMDBFile:
     def sizes(self):
         """(F,) bytes of each entry."""
         names = [str(index) for index in range(self.n_frames)]
-        found = self._get(names, lambda entry: -1 if entry is None else len(entry))
+        found = self._read_entries(names, lambda entry: -1 if entry is None else len(entry))
         if -1 in found:
             raise ValueError(f"{self.path} has no entry {names[found.index(-1)]!r}")
         return np.array(found, dtype=np.int64)
 
-    def _get(self, names, taken):
+    def _read_entries(self, names, taken):
         """Return `taken(buffer or None)` of the entries."""
         lmdb = import_lmdb()
         found = []
@@ -128,11 +128,13 @@ class LMDBFile:
         return found
 
     def _load(self, name):
-        (content,) = self._get([name], lambda entry: None if entry is None else bytes(entry))
+        (content,) = self._read_entries(
+            [name], lambda entry: None if entry is None else bytes(entry)
+        )
         if content is None:
             raise ValueError(
                 f"{self.path} has no entry {name!r}; a file needs those of every frame, 'length', "
-                + ", ".join(map(repr, NAMED))
+                + ", ".join(map(repr, METADATA))
             )
         return loads_restricted(content, f"{self.path}, entry {name!r}")
 
@@ -140,12 +142,12 @@ class LMDBFile:
     def env(self):
         """The open environment of lmdb, in this process."""
         # A process that was forked must not use its parent's.
-        if self._opened is None or self._opened.process != os.getpid():
-            self._opened = _opened(self.path)
-        return self._opened.env
+        if self._open_file is None or self._open_file.process != os.getpid():
+            self._open_file = _open_file(self.path)
+        return self._open_file.env
 
 
-class _Opened:
+class _OpenFile:
     """An open file; LMDB allows it to be opened once in a process."""
 
     def __init__(self, path):
@@ -178,15 +180,15 @@ class _Opened:
             self.env.close()
 
 
-_OPEN = WeakValueDictionary()
+_OPEN_FILES = WeakValueDictionary()
 
 
-def _opened(path):
+def _open_file(path):
     status = path.stat()
     key = (os.getpid(), status.st_dev, status.st_ino)
-    opened = _OPEN.get(key)
+    opened = _OPEN_FILES.get(key)
     if opened is None:
-        opened = _OPEN[key] = _Opened(path)
+        opened = _OPEN_FILES[key] = _OpenFile(path)
     return opened
 
 
@@ -272,13 +274,13 @@ def _write(path, images, converter, named, bar):
             objects = [converter.convert(atoms, index)]
             feature_scaler.norm(objects, disable_tqdm=True)
             target_scaler.norm(objects, disable_tqdm=True)
-            _put(env, str(index), objects[0])
+            _write_entry(env, str(index), objects[0])
             bar.update(1)
         for name, value in named.items():
-            _put(env, name, value)
-        _put(env, "length", len(images))
+            _write_entry(env, name, value)
+        _write_entry(env, "length", len(images))
 
 
-def _put(env, name, value):
+def _write_entry(env, name, value):
     with env.begin(write=True) as transaction:
         transaction.put(name.encode(), pickle.dumps(value, protocol=-1))

@@ -35,11 +35,11 @@ class ParallelCollater:
         if self.parts <= 1:
             return self.collater(data_list)
         if isinstance(data_list, Batch):
-            cuts = _cuts(cuts_of(frame_counts(data_list), self.parts))
+            cuts = _ranges(cuts_of(frame_counts(data_list), self.parts))
             batches = [part_of(data_list, *ends) for ends in cuts]
             return (batches, data_list.targets) if self.collater.train else batches
         data = list(data_list)
-        cuts = _cuts(cuts_of([len(one.fingerprint) for one in data], self.parts))
+        cuts = _ranges(cuts_of([len(one.fingerprint) for one in data], self.parts))
         collated = [self.collater(data[first:last]) for first, last in cuts]
         if not self.collater.train:
             return collated
@@ -77,10 +77,10 @@ class DataParallel(nn.Module):
     def forward(self, batch_list):
         batches = [batch_list] if isinstance(batch_list, Batch) else list(batch_list)
         if self.ranks.size == 1:
-            return _joined([self.module(part.to(self.device)) for part in batches])
-        return self._together(batches)
+            return _concatenated([self.module(part.to(self.device)) for part in batches])
+        return self._evaluate_together(batches)
 
-    def _together(self, batches):
+    def _evaluate_together(self, batches):
         """Energies and forces of all frames, of which this process evaluates its share."""
         named = self.module.named_parameters()
         parameters = {name: value for name, value in named if value.requires_grad}
@@ -91,7 +91,7 @@ class DataParallel(nn.Module):
             results = [
                 functional_call(self.module, parameters, (one.to(self.device),)) for one in part
             ]
-            return _joined(results)
+            return _concatenated(results)
 
         energy, forces = self.ranks.evaluate(self._share(batches), evaluate)
         # Every process goes back through the sum, also one whose share is empty.
@@ -129,11 +129,11 @@ class _SumOfGradients(torch.autograd.Function):
         return tuple(p.view_as(g) for p, g in zip(pieces, gradients, strict=True))
 
 
-def _joined(results):
+def _concatenated(results):
     energies, forces = zip(*results, strict=True)
     return torch.cat(energies), torch.cat(forces)
 
 
-def _cuts(places):
+def _ranges(places):
     """(first, last) of the ranges between `places` that are not empty."""
     return [(first, last) for first, last in pairwise(places) if first < last]

@@ -7,7 +7,7 @@ from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.kernels.structures import Blocks
 
 # Share of the largest derivative that moving all atoms together may change, in each precision.
-TRANSLATION = {torch.float64: 1e-10, torch.float32: 1e-5}
+TRANSLATION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 def sparse_block_diag(arrs):
@@ -79,7 +79,7 @@ def blocks_from_coo(matrix, numbers, kinds):
     atom are not minus the sum of all others, which blocks rely on: AMPTorch v1.0 cuts small
     derivatives of some fingerprints off.
     """
-    tolerance = TRANSLATION[matrix.dtype]
+    tolerance = TRANSLATION_TOLERANCE[matrix.dtype]
     matrix = matrix.coalesce()
     n, n_kinds = len(numbers), len(kinds)
     n_features = matrix.shape[0] // n

@@ -20,7 +20,7 @@ from amptorch.potential import Potential
 from amptorch.prediction import predict
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import WandbRun
-from amptorch.training.divergence import take_best
+from amptorch.training.divergence import load_best_parameters
 from amptorch.training.fit import (
     check_processes,
     fresh_model,
@@ -40,7 +40,7 @@ from amptorch.training.restart import (
     newest_state,
     run_to_resume,
 )
-from amptorch.training.run_folder import alone_in, new_run_folder, remove_if_empty
+from amptorch.training.run_folder import lock_run, new_run_folder, remove_if_empty
 from amptorch.v1.compat import AttributesOfV1
 from amptorch.v1.dataset import AtomsDataset
 from amptorch.v1.lmdb_training import prepare_lmdb
@@ -237,7 +237,7 @@ class AtomsTrainer(AttributesOfV1):
             remove_if_empty(self._folder_to_write())
             run = self.ranks.from_first(lambda: run_to_resume(resume, self.settings.cmd))
         if run is not None:
-            with alone_in(run if self.ranks.first else None):
+            with lock_run(run if self.ranks.first else None):
                 self._fit(self._load_run(run))
             return
         if self.pretrained:
@@ -246,7 +246,7 @@ class AtomsTrainer(AttributesOfV1):
                     self.load_dataset()
         elif raw_data is not None or not self._loaded:
             self.load()
-        with alone_in(self._folder_to_write()):
+        with lock_run(self._folder_to_write()):
             self._fit(None)
 
     def _fit(self, state):
@@ -266,7 +266,7 @@ class AtomsTrainer(AttributesOfV1):
     def _after_divergence(self):
         """Keep the best epoch of a training that has diverged if it is sound, else nothing; return
         words about it."""
-        if take_best(self.net, self.train_dataset):
+        if load_best_parameters(self.net, self.train_dataset):
             return f"the best parameters of the epochs before are kept, in {self.cp_dir}"
         if self.ranks.first and self.cp_dir is not None:
             shutil.rmtree(self.cp_dir, ignore_errors=True)
@@ -284,7 +284,7 @@ class AtomsTrainer(AttributesOfV1):
             settings = settings_for(known, state.checkpoint)
             state.check_settings(settings)
             self._apply(settings)
-            self._adopt(state.checkpoint)
+            self._use_scalers_of(state.checkpoint)
         self.cp_dir, self.identifier = str(run), run.name
         self.load_rng_seed()
         self.load_logger()
@@ -308,7 +308,7 @@ class AtomsTrainer(AttributesOfV1):
             run = self.ranks.from_first(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
             self.cp_dir, self.identifier = str(run), run.name
         try:
-            with alone_in(self._folder_to_write()):
+            with lock_run(self._folder_to_write()):
                 yield
         except BaseException:
             remove_if_empty(self._folder_to_write())
@@ -353,7 +353,7 @@ class AtomsTrainer(AttributesOfV1):
             if asked:
                 raise
             warnings.warn(f"{error}; a training will not be logged", stacklevel=2)
-        self._adopt(checkpoint)
+        self._use_scalers_of(checkpoint)
         self.descriptor = construct_descriptor(self.descriptor_setup())
         self._load_network()
         checkpoint.load_params(self.model)
@@ -364,7 +364,7 @@ class AtomsTrainer(AttributesOfV1):
         if any(given is not None for given in (dataset.raw_data, dataset.store, dataset.lmdb_path)):
             self.load_dataset()
 
-    def _adopt(self, checkpoint):
+    def _use_scalers_of(self, checkpoint):
         """Take what a checkpoint's parameters mean nothing without."""
         self.pretrained, self.train_dataset = True, None
         self.elements = checkpoint.elements

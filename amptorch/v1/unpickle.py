@@ -52,7 +52,7 @@ def load_torch_file(path):
     content = io.BytesIO(path.read_bytes())
     try:
         with zipfile.ZipFile(content) as archive:
-            return _rebuilt(_TorchUnpickler(archive).load())
+            return _rebuild(_TorchUnpickler(archive).load())
     except FAILURES as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
@@ -64,7 +64,7 @@ def loads_restricted(data, source="pickle"):
     not read.
     """
     try:
-        return _rebuilt(_Unpickler(io.BytesIO(data)).load())
+        return _rebuild(_Unpickler(io.BytesIO(data)).load())
     except FAILURES as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
 
@@ -125,32 +125,32 @@ class _Record:
     def __setstate__(self, state):
         self.state = state
 
-    def rebuilt(self):
+    def rebuild(self):
         return None
 
 
 class _FeatureScalerRecord(_Record):
-    def rebuilt(self):
-        return FeatureScaler.from_state(_rebuilt(self.state))
+    def rebuild(self):
+        return FeatureScaler.from_state(_rebuild(self.state))
 
 
 class _TargetScalerRecord(_Record):
-    def rebuilt(self):
-        return TargetScaler.from_state(_rebuilt(self.state))
+    def rebuild(self):
+        return TargetScaler.from_state(_rebuild(self.state))
 
 
 class _DescriptorSetRecord(_Record):
-    def rebuilt(self):
+    def rebuild(self):
         keys = ("elements", "cutoff", "cutoff_params", "descriptor_setup")
-        return GaussianDescriptorSet.from_setup(**{key: _rebuilt(self.state[key]) for key in keys})
+        return GaussianDescriptorSet.from_setup(**{key: _rebuild(self.state[key]) for key in keys})
 
 
 class _DataRecord(_Record):
-    def rebuilt(self):
+    def rebuild(self):
         # torch-geometric 2 keeps the attributes in a storage object, version 1 in the object.
         store = self.state.get("_store")
         mapping = self.state if store is None else store.state["_mapping"]
-        return Data(**{key: _rebuilt(value) for key, value in mapping.items() if value is not None})
+        return Data(**{key: _rebuild(value) for key, value in mapping.items() if value is not None})
 
 
 class _DtypeRecord(_Record):
@@ -162,25 +162,25 @@ class _DtypeRecord(_Record):
         if self.dtype.kind not in "biufcSUO":
             raise ValueError(f"it holds an array of {name}")
 
-    def rebuilt(self):
+    def rebuild(self):
         order = self.state[1] if self.state else "="
         return self.dtype.newbyteorder(order)
 
 
 class _ArrayRecord(_Record):
-    def rebuilt(self):
+    def rebuild(self):
         _, shape, dtype, fortran, data = self.state
         return _array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _rebuilt(value):
+def _rebuild(value):
     """`value` with its records built into the objects that they stand for."""
     if isinstance(value, _Record):
-        return value.rebuilt()
+        return value.rebuild()
     if isinstance(value, dict):
-        return {key: _rebuilt(item) for key, item in value.items()}
+        return {key: _rebuild(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_rebuilt(item) for item in value)
+        return type(value)(_rebuild(item) for item in value)
     return value
 
 
@@ -227,18 +227,18 @@ def _encoded(text, encoding):
 
 
 def _array(data, dtype, shape, order):
-    dtype = dtype.rebuilt()
+    dtype = dtype.rebuild()
     if dtype.hasobject:
         flat = np.empty(len(data), dtype=object)
         for place, item in enumerate(data):
-            flat[place] = _rebuilt(item)
+            flat[place] = _rebuild(item)
     else:
         flat = np.frombuffer(data, dtype=dtype)
     return flat.reshape(shape, order=order).copy()
 
 
 def _scalar(dtype, data):
-    return np.frombuffer(data, dtype=dtype.rebuilt())[0]
+    return np.frombuffer(data, dtype=dtype.rebuild())[0]
 
 
 # Names in the pickles, with what answers to them.
