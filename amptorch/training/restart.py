@@ -12,8 +12,8 @@
 | `processes` | how many trained together |
 
 Such a folder appears, complete, by being renamed. The last `KEPT_EPOCHS` stay, and the last that
-is known to be on the disk: to wait for that after each epoch would take longer than many an epoch. A
-callback's state is, by scikit-learn's convention, its attributes that end in an underscore.
+is known to be on the disk: to wait for that after each epoch would take longer than many an epoch.
+A callback's state is, by scikit-learn's convention, its attributes that end in an underscore.
 """
 
 import logging
@@ -120,7 +120,8 @@ class TrainingState:
                     raise ValueError(
                         f"{section}.{key} is {after!r}, but the run "
                         f"{run_folder_of(self.checkpoint.folder)} was started with {before!r}; "
-                        "go on with that, or start a new run from its parameters with load_pretrained"
+                        "go on with that, or start a new run from its parameters with "
+                        "load_pretrained"
                     )
 
     def check_frames(self, dataset):
@@ -135,7 +136,8 @@ class TrainingState:
         if was != found:
             raise ValueError(
                 f"the run {run_folder_of(self.checkpoint.folder)} was started on "
-                f"{was['number']} frames with energies (and weights, and shards) of checksum {was['crc32']}, these are "
+                f"{was['number']} frames with energies (and weights, and shards) of checksum "
+                f"{was['crc32']}, these are "
                 f"{found['number']} with {found['crc32']}; give it the same frames in the same "
                 "order, dataset.weights as they were, and a store with as many frames a shard"
             )
