@@ -3,19 +3,23 @@
 import numpy as np
 from ase.data import chemical_symbols
 
+from amptorch.frames import Frames
+
 # Energies above this percentile of the training frames' (per atom) count as outliers.
 OUTLIERS = 99
 # What 1 eV/Å of force error weighs against 1 meV/atom of energy error.
 FORCE_WEIGHT = 10.0
 
 
-def outlier_energy(frames):
-    """The energy per atom (eV) above which frames are outliers."""
+def outlier_energy(frames: Frames) -> float:
+    """Return the energy per atom (eV) above which frames are outliers."""
     return float(np.percentile(frames.energies / frames.counts, OUTLIERS))
 
 
-def summary(frames, energies, forces, above=np.inf):
-    """RMSE, MAE and median absolute error, in JSON types.
+def summary(
+    frames: Frames, energies: np.ndarray, forces: np.ndarray | None, above: float = np.inf
+) -> dict:
+    """Return RMSE, MAE and median absolute error, in JSON types.
 
     frames: Frames with the references; energies (F,), eV; forces (N, 3), eV/Å, or None. Keys:
     `frames`, how many; `energy`, meV/atom; `forces` (per component) and `forces_by_element`, eV/Å;
@@ -56,9 +60,12 @@ def _statistics(difference):
     }
 
 
-def combined(result, metric="rmse", force_weight=FORCE_WEIGHT):
-    """What is minimised, meV/atom: the error of the energy (meV/atom) and, where there are forces,
-    `force_weight` times that of the forces (eV/Å)."""
+def combined(result: dict, metric: str = "rmse", force_weight: float = FORCE_WEIGHT) -> float:
+    """Return what is minimised, meV/atom.
+
+    It is the error of the energy (meV/atom) and, where there are forces, `force_weight` times that
+    of the forces (eV/Å).
+    """
     error = result["energy"][metric]
     if "forces" in result:
         error += force_weight * result["forces"][metric]
@@ -66,7 +73,7 @@ def combined(result, metric="rmse", force_weight=FORCE_WEIGHT):
 
 
 def mean_of(results):
-    """The mean over folds of what `summary` gives, where all folds have a number."""
+    """Return the mean over folds of what `summary` gives, where all folds have a number."""
     first = results[0]
     if isinstance(first, dict):
         shared = [key for key in first if all(key in result for result in results)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from amptorch.files import write_atomically
 from amptorch.trainer.checkpoints import CHECKSUMS
 from amptorch.tuning.final import PREDICTIONS
+from amptorch.tuning.report.findings import Findings
 
 ERRORS = ("rmse", "mae", "median")
 # Beside the log of the trials, what makes up the study.
@@ -19,7 +20,7 @@ ERRORS = ("rmse", "mae", "median")
 STUDY = ("settings.json", "calls.json", "summary.json", "best.json", "test.json", PREDICTIONS)
 
 
-def trial_table(findings):
+def trial_table(findings: Findings) -> str:
     """CSV of all trials: state and reason, errors, cost, times, and every parameter."""
     names = list(findings.space.domains)
     rows = []
@@ -51,7 +52,7 @@ def trial_table(findings):
     return text.getvalue()
 
 
-def write_results(findings):
+def write_results(findings: Findings) -> Path:
     """Write `results.zip`, as a whole; its path.
 
     Report and figures, trials.csv, configurations, the chosen model and the baseline as checkpoints

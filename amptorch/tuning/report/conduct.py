@@ -5,6 +5,7 @@ from pathlib import Path
 
 from amptorch.profiling.environment import environment
 from amptorch.tuning.prepare import FLATTERS
+from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.parts import (
     Code,
     Section,
@@ -23,7 +24,7 @@ FLATTERED = ": frames drawn at random, as here, flatter; `method: blocked` would
 NOT_FLATTERED = ", so that frames drawn at random would have flattered."
 
 
-def validation(findings):
+def validation(findings: Findings) -> Section:
     """What was validated how, and when the test frames were opened."""
     about, tuning = findings.about, findings.tuning
     fold = about["folds"][0]
@@ -102,7 +103,7 @@ def _moment(iso):
     return iso.replace("T", " at ").replace("+00:00", " UTC")
 
 
-def again(findings):
+def again(findings: Findings) -> Section:
     """Commands to repeat it, and to use what came out."""
     call = findings.calls[-1] if findings.calls else {}
     folder = findings.out.name
@@ -163,7 +164,7 @@ def _time(seconds):
     return f"{seconds:g}s"
 
 
-def machines(findings):
+def machines(findings: Findings) -> Section:
     """Machine and versions of every call that differs."""
     seen = []
     for call in findings.calls:

@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 
 from amptorch.tuning.final import BASELINE
 from amptorch.tuning.report import plots
+from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.parts import (
     Picture,
     Section,
@@ -23,7 +24,7 @@ FEW = 8
 BINS = 5
 
 
-def held_out(findings):
+def held_out(findings: Findings) -> list[Section]:
     """Parity, errors of elements and over the range of energies, uncertainty."""
     held = findings.predictions
     if held is None:

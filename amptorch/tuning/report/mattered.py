@@ -1,6 +1,7 @@
 """The part of a study's report about its parameters: which mattered, and by how much."""
 
 from amptorch.tuning.report import plots
+from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.importance import (
     ENOUGH,
     SHUFFLES,
@@ -31,12 +32,12 @@ SHOWN = 6
 WORTH_SAYING = 1.1
 
 
-def mattered(findings):
+def mattered(findings: Findings) -> Section | None:
     """Importance of the parameters, and what each of their values gave."""
     complete, space, seed = findings.complete, findings.space, findings.tuning.seed
     if not complete:
         return None
-    blocks = [Text(_way_to_the_best(findings))]
+    blocks: list[Text | Table | Picture] = [Text(_way_to_the_best(findings))]
     found = importances(complete, space, seed)
     if not found:
         text = (

@@ -1,7 +1,9 @@
 """What a report is made of, and the words for numbers."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -21,8 +23,8 @@ class Table:
     kind: str = "table"
 
     @property
-    def of_words(self):
-        """For each column whether there is a cell of more than a number, its unit or a name."""
+    def of_words(self) -> list[bool]:
+        """Tell for each column if a cell holds more than a number, its unit or a name."""
         columns = enumerate(zip(*self.lines, strict=True))
         return [
             k == 0 or any(len(cell.split()) > 2 for cell in column[1:]) for k, column in columns
@@ -48,11 +50,11 @@ class Code:
 @dataclass
 class Section:
     title: str
-    blocks: list = field(default_factory=list)
+    blocks: list[Any] = field(default_factory=list)
 
 
-def number(value, digits=3):
-    """`digits` figures, without a power of ten between 1e-3 and 1e6."""
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number of `digits` figures, without a power of ten between 1e-3 and 1e6."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -64,19 +66,19 @@ def number(value, digits=3):
     return f"{value:.{digits - 1}e}"
 
 
-def counted(n, noun, plural=None):
+def counted(n: int, noun: str, plural: str | None = None) -> str:
     """ "1 trial", "2 trials"."""
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
-def listed(words):
+def listed(words: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     words = list(words)
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def compared(value, other):
-    """How `value` is next to `other`, both positive or 0: "12 % lower than", "the same as"."""
+def compared(value: float, other: float) -> str:
+    """Say how `value` is next to `other`, both positive or 0: "12 % lower than", "the same as"."""
     if value == other:
         return "the same as"
     if other == 0 or not (math.isfinite(value) and math.isfinite(other)):
@@ -89,7 +91,7 @@ def compared(value, other):
     return f"{percent(abs(ratio - 1))} {'lower' if ratio < 1 else 'higher'} than"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """ "45 s", "12 min", "2.1 h"."""
     if seconds < 100:
         return f"{seconds:.2g} s"
@@ -98,18 +100,18 @@ def duration(seconds):
     return f"{seconds / 3600:.1f} h"
 
 
-def budget_words(budget):
+def budget_words(budget: dict) -> str:
     """ "180 s", "20 epochs"."""
     if "epochs" in budget:
         return counted(budget["epochs"], "epoch")
     return duration(budget["seconds"])
 
 
-def percent(share, digits=0):
+def percent(share: float, digits: int = 0) -> str:
     """ "12 %"."""
     return f"{100 * share:.{digits}f} %"
 
 
-def signed(value):
+def signed(value: float) -> str:
     """ "0.25", "−0.11"."""
     return f"{value:.2f}".replace("-", "−")

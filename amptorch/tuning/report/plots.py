@@ -1,11 +1,13 @@
 """The figures of a study's report; each function returns a matplotlib Figure."""
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from amptorch.profiling.plots import GRAY, new_figure
 from amptorch.tuning.final import BASELINE
-from amptorch.tuning.report.importance import shown
+from amptorch.tuning.report.findings import Findings, HeldOut
+from amptorch.tuning.report.importance import Importance, shown
 from amptorch.tuning.space import Choice
 
 COLORS = {"chosen": "#4477aa", BASELINE: "#ee6677"}
@@ -15,7 +17,7 @@ MOST_POINTS = 20_000
 SLICES = 6
 
 
-def history(findings):
+def history(findings: Findings) -> Figure:
     """Error of each trial in the order of their numbers, and the best so far."""
     figure, axes = new_figure(3.6)
     done = sorted(findings.complete, key=lambda record: record["number"])
@@ -26,7 +28,7 @@ def history(findings):
     numbers, errors = [r["number"] for r in done], [r["error"] for r in done]
     axes.plot(numbers, errors, "o", ms=4, color=COLORS["chosen"], alpha=0.8, label="completed")
     last = max(record["number"] for record in findings.records)
-    best = np.minimum.accumulate(errors) if errors else []
+    best = np.minimum.accumulate(np.array(errors))
     axes.step([*numbers, last], [*best, *best[-1:]], where="post", color=BLACK, label="best so far")
     if findings.baseline is not None:
         axes.axhline(findings.baseline["error"], color=COLORS[BASELINE], lw=1, label="baseline")
@@ -44,7 +46,7 @@ def _ended(record):
     return record["state"] == "pruned" and record.get("reports")
 
 
-def front(findings):
+def front(findings: Findings) -> Figure:
     """Error against cost, the front, the best trial and the baseline."""
     figure, axes = new_figure(4.0)
     done, best_for_cost = findings.complete, findings.front
@@ -70,7 +72,7 @@ def front(findings):
     return figure
 
 
-def importance_bars(found):
+def importance_bars(found: list[Importance]) -> Figure:
     """Shares of importance, and what chance gives."""
     figure, axes = new_figure(0.26 * len(found) + 0.9)
     names = [importance.name for importance in found]
@@ -84,7 +86,7 @@ def importance_bars(found):
     return figure
 
 
-def slices(findings, names):
+def slices(findings: Findings, names: list[str]) -> Figure:
     """Error against the value of each of the parameters `names`."""
     names = names[:SLICES]
     rows = -(-len(names) // 3)
@@ -119,7 +121,7 @@ def slices(findings, names):
     return figure
 
 
-def parity(held):
+def parity(held: HeldOut) -> Figure:
     """Predicted against reference energies and forces."""
     with_forces = held.forces is not None
     figure, axes = new_figure(4.4, ncols=1 + with_forces, squeeze=False)
@@ -150,7 +152,7 @@ def parity(held):
     return figure
 
 
-def energy_range(held, above):
+def energy_range(held: HeldOut, above: float) -> Figure:
     """Error of each frame against its reference energy; `above`, eV/atom, begins the outliers."""
     with_forces = held.forces is not None
     figure, axes = new_figure(3.6, ncols=1 + with_forces, squeeze=False)
@@ -181,7 +183,7 @@ def energy_range(held, above):
     return figure
 
 
-def uncertainty(held):
+def uncertainty(held: HeldOut) -> Figure:
     """Errors of the ensemble against its spread, and their root mean square in bins of spread."""
     energies, forces = held.spreads("chosen")
     pairs = [(energies, np.abs(held.energy_errors("chosen")), "meV/atom", "energy")]
@@ -217,7 +219,7 @@ def uncertainty(held):
     return figure
 
 
-def learning(points, forces):
+def learning(points: list[dict], forces: bool) -> Figure:
     """RMSE on the validation frames against the number of training frames."""
     quantities = [("energy", "energy RMSE (meV/atom)")]
     quantities += [("forces", "force RMSE (eV/Å)")] if forces else []
