@@ -12,6 +12,7 @@ from amptorch.config import DatasetConfig
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
+from amptorch.tuning.picking import pareto
 from amptorch.tuning.prepare import Clock, checked, note_call, study_lock, write_settings
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import (
@@ -21,7 +22,6 @@ from amptorch.tuning.study import (
     has_ended,
     open_storage,
     open_study,
-    pareto_front,
     process_name,
     public_url,
     quiet_optuna,
@@ -278,18 +278,18 @@ class _Run:
     def _write_summary(self, tuned):
         """`summary.json` and `best.json`: what a report and `amptorch pick` begin with."""
         out = self.problem.out
-        best = next(r for r in read_records(out) if r["number"] == tuned.best["number"])
+        records = read_records(out)
+        best = next(r for r in records if r["number"] == tuned.best["number"])
         write_json(out / "best.json", best["config"])
-        front = [
-            {"number": t.number, "error": t.user_attrs["error"], "cost": t.user_attrs["cost"]}
-            for t in pareto_front(self.study)
-        ]
-        states = [record["state"] for record in read_records(out)]
+        states = [record["state"] for record in records]
+        front = pareto([record for record in records if record["state"] == "complete"])
         write_json(
             out / "summary.json",
             {
                 "best": tuned.best,
-                "pareto_front": front,
+                "pareto_front": [
+                    {key: record[key] for key in ("number", "error", "cost")} for record in front
+                ],
                 "trials": {state: states.count(state) for state in sorted(set(states))},
                 "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
                 "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),

@@ -154,15 +154,6 @@ def completed(study):
     return sorted(trials, key=lambda trial: (trial.user_attrs["error"], trial.number))
 
 
-def pareto_front(study):
-    """The completed trials than which no other is both more accurate and cheaper, by cost."""
-    front = []
-    for trial in completed(study):
-        if not front or trial.user_attrs["cost"] < front[-1].user_attrs["cost"]:
-            front.append(trial)
-    return front[::-1]
-
-
 def fail_trials_of(study, out, dead, reason, again=False):
     """Mark the running trials of processes that are `dead(worker)`; the numbers of these trials.
 
