@@ -1,7 +1,10 @@
 """The configuration of a checkpoint: into JSON, out of it, and out of v1.0's."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import fields, replace
+from typing import Any
 
 from amptorch.config import SECTIONS, Config, OptimConfig, to_json
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
@@ -14,8 +17,8 @@ DENSITY_SCHEMES = ("gmp", "gmpordernorm")
 V1_KEYS = ("raw_data", "lmdb_path", "descriptor", "fp_length", "cutoff_func")
 
 
-def config_to_json(config):
-    """A `Config` as JSON types, without `raw_data`.
+def config_to_json(config: Config) -> dict[str, Any]:
+    """Return a `Config` as JSON types, without `raw_data`.
 
     Densities of elements are written as numbers: files may be gone where the potential is used, and
     the package's own table may be another one.
@@ -38,8 +41,8 @@ def config_to_json(config):
     return written
 
 
-def config_from_json(config):
-    """Dictionary for `Config.from_dict` out of what `config_to_json` gave.
+def config_from_json(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the dictionary for `Config.from_dict` out of what `config_to_json` gave.
 
     Raises ValueError or TypeError where it is not such a dictionary.
     """
@@ -50,8 +53,9 @@ def config_from_json(config):
     return _checked(config)
 
 
-def config_from_v1(config):
-    """Dictionary for `Config.from_dict` out of v1.0's, which also holds what it made of the user's.
+def config_from_v1(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the dictionary for `Config.from_dict` out of v1.0's, which also holds what it made of
+    the user's.
 
     Keys that v1.0 ignored are dropped, with a warning.
     """
@@ -72,14 +76,14 @@ def config_from_v1(config):
     return _checked(config)
 
 
-def _sections(config):
-    """A copy down to the sections, each of which is a dictionary."""
+def _sections(config: object) -> dict[str, dict[str, Any]]:
+    """Return a copy down to the sections, each of which is a dictionary."""
     if not isinstance(config, dict):
         raise TypeError(f"it holds {type(config).__name__}, not a configuration")
     return {name: dict(config.get(name) or {}) for name in SECTIONS}
 
 
-def _checked(config):
+def _checked(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     optim = config["optim"]
     for key in ("optimizer", "loss_fn", "scheduler"):
         try:

@@ -13,18 +13,22 @@ read through `preprocessing.unpickle`. `load_checkpoint(folder).feature_scaler` 
 `.target_scaler` are what v1.0's scripts take out of `torch.load("normalizers.pt")`.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import json
 import os
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from amptorch.checkpoints.config import config_from_json, config_from_v1, config_to_json
-from amptorch.config import to_json
+from amptorch.config import Config, to_json
 from amptorch.data.scalers import FeatureScaler, TargetScaler
 from amptorch.v1.unpickle import load_torch_file
 
@@ -32,10 +36,12 @@ CHECKSUMS = "checksums.json"
 # What is not on the disk then; that a file system cannot tell is no such failure.
 NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
+Understood = TypeVar("Understood")
+
 
 @dataclass
 class Checkpoint:
-    """What prediction needs of a checkpoint folder; the rest is read when it is asked for.
+    """Hold what prediction needs of a checkpoint folder; the rest is read when it is asked for.
 
     config : dictionary for `Config.from_dict`, with `dataset.elements`
     params : state dict of the model, on the CPU
@@ -48,34 +54,35 @@ class Checkpoint:
     target_scaler: TargetScaler
 
     @property
-    def elements(self):
-        """Symbols, in the order of the networks."""
+    def elements(self) -> list[str]:
+        """Return the symbols, in the order of the networks."""
         return list(self.config["dataset"]["elements"])
 
     @property
-    def optimizer(self):
-        """State dict of the optimizer."""
+    def optimizer(self) -> dict[str, Any]:
+        """Return the state dict of the optimizer."""
         return load_tensors(self.folder / "optimizer.pt")
 
     @property
-    def criterion(self):
-        """State dict of the criterion."""
+    def criterion(self) -> dict[str, Any]:
+        """Return the state dict of the criterion."""
         return load_tensors(self.folder / "criterion.pt")
 
     @property
-    def history(self):
-        """List of a dictionary for each epoch."""
+    def history(self) -> list[dict[str, Any]]:
+        """Return a list of a dictionary for each epoch."""
         return load_json(self.folder / "history.json")
 
-    def check_elements(self, elements):
-        """ValueError unless `elements` are those that the checkpoint was trained on, in order."""
+    def check_elements(self, elements: Sequence[str]) -> None:
+        """Raise ValueError unless `elements` are those that the checkpoint was trained on, in
+        order."""
         if list(elements) != self.elements:
             raise ValueError(
                 f"the checkpoint {self.folder} was trained on elements {self.elements}, "
                 f"not {list(elements)}; their order matters too"
             )
 
-    def load_params(self, model):
+    def load_params(self, model: torch.nn.Module) -> None:
         """Copy the parameters into `model`; ValueError where they are not those of such a model."""
         try:
             model.load_state_dict(self.params)
@@ -86,16 +93,16 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder,
-    config,
-    feature_scaler,
-    target_scaler,
-    params,
-    optimizer=None,
-    criterion=None,
-    history=None,
-    history_text=None,
-):
+    folder: str | os.PathLike[str],
+    config: Config,
+    feature_scaler: FeatureScaler,
+    target_scaler: TargetScaler,
+    params: dict[str, Any],
+    optimizer: dict[str, Any] | None = None,
+    criterion: dict[str, Any] | None = None,
+    history: Sequence[dict[str, Any]] | None = None,
+    history_text: HistoryText | None = None,
+) -> None:
     """Write a checkpoint. Everything is written before the first file is replaced, so that a full
     disk leaves what was there before.
 
@@ -123,8 +130,8 @@ def save_checkpoint(
     write_files(folder, contents)
 
 
-def load_checkpoint(folder):
-    """The `Checkpoint` in a folder, ours or v1.0's; nothing in it is executed.
+def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Return the `Checkpoint` in a folder, ours or v1.0's; nothing in it is executed.
 
     Raises FileNotFoundError that names the missing folder or file, and ValueError that names the
     file which is damaged or holds what does not belong there.
@@ -141,8 +148,11 @@ def load_checkpoint(folder):
     return Checkpoint(folder, config, load_tensors(folder / "params.pt"), *scalers)
 
 
-def _read(path, load, understand):
-    """`understand(load(path))`, where what the file does not have is a ValueError that names it."""
+def _read(
+    path: Path, load: Callable[[Path], Any], understand: Callable[[Any], Understood]
+) -> Understood:
+    """Return `understand(load(path))`, where what the file does not have is a ValueError that names
+    it."""
     content = load(path)
     try:
         return understand(content)
@@ -150,39 +160,39 @@ def _read(path, load, understand):
         raise ValueError(f"{path} is not what a checkpoint holds: {error}") from error
 
 
-def _scalers_of_v1(content):
+def _scalers_of_v1(content: dict[str, Any]) -> tuple[FeatureScaler, TargetScaler]:
     feature, target = content["feature"], content["target"]
     if not isinstance(feature, FeatureScaler) or not isinstance(target, TargetScaler):
         raise TypeError("'feature' and 'target' must be the two scalers")
     return feature, target
 
 
-def _scalers_from_state(content):
+def _scalers_from_state(content: dict[str, Any]) -> tuple[FeatureScaler, TargetScaler]:
     feature = FeatureScaler.from_state(content["feature"])
     return feature, TargetScaler.from_state(content["target"])
 
 
-def load_tensors(path):
-    """What torch saved in a file, if it is nothing but tensors, numbers, text and lists and
+def load_tensors(path: Path) -> Any:
+    """Return what torch saved in a file, if it is nothing but tensors, numbers, text and lists and
     dictionaries of them; otherwise an error as `load_checkpoint` raises it."""
     check_file(path)
     return load_torch_file(path)
 
 
-def load_json(path):
-    """Content of a JSON file; errors as `load_checkpoint` raises them."""
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file; errors as `load_checkpoint` raises them."""
     check_file(path)
     return _parsed(path)
 
 
-def _parsed(path):
+def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def check_file(path):
+def check_file(path: Path) -> None:
     """Raise FileNotFoundError where there is no such file of a checkpoint, and ValueError where it
     is not as it was written; one without a checksum, as older checkpoints have them, is taken."""
     if not path.is_file():
@@ -195,7 +205,7 @@ def check_file(path):
         )
 
 
-def _checksums(folder):
+def _checksums(folder: Path) -> dict[str, list[int]]:
     """Return {name: [CRC-32, ...]}, those that the files in a folder may have."""
     path = folder / CHECKSUMS
     if not path.is_file():
@@ -206,18 +216,18 @@ def _checksums(folder):
     return found
 
 
-def _as_json(value):
+def _as_json(value: object) -> bytes:
     return json.dumps(value, indent=1).encode("utf8")
 
 
 class HistoryText:
-    """Makes `history.json`, a line for each epoch, of a history that grows: epochs that are over
+    """Make `history.json`, a line for each epoch, of a history that grows: epochs that are over
     are not put into words again, which would take longer and longer."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._rows, self._lines = [], []
 
-    def __call__(self, history):
+    def __call__(self, history: Sequence[dict[str, Any]]) -> bytes:
         rows = list(history)
         # The last epoch may not be over.
         known = 0
@@ -230,14 +240,14 @@ class HistoryText:
         return "[\n{}\n]".format(",\n".join(lines)).encode("utf8")
 
 
-def as_bytes(state):
-    """What `load_tensors` reads."""
+def as_bytes(state: object) -> bytes:
+    """Return `state` as the bytes that `load_tensors` reads."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
-def write_files(folder, contents):
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
     """Write files, {name: bytes}, and their checksums; where one cannot be written, OSError, and
     none is replaced."""
     folder = Path(folder)
@@ -265,7 +275,7 @@ def write_files(folder, contents):
             written.unlink(missing_ok=True)
 
 
-def to_disk(folder):
+def to_disk(folder: str | os.PathLike[str]) -> None:
     """Return when the files of a checkpoint folder, and their names, are on the disk itself, where
     a power failure leaves them as they are; OSError that names the file where one cannot be.
 

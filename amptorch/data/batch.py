@@ -1,15 +1,24 @@
 """Batches: what the model sees of some frames, and how they are made."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
 
+from amptorch.data.scalers import FeatureScaler
+from amptorch.descriptor.derivatives import Derivatives
+
+RowsT = TypeVar("RowsT", np.ndarray, torch.Tensor, None)
+
 
 @dataclass
 class Batch:
-    """Some frames as the model sees them: n atoms, frame after frame, with S features each.
+    """Hold some frames as the model sees them: n atoms, frame after frame, with S features each.
 
     fingerprint (n, S): scaled; with `components` reduced to (n, num_pc). atomic_numbers (n,),
     image_idx (n,): int64, the element and the frame (counted within the batch) of each atom.
@@ -28,10 +37,10 @@ class Batch:
     atomic_numbers: torch.Tensor
     image_idx: torch.Tensor
     num_images: int
-    element_rows: list | None = None
+    element_rows: list[torch.Tensor] | None = None
     slope: torch.Tensor | None = None
-    components: list | None = None
-    derivatives: object = None
+    components: list[torch.Tensor] | None = None
+    derivatives: Derivatives | None = None
     frame_ids: np.ndarray | None = None
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
@@ -39,13 +48,13 @@ class Batch:
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_images
 
     @property
-    def targets(self):
-        """[energy, forces], or [energy] where there are no forces; with weights [energy, forces,
-        weights, force_weights], the forces (0, 3) where there are none."""
+    def targets(self) -> list[torch.Tensor]:
+        """Return [energy, forces], or [energy] where there are no forces; with weights [energy,
+        forces, weights, force_weights], the forces (0, 3) where there are none."""
         if self.weights is None:
             return [self.energy] if self.forces is None else [self.energy, self.forces]
         if self.forces is None:
@@ -53,18 +62,19 @@ class Batch:
             return [self.energy, no_forces, self.weights, no_forces.new_zeros(0)]
         return [self.energy, self.forces, self.weights, self.force_weights]
 
-    def pulled_back(self, gradient):
-        """∂E/∂G (n, S), of the fingerprint as the descriptor gives it, out of ∂E/∂fingerprint."""
+    def pulled_back(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Return ∂E/∂G (n, S), of the fingerprint as the descriptor gives it, out of
+        ∂E/∂fingerprint."""
         if self.components is not None:
             gradient = self._multiplied(gradient, [matrix.T for matrix in self.components])
         return gradient if self.slope is None else gradient * self.slope
 
-    def pushed_forward(self, change):
-        """What a change (n, S) of the descriptor's fingerprint does to `fingerprint`."""
+    def pushed_forward(self, change: torch.Tensor) -> torch.Tensor:
+        """Return what a change (n, S) of the descriptor's fingerprint does to `fingerprint`."""
         change = change if self.slope is None else change * self.slope
         return change if self.components is None else self._multiplied(change, self.components)
 
-    def _multiplied(self, x, matrices):
+    def _multiplied(self, x: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
         if len(matrices) == 1:
             return x @ matrices[0]
         out = x.new_zeros((len(x), matrices[0].shape[1]))
@@ -72,8 +82,8 @@ class Batch:
             out = out.index_copy(0, rows, x[rows] @ matrix)
         return out
 
-    def to(self, device):
-        """The batch with its tensors on `device`; itself where they are there already."""
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its tensors on `device`; itself where they are there already."""
         device = torch.device(device)
         if self.fingerprint.device == device:
             return self
@@ -90,7 +100,7 @@ class Batch:
 
 @dataclass
 class Share:
-    """What one of several processes has of a batch of `num_images` frames.
+    """Hold what one of several processes has of a batch of `num_images` frames.
 
     part: Batch, without targets, of the frames that it evaluates, or None where there are none.
     energy, forces, weights, force_weights: of the whole batch, as of `Batch`. The parts of all
@@ -104,21 +114,24 @@ class Share:
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_images
 
     targets = Batch.targets
 
 
-def rows_inside(rows, first, last):
-    """Those of sorted `rows` (array, tensor or None) that are in first:last, counted from first."""
+def rows_inside(rows: RowsT, first: int, last: int) -> RowsT:
+    """Return those of sorted `rows` (array, tensor or None) that are in first:last, counted from
+    first."""
     return None if rows is None else rows[(rows >= first) & (rows < last)] - first
 
 
 class Batcher:
-    """Makes batches from flat arrays, for one list of elements and one feature scaler."""
+    """Make batches from flat arrays, for one list of elements and one feature scaler."""
 
-    def __init__(self, elements, feature_scaler, dtype):
+    def __init__(
+        self, elements: Sequence[str], feature_scaler: FeatureScaler, dtype: torch.dtype
+    ) -> None:
         numbers = np.array([atomic_numbers[symbol] for symbol in elements])
         self.n_elements = len(numbers)
         self._species = np.full(numbers.max() + 1, -1)
@@ -128,9 +141,17 @@ class Batcher:
         pca = feature_scaler.pca
         self._components = None if pca is None else pca.matrices(elements, dtype)
 
-    def __call__(self, fingerprint, numbers, counts, derivatives=None, frame_ids=None):
-        """Batch of atoms with scaled (and reduced) `fingerprint` and `numbers` (n,) array; frame k
-        of the batch has `counts[k]` of them and is `frame_ids[k]` to the back end `derivatives`."""
+    def __call__(
+        self,
+        fingerprint: torch.Tensor,
+        numbers: np.ndarray,
+        counts: np.ndarray,
+        derivatives: Derivatives | None = None,
+        frame_ids: np.ndarray | None = None,
+    ) -> Batch:
+        """Return the batch of atoms with scaled (and reduced) `fingerprint` and `numbers` (n,)
+        array; frame k of the batch has `counts[k]` of them and is `frame_ids[k]` to the back end
+        `derivatives`."""
         species = self._species[numbers]
         return Batch(
             fingerprint=fingerprint,

@@ -1,23 +1,41 @@
 """From the data that a configuration names to the packed store that training reads."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import TypeAlias
 
 import numpy as np
+from ase import Atoms
 
-from amptorch.data.plan import GB, make_plan, sample_of
+from amptorch.config import DatasetConfig
+from amptorch.data.plan import GB, Plan, make_plan, sample_of
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import join_frames
 from amptorch.store.sources import find_elements, open_sources
 
+StrPath: TypeAlias = str | os.PathLike[str]
+# Paths, or frames, as `preprocess` takes them.
+RawData: TypeAlias = StrPath | Sequence[StrPath] | Sequence[Atoms]
 # Frames that are looked at before there is a store, to know what sizes there are: sizes that
 # differ by a third give a mean good to a hundredth.
 CANDIDATES = 1024
 
 
-def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True, labels=None):
-    """Symbols of the elements in a store, sorted; in `raw_data` where it is not complete yet."""
+def elements_of_store(
+    folder: StrPath,
+    raw_data: RawData | None = None,
+    skip_bad: bool = False,
+    forces: bool = True,
+    labels: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return the symbols of the elements in a store, sorted; in `raw_data` where it is not complete
+    yet."""
     if raw_data is None:
         return FrameStore(folder).elements
     store = _complete_store(folder)
@@ -27,17 +45,17 @@ def elements_of_store(folder, raw_data=None, skip_bad=False, forces=True, labels
 
 
 def fill_store(
-    folder,
-    descriptor,
-    raw_data=None,
-    options=None,
-    forces=True,
-    threads=None,
-    verbose=True,
-    show=None,
-):
-    """The FrameStore in `folder`, the Plan of its derivatives (None without `forces`, or where the
-    store has no structures), and the dtype that they are stored in.
+    folder: StrPath,
+    descriptor: BaseDescriptor,
+    raw_data: RawData | None = None,
+    options: DatasetConfig = None,
+    forces: bool = True,
+    threads: int | None = None,
+    verbose: bool = True,
+    show: Callable[[Plan], object] | None = None,
+) -> tuple[FrameStore, Plan | None, str]:
+    """Return the FrameStore in `folder`, the Plan of its derivatives (None without `forces`, or
+    where the store has no structures), and the dtype that they are stored in.
 
     options: the section `dataset` of a configuration. raw_data: what `preprocess` takes, put into
     the store as far as it is not there, with stored derivatives where the plan says so; None to
@@ -81,16 +99,20 @@ def fill_store(
     return store, plan, dtype
 
 
-def _complete_store(folder):
-    """The store in `folder`, or None where `preprocess` has something to do or to say first."""
+def _complete_store(folder: StrPath) -> FrameStore | None:
+    """Return the store in `folder`, or None where `preprocess` has something to do or to say
+    first."""
     try:
         return FrameStore(folder)
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _stored_dtype(store, descriptor, dtype, wanted):
-    """The dtype in which a store has derivatives: `dtype`, or for "auto" another; or None."""
+def _stored_dtype(
+    store: FrameStore, descriptor: BaseDescriptor, dtype: str, wanted: str
+) -> str | None:
+    """Return the dtype in which a store has derivatives: `dtype`, or for "auto" another; or
+    None."""
     others = [other for other in ("float64", "float32") if other != dtype]
     for name in [dtype, *(others if wanted == "auto" else [])]:
         if store.has_derivatives(descriptor.descriptor_setup_hash, name):
@@ -98,8 +120,9 @@ def _stored_dtype(store, descriptor, dtype, wanted):
     return None
 
 
-def _sample_of_data(data, elements, skip_bad):
-    """(Frames of about every size in `data`, number of frames), from frames spread over it."""
+def _sample_of_data(data: RawData, elements: Sequence[str], skip_bad: bool) -> tuple[Frames, int]:
+    """Return (Frames of about every size in `data`, number of frames), from frames spread over
+    it."""
     sources = open_sources(data)
     ends = list(accumulate(map(len, sources)))
     n_frames = ends[-1]

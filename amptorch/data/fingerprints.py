@@ -1,11 +1,19 @@
 """Fingerprints of many frames, chunk by chunk, and the back end of their derivatives."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from ase import Atoms
+from numpy.typing import DTypeLike
 from tqdm import tqdm
 
-from amptorch.descriptor.base import MEMORY_ADVICE
+from amptorch.descriptor.base import MEMORY_ADVICE, BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks, RecomputedDerivatives
+from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_cutoff, check_distances
+from amptorch.frames import Frames
 from amptorch.memory import require_memory
 from amptorch.neighbors import neighbor_list
 
@@ -17,8 +25,9 @@ SAMPLE = 4
 COPIES = 5
 
 
-def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
-    """Ranges of consecutive frames with at most `max_atoms` atoms each (one frame at least)."""
+def chunks_of_frames(frames: Frames, max_atoms: int = CHUNK_ATOMS) -> Iterator[np.ndarray]:
+    """Yield ranges of consecutive frames with at most `max_atoms` atoms each (one frame at
+    least)."""
     first = 0
     while first < len(frames):
         last = int(np.searchsorted(frames.offsets, frames.offsets[first] + max_atoms, "right")) - 1
@@ -27,7 +36,13 @@ def chunks_of_frames(frames, max_atoms=CHUNK_ATOMS):
         first = last
 
 
-def check_memory(descriptor, frames, derivatives=None, dtype=np.float64, threads=None):
+def check_memory(
+    descriptor: BaseDescriptor,
+    frames: Frames,
+    derivatives: str | None = None,
+    dtype: DTypeLike = np.float64,
+    threads: int | None = None,
+) -> None:
     """Raise ValueError where the fingerprints of `frames`, and their derivatives where these are
     "stored" as `dtype`, would not fit into memory."""
     needed = COPIES * 8 * frames.n_atoms * descriptor.n_features
@@ -50,16 +65,16 @@ def check_memory(descriptor, frames, derivatives=None, dtype=np.float64, threads
 
 
 def describe(
-    descriptor,
-    frames,
-    derivatives=None,
-    dtype=np.float64,
-    images=None,
-    store=None,
-    threads=None,
-    verbose=False,
-):
-    """Fingerprints (N, S), not scaled, and the back end of their derivatives.
+    descriptor: BaseDescriptor,
+    frames: Frames,
+    derivatives: str | None = None,
+    dtype: DTypeLike = np.float64,
+    images: Sequence[Atoms] | None = None,
+    store: FingerprintStore | None = None,
+    threads: int | None = None,
+    verbose: bool = False,
+) -> tuple[np.ndarray, DerivativeBlocks | RecomputedDerivatives | None]:
+    """Return fingerprints (N, S), not scaled, and the back end of their derivatives.
 
     derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
     for no back end. images, store: see `BaseDescriptor.stored_values`; the store is of no use to

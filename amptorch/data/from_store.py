@@ -1,18 +1,22 @@
 """The data set on disk: batches out of a packed store, of any size, in little memory."""
 
+from __future__ import annotations
+
+import os
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from amptorch.data.batch import Batcher, Share, rows_inside
+from amptorch.data.batch import Batch, Batcher, Share, rows_inside
 from amptorch.data.corrections import composition
 from amptorch.data.samplers import known_rows, with_known_forces
 from amptorch.data.scalers import FeatureScaler, TargetScaler
 from amptorch.data.weights import checked_weights, set_weights
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.distances import check_cutoff
-from amptorch.frames import symbol_numbers
+from amptorch.frames import Frames, symbol_numbers
 from amptorch.store import FrameStore
 
 # Frames whose fingerprints are held while the feature scaler is fitted.
@@ -22,7 +26,8 @@ SAMPLE = 64
 
 
 class StoreDataset(torch.utils.data.Dataset):
-    """The frames of a packed store, ready for training: what `AtomsDataset` is to frames in memory.
+    """Hold the frames of a packed store, ready for training: what `AtomsDataset` is to frames in
+    memory.
 
     Nothing of the size of the data set is held but a few numbers a frame: each batch is read from
     the memory maps and scaled, with the same result.
@@ -46,21 +51,21 @@ class StoreDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        store,
-        descriptor_setup,
-        forcetraining=True,
-        scaling=None,
-        derivatives="recompute",
-        derivative_dtype="float64",
-        dtype=torch.float64,
-        feature_scaler=None,
-        target_scaler=None,
-        pca=None,
-        target_scaling=True,
-        atomic_correction=False,
-        weights=None,
-        missing_forces="error",
-    ):
+        store: FrameStore | str | os.PathLike[str],
+        descriptor_setup: tuple,
+        forcetraining: bool = True,
+        scaling: dict | None = None,
+        derivatives: str = "recompute",
+        derivative_dtype: str = "float64",
+        dtype: torch.dtype = torch.float64,
+        feature_scaler: FeatureScaler | None = None,
+        target_scaler: TargetScaler | None = None,
+        pca: dict | None = None,
+        target_scaling: bool = True,
+        atomic_correction: bool | dict = False,
+        weights: Sequence[float] | np.ndarray | None = None,
+        missing_forces: str = "error",
+    ) -> None:
         self.missing_forces = missing_forces
         self.store = store if isinstance(store, FrameStore) else FrameStore(store)
         self.descriptor_setup = descriptor_setup
@@ -98,42 +103,42 @@ class StoreDataset(torch.utils.data.Dataset):
         self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.store.n_frames
 
     @property
-    def counts(self):
-        """(F,) atoms of each frame."""
+    def counts(self) -> np.ndarray:
+        """Return the (F,) atoms of each frame."""
         return self.store.counts
 
     @property
-    def sizes(self):
-        """(F,) what reading a frame takes, in any unit."""
+    def sizes(self) -> np.ndarray:
+        """Return (F,) what reading a frame takes, in any unit."""
         return self.store.counts
 
     @property
-    def energies(self):
-        """(F,) eV."""
+    def energies(self) -> np.ndarray:
+        """Return the (F,) energies, eV."""
         return self.store.energies
 
     @property
-    def shards(self):
-        """(F,) the shard that each frame is in."""
+    def shards(self) -> np.ndarray:
+        """Return (F,) the shard that each frame is in."""
         return self.store.shard_of_frame
 
     @property
-    def checksum(self):
-        """By what the data are known again: energies, and how batches are drawn."""
+    def checksum(self) -> int:
+        """Return a number that tells data apart: of energies, and of how batches are drawn."""
         return zlib.crc32(b"".join(a.tobytes() for a in (self.energies, self.counts, self.shards)))
 
-    def __getitem__(self, index):
-        """The batch of one frame."""
+    def __getitem__(self, index: int) -> Batch:
+        """Return the batch of one frame."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         return self.batch([index % len(self)])
 
-    def batch(self, indices):
-        """The batch of the frames at `indices`."""
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Return the batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         batch = self._inputs(frame_ids)
         batch.energy, batch.forces = self._targets(frame_ids)
@@ -141,12 +146,18 @@ class StoreDataset(torch.utils.data.Dataset):
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         # torch's DataLoader asks for batches by this name.
         return self.batch(indices)
 
-    def share(self, frame_ids, first, last, draw=None):
-        """The `Share` that has those of the sorted `frame_ids` which are in first:last.
+    def share(
+        self,
+        frame_ids: np.ndarray,
+        first: int,
+        last: int,
+        draw: Callable[[int], np.ndarray] | None = None,
+    ) -> Share:
+        """Return the `Share` that has those of the sorted `frame_ids` which are in first:last.
 
         Of the other frames only energies and forces are read. draw: called for the places of the
         forces that are trained on among so many; None for all.
@@ -168,7 +179,7 @@ class StoreDataset(torch.utils.data.Dataset):
             set_weights(share, self.weights[frame_ids], self.counts[frame_ids], force_rows)
         return share
 
-    def _inputs(self, frame_ids):
+    def _inputs(self, frame_ids: np.ndarray) -> Batch:
         values = self.store.fingerprints(self._hash, frame_ids)
         numbers, counts = self.store.numbers(frame_ids), self.counts[frame_ids]
         derivatives, called = self._backend, frame_ids
@@ -180,7 +191,7 @@ class StoreDataset(torch.utils.data.Dataset):
         fingerprints = self._tensor(self.feature_scaler.transform_rows(values, numbers))
         return self.batcher(fingerprints, numbers, counts, derivatives, called)
 
-    def _targets(self, frame_ids):
+    def _targets(self, frame_ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         references = self._references[frame_ids]
         energies = self.target_scaler.norm_energies(self.energies[frame_ids], references)
         energy = self._tensor(energies)
@@ -188,16 +199,16 @@ class StoreDataset(torch.utils.data.Dataset):
             return energy, None
         return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
 
-    def sample(self, n_frames):
-        """At most `n_frames` of the Frames, spread evenly over the store."""
+    def sample(self, n_frames: int) -> Frames:
+        """Return at most `n_frames` of the Frames, spread evenly over the store."""
         places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
         return self.store.frames(np.unique(places.astype(np.int64)))
 
-    def _check_pairs(self):
+    def _check_pairs(self) -> None:
         if self.store.has_structures:
             check_cutoff(self.sample(SAMPLE), self.descriptor.cutoff)
 
-    def _check_targets(self):
+    def _check_targets(self) -> None:
         if self.forcetraining and not self.store.has_forces:
             raise ValueError(
                 f"the store {self.store.path} holds no forces; set model.get_forces to False, or "
@@ -210,10 +221,10 @@ class StoreDataset(torch.utils.data.Dataset):
                 "that some of its frames may have no forces; set it for the training too"
             )
 
-    def _tensor(self, array):
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
 
-    def _compositions(self):
+    def _compositions(self) -> np.ndarray:
         kinds = symbol_numbers(self.elements)
         parts = [
             composition(self.store.numbers(frame_ids), self.counts[frame_ids], kinds)
@@ -221,17 +232,17 @@ class StoreDataset(torch.utils.data.Dataset):
         ]
         return np.concatenate(parts)
 
-    def _reference_energies(self):
+    def _reference_energies(self) -> np.ndarray:
         if self.target_scaler.atomic is None:
             return np.zeros(len(self))
         energies = self.target_scaler.atomic.of_elements(symbol_numbers(self.elements))
         return self._compositions() @ energies
 
-    def _chunks_of_frames(self):
+    def _chunks_of_frames(self) -> Iterator[np.ndarray]:
         for first in range(0, len(self), CHUNK):
             yield np.arange(first, min(first + CHUNK, len(self)))
 
-    def _chunks(self):
+    def _chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for frame_ids in self._chunks_of_frames():
             values = self.store.fingerprints(self._hash, frame_ids)
             yield values, self.store.numbers(frame_ids)

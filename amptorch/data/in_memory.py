@@ -1,15 +1,22 @@
 """The data set in memory: fingerprints, derivatives and targets as flat arrays."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from ase import Atoms
 
-from amptorch.data.batch import Batcher
+from amptorch.data.batch import Batch, Batcher
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import describe
 from amptorch.data.samplers import with_known_forces
 from amptorch.data.scalers import FeatureScaler, TargetScaler
 from amptorch.data.weights import checked_weights, set_weights
 from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.store import FingerprintStore
 from amptorch.frames import Frames, read_images, symbol_numbers
 
 # v1.0's default; elementwise as any other.
@@ -17,7 +24,7 @@ SCALING = {"type": "normalize", "range": (0, 1), "threshold": 1e-6}
 
 
 class MemoryDataset(torch.utils.data.Dataset):
-    """Frames with their scaled fingerprints and targets, ready for training.
+    """Hold frames with their scaled fingerprints and targets, ready for training.
 
     Parameters
     ----------
@@ -53,26 +60,26 @@ class MemoryDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        images,
-        descriptor_setup,
-        forcetraining=True,
-        save_fps=True,
-        scaling=SCALING,
-        cores=1,
-        process=True,
-        derivatives="stored",
-        derivative_dtype="float64",
-        dtype=torch.float64,
-        feature_scaler=None,
-        target_scaler=None,
-        store=None,
-        verbose=True,
-        pca=None,
-        target_scaling=True,
-        atomic_correction=False,
-        weights=None,
-        missing_forces="error",
-    ):
+        images: Sequence[Atoms] | str | os.PathLike[str],
+        descriptor_setup: tuple,
+        forcetraining: bool = True,
+        save_fps: bool = True,
+        scaling: dict | None = SCALING,
+        cores: int | None = 1,
+        process: bool = True,
+        derivatives: str = "stored",
+        derivative_dtype: str = "float64",
+        dtype: torch.dtype = torch.float64,
+        feature_scaler: FeatureScaler | None = None,
+        target_scaler: TargetScaler | None = None,
+        store: FingerprintStore | None = None,
+        verbose: bool = True,
+        pca: dict | None = None,
+        target_scaling: bool = True,
+        atomic_correction: bool | dict = False,
+        weights: Sequence[float] | np.ndarray | None = None,
+        missing_forces: str = "error",
+    ) -> None:
         if derivatives not in ("stored", "recompute"):
             raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
         self.images = read_images(images)
@@ -98,7 +105,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         if process:
             self.process()
 
-    def process(self):
+    def process(self) -> None:
         """Check the frames, compute their fingerprints, and scale."""
         self.frames = Frames.from_atoms(
             self.images,
@@ -146,26 +153,27 @@ class MemoryDataset(torch.utils.data.Dataset):
     shards = None
 
     @property
-    def input_dim(self):
-        """Features of an atom, as the network sees them; None before `process()`."""
+    def input_dim(self) -> int | None:
+        """Return the features of an atom, as the network sees them; None before `process()`."""
         return None if self.frames is None else self.fingerprint.shape[1]
 
     @property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         return self.frames.counts
 
     @property
-    def energies(self):
+    def energies(self) -> np.ndarray:
         return self.frames.energies
 
-    def _tensor(self, array):
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices):
-        """The batch of the frames at `indices`: index arithmetic only, nothing made per frame."""
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Return the batch of the frames at `indices`: index arithmetic only, nothing made per
+        frame."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         atoms = self.frames.atom_rows(frame_ids)
         batch = self.batcher(
@@ -181,6 +189,6 @@ class MemoryDataset(torch.utils.data.Dataset):
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         # torch's DataLoader asks for batches by this name.
         return self.batch(indices)

@@ -1,13 +1,20 @@
 """Batches that are ready when the network is: the next one is assembled in a thread."""
 
+from __future__ import annotations
+
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from copy import copy
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch.utils.data import Subset
 
+from amptorch.data.batch import Batch, Share
+from amptorch.data.protocol import Dataset
 from amptorch.data.samplers import (
     BlockSampler,
     cuts_of,
@@ -17,12 +24,18 @@ from amptorch.data.samplers import (
     with_forces_of,
 )
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Collated = tuple[Batch | Share, list[torch.Tensor]]
 
-def prefetched(make, items, ahead=1):
-    """`make(item)` for each item in order, `ahead` of them made in a thread before they are asked
-    for. What `make` raises is raised where its result would have come."""
+
+def prefetched(
+    make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1
+) -> Iterator[Made]:
+    """Yield `make(item)` for each item in order, `ahead` of them made in a thread before they are
+    asked for. What `make` raises is raised where its result would have come."""
     context = copy_context()
-    pending = deque()
+    pending: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="amptorch-prefetch")
     try:
         for item in items:
@@ -36,8 +49,8 @@ def prefetched(make, items, ahead=1):
 
 
 class BatchLoader:
-    """What skorch iterates over instead of torch's DataLoader: `(batch, targets)` of whole batches,
-    the next of them assembled while the network works on one.
+    """Give skorch what it iterates over instead of torch's DataLoader: `(batch, targets)` of whole
+    batches, the next of them assembled while the network works on one.
 
     Out of a store, each batch has its share of every eighth of it (see `BlockSampler`), also
     without `shuffle`. With several processes the batch is a `Share`: each process reads only frames
@@ -55,16 +68,16 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset,
-        batch_size,
-        collate_fn,
-        shuffle=False,
-        seed=0,
-        epoch=lambda: 0,
-        force_fraction=1.0,
-        process=0,
-        processes=1,
-    ):
+        dataset: Dataset | Subset,
+        batch_size: int,
+        collate_fn: Callable[[Batch | Share], Collated],
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: Callable[[], int] = lambda: 0,
+        force_fraction: float = 1.0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.dataset, self._frame_ids = root_of(dataset)
         self.collate_fn = collate_fn
         self.seed = seed
@@ -83,30 +96,30 @@ class BatchLoader:
                 self._own = cuts[each * process], cuts[each * (process + 1)]
         self.sampler = BlockSampler(len(self._frame_ids), batch_size, seed, groups, shards, shuffle)
 
-    def in_order(self):
-        """A loader of the same frames in the order in which they were given, whole batches in every
-        process: for predictions, which are told apart by their places."""
+    def in_order(self) -> BatchLoader:
+        """Return a loader of the same frames in the order in which they were given, whole batches
+        in every process: for predictions, which are told apart by their places."""
         loader = copy(self)
         loader._frame_ids, loader._own = self._given, None
         loader.sampler = BlockSampler(len(self._given), self.sampler.batch_size, shuffle=False)
         return loader
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Collated]:
         epoch = self.epoch()
 
-        def make(numbered):
+        def make(numbered: tuple[int, np.ndarray]) -> Collated:
             number, positions = numbered
             return self.collate_fn(self._batch(epoch, number, self._frame_ids[positions]))
 
         return prefetched(make, enumerate(self.sampler.batches(epoch)))
 
-    def _batch(self, epoch, number, frame_ids):
+    def _batch(self, epoch: int, number: int, frame_ids: np.ndarray) -> Batch | Share:
         some = self.force_fraction < 1 and self.dataset.forcetraining
 
-        def drawn(n_forces):
+        def drawn(n_forces: int) -> np.ndarray:
             return drawn_rows(n_forces, self.force_fraction, generator(self.seed, epoch, number))
 
         if self._own is not None:
@@ -115,8 +128,9 @@ class BatchLoader:
         return with_forces_of(batch, drawn(len(batch.forces))) if some else batch
 
 
-def root_of(dataset):
-    """The data set that a torch Subset (of a Subset …) is a part of, and the frames of it."""
+def root_of(dataset: Dataset | Subset) -> tuple[Any, np.ndarray]:
+    """Return the data set that a torch Subset (of a Subset …) is a part of, and the frames of
+    it."""
     if isinstance(dataset, Subset):
         root, frame_ids = root_of(dataset.dataset)
         return root, frame_ids[np.asarray(dataset.indices, dtype=np.int64)]

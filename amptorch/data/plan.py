@@ -1,13 +1,18 @@
 """Whether derivatives are kept or computed anew: what either takes, from a sample of the frames."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from amptorch.data.loader import prefetched
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import RecomputedDerivatives
-from amptorch.neighbors import neighbor_list
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import use_threads
 
 # Frames that are measured, and atoms in them: a second of work, and means good to a few percent.
@@ -21,8 +26,9 @@ SECONDS = 2.0
 GB = 1e9
 
 
-def sample_of(counts):
-    """Frames that stand for all those with `counts` (F,) atoms: evenly spaced in order of size."""
+def sample_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return frames that stand for all those with `counts` (F,) atoms: evenly spaced in order of
+    size."""
     counts = np.asarray(counts)
     n = min(len(counts), SAMPLE_FRAMES, max(2, int(SAMPLE_ATOMS / counts.mean())))
     order = np.argsort(counts, kind="stable")
@@ -31,7 +37,7 @@ def sample_of(counts):
 
 @dataclass(frozen=True)
 class Plan:
-    """What derivatives cost, and what is done about them.
+    """Hold what derivatives cost, and what is done about them.
 
     n_frames; atoms: mean number in a frame; dtype: of kept derivatives; stored_bytes: of those of
     all frames; seconds to make them once (`making`), and in each epoch to contract what is kept
@@ -50,8 +56,8 @@ class Plan:
     derivatives: str
     reason: str
 
-    def table(self):
-        """The plan as a table for people."""
+    def table(self) -> str:
+        """Return the plan as a table for people."""
         rows = [
             ("derivatives", "kept", "made once", "each epoch"),
             (
@@ -74,17 +80,17 @@ class Plan:
 
 
 def make_plan(
-    descriptor,
-    sample,
-    n_frames,
-    dtype="float64",
-    budget=2 * GB,
-    wanted="auto",
-    there=None,
-    threads=None,
-    available=np.inf,
-):
-    """Plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
+    descriptor: BaseDescriptor,
+    sample: Frames,
+    n_frames: int,
+    dtype: str = "float64",
+    budget: float = 2 * GB,
+    wanted: str = "auto",
+    there: bool | None = None,
+    threads: int | None = None,
+    available: float = np.inf,
+) -> Plan:
+    """Return the plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
 
     wanted: "auto", "stored" or "recompute", as the configuration says. there: whether derivatives
     are stored already, which "auto" follows; None where they can be made, and then it stores what
@@ -119,8 +125,11 @@ def make_plan(
     )
 
 
-def _measure(descriptor, sample, dtype, threads):
-    """Bytes and seconds of making, contracting and recomputing the derivatives of `sample`."""
+def _measure(
+    descriptor: BaseDescriptor, sample: Frames, dtype: np.dtype, threads: int | None
+) -> np.ndarray:
+    """Return bytes and seconds of making, contracting and recomputing the derivatives of
+    `sample`."""
     with use_threads(threads):
         one = sample[0]
         # Kernels are compiled, or read from numba's cache, before the clock starts.
@@ -132,12 +141,14 @@ def _measure(descriptor, sample, dtype, threads):
     return np.median(runs, axis=0)
 
 
-def _times(descriptor, frames, neighbors, dtype):
+def _times(
+    descriptor: BaseDescriptor, frames: Frames, neighbors: NeighborList, dtype: np.dtype
+) -> list[float]:
     start = time.perf_counter()
     values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype)
     making = time.perf_counter() - start
 
-    def recomputed(part):
+    def recomputed(part: np.ndarray) -> tuple[RecomputedDerivatives, np.ndarray]:
         # As in training: structures of their own for each batch, made ahead.
         chosen = frames.select(part)
         listed = neighbors.select(frames, part).moved(chosen)
@@ -158,11 +169,11 @@ def _times(descriptor, frames, neighbors, dtype):
     return [blocks.nbytes + table, making, *seconds]
 
 
-def _size(n_bytes):
+def _size(n_bytes: float) -> str:
     return f"{n_bytes / GB:.2f} GB" if n_bytes >= 0.1 * GB else f"{n_bytes / 1e6:.2f} MB"
 
 
-def _time(seconds):
+def _time(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

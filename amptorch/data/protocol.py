@@ -10,7 +10,7 @@ from amptorch.descriptor.base import BaseDescriptor
 
 
 class Dataset(Protocol):
-    """Frames that are described and scaled, from which batches are taken.
+    """Give frames that are described and scaled, from which batches are taken.
 
     elements : symbols, in the order that numbers networks and features
     forcetraining : whether batches have forces

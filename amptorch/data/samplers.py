@@ -4,10 +4,15 @@ Everything drawn follows from a seed, the number of the epoch and that of the ba
 that was interrupted goes on with the batches it would have had.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+
+from amptorch.data.batch import Batch
 
 # Parts of a data set on disk of which each batch holds its share. One shard of each is drawn from
 # at a time: enough for batches that differ from epoch to epoch, and few enough that what they hold
@@ -15,18 +20,20 @@ import torch
 GROUPS = 8
 
 
-def generator(seed, *place):
-    """numpy's generator of the random numbers of one epoch, or of one batch of it."""
+def generator(seed: int, *place: int) -> np.random.Generator:
+    """Return numpy's generator of the random numbers of one epoch, or of one batch of it."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
 
 
-def groups_for(processes):
-    """Number of groups that a data set on disk is in for so many processes: each has as many."""
+def groups_for(processes: int) -> int:
+    """Return the number of groups that a data set on disk is in for so many processes: each has as
+    many."""
     return -(-GROUPS // processes) * processes
 
 
-def cuts_of(counts, n):
-    """(n+1,) places where frames of `counts` (F,) atoms are cut into n ranges of about as many."""
+def cuts_of(counts: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+    """Return the (n+1,) places where frames of `counts` (F,) atoms are cut into n ranges of about
+    as many."""
     counts = np.asarray(counts)
     middles = np.cumsum(counts) - counts / 2
     inner = np.searchsorted(middles, counts.sum() * np.arange(1, n) / n)
@@ -34,7 +41,7 @@ def cuts_of(counts, n):
 
 
 class BlockSampler:
-    """Batches of frames, each with its share of every group of them.
+    """Draw batches of frames, each with its share of every group of them.
 
     Within a group frames are drawn shard by shard; the sequences of all groups are merged evenly
     and cut into batches. So as many shards are drawn from at a time as there are groups, and where
@@ -50,7 +57,15 @@ class BlockSampler:
     shuffle : False takes the frames of each group in their order
     """
 
-    def __init__(self, n_frames, batch_size, seed=0, groups=None, shards=None, shuffle=True):
+    def __init__(
+        self,
+        n_frames: int,
+        batch_size: int,
+        seed: int = 0,
+        groups: np.ndarray | None = None,
+        shards: np.ndarray | None = None,
+        shuffle: bool = True,
+    ) -> None:
         self.n_frames = n_frames
         self.batch_size = batch_size
         self.seed = seed
@@ -62,11 +77,11 @@ class BlockSampler:
             for rows in (np.flatnonzero(groups == group) for group in np.unique(groups))
         ]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-self.n_frames // self.batch_size)
 
-    def batches(self, epoch):
-        """The batches of an epoch, one after the other: int64 arrays of frames, ascending."""
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the batches of an epoch, one after the other: int64 arrays of frames, ascending."""
         rng = generator(self.seed, epoch)
         phases = rng.permutation(len(self._groups)) / len(self._groups)
         drawn = [self._sequence(shards, rng) for shards in self._groups]
@@ -79,7 +94,7 @@ class BlockSampler:
         for first in range(0, len(frames), self.batch_size):
             yield np.sort(frames[first : first + self.batch_size])
 
-    def _sequence(self, shards, rng):
+    def _sequence(self, shards: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         if not self.shuffle:
             return np.concatenate(shards)
         return np.concatenate(
@@ -87,9 +102,9 @@ class BlockSampler:
         )
 
 
-def drawn_rows(n_atoms, fraction, rng):
-    """Sorted rows of the atoms whose forces are trained on: the share `fraction` of `n_atoms`, at
-    least one if there are any, drawn without replacement.
+def drawn_rows(n_atoms: int, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Return sorted rows of the atoms whose forces are trained on: the share `fraction` of
+    `n_atoms`, at least one if there are any, drawn without replacement.
 
     Every atom is as likely to be among them as any other and their number is fixed, so the mean
     over their components is an exactly unbiased estimate of that over all, and so is its gradient.
@@ -98,7 +113,7 @@ def drawn_rows(n_atoms, fraction, rng):
     return np.sort(rng.choice(n_atoms, wanted, replace=False))
 
 
-def with_forces_of(batch, places):
+def with_forces_of(batch: Batch, places: np.ndarray) -> Batch:
     """Return the batch with those of its forces alone that are at `places`."""
     drawn = {
         name: getattr(batch, name)[torch.from_numpy(places)]
@@ -109,14 +124,14 @@ def with_forces_of(batch, places):
     return replace(batch, force_rows=rows, **drawn)
 
 
-def known_rows(forces):
+def known_rows(forces: torch.Tensor) -> np.ndarray | None:
     """Return the rows of forces (n, 3), a tensor, of frames that have some, NaN in those of the
     others; None where all have."""
     known = ~torch.isnan(forces[:, 0])
     return None if known.all() else torch.nonzero(known).squeeze(1).numpy()
 
 
-def with_known_forces(batch):
+def with_known_forces(batch: Batch) -> Batch:
     """Return the batch with the forces of those frames alone that have some."""
     rows = None if batch.forces is None else known_rows(batch.forces)
     return batch if rows is None else with_forces_of(batch, rows)

@@ -1,13 +1,22 @@
 """Weights of frames in the loss."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from ase import Atoms
 
 from amptorch.checks import weights as checked
+from amptorch.data.batch import Batch, Share
 
 
-def checked_weights(weights, n_frames):
-    """(F,) float64 array of positive weights, or None; ValueError unless there is one a frame."""
+def checked_weights(
+    weights: Sequence[float] | np.ndarray | None, n_frames: int
+) -> np.ndarray | None:
+    """Return a (F,) float64 array of positive weights, or None; ValueError unless there is one a
+    frame."""
     if weights is None:
         return None
     weights = checked("weights", weights)
@@ -16,8 +25,8 @@ def checked_weights(weights, n_frames):
     return weights
 
 
-def weights_of(images, name):
-    """(F,) weights that frames (list of ase.Atoms) have under `name` in their `info`.
+def weights_of(images: Sequence[Atoms], name: str) -> np.ndarray:
+    """Return the (F,) weights that frames (list of ase.Atoms) have under `name` in their `info`.
 
     Raises ValueError that names the frame without one.
     """
@@ -30,7 +39,9 @@ def weights_of(images, name):
     return checked(f"info[{name!r}]", [atoms.info[name] for atoms in images])
 
 
-def set_weights(batch, weights, counts, rows=None):
+def set_weights(
+    batch: Batch | Share, weights: np.ndarray, counts: np.ndarray, rows: np.ndarray | None = None
+) -> None:
     """Give a `Batch` or a `Share` the `weights` (k,) of its frames of `counts` (k,) atoms; `rows`:
     of the atoms whose forces are there, None for all."""
     dtype = batch.energy.dtype

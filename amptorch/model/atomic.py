@@ -1,9 +1,18 @@
 """What every model does: energies of frames as sums over atoms, and forces from them."""
 
+from __future__ import annotations
+
+from typing import TypeAlias
+
 import torch
 from torch import nn
 
+from amptorch.data.batch import Batch
 from amptorch.model.forces import Forces
+from amptorch.model.mlp import MLP
+
+# A network, the rows that go into it (None: all), and weights of its outputs (None: 1).
+Group: TypeAlias = tuple[MLP, torch.Tensor | None, torch.Tensor | None]
 
 
 class AtomicModel(nn.Module):
@@ -23,18 +32,19 @@ class AtomicModel(nn.Module):
     its parameters match.
     """
 
-    def __init__(self, get_forces, name):
+    def __init__(self, get_forces: bool, name: str) -> None:
         super().__init__()
         self.get_forces = get_forces
         self.name = name
 
-    def groups(self, batch):
-        """Which network sees which atoms: list of (network, rows, weights). `rows` of the batch
-        (None: all) go into the network, its outputs are multiplied by `weights` (None: by 1)."""
+    def groups(self, batch: Batch) -> list[Group]:
+        """Return which network sees which atoms: list of (network, rows, weights). `rows` of the
+        batch (None: all) go into the network, its outputs are multiplied by `weights` (None: by
+        1)."""
         raise TypeError(f"{type(self).__name__} does not say which network sees which atoms")
 
-    def forward(self, batch):
-        """Energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
 
         F = −Jᵀ (∂E/∂G), with ∂E/∂G as `Batch.pulled_back` finds it. Forces are those of the atoms
         `batch.force_rows` alone where it is there, and (0, 3) where `get_forces` is False or the
@@ -53,7 +63,7 @@ class AtomicModel(nn.Module):
             forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids, batch.force_rows)
         return (energies, forces) if keep_graph else (energies.detach(), forces.detach())
 
-    def _energies(self, batch, x):
+    def _energies(self, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         energies = x.new_zeros(batch.num_images)
         for network, rows, weights in self.groups(batch):
             atomic = network(_pick(x, rows))
@@ -62,8 +72,8 @@ class AtomicModel(nn.Module):
             energies = energies.index_add(0, _pick(batch.image_idx, rows), atomic)
         return energies
 
-    def latent(self, batch, layer):
-        """Output (n_atoms, width) of `model_net[layer]` of each atom's network.
+    def latent(self, batch: Batch, layer: int) -> torch.Tensor:
+        """Return the output (n_atoms, width) of `model_net[layer]` of each atom's network.
 
         ValueError where the networks have no such layer.
         """
@@ -79,10 +89,10 @@ class AtomicModel(nn.Module):
         return latent
 
     @property
-    def num_params(self):
-        """Number of parameters that are trained."""
+    def num_params(self) -> int:
+        """Return the number of parameters that are trained."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
 
-def _pick(tensor, rows):
+def _pick(tensor: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     return tensor if rows is None else tensor.index_select(0, rows)

@@ -1,10 +1,15 @@
 """Behler-Parrinello networks: one for each element (Phys. Rev. Lett. 98, 146401 (2007))."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import nn
 
-from amptorch.model.atomic import AtomicModel
+from amptorch.data.batch import Batch
+from amptorch.model.atomic import AtomicModel, Group
 from amptorch.model.mlp import MLP
 
 # Rows of v1.0's mask; more only where an element needs them.
@@ -12,14 +17,14 @@ MASK_ROWS = 100
 
 
 class ElementMask(nn.Module):
-    """What each network contributes to an atom: mask[Z, k], (at least 100, n_elements).
+    """Hold what each network contributes to an atom: mask[Z, k], (at least 100, n_elements).
 
     It is 1 for the network of the atom's own element, 0 for the others, and not trained. In v1.0 it
     was trained with the networks, so that every network contributes a little to every atom; such a
     mask, loaded from a checkpoint, is honoured, and trained on where training goes on.
     """
 
-    def __init__(self, elements, dtype=torch.float64):
+    def __init__(self, elements: Sequence[str | int], dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.numbers = [
             atomic_numbers[element] if isinstance(element, str) else int(element)
@@ -32,12 +37,12 @@ class ElementMask(nn.Module):
         self.one_hot = True
         self.register_load_state_dict_post_hook(_look_at_loaded_mask)
 
-    def forward(self, atomic_numbers):
-        """Rows (n_atoms, n_elements) of the mask for atomic numbers (n_atoms,)."""
+    def forward(self, atomic_numbers: torch.Tensor) -> torch.Tensor:
+        """Return rows (n_atoms, n_elements) of the mask for atomic numbers (n_atoms,)."""
         return self.mask(atomic_numbers)
 
 
-def _look_at_loaded_mask(element_mask, _incompatible_keys):
+def _look_at_loaded_mask(element_mask: ElementMask, _incompatible_keys: object) -> None:
     fresh = ElementMask(element_mask.numbers, element_mask.mask.weight.dtype).mask.weight
     element_mask.one_hot = torch.equal(element_mask.mask.weight.detach().cpu(), fresh)
     element_mask.mask.weight.requires_grad_(not element_mask.one_hot)
@@ -52,20 +57,20 @@ class BPNN(AtomicModel):
 
     def __init__(
         self,
-        elements,
-        input_dim,
-        num_nodes=20,
-        num_layers=5,
-        hidden_layers=None,
-        get_forces=True,
-        batchnorm=False,
-        dropout=False,
-        dropout_rate=0.5,
-        activation=nn.Tanh,
-        name="bpnn",
-        initialization="xavier",
-        dtype=torch.float64,
-    ):
+        elements: Sequence[str | int],
+        input_dim: int,
+        num_nodes: int = 20,
+        num_layers: int = 5,
+        hidden_layers: Sequence[int] | None = None,
+        get_forces: bool = True,
+        batchnorm: bool = False,
+        dropout: bool = False,
+        dropout_rate: float = 0.5,
+        activation: type[nn.Module] = nn.Tanh,
+        name: str = "bpnn",
+        initialization: str = "xavier",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         super().__init__(get_forces, name)
         self.elementwise_models = nn.ModuleList(
             MLP(
@@ -85,10 +90,10 @@ class BPNN(AtomicModel):
         self.element_mask = ElementMask(elements, dtype)
 
     @property
-    def networks(self):
+    def networks(self) -> tuple[str, ...]:
         return tuple(f"elementwise_models.{k}.*" for k in range(len(self.elementwise_models)))
 
-    def groups(self, batch):
+    def groups(self, batch: Batch) -> list[Group]:
         if self.element_mask.one_hot:
             rows = batch.element_rows
             if rows is None:
@@ -103,7 +108,7 @@ class BPNN(AtomicModel):
                 groups.append((network, rows, weights.index_select(0, rows)))
         return groups
 
-    def _element_rows(self, numbers):
+    def _element_rows(self, numbers: torch.Tensor) -> list[torch.Tensor]:
         known = self.element_mask.numbers
         rows = [(numbers == number).nonzero().squeeze(1) for number in known]
         if sum(map(len, rows)) < len(numbers):

@@ -5,18 +5,28 @@ the few numbers a block that say where they belong; nothing is contracted on the
 device is that of one batch.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 
+from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives
+
 
 class DeviceDerivatives:
-    """J = ∂G/∂r of the frames `frame_ids` on `device`, with `vjp` and `jvp` of tensors there.
+    """Hold J = ∂G/∂r of the frames `frame_ids` on `device`, with `vjp` and `jvp` of tensors there.
 
     derivatives : back end with `parts(frame_ids)`: DerivativeBlocks or that of a store
     rows : sorted positions of the atoms whose forces are wanted; None for all
     """
 
-    def __init__(self, derivatives, frame_ids, device, rows=None):
+    def __init__(
+        self,
+        derivatives: KeptDerivatives,
+        frame_ids: np.ndarray,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+    ) -> None:
         self.n_features = derivatives.n_features
         self.device = torch.device(device)
         self.parts = [
@@ -26,8 +36,8 @@ class DeviceDerivatives:
         self.n_atoms = sum(part.n_atoms for part in self.parts)
         self.rows = None if rows is None else torch.as_tensor(rows).to(self.device)
 
-    def vjp(self, g):
-        """Jᵀg (n, 3), or (len(rows), 3), for g (n, S)."""
+    def vjp(self, g: torch.Tensor) -> torch.Tensor:
+        """Return Jᵀg (n, 3), or (len(rows), 3), for g (n, S)."""
         out = g.new_zeros(3 * self.n_atoms)
         for part in self.parts:
             # One column of a part is the derivative with respect to one pair vector's component.
@@ -40,8 +50,8 @@ class DeviceDerivatives:
         out = out.reshape(-1, 3)
         return out if self.rows is None else out[self.rows]
 
-    def jvp(self, v):
-        """J v (n, S) for v (n, 3), or (len(rows), 3)."""
+    def jvp(self, v: torch.Tensor) -> torch.Tensor:
+        """Return J v (n, S) for v (n, 3), or (len(rows), 3)."""
         if self.rows is not None:
             v = v.new_zeros((self.n_atoms, 3)).index_copy_(0, self.rows, v)
         out = v.new_zeros(self.n_atoms * self.n_features)
@@ -51,15 +61,21 @@ class DeviceDerivatives:
             out.index_add_(0, self._features_of(part), terms)
         return out.reshape(self.n_atoms, self.n_features)
 
-    def _features_of(self, part):
+    def _features_of(self, part: _Part) -> torch.Tensor:
         return part.centre[part.column // 3] * self.n_features + part.feature
 
 
 class _Part:
-    """Derivatives out of one DerivativeBlocks: `values` with, for each, its `column` (3 · pair +
-    axis) and `feature`; the `centre` and the `atom` of each pair, as rows of the batch."""
+    """Hold derivatives out of one DerivativeBlocks: `values` with, for each, its `column` (3 · pair
+    + axis) and `feature`; the `centre` and the `atom` of each pair, as rows of the batch."""
 
-    def __init__(self, blocks, frame_ids, atoms, device):
+    def __init__(
+        self,
+        blocks: DerivativeBlocks,
+        frame_ids: np.ndarray,
+        atoms: np.ndarray,
+        device: torch.device,
+    ) -> None:
         arrays, n_elements = blocks.blocks, blocks.blocks.feature_row.shape[1]
         first = blocks.frame_offsets[frame_ids]
         last = blocks.frame_offsets[np.asarray(frame_ids) + 1]
@@ -80,7 +96,7 @@ class _Part:
             values = values.pin_memory()
         self.values = values.to(device, non_blocking=True)
 
-        def there(array):
+        def there(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
 
         self.centre = there(np.repeat(np.repeat(atoms, n_elements), counts))
@@ -96,8 +112,8 @@ class _Part:
         self.feature = names[first_feature[pair] + within % width[pair]]
 
 
-def _ranges(starts, stops):
-    """The concatenation of range(start, stop) for each start and stop."""
+def _ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return the concatenation of range(start, stop) for each start and stop."""
     lengths = stops - starts
     ends = np.cumsum(lengths)
     return np.arange(lengths.sum()) + np.repeat(stops - ends, lengths)

@@ -5,24 +5,35 @@ data set. Forces are F = −Jᵀ ∂E/∂G, and the gradient of a loss with resp
 What is kept as blocks (`KeptDerivatives`) can be contracted on a GPU.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
 from amptorch.descriptor.blocks import KeptDerivatives
+from amptorch.descriptor.derivatives import Derivatives
 from amptorch.model.device import DeviceDerivatives
 
 
 class Forces(torch.autograd.Function):
-    """`Forces.apply(g, derivatives, frame_ids, rows)`: forces (n, 3) = −Jᵀg for g = ∂E/∂G (n, S),
-    or (len(rows), 3) of those atoms alone; rows None for all.
+    """Compute, by `Forces.apply(g, derivatives, frame_ids, rows)`, forces (n, 3) = −Jᵀg for g =
+    ∂E/∂G (n, S), or (len(rows), 3) of those atoms alone; rows None for all.
 
     The result has g's dtype and device, and units of energy/Å. Differentiable once, which is what
     training on forces needs.
     """
 
     @staticmethod
-    def forward(ctx, g, derivatives, frame_ids, rows=None):
+    def forward(
+        ctx: Any,
+        g: torch.Tensor,
+        derivatives: Derivatives,
+        frame_ids: np.ndarray,
+        rows: np.ndarray | None = None,
+    ) -> torch.Tensor:
         ctx.there = None
         if _stays_on(g.device) and isinstance(derivatives, KeptDerivatives):
             ctx.there = DeviceDerivatives(derivatives, frame_ids, g.device, rows)
@@ -34,22 +45,22 @@ class Forces(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         if ctx.there is not None:
             return -ctx.there.jvp(grad), None, None, None
         gradient = ctx.derivatives.jvp(ctx.frame_ids, _as_array(grad), ctx.rows)
         return _as_tensor(gradient, grad), None, None, None
 
 
-def _stays_on(device):
-    """Whether stored derivatives are contracted on this device and not by the kernels."""
+def _stays_on(device: torch.device) -> bool:
+    """Tell whether stored derivatives are contracted on this device and not by the kernels."""
     return device.type != "cpu"
 
 
-def _as_array(tensor):
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
     # Kernels sum in double precision whatever the precision of the model.
     return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float64)
 
 
-def _as_tensor(array, like):
+def _as_tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(-array).to(device=like.device, dtype=like.dtype)

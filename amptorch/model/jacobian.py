@@ -10,13 +10,25 @@ direction goes as ż = W ḣ, ḣ' = φ'(z) ż; the gradient of ė with respect 
 from the layer above (₊), beginning with δż = 1, δz = 0. δż is what gives the energy its row, δż hᵀ.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
 from torch import nn
 
+from amptorch.data.batch import Batch
+from amptorch.model.atomic import AtomicModel
+from amptorch.model.mlp import MLP
+
 
 @torch.no_grad()
-def jacobian(model, batch, directions=()):
-    """Rows for each frame of a `Batch`: its energy, then v·F of its forces in each of D directions.
+def jacobian(
+    model: AtomicModel, batch: Batch, directions: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Return rows for each frame of a `Batch`: its energy, then v·F of its forces in each of D
+    directions.
 
     directions : of pairs (rows, v): v (len(rows), 3) for these atoms of the batch, zero for the
         others; sorted array `rows`
@@ -53,9 +65,9 @@ def jacobian(model, batch, directions=()):
     return result
 
 
-def _places(frames, n_frames):
-    """(n_frames, largest number) array of the places in `frames`, sorted, of each frame; -1 fills
-    it, so that one call multiplies for all frames."""
+def _places(frames: torch.Tensor, n_frames: int) -> torch.Tensor:
+    """Return a (n_frames, largest number) array of the places in `frames`, sorted, of each frame;
+    -1 fills it, so that one call multiplies for all frames."""
     counts = torch.bincount(frames, minlength=n_frames)
     inside = torch.arange(int(counts.max()), device=frames.device) < counts[:, None]
     places = torch.full(inside.shape, -1, device=frames.device)
@@ -63,9 +75,12 @@ def _places(frames, n_frames):
     return places
 
 
-def _rows_of_network(network, x, tangents, inside):
-    """(parameter, rows (frames, 1 + D, *its shape)) of a network for x (frames, atoms, features)
-    and tangents (D, *x.shape); atoms that are not `inside` (frames, atoms) only fill up."""
+def _rows_of_network(
+    network: MLP, x: torch.Tensor, tangents: torch.Tensor, inside: torch.Tensor
+) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+    """Yield (parameter, rows (frames, 1 + D, *its shape)) of a network for x (frames, atoms,
+    features) and tangents (D, *x.shape); atoms that are not `inside` (frames, atoms) only fill
+    up."""
     passed = []
     h, moved = x, tangents
     for linear, activation in _layers(network):
@@ -86,8 +101,8 @@ def _rows_of_network(network, x, tangents, inside):
         along, across = along @ linear.weight, across @ linear.weight
 
 
-def _layers(network):
-    """[(linear layer, activation or None)] of an MLP."""
+def _layers(network: MLP) -> list[tuple[nn.Linear, nn.Module | None]]:
+    """Return [(linear layer, activation or None)] of an MLP."""
     layers = []
     for layer in network.model_net:
         if isinstance(layer, nn.Linear):
@@ -104,8 +119,10 @@ def _layers(network):
 
 
 @torch.enable_grad()
-def _derivatives(activation, z):
-    """First and second derivative of an elementwise function at z, or None without one."""
+def _derivatives(
+    activation: nn.Module | None, z: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return first and second derivative of an elementwise function at z, or None without one."""
     if activation is None:
         return None, None
     z = z.detach().requires_grad_()

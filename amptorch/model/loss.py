@@ -1,10 +1,15 @@
 """The training loss."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
 
 class CustomLoss(nn.Module):
-    """½ (L_E + force_coefficient · L_F) of scaled energies and forces.
+    """Compute ½ (L_E + force_coefficient · L_F) of scaled energies and forces.
 
     L_E is the mean over frames of the error of the total energy (not per atom), L_F the mean over
     force components; the error is the squared ("mse") or the absolute difference ("mae"). Without
@@ -16,7 +21,7 @@ class CustomLoss(nn.Module):
     compare.
     """
 
-    def __init__(self, force_coefficient=0, loss="mae"):
+    def __init__(self, force_coefficient: float = 0, loss: str = "mae") -> None:
         super().__init__()
         losses = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss}
         if loss not in losses:
@@ -24,8 +29,11 @@ class CustomLoss(nn.Module):
         self.force_coefficient = force_coefficient
         self.error = losses[loss]
 
-    def forward(self, prediction, target):
-        """Loss of `prediction` (energy, forces) against `target`, which is `Batch.targets`."""
+    def forward(
+        self, prediction: tuple[torch.Tensor, torch.Tensor], target: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the loss of `prediction` (energy, forces) against `target`, which is
+        `Batch.targets`."""
         energy, forces = prediction
         of_energy, of_forces = target[2:] or (None, None)
         loss = self._mean(energy, target[0], of_energy)
@@ -36,7 +44,9 @@ class CustomLoss(nn.Module):
             loss = loss + self.force_coefficient * self._mean(forces, target[1], of_forces)
         return 0.5 * loss
 
-    def _mean(self, values, target, weights):
+    def _mean(
+        self, values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         if weights is None:
             return self.error(values, target)
         return (weights * self.error(values, target, reduction="none")).mean()

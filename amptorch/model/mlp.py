@@ -1,5 +1,9 @@
 """The multilayer perceptron that turns a scaled fingerprint into an atomic energy."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -26,21 +30,21 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        n_input_nodes,
-        n_layers=5,
-        n_hidden_size=20,
-        activation=nn.Tanh,
-        batchnorm=False,
-        dropout=False,
-        dropout_rate=0.5,
-        hidden_layers=None,
-        n_output_nodes=1,
-        initialization="xavier",
-        dtype=torch.float64,
-    ):
+        n_input_nodes: int,
+        n_layers: int = 5,
+        n_hidden_size: int = 20,
+        activation: type[nn.Module] = nn.Tanh,
+        batchnorm: bool = False,
+        dropout: bool = False,
+        dropout_rate: float = 0.5,
+        hidden_layers: Sequence[int] | None = None,
+        n_output_nodes: int = 1,
+        initialization: str = "xavier",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         super().__init__()
         widths = [n_hidden_size] * n_layers if hidden_layers is None else list(hidden_layers)
-        layers = []
+        layers: list[nn.Module] = []
         for n_in, n_out in zip([n_input_nodes, *widths], widths, strict=False):
             layers.append(nn.Linear(n_in, n_out, dtype=dtype))
             if batchnorm:
@@ -52,8 +56,8 @@ class MLP(nn.Module):
         self.model_net = nn.Sequential(*layers)
         self.reset_parameters(initialization)
 
-    def reset_parameters(self, initialization="xavier"):
-        """Fresh weights: "xavier", "zero" or "small"."""
+    def reset_parameters(self, initialization: str = "xavier") -> None:
+        """Set fresh weights: "xavier", "zero" or "small"."""
         if initialization not in INITIALIZATIONS:
             raise ValueError(
                 f"initialization must be one of {INITIALIZATIONS}, got {initialization!r}"
@@ -71,13 +75,14 @@ class MLP(nn.Module):
             with torch.no_grad():
                 self.model_net[-1].weight *= 0.01
 
-    def forward(self, inputs):
-        """Energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with more
-        output nodes than one, (n, n_output_nodes)."""
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with
+        more output nodes than one, (n, n_output_nodes)."""
         return self.model_net(inputs).squeeze(-1)
 
-    def latent(self, x, layer):
-        """Output (n, width) of `model_net[layer]`; ValueError where there is no such layer."""
+    def latent(self, x: torch.Tensor, layer: int) -> torch.Tensor:
+        """Return the output (n, width) of `model_net[layer]`; ValueError where there is no such
+        layer."""
         n_layers = len(self.model_net)
         if not -n_layers <= layer < n_layers:
             raise ValueError(f"get_latent must be a layer in 0..{n_layers - 1}, got {layer}")
@@ -87,7 +92,7 @@ class MLP(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm that uses its running statistics for a single atom, whose own are undefined."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and len(x) < 2:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -101,7 +106,7 @@ class Dropout(nn.Dropout):
 
     random = None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.random is None or not self.training:
             return super().forward(x)
         kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.random.generator(x.device))

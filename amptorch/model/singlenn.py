@@ -1,9 +1,14 @@
 """One network for the atoms of every element."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from amptorch.model.atomic import AtomicModel
+from amptorch.data.batch import Batch
+from amptorch.model.atomic import AtomicModel, Group
 from amptorch.model.mlp import MLP
 
 
@@ -12,20 +17,20 @@ class SingleNN(AtomicModel):
 
     def __init__(
         self,
-        elements,
-        input_dim,
-        num_nodes=20,
-        num_layers=5,
-        hidden_layers=None,
-        get_forces=True,
-        batchnorm=False,
-        dropout=False,
-        dropout_rate=0.5,
-        activation=nn.Tanh,
-        name="singlenn",
-        initialization="xavier",
-        dtype=torch.float64,
-    ):
+        elements: Sequence[str | int],
+        input_dim: int,
+        num_nodes: int = 20,
+        num_layers: int = 5,
+        hidden_layers: Sequence[int] | None = None,
+        get_forces: bool = True,
+        batchnorm: bool = False,
+        dropout: bool = False,
+        dropout_rate: float = 0.5,
+        activation: type[nn.Module] = nn.Tanh,
+        name: str = "singlenn",
+        initialization: str = "xavier",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         super().__init__(get_forces, name)
         self.model = MLP(
             input_dim,
@@ -42,5 +47,5 @@ class SingleNN(AtomicModel):
 
     networks = ("model.*",)
 
-    def groups(self, batch):
+    def groups(self, batch: Batch) -> list[Group]:
         return [(self.model, None, None)]
