@@ -225,7 +225,8 @@ class HistoryText:
     are not put into words again, which would take longer and longer."""
 
     def __init__(self) -> None:
-        self._rows, self._lines = [], []
+        self._rows: list[dict[str, Any]] = []
+        self._lines: list[str] = []
 
     def __call__(self, history: Sequence[dict[str, Any]]) -> bytes:
         rows = list(history)
@@ -268,7 +269,7 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -
         for written, path in finished:
             os.replace(written, path)
     except OSError as error:
-        reason = os.strerror(error.errno)
+        reason = os.strerror(error.errno or 0)
         raise OSError(error.errno, f"cannot write a checkpoint ({reason})", str(path)) from error
     finally:
         for written, _ in finished:

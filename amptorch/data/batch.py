@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,12 +55,7 @@ class Batch:
     def targets(self) -> list[torch.Tensor]:
         """Return [energy, forces], or [energy] where there are no forces; with weights [energy,
         forces, weights, force_weights], the forces (0, 3) where there are none."""
-        if self.weights is None:
-            return [self.energy] if self.forces is None else [self.energy, self.forces]
-        if self.forces is None:
-            no_forces = self.energy.new_zeros((0, 3))
-            return [self.energy, no_forces, self.weights, no_forces.new_zeros(0)]
-        return [self.energy, self.forces, self.weights, self.force_weights]
+        return _targets(self)
 
     def pulled_back(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return ∂E/∂G (n, S), of the fingerprint as the descriptor gives it, out of
@@ -78,7 +73,7 @@ class Batch:
         if len(matrices) == 1:
             return x @ matrices[0]
         out = x.new_zeros((len(x), matrices[0].shape[1]))
-        for rows, matrix in zip(self.element_rows, matrices, strict=True):
+        for rows, matrix in zip(self.element_rows or (), matrices, strict=True):
             out = out.index_copy(0, rows, x[rows] @ matrix)
         return out
 
@@ -87,7 +82,7 @@ class Batch:
         device = torch.device(device)
         if self.fingerprint.device == device:
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device)
             for name, value in vars(self).items()
             if isinstance(value, torch.Tensor)
@@ -117,7 +112,10 @@ class Share:
     def __len__(self) -> int:
         return self.num_images
 
-    targets = Batch.targets
+    @property
+    def targets(self) -> list[torch.Tensor]:
+        """Return what `Batch.targets` of the whole batch returns."""
+        return _targets(self)
 
 
 def rows_inside(rows: RowsT, first: int, last: int) -> RowsT:
@@ -166,6 +164,16 @@ class Batcher:
             derivatives=derivatives,
             frame_ids=np.arange(len(counts)) if frame_ids is None else frame_ids,
         )
+
+
+def _targets(batch: Any) -> list[torch.Tensor]:
+    energy, forces, weights = batch.energy, batch.forces, batch.weights
+    if weights is None:
+        return [energy] if forces is None else [energy, forces]
+    if forces is None:
+        no_forces = energy.new_zeros((0, 3))
+        return [energy, no_forces, weights, no_forces.new_zeros(0)]
+    return [energy, forces, weights, batch.force_weights]
 
 
 def with_targets(batch: Batch | Share) -> tuple[Batch | Share, list[torch.Tensor]]:

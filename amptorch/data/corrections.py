@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ class AtomicCorrectionScaler:
         if load_correction_dictionary is not None:
             self._take(load_correction_dictionary)
             return
-        numbers = [np.asarray(data.atomic_numbers, dtype=np.int64) for data in data_list]
-        counts = [len(frame) for frame in numbers]
+        of_frames = [np.asarray(data.atomic_numbers, dtype=np.int64) for data in data_list]
+        counts = [len(frame) for frame in of_frames]
         energies = np.array([float(data.energy) for data in data_list])
-        numbers = np.concatenate(numbers)
+        numbers = np.concatenate(of_frames)
         kinds = np.unique(numbers)
         self._fit(energies, composition(numbers, counts, kinds), kinds)
 
@@ -108,7 +108,7 @@ class AtomicCorrectionScaler:
             data.energy = data.energy - self.correction(data.atomic_numbers)
         return data_list
 
-    def denorm(self, tensor: Energies, data: DataObject | Sequence[DataObject]) -> Energies:
+    def denorm(self, tensor: Any, data: Any) -> Any:
         """Add the corrections back to energies, eV: one of one data object, or a list of each."""
         if hasattr(data, "atomic_numbers"):
             return tensor + self.correction(data.atomic_numbers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +15,7 @@ from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames
+from amptorch.labels import Labels
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import join_frames
 from amptorch.store.sources import find_elements, open_sources
@@ -32,7 +33,7 @@ def elements_of_store(
     raw_data: RawData | None = None,
     skip_bad: bool = False,
     forces: bool = True,
-    labels: Mapping[str, str] | None = None,
+    labels: Labels | None = None,
 ) -> list[str]:
     """Return the symbols of the elements in a store, sorted; in `raw_data` where it is not complete
     yet."""
@@ -48,7 +49,7 @@ def fill_store(
     folder: StrPath,
     descriptor: BaseDescriptor,
     raw_data: RawData | None = None,
-    options: DatasetConfig = None,
+    options: DatasetConfig | None = None,
     forces: bool = True,
     threads: int | None = None,
     verbose: bool = True,
@@ -61,8 +62,10 @@ def fill_store(
     the store as far as it is not there, with stored derivatives where the plan says so; None to
     take what is there. show: called with the plan before long work starts.
     """
+    options = DatasetConfig() if options is None else options
     store = FrameStore(folder) if raw_data is None else _complete_store(folder)
-    plan, dtype = None, options.derivative_dtype
+    plan: Plan | None = None
+    dtype = options.derivative_dtype
     if forces:
         there = False if raw_data is None else None
         if store is not None:
@@ -71,11 +74,11 @@ def fill_store(
         if store is not None and not store.has_structures:
             # Nothing to choose between, and nothing to measure.
             return store, None, dtype
-        if store is None:
+        if store is None and raw_data is not None:
             sample, n_frames = _sample_of_data(raw_data, descriptor.elements, options.skip_bad)
             check_distances(sample)
             check_cutoff(sample, descriptor.cutoff)
-        else:
+        elif store is not None:
             sample, n_frames = store.frames(sample_of(store.counts)), store.n_frames
         budget = GB * options.memory_budget
         plan = make_plan(
@@ -88,7 +91,7 @@ def fill_store(
             raw_data,
             descriptor,
             folder,
-            derivatives="stored" if forces and plan.derivatives == "stored" else None,
+            derivatives="stored" if plan is not None and plan.derivatives == "stored" else None,
             derivative_dtype=dtype,
             forces=forces,
             skip_bad=options.skip_bad,
@@ -96,7 +99,7 @@ def fill_store(
             verbose=verbose,
             labels=options.labels,
         )
-    return store, plan, dtype
+    return cast(FrameStore, store), plan, dtype
 
 
 def _complete_store(folder: StrPath) -> FrameStore | None:

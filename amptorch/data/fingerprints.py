@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from amptorch.descriptor.base import MEMORY_ADVICE, BaseDescriptor
@@ -40,12 +39,12 @@ def check_memory(
     descriptor: BaseDescriptor,
     frames: Frames,
     derivatives: str | None = None,
-    dtype: DTypeLike = np.float64,
+    dtype: np.dtype | type = np.float64,
     threads: int | None = None,
 ) -> None:
     """Raise ValueError where the fingerprints of `frames`, and their derivatives where these are
     "stored" as `dtype`, would not fit into memory."""
-    needed = COPIES * 8 * frames.n_atoms * descriptor.n_features
+    needed = 8.0 * COPIES * frames.n_atoms * descriptor.n_features
     what = "fingerprints"
     # What one chunk takes the descriptor itself knows, without a sample.
     if derivatives == "stored" and frames.n_atoms > CHUNK_ATOMS:
@@ -68,7 +67,7 @@ def describe(
     descriptor: BaseDescriptor,
     frames: Frames,
     derivatives: str | None = None,
-    dtype: DTypeLike = np.float64,
+    dtype: np.dtype | type = np.float64,
     images: Sequence[Atoms] | None = None,
     store: FingerprintStore | None = None,
     threads: int | None = None,
@@ -87,7 +86,8 @@ def describe(
     # chunk makes its own and drops it.
     keep = derivatives == "recompute"
     neighbors = neighbor_list(frames, descriptor.cutoff, threads) if keep else None
-    values, blocks = [], []
+    values: list[np.ndarray] = []
+    blocks: list[DerivativeBlocks] = []
     with tqdm(total=len(frames), desc="fingerprints", unit="frame", disable=not verbose) as bar:
         for chunk in chunks_of_frames(frames):
             part = frames.select(chunk)
@@ -95,17 +95,17 @@ def describe(
                 value, block = descriptor.values_and_derivatives(part, dtype=dtype, threads=threads)
                 blocks.append(block)
             else:
-                listed = neighbors.select(frames, chunk) if keep else None
-                if store is None:
+                listed = None if neighbors is None else neighbors.select(frames, chunk)
+                if store is None or images is None:
                     value = descriptor.values(part, listed, threads)
                 else:
                     atoms = [images[frame] for frame in chunk]
                     value = descriptor.stored_values(store, part, atoms, listed, threads)
             values.append(value)
             bar.update(len(chunk))
-    backend = None
+    backend: DerivativeBlocks | RecomputedDerivatives | None = None
     if derivatives == "stored":
         backend = DerivativeBlocks.concatenate(blocks)
-    elif keep:
+    elif neighbors is not None:
         backend = RecomputedDerivatives(descriptor, frames, neighbors)
     return np.concatenate(values), backend

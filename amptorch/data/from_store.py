@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,20 +79,17 @@ class StoreDataset(torch.utils.data.Dataset):
         self._hash = self.descriptor.descriptor_setup_hash
         self._check_targets()
         self._check_pairs()
-        self._backend = None
+        self._backend: Any = None
         if self.derivative_kind == "stored":
             self._backend = self.store.derivatives(self._hash, derivative_dtype)
         elif self.derivative_kind == "recompute":
             self._backend = self.store.recompute(self.descriptor)
-        self.feature_scaler = feature_scaler
         if feature_scaler is None:
-            self.feature_scaler = FeatureScaler.fitted(
-                self._chunks, self.scaling, forcetraining, pca
-            )
+            feature_scaler = FeatureScaler.fitted(self._chunks, self.scaling, forcetraining, pca)
+        self.feature_scaler = feature_scaler
         self.input_dim = self.feature_scaler.width(self.descriptor.n_features)
-        self.target_scaler = target_scaler
         if target_scaler is None:
-            self.target_scaler = TargetScaler.fitted(
+            target_scaler = TargetScaler.fitted(
                 self.energies,
                 self._compositions,
                 self.elements,
@@ -99,6 +97,7 @@ class StoreDataset(torch.utils.data.Dataset):
                 atomic_correction,
                 target_scaling,
             )
+        self.target_scaler = target_scaler
         self._references = self._reference_energies()
         self.weights = checked_weights(weights, len(self))
         self.batcher = Batcher(self.elements, self.feature_scaler, dtype)
@@ -166,10 +165,10 @@ class StoreDataset(torch.utils.data.Dataset):
         part = self._inputs(frame_ids[a:b]) if a < b else None
         energy, forces = self._targets(frame_ids)
         force_rows = None if forces is None else known_rows(forces)
-        if draw is not None:
+        if draw is not None and forces is not None:
             known = np.arange(len(forces)) if force_rows is None else force_rows
             force_rows = known[draw(len(known))]
-        if force_rows is not None:
+        if force_rows is not None and forces is not None:
             forces = forces[torch.from_numpy(force_rows)]
         if force_rows is not None and part is not None:
             starts = np.concatenate(([0], np.cumsum(self.counts[frame_ids])))
@@ -182,7 +181,8 @@ class StoreDataset(torch.utils.data.Dataset):
     def _inputs(self, frame_ids: np.ndarray) -> Batch:
         values = self.store.fingerprints(self._hash, frame_ids)
         numbers, counts = self.store.numbers(frame_ids), self.counts[frame_ids]
-        derivatives, called = self._backend, frame_ids
+        derivatives: Any = self._backend
+        called: np.ndarray | None = frame_ids
         # What the contractions need is read here, ahead of the network's work.
         if self.derivative_kind == "recompute":
             derivatives, called = self._backend.prepare(frame_ids), None

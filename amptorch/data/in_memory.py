@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.atomic_correction = atomic_correction
         self.weights = checked_weights(weights, len(self.images))
         self.missing_forces = missing_forces
-        self.frames = None
+        # Frames, once processed.
+        self.frames: Any = None
         if process:
             self.process()
 
@@ -144,7 +146,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.energy = self._tensor(
             self.target_scaler.norm_energies(self.frames.energies, references)
         )
-        self.forces = None
+        self.forces: torch.Tensor | None = None
         if self.forcetraining:
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
@@ -184,7 +186,7 @@ class MemoryDataset(torch.utils.data.Dataset):
             frame_ids,
         )
         batch.energy = self.energy[frame_ids]
-        batch.forces = self.forces[atoms] if self.forcetraining else None
+        batch.forces = None if self.forces is None else self.forces[atoms]
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)

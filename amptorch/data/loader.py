@@ -128,7 +128,7 @@ class BatchLoader:
         return with_forces_of(batch, drawn(len(batch.forces))) if some else batch
 
 
-def root_of(dataset: Dataset | Subset) -> tuple[Any, np.ndarray]:
+def root_of(dataset: Any) -> tuple[Any, np.ndarray]:
     """Return the data set that a torch Subset (of a Subset …) is a part of, and the frames of
     it."""
     if isinstance(dataset, Subset):

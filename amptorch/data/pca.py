@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -106,19 +107,19 @@ class PCAReducer:
 
         ValueError for an element that was not there to fit.
         """
-        given, rows = rows, torch.as_tensor(rows)
+        given: Any = torch.as_tensor(rows)
         numbers = torch.as_tensor(numbers).long()
-        reduced = rows.new_zeros((len(rows), self.num_pc))
+        reduced: Any = given.new_zeros((len(given), self.num_pc))
         for kind in torch.unique(numbers).tolist() if self.elementwise else [ALL]:
             if kind not in self.components:
                 raise ValueError(
                     f"element {chemical_symbols[kind]} was not in the frames that the principal "
                     "components were fitted to"
                 )
-            mean, basis = (part.to(rows) for part in self.components[kind])
+            mean, basis = (part.to(given) for part in self.components[kind])
             here = numbers == kind if kind else slice(None)
-            reduced[here] = (rows[here] - mean) @ basis
-        return reduced.numpy() if isinstance(given, np.ndarray) else reduced
+            reduced[here] = (given[here] - mean) @ basis
+        return reduced.numpy() if isinstance(rows, np.ndarray) else reduced
 
     def reduce_primes(
         self, fprimes: torch.Tensor, numbers: np.ndarray | torch.Tensor
@@ -131,7 +132,7 @@ class PCAReducer:
         indices, values = matrix.indices().numpy(), matrix.values().numpy()
         reduced = (projections @ coo_array((values, indices), matrix.shape)).tocoo()
         return torch.sparse_coo_tensor(
-            np.stack([reduced.row, reduced.col]),
+            torch.from_numpy(np.stack([reduced.row, reduced.col])),
             torch.from_numpy(reduced.data).to(fprimes.dtype),
             reduced.shape,
             check_invariants=False,
@@ -164,10 +165,9 @@ class PCAReducer:
         reducer = cls.__new__(cls)
         for name in ("num_pc", "elementwise", "forcetraining"):
             setattr(reducer, name, state[name])
+        as_tensor = partial(torch.as_tensor, dtype=torch.float64)
         reducer.components = {
-            int(kind): tuple(
-                torch.as_tensor(part[name], dtype=torch.float64) for name in ("mean", "basis")
-            )
+            int(kind): (as_tensor(part["mean"]), as_tensor(part["basis"]))
             for kind, part in state["components"].items()
         }
         return reducer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +136,8 @@ def _measure(
         # Kernels are compiled, or read from numba's cache, before the clock starts.
         _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype)
         neighbors = neighbor_list(sample, descriptor.cutoff)
-        runs, end = [], time.perf_counter() + SECONDS
+        runs: list[list[float]] = []
+        end = time.perf_counter() + SECONDS
         while not runs or (len(runs) < RUNS and time.perf_counter() < end):
             runs.append(_times(descriptor, sample, neighbors, dtype))
     return np.median(runs, axis=0)
@@ -158,7 +160,8 @@ def _times(
     parts = [np.arange(first, min(first + BATCH, n)) for first in range(0, n, BATCH)]
     gradients = [values[frames.atom_rows(part)] for part in parts]
     seconds = []
-    for make in (lambda part: (blocks, part), recomputed):
+    makers: list[Any] = [lambda part: (blocks, part), recomputed]
+    for make in makers:
         start = time.perf_counter()
         for (back_end, ids), g in zip(prefetched(make, parts), gradients, strict=True):
             back_end.jvp(ids, back_end.vjp(ids, g))

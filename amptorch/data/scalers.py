@@ -95,7 +95,8 @@ class FeatureScaler:
         `PCAReducer`."""
         scaler = cls.from_chunks(chunks(), scaling, forcetraining)
         if pca is not None:
-            scaled = ((scaler.transform_rows(rows, n), n) for rows, n in chunks())
+            given: Any = chunks()
+            scaled = ((scaler.transform_rows(rows, n), n) for rows, n in given)
             scaler.pca = PCAReducer.from_chunks(scaled, pca, forcetraining)
         return scaler
 
@@ -302,10 +303,10 @@ class TargetScaler:
     def __init__(self, data_list: Sequence[DataObject], forcetraining: bool) -> None:
         energies = [torch.as_tensor(data.energy).reshape(-1) for data in data_list]
         self._fit(torch.cat(energies), forcetraining)
-        numbers = [getattr(data, "atomic_numbers", None) for data in data_list]
-        if all(of_frame is not None for of_frame in numbers):
-            counts, numbers = [len(of_frame) for of_frame in numbers], np.concatenate(numbers)
-            kinds = np.unique(numbers)
+        found: list[Any] = [getattr(data, "atomic_numbers", None) for data in data_list]
+        if all(of_frame is not None for of_frame in found):
+            counts, numbers = [len(of_frame) for of_frame in found], np.concatenate(found)
+            kinds: Any = np.unique(numbers)
             self._remember(composition(numbers, counts, kinds), kinds)
 
     @classmethod
@@ -424,7 +425,8 @@ class TargetScaler:
 
     def norm_energies(self, energies: Rows, references: np.ndarray | float = 0.0) -> Rows:
         """Return scaled energies out of energies, eV, of frames with these `references`."""
-        return (energies - references - float(self.target_mean)) / float(self.target_std)
+        unscaled: Any = energies
+        return (unscaled - references - float(self.target_mean)) / float(self.target_std)
 
     def norm_forces(self, forces: Rows) -> Rows:
         return forces / float(self.target_std)
@@ -442,7 +444,7 @@ class TargetScaler:
 
     def state(self) -> dict[str, Any]:
         """Return everything in JSON types; `from_state` reads it back without loss."""
-        state = {
+        state: dict[str, Any] = {
             "target_mean": float(self.target_mean),
             "target_std": float(self.target_std),
             "forcetraining": self.forcetraining,
@@ -462,7 +464,7 @@ class TargetScaler:
         scaler.target_std = torch.as_tensor(state["target_std"], dtype=torch.float64)
         scaler.atomic = None
         if state.get("references") is not None:
-            energies = {int(number): energy for number, energy in state["references"].items()}
+            energies: Any = {int(number): energy for number, energy in state["references"].items()}
             scaler.atomic = AtomicCorrectionScaler.from_energies(energies)
         if state.get("compositions") is not None:
             scaler.compositions = {

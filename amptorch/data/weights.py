@@ -19,10 +19,10 @@ def checked_weights(
     frame."""
     if weights is None:
         return None
-    weights = checked("weights", weights)
-    if len(weights) != n_frames:
-        raise ValueError(f"there are {len(weights)} weights for {n_frames} frames; give one each")
-    return weights
+    found = np.asarray(checked("weights", weights))
+    if len(found) != n_frames:
+        raise ValueError(f"there are {len(found)} weights for {n_frames} frames; give one each")
+    return found
 
 
 def weights_of(images: Sequence[Atoms], name: str) -> np.ndarray:
@@ -36,7 +36,7 @@ def weights_of(images: Sequence[Atoms], name: str) -> np.ndarray:
                 f"frame {index} has no info[{name!r}], which dataset.weights asks for; "
                 f"it has {sorted(atoms.info)}"
             )
-    return checked(f"info[{name!r}]", [atoms.info[name] for atoms in images])
+    return np.asarray(checked(f"info[{name!r}]", [atoms.info[name] for atoms in images]))
 
 
 def set_weights(
@@ -44,7 +44,7 @@ def set_weights(
 ) -> None:
     """Give a `Batch` or a `Share` the `weights` (k,) of its frames of `counts` (k,) atoms; `rows`:
     of the atoms whose forces are there, None for all."""
-    dtype = batch.energy.dtype
+    dtype = None if batch.energy is None else batch.energy.dtype
     batch.weights = torch.as_tensor(weights, dtype=dtype)
     if batch.forces is not None:
         of_atoms = np.repeat(weights, counts)

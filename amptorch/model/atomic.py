@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -77,7 +77,7 @@ class AtomicModel(nn.Module):
 
         ValueError where the networks have no such layer.
         """
-        latent = 0
+        latent: Any = 0
         for network, rows, weights in self.groups(batch):
             values = network.latent(_pick(batch.fingerprint, rows), layer)
             if weights is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -32,7 +33,7 @@ class ElementMask(nn.Module):
         ]
         one_hot = torch.zeros(max([MASK_ROWS, *(n + 1 for n in self.numbers)]), len(self.numbers))
         one_hot[self.numbers, range(len(self.numbers))] = 1
-        self.mask = nn.Embedding(*one_hot.shape, _weight=one_hot.to(dtype))
+        self.mask = nn.Embedding(one_hot.shape[0], one_hot.shape[1], _weight=one_hot.to(dtype))
         self.mask.weight.requires_grad_(False)
         self.one_hot = True
         self.register_load_state_dict_post_hook(_look_at_loaded_mask)
@@ -98,10 +99,10 @@ class BPNN(AtomicModel):
             rows = batch.element_rows
             if rows is None:
                 rows = self._element_rows(batch.atomic_numbers)
-            pairs = zip(self.elementwise_models, rows, strict=True)
+            pairs: Any = zip(self.elementwise_models, rows, strict=True)
             return [(network, own, None) for network, own in pairs if len(own)]
         mask = self.element_mask(batch.atomic_numbers)
-        groups = []
+        groups: list[Any] = []
         for network, weights in zip(self.elementwise_models, mask.T, strict=True):
             rows = weights.detach().nonzero().squeeze(1)
             if len(rows):

@@ -13,6 +13,7 @@ from the layer above (₊), beginning with δż = 1, δz = 0. δż is what gives
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,25 +41,26 @@ def jacobian(
     x = batch.fingerprint
     tangents = x.new_zeros((len(directions), *x.shape))
     for tangent, (rows, v) in zip(tangents, directions, strict=True):
-        change = torch.from_numpy(batch.derivatives.jvp(batch.frame_ids, v, rows=rows))
+        derivatives: Any = batch.derivatives
+        change = torch.from_numpy(derivatives.jvp(batch.frame_ids, v, rows=rows))
         tangent.copy_(batch.pushed_forward(change.to(x))).neg_()
     result = {
         p: p.new_zeros((batch.num_images, 1 + len(directions), *p.shape))
         for p in model.parameters()
         if p.requires_grad
     }
-    for network, rows, weights in model.groups(batch):
+    for network, network_rows, weights in model.groups(batch):
         if weights is not None:
             raise ValueError(
                 "the derivatives of single predictions are not available for networks that a "
                 "trained element mask mixes, as AMPTorch v1.0's checkpoints have it"
             )
-        rows = torch.arange(len(x), device=x.device) if rows is None else rows
-        places = _places(batch.image_idx[rows], batch.num_images)
+        atoms = torch.arange(len(x), device=x.device) if network_rows is None else network_rows
+        places = _places(batch.image_idx[atoms], batch.num_images)
         own, inside = x.new_zeros(places.shape + x.shape[1:]), places >= 0
         own_tangents = x.new_zeros((len(tangents), *own.shape))
-        own[inside] = x[rows]
-        own_tangents[:, inside] = tangents[:, rows]
+        own[inside] = x[atoms]
+        own_tangents[:, inside] = tangents[:, atoms]
         for parameter, of_parameter in _rows_of_network(network, own, own_tangents, inside):
             if parameter in result:
                 result[parameter].copy_(of_parameter)
@@ -77,7 +79,7 @@ def _places(frames: torch.Tensor, n_frames: int) -> torch.Tensor:
 
 def _rows_of_network(
     network: MLP, x: torch.Tensor, tangents: torch.Tensor, inside: torch.Tensor
-) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+) -> Iterator[tuple[Any, torch.Tensor]]:
     """Yield (parameter, rows (frames, 1 + D, *its shape)) of a network for x (frames, atoms,
     features) and tangents (D, *x.shape); atoms that are not `inside` (frames, atoms) only fill
     up."""
@@ -85,6 +87,8 @@ def _rows_of_network(
     h, moved = x, tangents
     for linear, activation in _layers(network):
         z, dz = linear(h), moved @ linear.weight.T
+        slope: Any
+        curvature: Any
         slope, curvature = _derivatives(activation, z)
         passed.append((linear, h, moved, dz, slope, curvature))
         h, moved = (z, dz) if activation is None else (activation(z), slope * dz)
@@ -103,7 +107,7 @@ def _rows_of_network(
 
 def _layers(network: MLP) -> list[tuple[nn.Linear, nn.Module | None]]:
     """Return [(linear layer, activation or None)] of an MLP."""
-    layers = []
+    layers: list[tuple[nn.Linear, nn.Module | None]] = []
     for layer in network.model_net:
         if isinstance(layer, nn.Linear):
             layers.append((layer, None))

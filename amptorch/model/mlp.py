@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,8 @@ class MLP(nn.Module):
             # The energy of a frame is a sum over a hundred atoms: with Xavier's output weights it
             # starts a hundred times as far off as it varies, and training spends itself on that.
             with torch.no_grad():
-                self.model_net[-1].weight *= 0.01
+                output: Any = self.model_net[-1]
+                output.weight *= 0.01
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with
