@@ -56,7 +56,8 @@ class AmpTorch(Calculator):
         """Compute `results` of the atoms, as ASE asks for them."""
         super().calculate(atoms, properties, system_changes)
         potential = self.potential
-        frames = Frames.from_atoms([self.atoms], potential.elements)
+        own: Any = self.atoms
+        frames = Frames.from_atoms([own], potential.elements)
         with use_threads(potential.threads):
             neighbors = self.neighbors.update(frames)
             if "numbers" in system_changes:

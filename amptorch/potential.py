@@ -211,8 +211,8 @@ class Potential:
         with torch.enable_grad():
             energy, _ = self.model(replace(batch, fingerprint=x, derivatives=None))
             (gradient,) = torch.autograd.grad(energy.sum(), x)
-        gradient = batch.pulled_back(gradient).cpu().numpy().astype(np.float64)
-        return self._energies(energy.detach(), batch), gradient * self.std
+        of_descriptor = batch.pulled_back(gradient).cpu().numpy().astype(np.float64)
+        return self._energies(energy.detach(), batch), of_descriptor * self.std
 
     def _energies(self, energy: torch.Tensor, batch: Batch) -> np.ndarray:
         """Return energies (F,), eV, out of scaled ones."""
@@ -220,7 +220,7 @@ class Potential:
         if self.target_scaler.atomic is None:
             return energies
         counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
-        return energies + self.target_scaler.references(batch.atomic_numbers.cpu(), counts)
+        return energies + self.target_scaler.references(batch.atomic_numbers.cpu().numpy(), counts)
 
     def latent(self, batch: Batch, layer: int) -> np.ndarray:
         """Return the output (n, width) of `model_net[layer]` of each atom's network."""

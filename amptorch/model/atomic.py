@@ -32,6 +32,8 @@ class AtomicModel(nn.Module):
     its parameters match.
     """
 
+    networks: Any
+
     def __init__(self, get_forces: bool, name: str) -> None:
         super().__init__()
         self.get_forces = get_forces

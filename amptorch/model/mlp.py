@@ -106,7 +106,7 @@ class Dropout(nn.Dropout):
     """Dropout whose random numbers are those of `random`, which has `generator(device)`; torch's
     own, which all threads share, where it is None."""
 
-    random = None
+    random: Any = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.random is None or not self.training:

@@ -144,7 +144,7 @@ class SharedFunctions:
             alone = [row for row in rows.tolist() if (symbol, *row) in missing]
             # An element must have one function at least: the first is the cheapest.
             tables[symbol] = np.array(alone or rows[:1])
-        functions = SomeFunctions(tables, descriptor.cutoff_params)
+        functions: Any = SomeFunctions(tables, descriptor.cutoff_params)
         return Gaussian(functions, descriptor.elements, dtype=descriptor.dtype)
 
 

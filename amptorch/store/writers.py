@@ -43,7 +43,7 @@ class StructureWriter:
     def add(self, frames: Frames, neighbors: NeighborList) -> None:
         """Neighbours are kept as numbers within their frame, all integers in as few bytes as do."""
         first_atoms = np.repeat(frames.offsets[:-1], frames.counts)
-        pieces = {
+        pieces: dict[str, Any] = {
             "numbers": frames.numbers.astype(np.uint8),
             "positions": frames.positions,
             "cells": frames.cells,

@@ -163,7 +163,7 @@ def make_net(
         random=random,
         **_iterators(settings, ranks, random),
         **criterion_args(criterion, optim),
-        **optimizer_args(optim, model.networks),
+        **optimizer_args(optim, tuple(model.networks)),
     )
 
 
@@ -198,7 +198,7 @@ def save_net(
     net: PotentialNet,
 ) -> None:
     """Write the checkpoint of a net as it is now, in the process that writes."""
-    if net.ranks.first:
+    if net.ranks is None or net.ranks.first:
         save_checkpoint(
             folder,
             settings,

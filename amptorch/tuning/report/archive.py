@@ -74,9 +74,9 @@ def write_results(findings: Findings) -> Path:
         models = {"checkpoint": findings.chosen}
         if findings.summary is not None:
             models["baseline"] = findings.summary["baseline"]
-        for name, folder in models.items():
-            if folder is not None:
-                _add_folder(target, out / folder, f"results/{name}", findings)
+        for name, model in models.items():
+            if model is not None:
+                _add_folder(target, out / model, f"results/{name}", findings)
         for name in STUDY:
             if (out / name).exists():
                 _add(target, out / name, f"results/study/{name}", findings)

@@ -36,10 +36,10 @@ class Findings:
     space: Space
     records: list
     calls: list = field(default_factory=list)
-    plan: dict | None = None
+    plan: Any = None
     results: dict = field(default_factory=dict)
     curve: list = field(default_factory=list)
-    test: dict | None = None
+    test: Any = None
     summary: dict | None = None
     seconds: float = 0.0
 
@@ -82,12 +82,12 @@ class Findings:
         return sorted(found, key=lambda record: (record["error"], record["number"]))
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Any:
         """The record of the best trial, or None."""
         return self.complete[0] if self.complete else None
 
     @cached_property
-    def baseline(self) -> dict[str, Any] | None:
+    def baseline(self) -> Any:
         """The record of the trial with the settings of the baseline, or None where none of these
         gave an error."""
         params = self.space.baseline()
@@ -153,7 +153,7 @@ class Findings:
         return Mattered(self.complete, self.records, self.space, self.tuning.seed)
 
     @cached_property
-    def predictions(self) -> "HeldOut | None":
+    def predictions(self) -> Any:
         """`HeldOut` of the test frames, or of the validation frames by the longest training of the
         learning curve on all others, or None."""
         if self.test is not None:
@@ -177,7 +177,7 @@ class HeldOut:
         self.models = [name for name in ("chosen", BASELINE) if f"{name}_energies" in arrays]
         self.energies = arrays["energies"]
         self.counts = arrays["counts"]
-        self.forces = arrays.get("forces")
+        self.forces: Any = arrays.get("forces")
         self.atom_frames = np.repeat(np.arange(len(self.counts)), self.counts)
 
     def label(self, name: str) -> str:
@@ -191,12 +191,12 @@ class HeldOut:
         """Return (F,), meV/atom."""
         return 1000 * (self.arrays[f"{name}_energies"] - self.energies)
 
-    def force_errors(self, name: str) -> np.ndarray | None:
+    def force_errors(self, name: str) -> Any:
         """Return (n, 3), eV/Å, or None."""
         predicted = self.arrays.get(f"{name}_forces")
         return None if predicted is None else predicted.astype(np.float64) - self.forces
 
-    def frame_force_errors(self, name: str) -> np.ndarray | None:
+    def frame_force_errors(self, name: str) -> Any:
         """Return the root mean square of each frame's force errors (F,), eV/Å, or None."""
         errors = self.force_errors(name)
         if errors is None:

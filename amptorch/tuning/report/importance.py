@@ -119,7 +119,7 @@ class Mattered:
 
 
 def _expected(level: Level) -> float:
-    return level.predicted
+    return np.inf if level.predicted is None else level.predicted
 
 
 def importances(complete: Records, space: Space, seed: int = 0) -> list[Importance]:

@@ -32,7 +32,7 @@ def history(findings: Findings) -> Figure:
     numbers, errors = [r["number"] for r in done], [r["error"] for r in done]
     axes.plot(numbers, errors, "o", ms=4, color=COLORS["chosen"], alpha=0.8, label="completed")
     last = max(record["number"] for record in findings.records)
-    best = np.minimum.accumulate(errors) if errors else []
+    best: Any = np.minimum.accumulate(errors) if errors else []
     axes.step([*numbers, last], [*best, *best[-1:]], where="post", color=BLACK, label="best so far")
     if findings.baseline is not None:
         axes.axhline(findings.baseline["error"], color=COLORS[BASELINE], lw=1, label="baseline")
