@@ -152,7 +152,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
 
     # All frames are as near as any other: see `BlockSampler`.
-    shards = None
+    shards: np.ndarray | None = None
 
     @property
     def input_dim(self) -> int | None:

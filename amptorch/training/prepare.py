@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ase import Atoms
 from tqdm import tqdm
@@ -155,7 +155,7 @@ def _in_memory(
         verbose=cmd.verbose and ranks.first,
         **_dataset_options(settings, trained, images),
     )
-    return TrainingData(settings, dataset, plan)
+    return TrainingData(settings, cast(Dataset, dataset), plan)
 
 
 def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
@@ -181,10 +181,11 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
     options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
     # One process fills the store, on all cores; the others find it full.
     with ranks.first_before_others(), use_threads(ranks.threads_alone):
-        found = elements_of_store(options.store, frames, options.skip_bad, forces, options.labels)
+        folder = str(options.store)
+        found = elements_of_store(folder, frames, options.skip_bad, forces, options.labels)
         settings = _with_found_elements(settings, found, trained)
         store, plan, derivative_dtype = fill_store(
-            options.store,
+            folder,
             construct_descriptor(settings.dataset.descriptor_setup),
             frames,
             options,

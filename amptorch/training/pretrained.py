@@ -31,7 +31,7 @@ def settings_for(config: dict[str, Any], checkpoint: Checkpoint) -> Config:
     trained["pca"] = checkpoint.config["dataset"].get("pca")
     given = {key: value for key, value in dataset.items() if value is not None}
     settings = Config.from_dict({**of_user, "model": model, "dataset": {**trained, **given}})
-    checkpoint.check_elements(settings.dataset.elements)
+    checkpoint.check_elements(settings.dataset.elements or ())
     if settings.dataset.pca != DatasetConfig.from_dict({"pca": trained["pca"]}).pca:
         raise ValueError(
             f"dataset.pca is {settings.dataset.pca}, but the checkpoint {checkpoint.folder} was "
@@ -70,7 +70,7 @@ def _with_moved_files(
         if isinstance(file, (str, os.PathLike)) and not os.path.isfile(file)
     }
     found = {symbol: others[symbol] for symbol in gone & set(others)}
-    return {**params, "atom_gaussians": {**files, **found}}
+    return {**(params or {}), "atom_gaussians": {**files, **found}}
 
 
 def _fingerprint_hash(options: dict[str, Any], checkpoint: Checkpoint) -> str:

@@ -73,4 +73,5 @@ class RandomState:
 
 def seeded_loader(*args: Any, random: RandomState, **kwargs: Any) -> DataLoader:
     """Return torch's DataLoader whose order is drawn from `random`, a `RandomState`."""
-    return DataLoader(*args, generator=random.generator(), **kwargs)
+    kwargs["generator"] = random.generator()
+    return DataLoader(*args, **kwargs)

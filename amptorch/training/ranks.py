@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -92,26 +92,26 @@ class Ranks:
         batch : the whole batch, or this process's `Share` of it
         model : gives (energy, forces) of a batch
         """
-        if self.size == 1:
+        if self.size == 1 and isinstance(batch, Batch):
             return model(batch)
         share = batch if isinstance(batch, Share) else share_of(batch, self.rank, self.size)
         if share.part is None:
             # It still takes part, and needs something for the loss to go back to.
-            options = {"dtype": share.energy.dtype, "device": self.device}
+            options: dict[str, Any] = {"dtype": share.energy.dtype, "device": self.device}
             energy = torch.zeros(0, requires_grad=torch.is_grad_enabled(), **options)
             forces = torch.zeros((0, 3), **options)
         else:
             energy, forces = model(share.part)
-        sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
-        sizes = [size.tolist() for size in self._gather(sizes)]
+        own_sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
+        sizes = [size.tolist() for size in self._gather(own_sizes)]
         own = torch.cat([energy, forces.flatten()])
         padded = own.detach().new_zeros(max(e + 3 * f for e, f in sizes))
         padded[: len(own)] = own.detach()
         values = self._gather(padded)
         values[self.rank] = own
         energies = [value[:e] for value, (e, f) in zip(values, sizes, strict=True)]
-        forces = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
-        return torch.cat(energies), torch.cat(forces).view(-1, 3)
+        flat = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
+        return torch.cat(energies), torch.cat(flat).view(-1, 3)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace the gradients of all processes by their sum; one that none has stays None."""
@@ -142,7 +142,7 @@ class Ranks:
         states = [] if random is None else [state.to(self.device) for state in random.get()]
         for state in states:
             dist.broadcast(state, 0)
-        if states:
+        if random is not None:
             random.set([state.cpu() for state in states])
 
     # --- in order ---
@@ -152,7 +152,7 @@ class Ranks:
         if self.size == 1:
             return make()
         self._join_group()
-        values = [make() if self.first else None]
+        values: list[Any] = [make() if self.first else None]
         dist.broadcast_object_list(values, 0, device=self.device)
         return values[0]
 
@@ -197,7 +197,8 @@ def share_of(batch: Batch, rank: int, size: int) -> Share:
     """
     first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
     part = part_of(batch, first, last) if first < last else None
-    return Share(part, len(batch), batch.energy, batch.forces, batch.weights, batch.force_weights)
+    energy: Any = batch.energy
+    return Share(part, len(batch), energy, batch.forces, batch.weights, batch.force_weights)
 
 
 def frame_counts(batch: Batch) -> np.ndarray:
@@ -212,6 +213,8 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
     element_rows = batch.element_rows
     if element_rows is not None:
         element_rows = [rows_inside(rows, start, stop) for rows in element_rows]
+    force_rows: Any = batch.force_rows
+    force_rows = None if force_rows is None else rows_inside(force_rows, start, stop)
     return replace(
         batch,
         fingerprint=batch.fingerprint[start:stop],
@@ -225,5 +228,5 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
         forces=None,
         weights=None,
         force_weights=None,
-        force_rows=rows_inside(batch.force_rows, start, stop),
+        force_rows=force_rows,
     )

@@ -26,6 +26,7 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ class TrainingState:
         net.criterion_.load_state_dict(self.criterion)
         for name, callback in net.callbacks_:
             for attribute, value in self.training["callbacks"].get(name, {}).items():
-                held = getattr(callback, attribute, None)
+                held: Any = getattr(callback, attribute, None)
                 if hasattr(held, "load_state_dict"):
                     held.load_state_dict({**held.state_dict(), **value})
                 else:
@@ -306,7 +307,7 @@ def write_epoch(run, epoch, write):
         kept = saved_epochs(run)
         raise OSError(
             error.errno,
-            f"cannot write the checkpoint of epoch {epoch} ({os.strerror(error.errno)}); "
+            f"cannot write the checkpoint of epoch {epoch} ({os.strerror(error.errno or 0)}); "
             + (f"resume goes on from epoch {kept[0]}" if kept else "there is none before it"),
             str(folder),
         ) from error

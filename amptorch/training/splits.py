@@ -23,8 +23,8 @@ class InOrderSplit:
         """Return (training frames, validation frames)."""
         first = len(dataset) - validation_size(len(dataset), self.val_frac)
         return (
-            Subset(dataset, np.arange(first)),
-            Subset(dataset, np.arange(first, len(dataset))),
+            Subset(dataset, range(first)),
+            Subset(dataset, range(first, len(dataset))),
         )
 
 
@@ -53,7 +53,8 @@ class BlockSplit:
             first = (len(stretch) - own) // 2
             parts.append(stretch[first : first + own])
         kept = np.concatenate(parts)
-        return Subset(dataset, np.setdiff1d(frames, kept)), Subset(dataset, kept)
+        rest = np.setdiff1d(frames, kept)
+        return Subset(dataset, rest.tolist()), Subset(dataset, kept.tolist())
 
 
 def validation_size(n_frames: int, fraction: float) -> int:

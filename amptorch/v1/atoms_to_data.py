@@ -55,7 +55,7 @@ class AtomsToData:
         described = self.descriptor.described(
             images, self.fprimes, self.save_fps, verbose, self.cores
         )
-        result = []
+        result: list[Data] = []
         for part, values, matrices in described:
             for k, rows in enumerate(np.split(values, part.offsets[1:-1])):
                 matrix = None if matrices is None else matrices[k]

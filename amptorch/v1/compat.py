@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from skorch.callbacks import Callback
 
@@ -21,6 +22,13 @@ def _setting(section, key):
 
 class AttributesOfV1:
     """Gives a trainer v1.0's names of what its `settings` and other attributes hold."""
+
+    settings: Any
+    descriptor: Any
+    device: Any
+    identifier: str | None
+    forcetraining: bool
+    target_scaler: Any
 
     fp_scheme = _setting("dataset", "fp_scheme")
     fp_params = _setting("dataset", "fp_params")

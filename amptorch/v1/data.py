@@ -1,5 +1,7 @@
 """The data object of one frame, as v1.0 hands it out."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 
@@ -15,6 +17,11 @@ class Data:
 
     def __init__(self, **attributes):
         self.__dict__.update(attributes)
+
+    if TYPE_CHECKING:
+        # Attributes are those that it was given.
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def keys(self):
         return list(self.__dict__)

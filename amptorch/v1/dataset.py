@@ -1,6 +1,7 @@
 """The data set in memory, as AMPTorch v1.0 has it: a list of data objects too."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,25 +41,27 @@ class AtomsDataset(MemoryDataset):
             image_idx=index,
             energy=self.energy[index],
         )
-        if self.forcetraining:
+        if self.forces is not None:
             data.forces = self.forces[rows]
             data.fprimes = self._scaled_fprimes(index, self.frames.numbers[rows])
         return data
 
     def _scaled_fprimes(self, index, numbers):
-        blocks, frame = self.derivatives, index
+        blocks: Any = self.derivatives
+        frame = index
         if self.derivative_kind == "recompute":
             _, blocks = self.descriptor.values_and_derivatives(self.frames[index])
             frame = 0
         row, col, val, size = blocks.to_coo(frame)
-        slope = self.feature_scaler.slope_rows(numbers).numpy().ravel()
+        scaler: Any = self.feature_scaler
+        slope = scaler.slope_rows(numbers).numpy().ravel()
         scaled = torch.sparse_coo_tensor(
-            np.stack([row, col]),
+            torch.from_numpy(np.stack([row, col])),
             self._tensor(val * slope[row]),
             tuple(size),
             check_invariants=False,
         ).coalesce()
-        pca = self.feature_scaler.pca
+        pca = scaler.pca
         return scaled if pca is None else pca.reduce_primes(scaled, numbers)
 
     @property

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Pack:
     numbers: list
     energies: np.ndarray
     forces: list | None
-    derivatives: object
+    derivatives: Any
 
     def matrix(self, frame):
         """The derivatives of a frame as a sparse matrix."""
@@ -90,7 +91,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
     # as ten contractions: they are for derivatives that are kept.
     keeps_derivatives = False
     # Of consecutive frames, those that are kept together; None: all are as near as any other.
-    shards = None
+    shards: Any = None
 
     def __init__(
         self,
@@ -177,9 +178,9 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         frame_ids = np.asarray(indices, dtype=np.int64)
         packs, shards, local = self._packs(frame_ids)
         places = list(zip(shards.tolist(), local.tolist(), strict=True))
-        numbers = [packs[shard].numbers[k] for shard, k in places]
-        counts = np.array([len(part) for part in numbers])
-        numbers = np.concatenate(numbers)
+        of_frames = [packs[shard].numbers[k] for shard, k in places]
+        counts = np.array([len(part) for part in of_frames])
+        numbers = np.concatenate(of_frames)
         fingerprint = np.concatenate([packs[shard].fingerprints[k] for shard, k in places])
         derivatives, called = None, None
         if self.forcetraining:
@@ -228,8 +229,8 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         derivatives = None
         if self.forcetraining:
             derivatives = self._convert_derivatives(matrices, numbers)
-            forces = list(forces)
-        return Pack(list(fingerprints), list(numbers), np.array(energies), forces, derivatives)
+        kept = list(forces) if self.forcetraining else None
+        return Pack(list(fingerprints), list(numbers), np.array(energies), kept, derivatives)
 
     def _convert_derivatives(self, matrices, numbers):
         if not self.keeps_derivatives:

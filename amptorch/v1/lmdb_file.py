@@ -9,6 +9,7 @@ import os
 import pickle
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -180,7 +181,7 @@ class _OpenFile:
             self.env.close()
 
 
-_OPEN_FILES = WeakValueDictionary()
+_OPEN_FILES: WeakValueDictionary[Any, _OpenFile] = WeakValueDictionary()
 
 
 def _open_file(path):
@@ -233,8 +234,9 @@ def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, ve
         )
     if target_scaler is None:
         kinds = symbol_numbers(elements)
+        energies: Any = frames.energies
         target_scaler = TargetScaler.fitted(
-            frames.energies,
+            energies,
             lambda: composition(frames.numbers, frames.counts, kinds),
             elements,
             forces,

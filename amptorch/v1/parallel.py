@@ -5,6 +5,7 @@ For training loops of one's own: `AtomsTrainer` does the same by itself under to
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,8 +44,10 @@ class ParallelCollater:
         collated = [self.collater(data[first:last]) for first, last in cuts]
         if not self.collater.train:
             return collated
-        batches, targets = zip(*collated, strict=True)
-        return list(batches), [torch.cat(parts) for parts in zip(*targets, strict=True)]
+        parts_of_batch: Any
+        targets: Any
+        parts_of_batch, targets = zip(*collated, strict=True)
+        return list(parts_of_batch), [torch.cat(parts) for parts in zip(*targets, strict=True)]
 
 
 class DataParallel(nn.Module):
@@ -104,7 +107,7 @@ class DataParallel(nn.Module):
         whole = isinstance(batches[0].derivatives, SparseDerivatives)
         if len(batches) == 1 and not whole:
             part = share_of(batches[0], rank, size).part
-            own = [] if part is None else [part]
+            own: Any = [] if part is None else [part]
         else:
             # One matrix for a whole batch is not taken apart.
             atoms = [len(batch.fingerprint) for batch in batches]

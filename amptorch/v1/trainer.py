@@ -5,6 +5,7 @@ import shutil
 import time
 import warnings
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from skorch.history import History
@@ -70,13 +71,21 @@ class AtomsTrainer(AttributesOfV1):
     def __init__(self, config=None):
         self.config = {} if config is None else config
         self.pretrained = False
-        self.net = self.model = self.train_dataset = self.descriptor = self.elements = None
-        self.feature_scaler = self.target_scaler = self.plan = None
-        self.cp_dir = self.identifier = None
-        self._raw_data = None
+        self.net: Any = None
+        self.model: Any = None
+        self.train_dataset: Any = None
+        self.descriptor: Any = None
+        self.elements: Any = None
+        self.feature_scaler: Any = None
+        self.target_scaler: Any = None
+        self.plan: Any = None
+        self.cp_dir: Any = None
+        self.identifier: str | None = None
+        self._raw_data: Any = None
         self._loaded = False
-        self._potential, self._parts = None, ()
-        self._ignored = set()
+        self._potential: Potential | None = None
+        self._parts: tuple[Any, ...] = ()
+        self._ignored: set[str] = set()
         self.ranks = Ranks()
         self._history_text = HistoryText()
         # That there is no GPU is no matter yet: `load_pretrained(gpu2cpu=True)` needs none.

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) in FUNCTIONS:
-            function = FUNCTIONS[module, name]
+            function: Any = FUNCTIONS[module, name]
             return lambda *args: function(*args)
         if (module, name) in RECORDS:
             return type(name, (RECORDS[module, name],), {})
@@ -163,7 +164,7 @@ class _DtypeRecord(_Record):
             raise ValueError(f"it holds an array of {name}")
 
     def rebuild(self):
-        order = self.state[1] if self.state else "="
+        order: Any = self.state[1] if self.state else "="
         return self.dtype.newbyteorder(order)
 
 
