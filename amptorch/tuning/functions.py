@@ -1,13 +1,15 @@
 """The symmetry functions of a trial, out of its parameters and the distances in the data."""
 
-import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from amptorch.descriptor.Gaussian.setup import neighbor_elements
-from amptorch.store.arrays import unfinished_name
-from amptorch.tuning.recipes import RADIAL, pool, symmetry_functions
+from amptorch.files import read_json, write_json
+from amptorch.frames import Frames
+from amptorch.tuning.recipes import RADIAL, PairDistances, pool, symmetry_functions
 from amptorch.tuning.selection import select_functions
 
 CUTOFFS = {
@@ -18,13 +20,13 @@ ETAS = {"long": (1.0,), "short": (6.0,), "both": (1.0, 6.0)}
 METHODS = {"cur": "cur", "fps": "farthest_points"}
 # Å; the nearest of the shells, just below the shortest bond there is.
 FIRST_SHELL = 0.9
-# Of each element, whose fingerprints functions are chosen by.
+# Atoms of each element whose fingerprints are looked at to choose functions.
 ATOMS = 1000
 
 
-def shells(cutoff, n):
-    """n pairs (η in 1/Rc², Rs in Å): shells from 0.9 Å to 0.8 Rc in equal ratios, each 0.6 of the
-    distance to the next one wide (standard deviation)."""
+def shells(cutoff: float, n: int) -> list[tuple[float, float]]:
+    """Return n pairs (η in 1/Rc², Rs in Å): shells from 0.9 Å to 0.8 Rc in equal
+    ratios. The width of each (standard deviation) is 0.6 of the distance to the next."""
     centres = np.geomspace(FIRST_SHELL, 0.8 * cutoff, n)
     widths = 0.6 * np.gradient(centres)
     return [
@@ -32,11 +34,11 @@ def shells(cutoff, n):
     ]
 
 
-def by_recipe(params, distances):
-    """`fp_params` in Amp's list form of a trial whose `selection` is "none"."""
+def by_recipe(params: dict[str, Any], distances: PairDistances) -> dict[str, Any]:
+    """Return `fp_params` in Amp's list form of a trial whose `selection` is "none"."""
     cutoff, elements = params["cutoff"], distances.elements
     zetas = tuple(float(zeta) for zeta in params["angular_zetas"].split())
-    placed = {symbol: [] for symbol in elements}
+    placed: dict[str, list] = {symbol: [] for symbol in elements}
     if params["radial_recipe"] in RADIAL:
         rows = symmetry_functions(
             distances,
@@ -78,8 +80,10 @@ def by_recipe(params, distances):
     return {"cutoff": cutoff, **placed}
 
 
-def by_selection(params, distances, frames, ranked, most):
-    """`fp_params` of a trial whose `selection` is "cur" or "fps".
+def by_selection(
+    params: dict[str, Any], distances: PairDistances, frames: Frames, ranked: Path, most: int
+) -> dict[str, Any]:
+    """Return `fp_params` of a trial whose `selection` is "cur" or "fps".
 
     Functions are chosen one after the other, so that a shorter list is the beginning of a longer
     one: `most` are put in order once, and kept in the folder `ranked` for all trials.
@@ -99,10 +103,8 @@ def by_selection(params, distances, frames, ranked, most):
                 cutoff_params=CUTOFFS[params["cutoff_function"]],
                 atoms_per_element=ATOMS,
             )
-            unfinished = unfinished_name(path)
-            unfinished.write_text(json.dumps(chosen), encoding="utf8")
-            unfinished.rename(path)
-    chosen = json.loads(path.read_text(encoding="utf8"))
+            write_json(path, chosen)
+    chosen = read_json(path)
     return {
         "cutoff": cutoff,
         **{symbol: chosen[symbol][: params["functions"]] for symbol in distances.elements},
