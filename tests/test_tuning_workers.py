@@ -17,7 +17,7 @@ from amptorch.tuning import tune
 from amptorch.tuning import workers as processes
 from amptorch.tuning.jobs import load_problem
 from amptorch.tuning.study import (
-    gone,
+    has_ended,
     open_storage,
     open_study,
     quiet_optuna,
@@ -77,7 +77,7 @@ def test_a_worker_that_dies_costs_its_trial_alone(tmp_path):
     assert "was killed by signal 9" in records[0]["reason"]
     assert "killed by signal 9" in tuned.study.trials[0].user_attrs["reason"]
     assert tuned.best["number"] == 1
-    assert gone(records[1]["worker"])
+    assert has_ended(records[1]["worker"])
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     parent.kill()
     parent.wait()
     # Nobody counts what it does any more.
-    wait_for(lambda: gone(f"{os.uname().nodename}:{worker}"))
+    wait_for(lambda: has_ended(f"{os.uname().nodename}:{worker}"))
     tuned = tune(**{**call, "workers": 0})
     records = read_records(out)
     assert [r["state"] for r in records] == ["interrupted", "complete", "complete"]

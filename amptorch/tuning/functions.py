@@ -12,7 +12,7 @@ from amptorch.frames import Frames
 from amptorch.tuning.recipes import RADIAL, PairDistances, pool, symmetry_functions
 from amptorch.tuning.selection import select_functions
 
-CUTOFFS = {
+CUTOFFS: dict[str, dict[str, Any]] = {
     "cosine": {"cutoff_func": "Cosine"},
     "polynomial": {"cutoff_func": "Polynomial", "gamma": 4.0},
 }
