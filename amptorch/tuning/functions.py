@@ -41,11 +41,7 @@ def by_recipe(params: dict[str, Any], distances: PairDistances) -> dict[str, Any
     placed: dict[str, list] = {symbol: [] for symbol in elements}
     if params["radial_recipe"] in RADIAL:
         rows = symmetry_functions(
-            distances,
-            cutoff,
-            radial=params["radial_recipe"],
-            n_radial=params["radial"],
-            angular=(),
+            distances, cutoff, radial=params["radial_recipe"], n_radial=params["radial"], angular=()
         )
         for symbol in elements:
             placed[symbol] += rows[symbol]

@@ -162,14 +162,33 @@ class Parameter:
         return names[str(value).lower()]
 
 
-def _choice(name, values, start, meaning, *keys, among=None, **rest):
-    return Parameter(name, Choice(values), start, meaning, keys, among or values, **rest)
+def _choice(
+    name: str,
+    values: tuple,
+    start: Any,
+    meaning: str,
+    *keys: str,
+    among: Any = None,
+    when: tuple = (),
+) -> Parameter:
+    return Parameter(name, Choice(values), start, meaning, keys, among or values, when)
 
 
-def _number(name, low, high, start, meaning, *keys, limits, step=None, log=False, **rest):
+def _number(
+    name: str,
+    low: float,
+    high: float,
+    start: float,
+    meaning: str,
+    *keys: str,
+    limits: tuple[float, float],
+    step: float | None = None,
+    log: bool = False,
+    when: tuple = (),
+) -> Parameter:
     integer = isinstance(low, int) and isinstance(start, int)
     domain = Range(low, high, step, log, integer)
-    return Parameter(name, domain, start, meaning, keys, limits, **rest)
+    return Parameter(name, domain, start, meaning, keys, limits, when)
 
 
 FUNCTIONS = "dataset.fp_params"

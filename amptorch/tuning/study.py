@@ -163,11 +163,7 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def fail_trials_of(
-    study: optuna.Study,
-    out: Path,
-    dead: Callable[[str], bool],
-    reason: str,
-    again: bool = False,
+    study: optuna.Study, out: Path, dead: Callable[[str], bool], reason: str, again: bool = False
 ) -> list[int]:
     """Mark the running trials of processes for which `dead(worker)` is true as failed, and return
     their numbers.
