@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 
 from amptorch.ensemble import Ensemble
 from amptorch.files import read_json, write_json
@@ -24,6 +23,8 @@ from amptorch.tuning.study import completed
 from amptorch.tuning.training import microseconds_per_atom
 
 if TYPE_CHECKING:
+    import optuna
+
     from amptorch.tuning.objective import Problem
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ RESERVE = 0.05
 
 
 def make_plan(
-    problem: "Problem", study: optuna.Study, seconds_left: float | None, workers: int
+    problem: "Problem", study: "optuna.Study", seconds_left: float | None, workers: int
 ) -> dict[str, Any]:
     """Decide, once, what is trained and for how long; write and return `final/plan.json`.
 

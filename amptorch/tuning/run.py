@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
 from filelock import FileLock, Timeout
 
 from amptorch.config import DatasetConfig
@@ -36,6 +35,9 @@ from amptorch.tuning.study import (
 )
 from amptorch.tuning.workers import Job, Workers
 
+if TYPE_CHECKING:
+    import optuna
+
 logger = logging.getLogger(__name__)
 # A trial is begun while at least this share of its time is left.
 WORTH_BEGINNING = 0.5
@@ -51,7 +53,7 @@ class Tuned:
     """
 
     out: Path
-    study: optuna.Study
+    study: "optuna.Study"
     best: dict[str, Any]
     chosen: Path | None = None
     baseline: Path | None = None
@@ -137,7 +139,7 @@ class _Run:
     def __init__(
         self,
         problem: Problem,
-        study: optuna.Study,
+        study: "optuna.Study",
         url: str,
         workers: int,
         trials: int | None,
