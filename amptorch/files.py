@@ -1,4 +1,4 @@
-"""Files of the command line: the configuration it reads, the structures it writes."""
+"""Files: configurations, structures, JSON, and what is written beside and renamed when complete."""
 
 import json
 import os
@@ -13,7 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
+from amptorch.config import to_json
 from amptorch.frames import Frames
+from amptorch.writing import replacing
 
 # Formats of ASE with a place for energies and forces of any frame.
 FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
@@ -134,12 +136,25 @@ def write_images(path: Path, images: Sequence[Atoms], form: str) -> None:
     Raises OSError that names `path` where it cannot be written, as on a full disk; what was there
     before is left as it is.
     """
-    unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
     try:
-        write(unfinished, images, format=form)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            write(unfinished, images, format=form)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, f"cannot write the frames ({reason})", str(path)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a JSON file, and its folder where needed; wait until it is on the disk."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, open(unfinished, "w", encoding="utf8") as file:
+        json.dump(to_json(content), file, indent=1)
+        file.flush()
+        # Or a power failure may leave the name with nothing behind it.
+        os.fsync(file.fileno())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf8"))

@@ -26,3 +26,16 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the path of a file to write, which becomes `path` at the end, or is removed on an
+    error; what was there before is left as it is until then."""
+    path = Path(path)
+    unfinished = path.with_name(f"unfinished-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

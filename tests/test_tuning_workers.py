@@ -107,13 +107,13 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
 def test_two_calls_at_once_share_a_study(tmp_path):
     out = tmp_path / "study"
     write(tmp_path / "frames.traj", TRAIN)
-    config = options(trial_epochs=50, pruner="none", members=1, final_epochs=2)
+    config = options(trial_epochs=80, pruner="none", members=1, final_epochs=2)
     call = {"train": str(tmp_path / "frames.traj"), "out": str(out), "trials": 4}
     call |= {"config": config, "workers": 0, "report": False}
     other = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(call)])
     wait_for(lambda: running_worker(out))
     tune(**call)
-    assert other.wait(timeout=300) == 0
+    assert other.wait(timeout=120) == 0
     records = read_records(out)
     assert {record["state"] for record in records} == {"complete"}
     numbers = [int(record["worker"].rpartition(":")[2]) for record in records]

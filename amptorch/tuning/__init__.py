@@ -1,9 +1,11 @@
 """Tuning of symmetry functions, network and training together."""
 
+from typing import Any
+
 __all__ = ["TuningConfig", "tune"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     # Recipes and ensembles need no Optuna.
     if name == "tune":
         from amptorch.tuning.run import tune

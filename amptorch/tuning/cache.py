@@ -13,12 +13,18 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock
 
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
@@ -30,24 +36,26 @@ GB = 1e9
 DTYPE = "float32"
 # Frames whose fingerprints are held while the feature scaler is fitted.
 CHUNK = 512
-# Seconds after which what nobody finished was begun by a process that is dead.
+# Seconds after which the process that began an unfinished file is taken for dead.
 ABANDONED = 3600
 
 
 class Cache:
-    """The store in `folder` for the frames of `data` (what `preprocess` takes).
+    """Hold the store in `folder` for the frames of `data` (as `preprocess` takes them).
 
     forces : whether derivatives are needed, too
     limit : bytes that the sets may take; the least recently used are removed beyond it
     """
 
-    def __init__(self, folder, data, forces=True, limit=10 * GB):
+    def __init__(
+        self, folder: str | os.PathLike[str], data: Any, forces: bool = True, limit: float = 10 * GB
+    ):
         self.folder = Path(folder)
         self.data = data
         self.forces = forces
         self.limit = limit
 
-    def begin(self, elements, cutoff, verbose=False):
+    def begin(self, elements: Sequence[str], cutoff: float, verbose: bool = False) -> None:
         """Make the structures and their neighbour lists up to `cutoff` (Å), once for all trials."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self._lock("structures"):
@@ -57,12 +65,12 @@ class Cache:
                 nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
                 preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=verbose)
 
-    def store(self):
-        """The FrameStore."""
+    def store(self) -> FrameStore:
+        """Open the store."""
         return FrameStore(self.folder)
 
-    def describe(self, descriptor):
-        """(FrameStore with the fingerprints of `descriptor`, seconds that making them took)."""
+    def describe(self, descriptor: BaseDescriptor) -> tuple[FrameStore, float]:
+        """Return the store, with the fingerprints of `descriptor`, and the seconds they took."""
         start = time.perf_counter()
         store = self.store()
         name = descriptor.descriptor_setup_hash
@@ -85,16 +93,19 @@ class Cache:
             self._touch(store, name)
         return store, time.perf_counter() - start
 
-    def dataset(self, setup, train, scaling, dtype):
-        """(StoreDataset of all frames whose scalers are fitted to those in `train`, seconds of
-        `describe`). setup: (fp_scheme, fp_params, cutoff_params, elements)."""
-        from amptorch.descriptor.construct import construct_descriptor
+    def dataset(
+        self, setup: tuple, train: np.ndarray, scaling: dict[str, Any], dtype: torch.dtype
+    ) -> tuple[StoreDataset, float]:
+        """Return a StoreDataset of all frames, and the seconds that its fingerprints took.
 
+        setup: (fp_scheme, fp_params, cutoff_params, elements); train: the frames that the scalers
+        are fitted to.
+        """
         descriptor = construct_descriptor(setup)
         store, seconds = self.describe(descriptor)
         name = descriptor.descriptor_setup_hash
 
-        def chunks():
+        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for first in range(0, len(train), CHUNK):
                 part = train[first : first + CHUNK]
                 yield store.fingerprints(name, part), store.frames(part).numbers
@@ -104,34 +115,34 @@ class Cache:
             setup,
             self.forces,
             scaling,
-            "stored" if self.forces else None,
+            "stored" if self.forces else "recompute",
             DTYPE,
             dtype,
             FeatureScaler.from_chunks(chunks(), scaling, self.forces),
-            TargetScaler.from_arrays(store.energies[train], True if self.forces else None),
+            TargetScaler.from_arrays(store.energies[train], np.empty(0) if self.forces else None),
         )
         return dataset, seconds
 
-    def _has(self, store, name):
+    def _has(self, store: FrameStore, name: str) -> bool:
         derivatives = not self.forces or store.has_derivatives(name, DTYPE)
         return store.has_fingerprints(name) and derivatives
 
-    def _lock(self, name):
+    def _lock(self, name: str) -> FileLock:
         return FileLock(self.folder.parent / f".{name}.lock")
 
-    def _touch(self, store, name):
+    def _touch(self, store: FrameStore, name: str) -> None:
         for number in range(store.n_shards):
             os.utime(layout.fingerprint_entry(layout.shard_folder(self.folder, number), name))
 
-    def _make_room(self, keep):
-        """Remove the sets that were not used for longest, but not the one named `keep`.
+    def _make_room(self, keep: str) -> None:
+        """Remove the least recently used sets, but not the one named `keep`.
 
         A trial that is using one keeps its mappings until it ends.
         """
         for left in self.folder.glob(f"shards/*/*/*{UNFINISHED}*"):
             if time.time() - left.stat().st_mtime > ABANDONED:
                 _remove(left)
-        sets = {}
+        sets: dict[str, tuple[float, int, list[Path]]] = {}
         for entry in self.folder.glob("shards/*/fingerprints/*.json"):
             shard, name = entry.parents[1], entry.stem
             paths = [entry, layout.fingerprint_file(shard, name)]
@@ -150,14 +161,14 @@ class Cache:
                     _remove(path)
 
 
-def _remove(path):
+def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def _size(path):
+def _size(path: Path) -> int:
     if path.is_dir():
         return sum(part.stat().st_size for part in path.iterdir())
     return path.stat().st_size if path.exists() else 0

@@ -3,16 +3,19 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
+if TYPE_CHECKING:
+    from amptorch.tuning.run import Tuned
+
 UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def seconds_of(text):
-    """Seconds out of "90", "45s", "30min" or "2h"; ValueError for anything else."""
+def seconds_of(text: str) -> float:
+    """Return the seconds of "90", "45s", "30min" or "2h"; raises ValueError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)\s*", str(text))
     if match is None:
         raise ValueError(f"{text!r} is no time such as 90s, 30min or 2h")
@@ -47,7 +50,7 @@ def tune(
     forces_key: Annotated[
         str | None, typer.Option(help="Name of the forces, if no calculator has them.")
     ] = None,
-):
+) -> None:
     """Search for symmetry functions, network and training together, then train the best.
 
     The same command goes on with a study that was stopped, and joins one that runs elsewhere.
@@ -87,7 +90,7 @@ def pick(
     config: Annotated[
         Path | None, typer.Option(help="Write its configuration here, for `amptorch train`.")
     ] = None,
-):
+) -> None:
     """Show which trials are the best for what they cost, and pick one of them."""
     from amptorch.tuning.picking import front_of, pick_trial, train_config
 
@@ -110,7 +113,9 @@ def pick(
     )
 
 
-def report(out: Annotated[Path, typer.Argument(help="Folder of a study of `amptorch tune`.")]):
+def report(
+    out: Annotated[Path, typer.Argument(help="Folder of a study of `amptorch tune`.")],
+) -> None:
     """Write report.html, report.md and results.zip of a study, finished or running.
 
     `amptorch tune` does so at its end.
@@ -120,8 +125,8 @@ def report(out: Annotated[Path, typer.Argument(help="Folder of a study of `ampto
     typer.echo("\n".join(str(path) for path in write_report(out)))
 
 
-def front_table(front):
-    """Text of the Pareto front: records of trials, the cheapest first."""
+def front_table(front: list[dict[str, Any]]) -> str:
+    """Return the text of a Pareto front: records of trials, the cheapest first."""
     lines = [f"{'trial':>6} {'error':>10} {'µs/atom':>10}  {'meV/atom':>10} {'eV/Å':>8}"]
     for record in front:
         errors = record["errors"]
@@ -133,7 +138,7 @@ def front_table(front):
     return "\n".join(lines)
 
 
-def _outcome(tuned):
+def _outcome(tuned: "Tuned") -> str:
     from amptorch.tuning.picking import front_of
 
     best = tuned.best
@@ -156,8 +161,8 @@ def _outcome(tuned):
     return "\n".join(lines)
 
 
-def errors_line(errors):
-    """One line of RMSE and MAE, with all frames and without the outliers."""
+def errors_line(errors: dict[str, Any]) -> str:
+    """Return one line of RMSE and MAE, with all frames and without the outliers."""
     parts = []
     for label, part in (("", errors), ("without outliers ", errors.get("without_outliers"))):
         if part is not None:

@@ -2,45 +2,59 @@
 
 import logging
 import math
+import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from amptorch.ensemble import Ensemble
+from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, read_images
+from amptorch.labels import Labels
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.tuning.errors import summary
 from amptorch.tuning.predictions import digest, save_predictions
-from amptorch.tuning.settings import configuration
-from amptorch.tuning.study import completed, read_json, write_json
+from amptorch.tuning.settings import TuningConfig, configuration
+from amptorch.tuning.study import completed
 from amptorch.tuning.training import microseconds_per_atom
+
+if TYPE_CHECKING:
+    import optuna
+
+    from amptorch.tuning.objective import Problem
 
 logger = logging.getLogger(__name__)
 PLAN, TEST = "plan.json", "test.json"
 PREDICTIONS = "test.npz"
 BASELINE = "baseline"
-# Times that of a trial, where no time is given in all.
+# Length of a final training in those of a trial, where no time is given.
 LONGER = 10
 # Share of the time that is left which starting, describing and predicting may take.
 RESERVE = 0.05
 
 
-def make_plan(problem, study, seconds_left, workers):
-    """Decide, once, what is trained and for how long: `final/plan.json`.
+def make_plan(
+    problem: "Problem", study: "optuna.Study", seconds_left: float | None, workers: int
+) -> dict[str, Any]:
+    """Decide, once, what is trained and for how long; write and return `final/plan.json`.
 
     The best trials of different configurations (or the best one with different seeds) and the
     baseline, each for the same time, so that they can be compared; then the best trial on fewer
-    and fewer frames. Returns the plan.
+    and fewer frames.
+
+    Raises ValueError where no trial gave an error.
     """
     path = problem.out / "final" / PLAN
     if path.exists():
         return read_json(path)
-    best, seen = [], []
+    best: list[optuna.trial.FrozenTrial] = []
     for trial in completed(study):
-        if trial.params not in seen and len(best) < problem.tuning.members:
-            seen.append(trial.params)
+        known = any(trial.params == other.params for other in best)
+        if not known and len(best) < problem.tuning.members:
             best.append(trial)
     if problem.tuning.ensemble == "seeds":
         best = best[:1] * problem.tuning.members
@@ -53,7 +67,9 @@ def make_plan(problem, study, seconds_left, workers):
     if seconds_left is not None and curve["points"]:
         seconds_left *= 1 - problem.tuning.curve_share
     budget = _budget(problem.tuning, seconds_left, len(best) + 1, workers)
-    params = {f"member-{k}": (trial.number, trial.params) for k, trial in enumerate(best, 1)}
+    params: dict[str, tuple] = {
+        f"member-{k}": (trial.number, trial.params) for k, trial in enumerate(best, 1)
+    }
     params[BASELINE] = None, problem.space.baseline()
     trainings = {}
     for k, (name, (number, values)) in enumerate(params.items()):
@@ -67,8 +83,10 @@ def make_plan(problem, study, seconds_left, workers):
     return plan
 
 
-def _curve(problem, params, seconds_left, workers):
-    """{"points": {name: {"share", "frames", "config"}}, "budget"} of the learning curve."""
+def _curve(
+    problem: "Problem", params: dict[str, Any], seconds_left: float | None, workers: int
+) -> dict[str, Any]:
+    """Return {"points": {name: {"share", "frames", "config"}}, "budget"} of the learning curve."""
     tuning, n_frames = problem.tuning, len(problem.folds[0][0])
     numbers = {max(1, round(share * n_frames)): share for share in tuning.curve}
     budget = problem.budget()
@@ -87,7 +105,9 @@ def _curve(problem, params, seconds_left, workers):
     return {"points": points, "budget": budget}
 
 
-def _budget(tuning, seconds_left, n_trainings, workers):
+def _budget(
+    tuning: TuningConfig, seconds_left: float | None, n_trainings: int, workers: int
+) -> dict[str, float]:
     if tuning.final_epochs is not None:
         return {"epochs": tuning.final_epochs}
     if tuning.final_seconds is not None:
@@ -100,14 +120,14 @@ def _budget(tuning, seconds_left, n_trainings, workers):
     return {"seconds": LONGER * tuning.trial_seconds}
 
 
-def missing(out, plan):
-    """Names of the trainings, and of points of the learning curve, that have no result yet."""
+def missing(out: Path, plan: dict[str, Any]) -> list[str]:
+    """Return the names of trainings and points of the learning curve without a result."""
     names = [*plan["trainings"], *plan.get("curve", ())]
     return [name for name in names if not result_file(out, name).exists()]
 
 
-def record_failures(out, plan, reason):
-    """Count what has no result as failed for `reason`: it has had its chances."""
+def fail_missing(out: Path, plan: dict[str, Any], reason: str) -> None:
+    """Write a result for each training that has none: that it failed for `reason`."""
     for name in missing(out, plan):
         result = {"name": name, "failed": reason}
         if name in plan["trainings"]:
@@ -117,14 +137,17 @@ def record_failures(out, plan, reason):
         write_json(result_file(out, name), result)
 
 
-def result_file(out, name):
-    """Where what came out of a training is written when it is over."""
+def result_file(out: str | os.PathLike[str], name: str) -> Path:
+    """Return the path of the result of a training."""
     return Path(out) / "final" / name / "result.json"
 
 
-def collect(out, plan):
-    """The chosen model, a Potential or an Ensemble, and the baseline (None where it failed), after
-    all trainings. The ensemble is saved in `final/ensemble`.
+def collect(
+    out: str | os.PathLike[str], plan: dict[str, Any]
+) -> tuple[Potential | Ensemble, Potential | None]:
+    """Return the chosen model, and the baseline (None where it failed), after all trainings.
+
+    The chosen model is an Ensemble of all members, saved in `final/ensemble`, or the only one.
 
     Raises ValueError where all members failed.
     """
@@ -152,24 +175,36 @@ def collect(out, plan):
     return chosen, baseline
 
 
-def test_once(out, chosen, baseline, test, elements, above, labels):
-    """Errors of the chosen model and of the baseline on the test frames, which nothing before this
-    has looked at; kept in `test.json`, and read from there ever after. Every prediction is in
-    `test.npz`, see `predictions.save_predictions`. ValueError where it was tested on others."""
+def test_once(
+    out: str | os.PathLike[str],
+    chosen: Potential | Ensemble,
+    baseline: Potential | None,
+    test: Any,
+    elements: Sequence[str],
+    above: float,
+    labels: Labels,
+) -> dict[str, Any]:
+    """Return the errors of the chosen model and of the baseline on the test frames.
+
+    They are computed once, kept in `test.json`, and read from there in later calls. Predictions are
+    in `test.npz`, see `predictions.save_predictions`.
+
+    Raises ValueError where the study was tested on other frames.
+    """
     path = Path(out) / TEST
     images = read_images(test, labels)
     frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.has_forces)
     if path.exists():
-        result = read_json(path)
-        if result.get("digest", digest(frames)) != digest(frames):
+        before = read_json(path)
+        if before.get("digest", digest(frames)) != digest(frames):
             raise ValueError(
                 f"this study was tested on other frames already ({path}), once and for all; use "
                 "`amptorch evaluate` with its models for more"
             )
-        return result
+        return before
     opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    result = {"outliers_above": above, "opened": opened, "digest": digest(frames)}
-    predictions = {}
+    result: dict[str, Any] = {"outliers_above": above, "opened": opened, "digest": digest(frames)}
+    predictions: dict[str, tuple] = {}
     for name, model in (("chosen", chosen), (BASELINE, baseline)):
         if model is None:
             continue

@@ -1,14 +1,18 @@
 """The symmetry functions of a trial, out of its parameters and the distances in the data."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from filelock import FileLock
 
 from amptorch.descriptor.Gaussian.setup import neighbor_elements
-from amptorch.tuning.recipes import RADIAL, pool, symmetry_functions
+from amptorch.files import read_json, write_json
+from amptorch.frames import Frames
+from amptorch.tuning.recipes import RADIAL, PairDistances, pool, symmetry_functions
 from amptorch.tuning.selection import select_functions
-from amptorch.tuning.study import read_json, write_json
 
-CUTOFFS = {
+CUTOFFS: dict[str, dict[str, Any]] = {
     "cosine": {"cutoff_func": "Cosine"},
     "polynomial": {"cutoff_func": "Polynomial", "gamma": 4.0},
 }
@@ -16,13 +20,13 @@ ETAS = {"long": (1.0,), "short": (6.0,), "both": (1.0, 6.0)}
 METHODS = {"cur": "cur", "fps": "farthest_points"}
 # Å; the nearest of the shells, just below the shortest bond there is.
 FIRST_SHELL = 0.9
-# Of each element, whose fingerprints functions are chosen by.
+# Atoms of each element whose fingerprints are looked at to choose functions.
 ATOMS = 1000
 
 
-def shells(cutoff, n):
-    """n pairs (η in 1/Rc², Rs in Å): shells from 0.9 Å to 0.8 Rc in equal ratios, each 0.6 of the
-    distance to the next one wide (standard deviation)."""
+def shells(cutoff: float, n: int) -> list[tuple[float, float]]:
+    """Return n pairs (η in 1/Rc², Rs in Å): shells from 0.9 Å to 0.8 Rc in equal
+    ratios. The width of each (standard deviation) is 0.6 of the distance to the next."""
     centres = np.geomspace(FIRST_SHELL, 0.8 * cutoff, n)
     widths = 0.6 * np.gradient(centres)
     return [
@@ -30,18 +34,14 @@ def shells(cutoff, n):
     ]
 
 
-def by_recipe(params, distances):
-    """`fp_params` in Amp's list form of a trial whose `selection` is "none"."""
+def by_recipe(params: dict[str, Any], distances: PairDistances) -> dict[str, Any]:
+    """Return `fp_params` in Amp's list form of a trial whose `selection` is "none"."""
     cutoff, elements = params["cutoff"], distances.elements
     zetas = tuple(float(zeta) for zeta in params["angular_zetas"].split())
-    placed = {symbol: [] for symbol in elements}
+    placed: dict[str, list] = {symbol: [] for symbol in elements}
     if params["radial_recipe"] in RADIAL:
         rows = symmetry_functions(
-            distances,
-            cutoff,
-            radial=params["radial_recipe"],
-            n_radial=params["radial"],
-            angular=(),
+            distances, cutoff, radial=params["radial_recipe"], n_radial=params["radial"], angular=()
         )
         for symbol in elements:
             placed[symbol] += rows[symbol]
@@ -76,8 +76,10 @@ def by_recipe(params, distances):
     return {"cutoff": cutoff, **placed}
 
 
-def by_selection(params, distances, frames, ranked, most):
-    """`fp_params` of a trial whose `selection` is "cur" or "fps".
+def by_selection(
+    params: dict[str, Any], distances: PairDistances, frames: Frames, ranked: Path, most: int
+) -> dict[str, Any]:
+    """Return `fp_params` of a trial whose `selection` is "cur" or "fps".
 
     Functions are chosen one after the other, so that a shorter list is the beginning of a longer
     one: `most` are put in order once, and kept in the folder `ranked` for all trials.

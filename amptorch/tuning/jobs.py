@@ -2,12 +2,16 @@
 
 import gc
 import logging
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna import TrialPruned
 
+from amptorch.files import read_json, write_json
 from amptorch.training.restart import newest_run
 from amptorch.tuning.cache import GB, Cache
 from amptorch.tuning.objective import FAILURES, Objective, Problem
@@ -18,8 +22,6 @@ from amptorch.tuning.study import (
     open_study,
     process_name,
     quiet_optuna,
-    read_json,
-    write_json,
 )
 from amptorch.tuning.training import StoreTrainer, epoch_columns, finite_summary, predicted
 
@@ -27,8 +29,8 @@ logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
 
 
-def load_problem(out):
-    """The Problem of the study in the folder `out`, as `settings.json` says."""
+def load_problem(out: str | os.PathLike[str]) -> Problem:
+    """Return the Problem of the study in the folder `out`, from its `settings.json`."""
     out = Path(out)
     about = read_json(out / SETTINGS)
     tuning, base, space = split_config(about["config"])
@@ -44,13 +46,13 @@ def load_problem(out):
 
 
 class Jobs:
-    """Does the jobs of one process: {"job": "trial"}, {"job": "train", "name": …} or {"job":
+    """Do the jobs of one process: {"job": "trial"}, {"job": "train", "name": …} or {"job":
     "curve", "name": …}.
 
     seed: numbers that no other process has.
     """
 
-    def __init__(self, out, storage, study, seed):
+    def __init__(self, out: str | os.PathLike[str], storage: str, study: str, seed: Sequence[int]):
         self.problem = load_problem(out)
         self.objective = Objective(self.problem)
         with quiet_optuna():
@@ -58,8 +60,8 @@ class Jobs:
                 open_storage(storage), study, self.problem.tuning, [self.problem.tuning.seed, *seed]
             )
 
-    def __call__(self, job):
-        """The answer to a job."""
+    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Do a job and return the answer."""
         if job["job"] == "train":
             self._train(job["name"])
         elif job["job"] == "curve":
@@ -72,7 +74,7 @@ class Jobs:
         gc.collect()
         return {"done": True, "worker": process_name()}
 
-    def _train(self, name):
+    def _train(self, name: str) -> None:
         """Train as `final/plan.json` says for `name`, on all training frames; a training that was
         begun is gone on with."""
         folder = self.problem.out / "final" / name
@@ -91,16 +93,15 @@ class Jobs:
             reason = f"{type(error).__name__}: {error}"
             result = {"failed": reason}
             # A Kalman filter may diverge after many good epochs, of which the best is there.
-            run = trainer and trainer.cp_dir
-            if run and Path(run, "params.pt").is_file():
+            if trainer and trainer.cp_dir and Path(trainer.cp_dir, "params.pt").is_file():
                 result = {**self._trained(trainer), "cut_short": reason}
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
 
-    def _trained(self, trainer):
+    def _trained(self, trainer: StoreTrainer) -> dict[str, Any]:
         folder = Path(trainer.cp_dir).relative_to(self.problem.out)
         return {"checkpoint": str(folder), "epochs": epoch_columns(trainer.net.history)}
 
-    def _curve(self, name):
+    def _curve(self, name: str) -> None:
         """Train a point of the learning curve, as `final/plan.json` says, on some of the first
         fold's training frames; its errors are those on the frames that validate this fold."""
         folder = self.problem.out / "final" / name
@@ -116,7 +117,7 @@ class Jobs:
             dataset, _ = self.problem.dataset(config, train)
             trainer = StoreTrainer(config, dataset, train)
             trainer.train()
-            frames, energies, forces = predicted(trainer, validate)
+            frames, energies, forces = predicted(trainer.potential, dataset, validate)
             errors = finite_summary(frames, energies, forces, self.problem.outliers)
             result = {"errors": errors, "epochs": len(trainer.net.history)}
             save_predictions(folder / "validation.npz", frames, {"chosen": (energies, forces)})

@@ -1,17 +1,24 @@
-"""What a trial does: parameters in, error and cost out, and a record of how it went."""
+"""One trial: parameters in, error and cost out, and a record of how it went."""
 
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from optuna import TrialPruned
+from optuna import Trial, TrialPruned
 
 from amptorch import optimizers
 from amptorch.config import Config
+from amptorch.data.from_store import StoreDataset
+from amptorch.frames import Frames
+from amptorch.tuning.cache import Cache
 from amptorch.tuning.errors import combined, mean_of
 from amptorch.tuning.functions import by_recipe, by_selection
-from amptorch.tuning.recipes import pair_distances
-from amptorch.tuning.settings import configuration
+from amptorch.tuning.recipes import PairDistances, pair_distances
+from amptorch.tuning.settings import TuningConfig, configuration
+from amptorch.tuning.space import Space
 from amptorch.tuning.study import process_name, write_record
 from amptorch.tuning.training import (
     RUNGS,
@@ -19,24 +26,35 @@ from amptorch.tuning.training import (
     Reports,
     StoreTrainer,
     epoch_columns,
-    errors_of,
+    finite_summary,
     microseconds_per_atom,
+    predicted,
 )
 
-# What a trial's parameters may lead to; anything else is a bug and ends the worker.
+# Errors that a trial's parameters may lead to; any other is a bug and ends the worker.
 FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError)
 # Frames, at most, whose distances and fingerprints say which functions there are.
-LOOKED_AT = 100
+SAMPLE = 100
 
 
 class Problem:
-    """The frames of a study as its trials see them.
+    """Hold the frames of a study as its trials see them.
 
     out: the study's folder; tuning, base, space: see `settings.split_config`; cache: a Cache that
     has begun; folds: [(train, validate)]; outliers: eV per atom, see `errors.outlier_energy`.
     """
 
-    def __init__(self, out, tuning, base, space, cache, elements, folds, outliers):
+    def __init__(
+        self,
+        out: Path,
+        tuning: TuningConfig,
+        base: dict[str, dict],
+        space: Space,
+        cache: Cache,
+        elements: Sequence[str],
+        folds: list[tuple[np.ndarray, np.ndarray]],
+        outliers: float,
+    ):
         self.out = out
         self.tuning = tuning
         self.base = base
@@ -46,60 +64,64 @@ class Problem:
         self.folds = folds
         self.outliers = outliers
 
-    def functions(self, params):
-        """`fp_params` of a trial, or None where the configuration fixes them."""
+    def functions(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Return `fp_params` of a trial, or None where the configuration fixes them."""
         if "cutoff" not in params:
             return None
         if params["selection"] == "none":
             return by_recipe(params, self.distances)
         most = int(self.space.domains["functions"].highest())
         ranked = self.out / "cache" / "ranked"
-        return by_selection(params, self.distances, self._looked_at, ranked, most)
+        return by_selection(params, self.distances, self._sample, ranked, most)
 
     @cached_property
-    def distances(self):
-        """PairDistances of the frames that functions are placed by."""
-        neighbors = self.cache.store().neighbors(self._looked_at_ids)
-        return pair_distances(self._looked_at, neighbors, elements=self.elements)
+    def distances(self) -> PairDistances:
+        """Return the distances by which functions are placed."""
+        neighbors = self.cache.store().neighbors(self._sample_ids)
+        return pair_distances(self._sample, neighbors, elements=self.elements)
 
     @cached_property
-    def _looked_at(self):
-        return self.cache.store().frames(self._looked_at_ids)
+    def _sample(self) -> Frames:
+        return self.cache.store().frames(self._sample_ids)
 
     @cached_property
-    def _looked_at_ids(self):
+    def _sample_ids(self) -> np.ndarray:
         # Training frames of the first fold: no frame that validates it says where functions stand.
         train = self.folds[0][0]
-        return train[np.unique(np.linspace(0, len(train) - 1, LOOKED_AT).astype(np.int64))]
+        return train[np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(np.int64))]
 
-    def budget(self, folds=1):
-        """Of one of the trainings of a trial."""
+    def budget(self, folds: int = 1) -> dict[str, float]:
+        """Return {"epochs": n} or {"seconds": s} of one of the trainings of a trial."""
         if self.tuning.trial_epochs is not None:
             return {"epochs": self.tuning.trial_epochs}
         return {"seconds": self.tuning.trial_seconds / folds}
 
-    def dataset(self, config, train):
-        """(StoreDataset, seconds its fingerprints took) for a trial's configuration."""
+    def dataset(self, config: dict[str, Any], train: np.ndarray) -> tuple[StoreDataset, float]:
+        """Return the data set of a configuration, and the seconds that its fingerprints took."""
         settings = Config.from_dict(config)
         options = settings.dataset
         setup = (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
         return self.cache.dataset(setup, train, options.scaling, settings.cmd.dtype)
 
-    def error(self, result):
-        """The number that is minimised, see `errors.combined`."""
+    def error(self, result: dict[str, Any]) -> float:
+        """Return the number that is minimised, see `errors.combined`."""
         return combined(result, self.tuning.metric, self.tuning.force_weight)
 
 
 class Objective:
-    """Called by Optuna with a trial; returns its error, or [error, cost]."""
+    """Run a trial for Optuna; return its error, or [error, cost]."""
 
-    def __init__(self, problem):
+    def __init__(self, problem: Problem):
         self.problem = problem
         self.counts = problem.cache.store().counts
 
-    def __call__(self, trial):
+    def __call__(self, trial: Trial) -> float | list[float]:
         trial.set_user_attr("worker", process_name())
-        record = {"number": trial.number, "worker": process_name(), "begun": time.time()}
+        record: dict[str, Any] = {
+            "number": trial.number,
+            "worker": process_name(),
+            "begun": time.time(),
+        }
         seconds = record["seconds"] = {"fingerprints": 0.0, "training": 0.0, "evaluation": 0.0}
         try:
             value = self._run(trial, record, seconds)
@@ -119,7 +141,9 @@ class Objective:
                 write_record(self.problem.out, record)
         return value
 
-    def _run(self, trial, record, seconds):
+    def _run(
+        self, trial: Trial, record: dict[str, Any], seconds: dict[str, float]
+    ) -> float | list[float]:
         problem = self.problem
         params = record["params"] = problem.space.suggest(trial)
         start = time.perf_counter()
@@ -151,7 +175,9 @@ class Objective:
                 if trainer.net is not None and getattr(trainer.net, "initialized_", False):
                     record["epochs"].append(epoch_columns(trainer.net.history))
             start = time.perf_counter()
-            record["folds"].append(errors_of(trainer, validate, problem.outliers))
+            record["folds"].append(
+                finite_summary(*predicted(trainer.potential, dataset, validate), problem.outliers)
+            )
             seconds["evaluation"] += time.perf_counter() - start
         record["errors"] = mean_of(record["folds"])
         record["error"] = problem.error(record["errors"])
@@ -168,12 +194,14 @@ class Objective:
         values = [record["error"], record["cost"]]
         return values if len(problem.tuning.objectives) > 1 else values[0]
 
-    def _reporter(self, trial, record, fold):
-        """What a training of fold `fold` tells its error to, between 0 and the end of its budget;
-        raises TrialPruned where the trial is not worth going on with."""
+    def _reporter(
+        self, trial: Trial, record: dict[str, Any], fold: int
+    ) -> Callable[[float, float], None]:
+        """Return a function that takes the error of a training of fold `fold`, and the share of its
+        budget; it raises TrialPruned where the trial is to end."""
         problem, folds = self.problem, len(self.problem.folds)
 
-        def report(share, error):
+        def report(share: float, error: float) -> None:
             if len(problem.tuning.objectives) > 1:
                 return
             before = [problem.error(result) for result in record["folds"]]
@@ -193,9 +221,9 @@ class Objective:
 
         return report
 
-    def _error_of_row(self, row):
-        """The error out of an epoch's history. That has energies per frame, of which the mean
-        number of atoms makes energies per atom: near enough to compare trials."""
+    def _error_of_row(self, row: dict[str, Any]) -> float:
+        """Return the error in a row of the history. Its energies are per frame; divided by the mean
+        number of atoms they are near enough to compare trials."""
         power = 0.5 if "val_energy_mse" in row else 1.0
         name = "mse" if power == 0.5 else "mae"
         error = 1000 * row[f"val_energy_{name}"] ** power / self.counts.mean()

@@ -1,16 +1,21 @@
 """Picking a trial out of a study's records, by its error or its cost."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from amptorch.tuning.study import read_records
 
-# Of a trial's configuration, what belongs to its short training alone.
+Record = dict[str, Any]
+# Keys of a trial's configuration that belong to its short training.
 BUDGET = ("max_seconds", "epochs", "scheduler")
 
 
-def completed_records(out):
-    """Records of the trials that gave an error; FileNotFoundError or ValueError where there are
-    none."""
+def completed_records(out: str | os.PathLike[str]) -> list[Record]:
+    """Return the records of the trials that gave an error.
+
+    Raises FileNotFoundError where there is no study, and ValueError where no trial gave an error.
+    """
     if not (Path(out) / "trials").is_dir():
         raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no trials")
     records = [record for record in read_records(out) if record["state"] == "complete"]
@@ -19,25 +24,33 @@ def completed_records(out):
     return records
 
 
-def front_of(out):
-    """Records of the trials than which none is both more accurate and cheaper, the cheapest
-    first."""
+def front_of(out: str | os.PathLike[str]) -> list[Record]:
+    """Return the Pareto front of a study: records of trials, the cheapest first."""
     return pareto(completed_records(out))
 
 
-def pareto(records):
-    """Those of the records of completed trials than which none is both more accurate and cheaper,
+def pareto(records: list[Record]) -> list[Record]:
+    """Return the records of completed trials than which no other is both more accurate and cheaper,
     the cheapest first."""
-    front = []
+    front: list[Record] = []
     for record in sorted(records, key=lambda r: (r["cost"], r["error"])):
         if not front or record["error"] < front[-1]["error"]:
             front.append(record)
     return front
 
 
-def pick_trial(out, trial=None, max_cost=None, max_error=None):
-    """The record of a trial: that of the number, the most accurate within a cost (µs/atom), or the
-    cheapest within an error; ValueError where there is none, or not exactly one of these is given.
+def pick_trial(
+    out: str | os.PathLike[str],
+    trial: int | None = None,
+    max_cost: float | None = None,
+    max_error: float | None = None,
+) -> Record:
+    """Return the record of one trial.
+
+    trial: its number; max_cost: take the most accurate within this cost, µs/atom; max_error: take
+    the cheapest within this error. Give exactly one of these.
+
+    Raises ValueError where there is no such trial.
     """
     if sum(value is not None for value in (trial, max_cost, max_error)) != 1:
         raise ValueError("give one of trial, max_cost and max_error")
@@ -59,11 +72,11 @@ def pick_trial(out, trial=None, max_cost=None, max_error=None):
     return within[0]
 
 
-def train_config(record, minutes=30):
-    """The configuration of a trial for `amptorch train`, with `minutes` for its training."""
+def train_config(record: Record, minutes: float = 30) -> dict[str, dict]:
+    """Return the configuration of a trial for `amptorch train`, for a training of `minutes`."""
     config = {name: dict(section) for name, section in record["config"].items()}
     optim = config["optim"]
-    timed = {"optim": {"max_seconds": 60.0 * minutes, "epochs": 1_000_000}}
+    timed: dict[str, dict] = {"optim": {"max_seconds": 60.0 * minutes, "epochs": 1_000_000}}
     if record["params"].get("schedule") == "cosine":
         timed["optim"]["scheduler"] = {"policy": "cosine_time", "params": {}}
     config["optim"] = {key: value for key, value in optim.items() if key not in BUDGET}

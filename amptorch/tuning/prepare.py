@@ -1,4 +1,4 @@
-"""What a study begins with: checked frames and settings, one folder, one clock."""
+"""The beginning of a study: checked frames and settings, one folder, one clock."""
 
 import hashlib
 import json
@@ -6,34 +6,39 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import write
 from filelock import FileLock
 
 from amptorch.config import DatasetConfig, to_json
+from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, read_images
+from amptorch.labels import Labels
 from amptorch.profiling.environment import environment
 from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.predictions import digest
 from amptorch.tuning.settings import split_config
+from amptorch.tuning.space import Space
 from amptorch.tuning.splits import correlation
-from amptorch.tuning.study import read_json, write_json
 
 logger = logging.getLogger(__name__)
-# Correlation of consecutive frames from which on random validation frames are remembered.
+# Correlation of consecutive frames above which random validation frames flatter the errors.
 FLATTERS = 0.3
 LOCK = ".lock"
 CALLS = "calls.json"
 
 
 @contextmanager
-def study_lock(out):
+def locked_folder(out: Path) -> Iterator[None]:
     """Make the study's folder, and let one process at a time into the block."""
     if out.exists() and not (out / SETTINGS).exists():
         others = [path.name for path in out.iterdir() if path.name not in (LOCK, "cache")]
@@ -46,8 +51,10 @@ def study_lock(out):
         yield
 
 
-def checked(train, test, config):
-    """Check everything; (what `settings.json` is to say, the training images)."""
+def check_input(
+    train: Any, test: Any, config: dict[str, Any] | None
+) -> tuple[dict[str, Any], list[Atoms]]:
+    """Check frames and settings; return the content of `settings.json`, and the training images."""
     config = to_json(config or {})
     tuning, base, space = split_config(config)
     forces = base["model"].get("get_forces", True)
@@ -82,11 +89,13 @@ def checked(train, test, config):
     return about, images
 
 
-def write_settings(about, train, images, out):
-    """Write `settings.json`, or compare with the one that is there; returns its content.
+def write_settings(
+    about: dict[str, Any], train: Any, images: list[Atoms], out: Path
+) -> dict[str, Any]:
+    """Write `settings.json`, or compare with the one that is there; return its content.
 
-    What may be different (sampler, pruner, how the best are trained, …) is from now on as it is
-    given."""
+    Settings that may change (sampler, pruner, final trainings, …) are replaced by those given.
+    """
     path = out / SETTINGS
     if path.exists():
         before = read_json(path)
@@ -110,15 +119,15 @@ def write_settings(about, train, images, out):
     return about
 
 
-def _check_test(test, elements, forces, labels):
-    """That the test frames can be used; their energies and forces are not looked at."""
+def _check_test(test: Any, elements: list[str], forces: bool, labels: Labels) -> None:
+    """Check that the test frames can be used; do not look at their energies and forces."""
     try:
         Frames.from_atoms(read_images(test, labels), elements, energies=True, forces=forces)
     except (ValueError, TypeError) as error:
         raise ValueError(f"test frames: {error}") from error
 
 
-def _check_folds(frames, folds):
+def _check_folds(frames: Frames, folds: list[tuple[np.ndarray, np.ndarray]]) -> None:
     for fold, (train, validate) in enumerate(folds):
         known = set(frames.select(train).numbers)
         unknown = set(frames.select(validate).numbers) - known
@@ -129,18 +138,19 @@ def _check_folds(frames, folds):
             )
 
 
-def _cutoff(base, space, elements):
-    """The longest that any trial may ask for."""
-    if space.largest_cutoff() is not None:
-        return float(space.largest_cutoff())
+def _cutoff(base: dict[str, dict], space: Space, elements: list[str]) -> float:
+    """Return the longest cutoff that any trial may ask for, Å."""
+    largest = space.largest_cutoff()
+    if largest is not None:
+        return float(largest)
     from amptorch.descriptor.Gaussian import Gaussian
 
     options = base["dataset"]
     return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
 
 
-def _data(train, images, out):
-    """Return what `preprocess` reads the frames from: the user's file, or else one of `images`."""
+def _data(train: Any, images: list[Atoms], out: Path) -> str:
+    """Return the file that `preprocess` reads: the user's, or else a new one of `images`."""
     if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
         return str(Path(train).absolute())
     path = out / "cache" / "frames.traj"
@@ -148,7 +158,7 @@ def _data(train, images, out):
     return str(path)
 
 
-def _check_same(before, now, out):
+def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     for key, what in (("train", "training frames"), ("study", "settings")):
         if before[key] != now[key]:
             raise ValueError(
@@ -157,8 +167,8 @@ def _check_same(before, now, out):
             )
 
 
-def note_call(out, call):
-    """Add a call to `calls.json`: when, with what, and on what machine."""
+def note_call(out: Path, call: dict[str, Any]) -> None:
+    """Add a call to `calls.json`: its time, arguments and machine."""
     call = {key: os.fspath(v) if isinstance(v, os.PathLike) else v for key, v in call.items()}
     for key in ("train", "test"):
         if not isinstance(call[key], (str, type(None))):
@@ -170,16 +180,17 @@ def note_call(out, call):
 
 
 class Clock:
-    """Seconds that the calls for a study took in all on this machine, killed ones included."""
+    """Measure the seconds of all calls for a study on this machine, killed ones included."""
 
-    def __init__(self, out):
+    def __init__(self, out: str | os.PathLike[str]):
         self.path = Path(out) / f"clock-{socket.gethostname()}.json"
         self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
         self.begun = time.monotonic()
 
-    def __call__(self):
+    def __call__(self) -> float:
+        """Return the seconds so far."""
         return self.before + time.monotonic() - self.begun
 
-    def stop(self):
-        """Write down how long it has been."""
+    def stop(self) -> None:
+        """Write the seconds so far to the file."""
         write_json(self.path, {"seconds": self()})

@@ -9,14 +9,17 @@
 docs/symmetry_functions.md has the formulas and says what is ours in them.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from amptorch.checks import nearest as did_you_mean
 from amptorch.descriptor.Gaussian.setup import ANGULAR, check_cutoff, neighbor_elements
-from amptorch.neighbors import neighbor_list
+from amptorch.frames import Frames, elements_of
+from amptorch.neighbors import NeighborList, neighbor_list
 
 # Å; width of the bins of the histogram of distances.
 BIN = 0.01
@@ -34,7 +37,7 @@ NEAREST = 0.01
 
 @dataclass(frozen=True)
 class PairDistances:
-    """The distances below `cutoff` (Å) that occur between each two elements.
+    """Hold the distances below `cutoff` (Å) that occur between each two elements.
 
     elements: symbols; counts: {(a, b): (B,) int} for every two symbols in either order, how many
     ordered pairs have their distance in each bin around `centers` (B,), Å.
@@ -43,20 +46,25 @@ class PairDistances:
     within the cutoff). Both are infinite where there is none.
     """
 
-    elements: list
+    elements: list[str]
     cutoff: float
     centers: np.ndarray
-    counts: dict
-    smallest: dict
-    nearest: dict
+    counts: dict[tuple[str, str], np.ndarray]
+    smallest: dict[tuple[str, str], float]
+    nearest: dict[tuple[str, str], float]
 
-    def occurring(self, a, b):
-        """Distances (Å, bin centres) at which an atom of `b` was found from one of `a`."""
+    def occurring(self, a: str, b: str) -> np.ndarray:
+        """Return the distances (Å, bin centres) that occur from an atom of `a` to one of `b`."""
         return self.centers[self.counts[a, b] > 0]
 
 
-def pair_distances(frames, neighbors=None, cutoff=None, elements=None):
-    """`PairDistances` of `frames`.
+def pair_distances(
+    frames: Frames,
+    neighbors: NeighborList | None = None,
+    cutoff: float | None = None,
+    elements: Sequence[str] | None = None,
+) -> PairDistances:
+    """Return the `PairDistances` of `frames`.
 
     neighbors: their NeighborList; without one it is made, for `cutoff` (Å). elements: symbols, in
     the order of the descriptor; those of the frames, sorted, where None.
@@ -64,7 +72,7 @@ def pair_distances(frames, neighbors=None, cutoff=None, elements=None):
     if neighbors is None:
         neighbors = neighbor_list(frames, check_cutoff("pair_distances", cutoff))
     if elements is None:
-        elements = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+        elements = elements_of(frames)
     index = np.full(len(chemical_symbols), -1)
     index[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
     species = index[frames.numbers]
@@ -99,23 +107,23 @@ def pair_distances(frames, neighbors=None, cutoff=None, elements=None):
 # --- series of n radial functions: (n, 2) arrays of η (1/Å²) and Rs (Å) ---
 
 
-def gastegger_centered(n, cutoff, nearest):
-    """η_i = 1/(2 R_i²), Rs = 0, with R_i on an even grid from `nearest` to 0.5 Å before `cutoff`.
+def gastegger_centered(n: int, cutoff: float, nearest: float) -> np.ndarray:
+    """Return η_i = 1/(2 R_i²), Rs = 0, R_i on an even grid from `nearest` to `cutoff` − 0.5 Å.
 
     Gaussians around the atom whose standard deviations are the R_i."""
     return np.column_stack((1 / (2 * _even_grid(n, cutoff, nearest) ** 2), np.zeros(n)))
 
 
-def gastegger_shifted(n, cutoff, nearest):
-    """Rs on an even grid from `nearest` to 0.5 Å before `cutoff`, η = 1/(2 ΔR²) with its step ΔR.
+def gastegger_shifted(n: int, cutoff: float, nearest: float) -> np.ndarray:
+    """Return Rs on an even grid from `nearest` to `cutoff` − 0.5 Å, η = 1/(2 ΔR²), ΔR its step.
 
     Shells of one width, whose standard deviation is their distance."""
     grid = _even_grid(n, cutoff, nearest)
     return np.column_stack((np.full(n, 1 / (2 * (grid[1] - grid[0]) ** 2)), grid))
 
 
-def imbalzano_centered(n, cutoff, nearest):
-    """η_m = (ρ^(m/(n−1)) / Rc)², Rs = 0, for m = 0 … n − 1, with ρ = Rc / `nearest`.
+def imbalzano_centered(n: int, cutoff: float, nearest: float) -> np.ndarray:
+    """Return η_m = (ρ^(m/(n−1)) / Rc)², Rs = 0, for m = 0 … n − 1, with ρ = Rc / `nearest`.
 
     Widths from the cutoff down to the nearest distance in equal ratios. The paper has ρ = n − 1
     (its n is the number of steps), which knows nothing of the data."""
@@ -123,8 +131,8 @@ def imbalzano_centered(n, cutoff, nearest):
     return np.column_stack((((cutoff / nearest) ** steps / cutoff) ** 2, np.zeros(n)))
 
 
-def imbalzano_shifted(n, cutoff, nearest):
-    """Rs,m = Rc / ρ^(m/n) and η_m = 1/(Rs,m−1 − Rs,m)² for m = 1 … n, with ρ = Rc / `nearest`.
+def imbalzano_shifted(n: int, cutoff: float, nearest: float) -> np.ndarray:
+    """Return Rs,m = Rc / ρ^(m/n), η_m = 1/(Rs,m−1 − Rs,m)² for m = 1 … n, with ρ = Rc / `nearest`.
 
     Shells that grow wider with the distance, from the nearest one outwards. The paper has ρ = n;
     the shell at the cutoff itself (m = 0) would see nothing."""
@@ -132,7 +140,7 @@ def imbalzano_shifted(n, cutoff, nearest):
     return np.column_stack((1 / np.diff(grid) ** 2, grid[1:]))[::-1]
 
 
-RADIAL = {
+RADIAL: dict[str, Callable[[int, float, float], np.ndarray]] = {
     "gastegger-centered": gastegger_centered,
     "gastegger-shifted": gastegger_shifted,
     "imbalzano-centered": imbalzano_centered,
@@ -141,7 +149,7 @@ RADIAL = {
 CENTERED = ("gastegger-centered", "imbalzano-centered")
 
 
-def _even_grid(n, cutoff, nearest):
+def _even_grid(n: int, cutoff: float, nearest: float) -> np.ndarray:
     # Where the nearest neighbour is almost at the cutoff, half of what is left is the margin.
     last = max(cutoff - MARGIN, (nearest + cutoff) / 2)
     return np.linspace(nearest, last, n)
@@ -151,18 +159,18 @@ def _even_grid(n, cutoff, nearest):
 
 
 def symmetry_functions(
-    distances,
-    cutoff,
-    radial=("imbalzano-shifted",),
-    n_radial=8,
-    angular=("G4",),
-    n_angular=2,
-    zetas=(1.0, 4.0),
-    lambdas=(1.0, -1.0),
-    angular_widths="imbalzano-centered",
-    angular_cutoff=None,
-):
-    """`fp_params` (Amp's list form, plain numbers and strings) by the recipes.
+    distances: PairDistances,
+    cutoff: float,
+    radial: str | Iterable[str] | None = ("imbalzano-shifted",),
+    n_radial: int = 8,
+    angular: str | Iterable[str] | None = ("G4",),
+    n_angular: int = 2,
+    zetas: Sequence[float] = (1.0, 4.0),
+    lambdas: Sequence[float] = (1.0, -1.0),
+    angular_widths: str = "imbalzano-centered",
+    angular_cutoff: float | None = None,
+) -> dict[str, Any]:
+    """Return `fp_params` (Amp's list form, plain numbers and strings) by the recipes.
 
     Parameters
     ----------
@@ -193,7 +201,7 @@ def symmetry_functions(
     for name, count in (("n_radial", n_radial), ("n_angular", n_angular)):
         if count != int(count) or count < 2:
             raise ValueError(f"{name} is {count}; a series needs two functions or more")
-    params = {"cutoff": cutoff}
+    params: dict[str, Any] = {"cutoff": cutoff}
     for symbol in distances.elements:
         if _nearest_of_all(symbol, distances) >= cutoff:
             raise ValueError(
@@ -218,12 +226,12 @@ def symmetry_functions(
     return params
 
 
-def pool(distances, cutoff, **changes):
-    """`symmetry_functions` of every recipe: a few hundred an element, to select from.
+def pool(distances: PairDistances, cutoff: float, **changes: Any) -> dict[str, Any]:
+    """Return `symmetry_functions` of every recipe: a few hundred an element, to select from.
 
     `changes` are arguments of `symmetry_functions`.
     """
-    every = {
+    every: dict[str, Any] = {
         "radial": tuple(RADIAL),
         "n_radial": 10,
         "angular": ANGULAR,
@@ -233,11 +241,13 @@ def pool(distances, cutoff, **changes):
     return symmetry_functions(distances, cutoff, **{**every, **changes})
 
 
-def _nearest_of_all(symbol, distances):
+def _nearest_of_all(symbol: str, distances: PairDistances) -> float:
     return min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
 
 
-def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
+def _radial_entries(
+    recipe: str, n: int, symbol: str, neighbor: str, cutoff: float, distances: PairDistances
+) -> Iterator[dict[str, Any]]:
     nearest = distances.nearest[symbol, neighbor]
     if nearest >= cutoff:
         return
@@ -255,7 +265,9 @@ def _radial_entries(recipe, n, symbol, neighbor, cutoff, distances):
             }
 
 
-def _angular_etas(kind, widths, symbol, cutoff, distances):
+def _angular_etas(
+    kind: str, widths: tuple, symbol: str, cutoff: float, distances: PairDistances
+) -> Iterable[float]:
     series, n = widths
     nearest = _nearest_of_all(symbol, distances)
     if nearest >= cutoff:
@@ -265,13 +277,15 @@ def _angular_etas(kind, widths, symbol, cutoff, distances):
     return series(n, cutoff, nearest)[:, 0]
 
 
-def _seen_pairs(kind, eta, symbol, cutoff, distances):
-    """Pairs of neighbour elements whose nearest distances leave something of exp(−η Σ r²)."""
+def _seen_pairs(
+    kind: str, eta: float, symbol: str, cutoff: float, distances: PairDistances
+) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of neighbour elements so near that exp(−η Σ r²) is not negligible."""
     for pair in neighbor_elements(kind, distances.elements):
-        sides = [distances.nearest[symbol, neighbor] for neighbor in pair]
+        lengths = [distances.nearest[symbol, neighbor] for neighbor in pair]
         if kind == "G4":
-            sides.append(distances.nearest[pair])
-        sides = np.array(sides)
+            lengths.append(distances.nearest[pair])
+        sides = np.array(lengths)
         if (sides < cutoff).all():
             largest = np.exp(-eta * (sides**2).sum()) * _cosine_cutoff(sides, cutoff).prod()
             # 2^(1−ζ) (1 + λ cosθ)^ζ is 2 at most.
@@ -279,7 +293,9 @@ def _seen_pairs(kind, eta, symbol, cutoff, distances):
                 yield pair
 
 
-def _angular_entry(kind, pair, eta, shape, cutoff):
+def _angular_entry(
+    kind: str, pair: tuple[str, str], eta: float, shape: tuple[float, float], cutoff: float
+) -> dict[str, Any]:
     return {
         "type": kind,
         "elements": list(pair),
@@ -290,32 +306,32 @@ def _angular_entry(kind, pair, eta, shape, cutoff):
     }
 
 
-def _cosine_cutoff(r, cutoff):
+def _cosine_cutoff(r: np.ndarray, cutoff: float) -> np.ndarray:
     return 0.5 * (1 + np.cos(np.pi * r / cutoff))
 
 
-def _short(number):
-    """Six digits say where a function stands, and can be read."""
+def _short(number: float) -> float:
+    """Round to six digits, which are enough to place a function and are easy to read."""
     return float(f"{number:.6g}")
 
 
-def _without_repetition(entries):
+def _without_repetition(entries: list) -> list:
     return [entry for place, entry in enumerate(entries) if entry not in entries[:place]]
 
 
-def _names(given):
+def _names(given: str | Iterable[str] | None) -> tuple[str, ...]:
     if given is None:
         return ()
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _check(argument, names, known):
+def _check(argument: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{argument}: {name!r} is not known{did_you_mean(name, list(known))}")
 
 
-def _reached(argument, cutoff, distances):
+def _reached(argument: str, cutoff: float, distances: PairDistances) -> float:
     cutoff = check_cutoff(argument, cutoff)
     if cutoff > distances.cutoff:
         raise ValueError(

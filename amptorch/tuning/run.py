@@ -1,36 +1,42 @@
 """`tune`: a study from its frames to the models that come out of it."""
 
 import logging
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from amptorch.config import DatasetConfig
+from amptorch.files import read_json, write_json
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
+from amptorch.tuning.objective import Problem
 from amptorch.tuning.picking import pareto
-from amptorch.tuning.prepare import Clock, checked, note_call, study_lock, write_settings
-from amptorch.tuning.settings import split_config
+from amptorch.tuning.prepare import Clock, check_input, locked_folder, note_call, write_settings
+from amptorch.tuning.settings import TuningConfig, split_config
 from amptorch.tuning.study import (
     completed,
-    counted,
     fail_trials_of,
+    finished,
     has_ended,
     open_storage,
     open_study,
     process_name,
     public_url,
     quiet_optuna,
-    read_json,
     read_records,
     record_silent,
-    write_json,
 )
-from amptorch.tuning.workers import Workers
+from amptorch.tuning.workers import Job, Workers
+
+if TYPE_CHECKING:
+    import optuna
 
 logger = logging.getLogger(__name__)
 # A trial is begun while at least this share of its time is left.
@@ -39,7 +45,7 @@ WORTH_BEGINNING = 0.5
 
 @dataclass
 class Tuned:
-    """What came out of `tune`.
+    """Hold the results of `tune`.
 
     out: the study's folder; study: the optuna.Study; best: {"number", "params", "error", "cost"}
     of the best trial; chosen, baseline: folders of the models (None without a final training);
@@ -47,24 +53,24 @@ class Tuned:
     """
 
     out: Path
-    study: object
-    best: dict
+    study: "optuna.Study"
+    best: dict[str, Any]
     chosen: Path | None = None
     baseline: Path | None = None
     test: dict | None = None
 
 
 def tune(
-    train,
-    out,
-    test=None,
-    trials=None,
-    seconds=None,
-    config=None,
-    storage=None,
-    workers=None,
-    report=True,
-):
+    train: Any,
+    out: str | os.PathLike[str],
+    test: Any = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    config: dict[str, Any] | None = None,
+    storage: str | None = None,
+    workers: int | None = None,
+    report: bool = True,
+) -> Tuned:
     """Search for symmetry functions, network and training together, then train the best for long.
 
     Parameters
@@ -89,7 +95,7 @@ def tune(
     for name, value in (("trials", trials), ("time", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    about, images = checked(train, test, config)
+    about, images = check_input(train, test, config)
     tuning = split_config(about["config"])[0]
     search = None if seconds is None else seconds_of_search(seconds, tuning)
     if search is not None and search < seconds_to_begin(tuning):
@@ -100,7 +106,7 @@ def tune(
     url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
     # Several machines may begin at the same time.
-    with study_lock(out):
+    with locked_folder(out):
         about = write_settings(about, train, images, out)
         with quiet_optuna():
             tuning = split_config(about["config"])[0]
@@ -128,9 +134,17 @@ def tune(
 
 
 class _Run:
-    """One call of `tune`, once everything is there: a context, at whose end its processes end."""
+    """Run one call of `tune`, after the preparation; its processes end with the context."""
 
-    def __init__(self, problem, study, url, workers, trials, seconds):
+    def __init__(
+        self,
+        problem: Problem,
+        study: "optuna.Study",
+        url: str,
+        workers: int,
+        trials: int | None,
+        seconds: float | None,
+    ):
         self.problem = problem
         self.study = study
         self.workers = workers
@@ -139,7 +153,7 @@ class _Run:
         self.clock = Clock(problem.out)
         self.over = False
         self.given = 0
-        self.failure_reason = "its process died"
+        self.last_death = "its process died"
         self.shown = {record["number"] for record in read_records(problem.out)}
         if workers:
             first = {"storage": url, "study": study.study_name}
@@ -147,10 +161,10 @@ class _Run:
         else:
             self.jobs = Jobs(problem.out, url, study.study_name, [0, time.time_ns()])
 
-    def __enter__(self):
+    def __enter__(self) -> "_Run":
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self.workers:
             self.pool.close()
         reason = "the study was interrupted"
@@ -159,7 +173,7 @@ class _Run:
         if kind is KeyboardInterrupt:
             logger.info("interrupted; the same command goes on with the study")
 
-    def search(self):
+    def search(self) -> None:
         """Run trials until there are enough, or the time for it is over."""
         if self._decided():
             logger.info("the search of this study is over: its best trials are in training")
@@ -167,7 +181,7 @@ class _Run:
             self._run(self._take_trial, self._trial_done)
             record_silent(self.study, self.problem.out)
 
-    def finish(self, test):
+    def finish(self, test: Any) -> Tuned:
         """Train the best, and test; in one process of all that work on the study."""
         out = self.problem.out
         self.over = not completed(self.study)
@@ -200,7 +214,7 @@ class _Run:
             lock.release()
         return tuned
 
-    def _train_best(self, tuned, test):
+    def _train_best(self, tuned: Tuned, test: Any) -> None:
         out, problem = self.problem.out, self.problem
         left = None if self.seconds is None else max(0.0, self.seconds - self.clock())
         plan = final.make_plan(problem, self.study, left, max(self.workers, 1))
@@ -212,7 +226,7 @@ class _Run:
                 logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
             jobs = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
             self._run(partial(next, jobs, None), self._training_done)
-        final.record_failures(out, plan, self.failure_reason)
+        final.fail_missing(out, plan, self.last_death)
         self.over = True
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
@@ -226,10 +240,10 @@ class _Run:
             tuned.test = final.test_once(out, chosen, baseline, test, elements, above, labels)
         self._write_summary(tuned)
 
-    def _folder(self, name):
+    def _folder(self, name: str) -> str:
         return read_json(self.problem.out / "final" / name / "result.json")["checkpoint"]
 
-    def _run(self, take, done):
+    def _run(self, take: Callable[[], Job | None], done: Callable[[Job], None]) -> None:
         """Do jobs in the worker processes, or in this one where there are none."""
         if self.workers:
             self.pool.run(take, done)
@@ -238,8 +252,8 @@ class _Run:
             self.jobs(job)
             done(job)
 
-    def _take_trial(self):
-        """The next job, or None; called with no other call of it going on."""
+    def _take_trial(self) -> Job | None:
+        """Return the next job, or None; never called by two threads at once."""
         self.clock.stop()
         if self._decided():
             return None
@@ -248,48 +262,47 @@ class _Run:
             limit = seconds_of_search(self.seconds, tuning)
             if self.clock() + seconds_to_begin(tuning) > limit:
                 return None
-        if self.trials is not None and len(counted(self.study)) + self.given >= self.trials:
+        if self.trials is not None and len(finished(self.study)) + self.given >= self.trials:
             return None
         self.given += 1
         return {"job": "trial"}
 
-    def _decided(self):
-        """Whether it is decided, by whatever process, what the search came to."""
+    def _decided(self) -> bool:
+        """Return True where a process has ended the search and planned the final trainings."""
         return (self.problem.out / "final" / final.PLAN).exists()
 
-    def _trial_done(self, job):
+    def _trial_done(self, job: Job) -> None:
         self.given -= 1
         for record in read_records(self.problem.out):
             if record["number"] not in self.shown:
                 self.shown.add(record["number"])
                 logger.info("%s", line_of(record))
 
-    def _training_done(self, job):
+    def _training_done(self, job: Job) -> None:
         self.clock.stop()
         done = final.result_file(self.problem.out, job["name"]).exists()
         logger.info("%s %s", job["name"], "is over" if done else "was cut off")
 
-    def _died(self, pid, reason):
+    def _died(self, pid: int, reason: str) -> None:
         name = process_name(pid)
         fail_trials_of(self.study, self.problem.out, lambda worker: worker == name, reason)
-        self.failure_reason = reason.partition(";")[0]
+        self.last_death = reason.partition(";")[0]
         logger.warning("%s", reason)
 
-    def _write_summary(self, tuned):
-        """`summary.json` and `best.json`: what a report and `amptorch pick` begin with."""
+    def _write_summary(self, tuned: Tuned) -> None:
+        """Write `summary.json` and `best.json`."""
         out = self.problem.out
         records = read_records(out)
         best = next(r for r in records if r["number"] == tuned.best["number"])
         write_json(out / "best.json", best["config"])
+        complete = [record for record in records if record["state"] == "complete"]
+        front = [{key: r[key] for key in ("number", "error", "cost")} for r in pareto(complete)]
         states = [record["state"] for record in records]
-        front = pareto([record for record in records if record["state"] == "complete"])
         write_json(
             out / "summary.json",
             {
                 "best": tuned.best,
-                "pareto_front": [
-                    {key: record[key] for key in ("number", "error", "cost")} for record in front
-                ],
+                "pareto_front": front,
                 "trials": {state: states.count(state) for state in sorted(set(states))},
                 "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
                 "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
@@ -299,17 +312,17 @@ class _Run:
         )
 
 
-def seconds_of_search(seconds, tuning):
-    """Return what the search has of the time in all; the rest trains the best."""
+def seconds_of_search(seconds: float, tuning: TuningConfig) -> float:
+    """Return the part of the whole time that the search has; the rest trains the best."""
     return seconds * (tuning.search_share if tuning.members else 1)
 
 
-def seconds_to_begin(tuning):
-    """Return what must be left for a trial to begin; one by epochs takes what it takes."""
+def seconds_to_begin(tuning: TuningConfig) -> float:
+    """Return the seconds that must be left for a trial to begin; 0 for trials by epochs."""
     return 0.0 if tuning.trial_epochs is not None else WORTH_BEGINNING * tuning.trial_seconds
 
 
-def _advice(tuning):
+def _advice(tuning: TuningConfig) -> str:
     """Return words about the time that a study needs."""
     if tuning.trial_epochs is not None:
         return "give more --time, or fewer tuning.trial_epochs"
@@ -321,8 +334,8 @@ def _advice(tuning):
     )
 
 
-def line_of(record):
-    """One line about a trial."""
+def line_of(record: dict[str, Any]) -> str:
+    """Return one line about a trial."""
     name = f"trial {record['number']}"
     if record["state"] != "complete":
         return f"{name} {record['state']}: {record['reason'].splitlines()[0]}"

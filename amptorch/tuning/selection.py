@@ -1,4 +1,4 @@
-"""A few symmetry functions out of a large pool, by what they say about the data.
+"""A few symmetry functions out of a large pool, chosen by their values on the data.
 
 G. Imbalzano, A. Anelli, D. Giofré, S. Klees, J. Behler, M. Ceriotti, J. Chem. Phys. 148, 241730
 (2018): the values of the pool's functions on the atoms of the data are the columns of a matrix X,
@@ -8,7 +8,8 @@ No energies or forces are looked at.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -16,21 +17,24 @@ from scipy.linalg import eigh, qr
 
 from amptorch.checks import nearest
 from amptorch.data.fingerprints import chunks_of_frames
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.setup import ANGULAR, PARAMETERS, check_keys, descriptor_setup
+from amptorch.frames import Frames, elements_of
+from amptorch.neighbors import NeighborList
 
 # Scores that differ by less than this share are a tie, which the lower index wins.
 TIE = 1e-9
 # A column is constant, or a combination of others, where no more than this share of it is left.
 NOTHING = 1e-10
-# What the feature scaler takes for constant: a function that varies less is not scaled up.
+# Standard deviation below which the feature scaler takes a function for constant.
 CONSTANT = 1e-6
 
 logger = logging.getLogger(__name__)
 
 
-def cur(X, k, costs=None):
-    """Indices of `k` columns of X (rows, n) by leverage scores, in the order of their choice.
+def cur(X: np.ndarray, k: int, costs: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+    """Return the indices of `k` columns of X (rows, n) by leverage scores, in order of choice.
 
     Columns are standardised. The score of a column is π_c = (v_c)², v the first right singular
     vector; the column with the highest is taken, all others are made orthogonal to it, and so on
@@ -41,7 +45,7 @@ def cur(X, k, costs=None):
     Raises ValueError where X is not finite, or fewer than `k` of its columns are independent.
     """
     k = _positive("k", k)
-    chosen = _cur(*_prepared(X, k, costs), k)
+    chosen = _cur(_prepared(X, k, costs), k)
     if len(chosen) < k:
         raise ValueError(
             f"k is {k}, but only {len(chosen)} of the {np.shape(X)[1]} columns are independent of "
@@ -50,8 +54,13 @@ def cur(X, k, costs=None):
     return chosen
 
 
-def farthest_points(X, k, costs=None, metric="correlation"):
-    """Indices of `k` columns of X (rows, n) by farthest-point sampling, in the order of choice.
+def farthest_points(
+    X: np.ndarray,
+    k: int,
+    costs: Sequence[float] | np.ndarray | None = None,
+    metric: str = "correlation",
+) -> np.ndarray:
+    """Return the indices of `k` columns of X (rows, n) by farthest-point sampling, in order.
 
     The next column is the one whose distance to the nearest of those chosen is largest. metric:
     "euclidean", the distance √(2 − 2ρ) of standardised columns with correlation ρ, or
@@ -65,14 +74,14 @@ def farthest_points(X, k, costs=None, metric="correlation"):
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}{nearest(metric, list(METRICS))}")
     k = _positive("k", k)
-    columns, varying, costs = _prepared(X, k, costs)
+    columns, varying, prices = _prepared(X, k, costs)
     correlation = np.clip(columns.T @ columns, -1, 1)
     distances = METRICS[metric](correlation)
-    chosen = [_first_largest((correlation**2).sum(axis=0) / costs)]
+    chosen = [_first_largest((correlation**2).sum(axis=0) / prices)]
     to_chosen = distances[chosen[0]].copy()
     while len(chosen) < k:
         to_chosen[chosen] = -1
-        chosen.append(_first_largest(to_chosen / costs))
+        chosen.append(_first_largest(to_chosen / prices))
         np.minimum(to_chosen, distances[chosen[-1]], out=to_chosen)
     return varying[chosen]
 
@@ -84,9 +93,9 @@ METRICS = {
 METHODS = ("cur", "farthest_points")
 
 
-def reconstruction_error(X, columns):
-    """‖X − X_c X_c⁺ X‖ / ‖X‖ of the standardised columns: what the chosen ones do not say linearly
-    about all (0: nothing is lost; 1: nothing is kept)."""
+def reconstruction_error(X: np.ndarray, columns: Sequence[int] | np.ndarray) -> float:
+    """Return ‖X − X_c X_c⁺ X‖ / ‖X‖ of the standardised columns: the share of all columns that is
+    no linear combination of the chosen ones (0: nothing is lost; 1: nothing is kept)."""
     standard, varying, _ = _prepared(X, 0, None)
     places = np.searchsorted(varying, np.intersect1d(columns, varying))
     basis = qr(standard[:, places], mode="economic", pivoting=True)
@@ -96,19 +105,19 @@ def reconstruction_error(X, columns):
 
 
 def select_functions(
-    frames,
-    pool,
-    k,
-    method="cur",
-    elements=None,
-    cutoff_params=None,
-    neighbors=None,
-    costs=None,
-    atoms_per_element=2000,
-    seed=0,
-    threads=None,
-):
-    """`fp_params` with `k` functions of `pool` for every element, by their values on `frames`.
+    frames: Frames,
+    pool: Any,
+    k: int | Mapping[str, int] | None,
+    method: str = "cur",
+    elements: Sequence[str] | None = None,
+    cutoff_params: dict[str, Any] | None = None,
+    neighbors: NeighborList | None = None,
+    costs: Mapping[str, float] | None = None,
+    atoms_per_element: int = 2000,
+    seed: int = 0,
+    threads: int | None = None,
+) -> dict[str, list]:
+    """Return `fp_params` with `k` functions of `pool` for every element, by values on `frames`.
 
     Parameters
     ----------
@@ -129,16 +138,16 @@ def select_functions(
         raise ValueError(f"method is {method!r}{nearest(method, list(METHODS))}")
     start = time.perf_counter()
     if elements is None:
-        elements = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
+        elements = elements_of(frames)
     descriptor = Gaussian(pool, elements, cutoff_params)
     entries = as_entries(pool, elements)
-    costs = _checked_costs(costs)
+    all_costs = _checked_costs(costs)
     samples = _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads)
     described = time.perf_counter()
     selected = {}
     for symbol, X in samples.items():
         number = k.get(symbol) if isinstance(k, Mapping) else k
-        prices = np.array([costs[entry["type"]] for entry in entries[symbol]])
+        prices = np.array([all_costs[entry["type"]] for entry in entries[symbol]])
         chosen = _choose(symbol, X, number, method, prices)
         selected[symbol] = [entries[symbol][column] for column in chosen]
         logger.info(
@@ -158,21 +167,25 @@ def select_functions(
     return selected
 
 
-def as_entries(fp_params, elements):
-    """{symbol: [entry]}: the functions of `fp_params` in Amp's list form, every entry with its own
-    cutoff, in the order of the fingerprint's columns. What `recipes` made comes back as the same
-    functions to the last bit; an eta given in 1/Å² may change by its last bit."""
+def as_entries(fp_params: Any, elements: Sequence[str]) -> dict[str, list]:
+    """Return {symbol: [entry]}: the functions of `fp_params` in Amp's list form.
+
+    Every entry has its own cutoff; the order is that of the fingerprint's columns. Functions of
+    `recipes` do not change by a bit; an eta given in 1/Å² may change by its last bit.
+    """
     return {
         symbol: [_entry(*row) for row in rows.tolist()]
         for symbol, rows in descriptor_setup(fp_params, elements).items()
     }
 
 
-def _entry(number, first, second, cutoff, *values):
+def _entry(
+    number: float, first: float, second: float, cutoff: float, *values: float
+) -> dict[str, Any]:
     kind = [*PARAMETERS][int(number) - 1]
     neighbors = [chemical_symbols[int(z)] for z in (first, second) if z]
     names = [NAMES.get(name, name) for name in PARAMETERS[kind]]
-    entry = {"type": kind, "cutoff": cutoff}
+    entry: dict[str, Any] = {"type": kind, "cutoff": cutoff}
     entry |= {"elements": neighbors} if kind in ANGULAR else {"element": neighbors[0]}
     entry |= dict(zip(names, values, strict=False))
     if "eta" in entry:
@@ -183,16 +196,23 @@ def _entry(number, first, second, cutoff, *values):
 NAMES = {"rs": "Rs"}
 
 
-def _in_rc2(eta, cutoff):
-    """The shortest number that, divided by Rc², is `eta` to the last bit."""
+def _in_rc2(eta: float, cutoff: float) -> float:
+    """Return the shortest number that, divided by Rc², is `eta` to the last bit."""
     product = eta * cutoff**2
     shortest = (float(f"{product:.{digits}g}") for digits in range(1, 18))
     return next((x for x in shortest if x / cutoff**2 == eta), product)
 
 
-def _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads):
-    """{symbol: values (n, S)} of atoms drawn at random, n at most `atoms_per_element`, out of no
-    more frames than that takes."""
+def _sample(
+    frames: Frames,
+    descriptor: BaseDescriptor,
+    neighbors: NeighborList | None,
+    atoms_per_element: int,
+    seed: int,
+    threads: int | None,
+) -> dict[str, np.ndarray]:
+    """Return {symbol: values (n, S)} of atoms drawn at random, n at most `atoms_per_element`, out
+    of as few frames as possible."""
     rng = np.random.default_rng(seed)
     kinds = np.unique(frames.numbers)
     counts = np.zeros((len(frames), len(kinds)), dtype=np.int64)
@@ -220,8 +240,10 @@ def _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads):
     return samples
 
 
-def _choose(symbol, X, k, method, costs):
-    """Columns of X in the order of choice, fewer than `k` where there is no more to choose from."""
+def _choose(
+    symbol: str, X: np.ndarray, k: int | None, method: str, costs: np.ndarray
+) -> np.ndarray:
+    """Return columns of X in the order of choice; fewer than `k` where there are no more."""
     if not len(X):
         raise ValueError(
             f"{symbol}: no atom of it in these frames, whose functions could be chosen"
@@ -233,7 +255,7 @@ def _choose(symbol, X, k, method, costs):
         return varying
     wanted = min(_positive(f"k of {symbol}", k), len(varying))
     if method == "cur":
-        chosen = _cur(*_prepared(X[:, varying], wanted, costs[varying]), wanted)
+        chosen = _cur(_prepared(X[:, varying], wanted, costs[varying]), wanted)
     else:
         chosen = farthest_points(X[:, varying], wanted, costs[varying])
     if len(chosen) < k:
@@ -246,8 +268,8 @@ def _choose(symbol, X, k, method, costs):
     return varying[chosen]
 
 
-def _prepared(X, k, costs):
-    """(columns (rows, m) that vary, with mean 0 and norm 1; their indices; their costs)."""
+def _prepared(X: np.ndarray, k: int, costs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (columns (rows, m) that vary, with mean 0 and norm 1; their indices; their costs)."""
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or not X.size:
         raise ValueError(f"X has the shape {X.shape}, expected (rows, columns)")
@@ -266,10 +288,11 @@ def _prepared(X, k, costs):
     return centered[:, varying] / norms[varying], varying, costs[varying]
 
 
-def _cur(columns, varying, costs, k):
+def _cur(prepared: tuple[np.ndarray, np.ndarray, np.ndarray], k: int) -> np.ndarray:
+    columns, varying, costs = prepared
     # Rotating the rows changes no scalar product of columns, and leaves as few rows as columns.
     left = qr(columns, mode="r")[0][: columns.shape[1]]
-    chosen = []
+    chosen: list[int] = []
     while len(chosen) < k:
         norms = np.linalg.norm(left, axis=0)
         left[:, norms < NOTHING] = 0
@@ -284,17 +307,17 @@ def _cur(columns, varying, costs, k):
     return varying[chosen]
 
 
-def _positive(name, k):
+def _positive(name: str, k: float) -> int:
     if k != int(k) or k < 1:
         raise ValueError(f"{name} is {k}; expected a whole number, 1 or more")
     return int(k)
 
 
-def _first_largest(scores):
+def _first_largest(scores: np.ndarray) -> int:
     return int(np.flatnonzero(scores >= scores.max() * (1 - TIE))[0])
 
 
-def _checked_costs(costs):
+def _checked_costs(costs: Mapping[str, float] | None) -> dict[str, float]:
     if costs is None:
         return dict.fromkeys(PARAMETERS, 1.0)
     check_keys("costs", costs, PARAMETERS)

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009 (`option` only wraps dataclasses.field)
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,9 +16,9 @@ from amptorch.tuning.splits import Validation
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsga2")
 PRUNERS = ("hyperband", "asha", "median", "none")
 
-# What is the same in all trials unless the configuration says otherwise: large frames train to
-# far smaller errors with these than with the defaults of v1.0.
-DEFAULTS = {
+# Settings of all trials unless the configuration says otherwise: large frames train to far smaller
+# errors with these than with the defaults of v1.0.
+DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {"initialization": "small"},
     "optim": {"metric": "mse"},
     "dataset": {"fp_scheme": "gaussian", "scaling": {"type": "standardize"}},
@@ -34,16 +35,19 @@ OWN = {
 }
 
 
-def validation(key, value):
+def validation(key: str, value: Any) -> Validation:
+    """Return the `Validation` that the key holds or describes."""
     return value if isinstance(value, Validation) else Validation.from_dict(mapping(key, value))
 
 
-def shares(key, value):
+def shares(key: str, value: Any) -> list[float]:
+    """Return a sorted list of shares between 0 and 1."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return sorted({float(number(above=0, maximum=1)(key, item)) for item in values})
 
 
-def objectives(key, value):
+def objectives(key: str, value: Any) -> list[str]:
+    """Return ["error"] or ["error", "cost"]; raises ValueError for anything else."""
     values = [value] if isinstance(value, str) else list(value)
     checked = [choice("error", "cost")(key, item) for item in values]
     if checked not in (["error"], ["error", "cost"]):
@@ -53,6 +57,8 @@ def objectives(key, value):
 
 @dataclass
 class TuningConfig(_Section):
+    """Hold the section `tuning` of a configuration."""
+
     name_in_config: ClassVar[str] = "tuning"
 
     space: dict = option({}, mapping, "ranges of the search space, see amptorch.tuning.space")
@@ -87,19 +93,21 @@ class TuningConfig(_Section):
     )
     disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
 
-    def identity(self):
-        """What has to be the same where a study is gone on with, in JSON types."""
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a continued study must share, in JSON types."""
         kept = ("metric", "force_weight", "objectives", "trial_seconds", "trial_epochs", "seed")
         return {key: getattr(self, key) for key in kept} | {"validation": vars(self.validation)}
 
 
-def split_config(config):
-    """(TuningConfig, base, Space): what a configuration says of the tuning, its other sections
-    with DEFAULTS, and the space that both leave to search.
+def split_config(
+    config: Mapping[str, Any] | None,
+) -> tuple[TuningConfig, dict[str, dict], Space]:
+    """Return the section `tuning` of a configuration, its other sections with DEFAULTS, and the
+    space that both leave to search.
 
     Raises ValueError or TypeError that names the key which is unknown, wrong, or the study's own.
     """
-    base = {name: dict(section or {}) for name, section in (config or {}).items()}
+    base: dict[str, dict] = {name: dict(section or {}) for name, section in (config or {}).items()}
     tuning = TuningConfig.from_dict(base.pop("tuning", {}))
     Config.from_dict(base)
     for section, keys in OWN.items():
@@ -117,19 +125,25 @@ def split_config(config):
     return tuning, merged(DEFAULTS, base), space
 
 
-def merged(first, second):
-    """Sections of `first` with what `second` says instead or besides; neither is changed."""
+def merged(first: Mapping[str, dict], second: Mapping[str, dict]) -> dict[str, dict]:
+    """Return copies of the sections of `first`, with the keys of `second` in place or added."""
     names = {**first, **second}
     return {name: copy.deepcopy({**first.get(name, {}), **second.get(name, {})}) for name in names}
 
 
-def configuration(params, base, fp_params, budget, seed):
-    """The dictionary for AtomsTrainer of a trial with `params`.
+def configuration(
+    params: Mapping[str, Any],
+    base: Mapping[str, dict],
+    fp_params: dict[str, Any] | None,
+    budget: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the dictionary for AtomsTrainer of a trial with `params`.
 
     fp_params: its symmetry functions, None for those of `base`; budget: {"seconds": s} or
     {"epochs": n}.
     """
-    config = copy.deepcopy(base)
+    config: dict[str, Any] = copy.deepcopy(dict(base))
     model, optim, dataset, cmd = (config[name] for name in ("model", "optim", "dataset", "cmd"))
     cmd["seed"] = seed
     if fp_params is not None:

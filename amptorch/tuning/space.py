@@ -6,77 +6,21 @@ In a configuration `tuning.space` fixes a parameter (`cutoff: 6.0`), gives the v
 `optim.lr`, fixes that parameter as well.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from amptorch.checks import known_keys, nearest, number
+from amptorch.tuning.domains import Choice, Range
 
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`: in steps, or evenly in the logarithm, or evenly."""
-
-    low: float
-    high: float
-    step: float | None = None
-    log: bool = False
-    integer: bool = False
-
-    def suggest(self, trial, name):
-        if self.integer:
-            step = 1 if self.step is None else int(self.step)
-            return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
-
-    def nearest(self, value):
-        """The value of the range nearest to `value`."""
-        value = min(max(value, self.low), self.high)
-        if self.step is not None:
-            steps = math.floor((self.high - self.low) / self.step + 1e-9)
-            value = self.low + self.step * min(round((value - self.low) / self.step), steps)
-        return int(value) if self.integer else float(value)
-
-    @property
-    def single(self):
-        return self.low == self.high
-
-    def highest(self):
-        return self.high
-
-    def share(self, value):
-        """Where `value` stands between the lowest (0) and the highest (1) that is drawn."""
-        low, high, value = self.low, self.nearest(self.high), float(value)
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return (value - low) / (high - low)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
-
-    values: tuple
-
-    def suggest(self, trial, name):
-        return trial.suggest_categorical(name, self.values)
-
-    def nearest(self, value):
-        """`value` where it is among the values; otherwise the first of them."""
-        return value if value in self.values else self.values[0]
-
-    @property
-    def single(self):
-        return len(self.values) == 1
-
-    def highest(self):
-        return max(self.values)
+if TYPE_CHECKING:
+    from optuna import Trial
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One thing that is tuned.
+    """Describe one parameter that is tuned.
 
     default : the Range or Choice that is searched where the user says nothing
     start : its value in the first trial, the baseline
@@ -87,34 +31,35 @@ class Parameter:
     """
 
     name: str
-    default: object
-    start: object
+    default: "Range | Choice"
+    start: Any
     meaning: str
-    keys: tuple
-    limits: tuple
+    keys: tuple[str, ...]
+    limits: tuple[Any, ...]
     when: tuple = ()
 
     @property
-    def numeric(self):
+    def numeric(self) -> bool:
+        """Return True for a number, False for one of a few values."""
         return isinstance(self.default, Range)
 
-    def known(self, base, key):
-        """What `key` of the configuration says, as the value that other parameters depend on; where
-        it is none of those that are known (another optimizer), they go by the start."""
+    def known(self, base: Mapping[str, Any], key: str) -> Any:
+        """Return the value of `key` in the configuration, on which other parameters depend; the
+        start, where it is not among the known values (another optimizer)."""
         section, _, name = key.partition(".")
         said = str(base[section][name]).lower()
         return next((value for value in self.limits if str(value).lower() == said), self.start)
 
-    def parse(self, given):
-        """The Range or Choice out of what `tuning.space` says of this parameter.
+    def parse(self, given: Any) -> "Range | Choice":
+        """Return the Range or Choice that `tuning.space` gives for this parameter.
 
         Raises ValueError or TypeError that names the parameter and what would be right.
         """
         key = f"tuning.space.{self.name}"
         if isinstance(given, Mapping):
-            if not self.numeric:
+            if not isinstance(self.default, Range):
                 raise TypeError(f"{key} is chosen from {list(self.limits)}; give a list of these")
-            return self._range(key, given)
+            return self._range(key, given, self.default)
         values = list(given) if isinstance(given, (list, tuple)) else [given]
         if not values:
             raise ValueError(f"{key} is empty, which excludes everything; give at least one value")
@@ -123,24 +68,24 @@ class Parameter:
             raise ValueError(f"{key} names a value twice: {values}")
         return Choice(checked)
 
-    def _range(self, key, given):
+    def _range(self, key: str, given: Mapping[str, Any], default: Range) -> Range:
         known_keys(key, given, ["low", "high", "step", "log"])
-        low = self._checked(f"{key}.low", given.get("low", self.default.low))
-        high = self._checked(f"{key}.high", given.get("high", self.default.high))
+        low = self._checked(f"{key}.low", given.get("low", default.low))
+        high = self._checked(f"{key}.high", given.get("high", default.high))
         if low > high:
             raise ValueError(f"{key}: low {low} is above high {high}, which excludes everything")
-        log = bool(given.get("log", self.default.log and "step" not in given))
-        step = given.get("step", None if log else self.default.step)
+        log = bool(given.get("log", default.log and "step" not in given))
+        step = given.get("step", None if log else default.step)
         if step is not None:
-            step = number(above=0, integer=self.default.integer)(f"{key}.step", step)
+            step = number(above=0, integer=default.integer)(f"{key}.step", step)
             if log:
                 raise ValueError(f"{key}: a range has a step or is logarithmic, not both")
         if log and low <= 0:
             raise ValueError(f"{key}: a logarithmic range must start above 0, not at {low}")
-        return Range(low, high, step, log, self.default.integer)
+        return Range(low, high, step, log, default.integer)
 
-    def _checked(self, key, value):
-        if self.numeric:
+    def _checked(self, key: str, value: Any) -> Any:
+        if isinstance(self.default, Range):
             low, high = self.limits
             return number(minimum=low, maximum=high, integer=self.default.integer)(key, value)
         names = {str(name).lower(): name for name in self.limits}
@@ -151,14 +96,33 @@ class Parameter:
         return names[str(value).lower()]
 
 
-def _choice(name, values, start, meaning, *keys, among=None, **rest):
-    return Parameter(name, Choice(values), start, meaning, keys, among or values, **rest)
+def _choice(
+    name: str,
+    values: tuple,
+    start: Any,
+    meaning: str,
+    *keys: str,
+    among: Any = None,
+    when: tuple = (),
+) -> Parameter:
+    return Parameter(name, Choice(values), start, meaning, keys, among or values, when)
 
 
-def _number(name, low, high, start, meaning, *keys, limits, step=None, log=False, **rest):
+def _number(
+    name: str,
+    low: float,
+    high: float,
+    start: float,
+    meaning: str,
+    *keys: str,
+    limits: tuple[float, float],
+    step: float | None = None,
+    log: bool = False,
+    when: tuple = (),
+) -> Parameter:
     integer = isinstance(low, int) and isinstance(start, int)
     domain = Range(low, high, step, log, integer)
-    return Parameter(name, domain, start, meaning, keys, limits, **rest)
+    return Parameter(name, domain, start, meaning, keys, limits, when)
 
 
 FUNCTIONS = "dataset.fp_params"
@@ -364,7 +328,7 @@ PARAMETERS = (
     ),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
-# What the trials after the baseline begin with, where it differs from that: the extended Kalman
+# Changes of the baseline with which the trials after it begin: the extended Kalman
 # filter, which takes small networks (`width`, where it holds for the filter) and larger batches, on
 # functions by a published recipe.
 OTHER_STARTS = (
@@ -380,7 +344,7 @@ OF_FORCES = ("force_coefficient", "force_fraction")
 
 
 class Space:
-    """What is searched: {name: Range or Choice} in `domains`, in the order of PARAMETERS.
+    """Hold the search space: {name: Range or Choice} in `domains`, in the order of PARAMETERS.
 
     given : `tuning.space` of a configuration
     base : its other sections; what they say fixes the parameters that stand for it
@@ -389,13 +353,16 @@ class Space:
     nothing to choose from, or is given twice.
     """
 
-    def __init__(self, given=None, base=None):
+    def __init__(
+        self, given: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+    ):
         given, base = dict(given or {}), base or {}
         for name in given:
             if name not in BY_NAME:
                 raise ValueError(f"tuning.space has no {name!r}{nearest(name, list(BY_NAME))}")
         forces = (base.get("model") or {}).get("get_forces", True)
-        self.domains, self.fixed = {}, {}
+        self.domains: dict[str, Range | Choice] = {}
+        self.fixed: dict[str, Any] = {}
         for parameter in PARAMETERS:
             name = parameter.name
             fixed = [key for key in parameter.keys if _says(base, key)]
@@ -414,13 +381,13 @@ class Space:
                 self.domains[name] = parameter.parse(given[name]) if name in given else default
 
     @property
-    def searched(self):
-        """Names of the parameters with more than one value."""
+    def searched(self) -> list[str]:
+        """Return the names of the parameters with more than one value."""
         return [name for name, domain in self.domains.items() if not domain.single]
 
     @property
-    def reachable(self):
-        """Names of the parameters that matter in some trial."""
+    def reachable(self) -> list[str]:
+        """Return the names of the parameters that matter in some trial."""
         return [
             name
             for name in self.domains
@@ -430,45 +397,48 @@ class Space:
             )
         ]
 
-    def suggest(self, trial):
-        """{name: value} of a trial; parameters that do not matter in it are left out."""
+    def suggest(self, trial: "Trial") -> dict[str, Any]:
+        """Return {name: value} of a trial; parameters that do not matter in it are left out."""
         return self._filled(lambda name, domain: domain.suggest(trial, name))
 
-    def baseline(self):
-        """The documented start, or what is nearest to it in this space."""
+    def baseline(self) -> dict[str, Any]:
+        """Return the documented start, or the values of this space nearest to it."""
         return self._start({})
 
-    def starts(self):
-        """The baseline, and other starts that are known to be good, as near as this space has them:
-        [{name: value}], each once."""
-        starts = []
+    def starts(self) -> list[dict[str, Any]]:
+        """Return the baseline and other good starts, as near as this space has them, each once."""
+        starts: list[dict[str, Any]] = []
         for changes in ({}, *OTHER_STARTS):
             start = self._start(changes)
             if start not in starts:
                 starts.append(start)
         return starts
 
-    def _start(self, changes):
+    def _start(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         return self._filled(
             lambda name, domain: domain.nearest(changes.get(name, BY_NAME[name].start))
         )
 
-    def largest_cutoff(self):
-        """Å, or None where the configuration fixes the functions."""
+    def largest_cutoff(self) -> float | None:
+        """Return the largest cutoff, Å, or None where the configuration fixes the functions."""
         domain = self.domains.get("cutoff")
         return None if domain is None else domain.highest()
 
-    def _conditions(self, name):
-        """[(other parameter, values)], one for each that `name` has a meaning with."""
+    def _conditions(self, name: str) -> tuple:
+        """Return ((other parameter, values), …): `name` has a meaning with these values only."""
         if name == "width" and "ekf_width" not in self.domains:
             return ()
         return BY_NAME[name].when
 
-    def _possible(self, name):
-        return (self.fixed[name],) if name in self.fixed else self.domains[name].values
+    def _possible(self, name: str) -> Sequence[Any]:
+        if name in self.fixed:
+            return (self.fixed[name],)
+        domain = self.domains[name]
+        assert isinstance(domain, Choice)
+        return domain.values
 
-    def _filled(self, value):
-        values = {}
+    def _filled(self, value: Callable[[str, Any], Any]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             known = {**self.fixed, **values}
             if all(known[other] in ok for other, ok in self._conditions(name)):
@@ -476,6 +446,6 @@ class Space:
         return values
 
 
-def _says(base, key):
+def _says(base: Mapping[str, Any], key: str) -> bool:
     section, _, name = key.partition(".")
     return (base.get(section) or {}).get(name) is not None

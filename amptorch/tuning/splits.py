@@ -1,11 +1,13 @@
-"""Which frames are trained on and which validate: blocks of a trajectory, or frames at random.
+"""The split into training and validation frames: blocks of a trajectory, or frames at random.
 
 Frames of one trajectory that follow each other are alike. Validating on frames whose neighbours in
 time were trained on measures memory more than prediction, so blocks of consecutive frames are the
 default; where frames are in no order, blocks cost nothing.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from amptorch.checks import boolean, choice, known_keys, number
 
 @dataclass(frozen=True)
 class Validation:
-    """How frames are split.
+    """Hold how frames are split.
 
     method : "blocked" or "random"
     fraction : of the frames, kept for the validation of each training; they are cut into equal
@@ -35,11 +37,14 @@ class Validation:
     outliers: bool = False
 
     @classmethod
-    def from_dict(cls, given):
-        """Out of `tuning.validation`; ValueError or TypeError that names the key."""
+    def from_dict(cls, given: Mapping[str, Any]) -> "Validation":
+        """Return the `Validation` of `tuning.validation`.
+
+        Raises ValueError or TypeError that names the key.
+        """
         where = "tuning.validation"
         known_keys(where, given, list(cls.__dataclass_fields__))
-        checks = {
+        checks: dict[str, Callable[[str, Any], Any]] = {
             "method": choice("blocked", "random"),
             "fraction": number(above=0, below=1),
             "folds": number(minimum=1, integer=True),
@@ -50,12 +55,14 @@ class Validation:
         return cls(**{key: checks[key](f"{where}.{key}", value) for key, value in given.items()})
 
     @property
-    def parts(self):
-        """Number of equal parts that the frames are cut into; one of them validates a training."""
+    def parts(self) -> int:
+        """Return the number of equal parts of the frames; one of them validates a training."""
         return max(self.folds, round(1 / self.fraction), 2)
 
-    def split(self, n_frames, seed=0, outliers=()):
-        """[(frames to train on, frames to validate on)], sorted int64 arrays, one for each fold.
+    def split(
+        self, n_frames: int, seed: int = 0, outliers: Sequence[int] | np.ndarray = ()
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return [(frames to train on, frames to validate on)], sorted int64 arrays, for each fold.
 
         outliers: frames that do not validate (but where a part would have no others).
 
@@ -75,16 +82,18 @@ class Validation:
             pieces = np.array_split(np.arange(n_frames), min(parts * self.blocks, n_frames))
             kept = [np.concatenate(pieces[k::parts]) for k in range(parts)]
         # Hold-out takes the part in the middle, whose blocks lie farthest from both ends.
-        chosen = [parts // 2] if self.folds == 1 else range(self.folds)
+        chosen = [parts // 2] if self.folds == 1 else list(range(self.folds))
         return [self._fold(n_frames, kept[k], np.asarray(outliers, dtype=np.int64)) for k in chosen]
 
-    def _fold(self, n_frames, kept, outliers):
+    def _fold(
+        self, n_frames: int, kept: np.ndarray, outliers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         usual = np.setdiff1d(kept, outliers)
         if self.outliers or not len(usual):
             return self._others(n_frames, kept), kept
         return np.union1d(self._others(n_frames, kept), np.setdiff1d(kept, usual)), usual
 
-    def _others(self, n_frames, kept):
+    def _others(self, n_frames: int, kept: np.ndarray) -> np.ndarray:
         near = np.zeros(n_frames, dtype=bool)
         reach = self.gap if self.method == "blocked" else 0
         for shift in range(-reach, reach + 1):
@@ -98,8 +107,8 @@ class Validation:
             )
         return others
 
-    def describe(self):
-        """One sentence for people."""
+    def describe(self) -> str:
+        """Return one sentence that says how frames are split."""
         how = (
             f"blocks of consecutive frames, {self.blocks} for each training"
             + (f", {self.gap} frames left out beside each" if self.gap else "")
@@ -111,8 +120,8 @@ class Validation:
         return f"{self.folds}-fold validation on the training frames: {how}"
 
 
-def correlation(energies):
-    """Correlation of the energies of consecutive frames, between −1 and 1; 0 where undefined."""
+def correlation(energies: Sequence[float] | np.ndarray) -> float:
+    """Return the correlation of the energies of consecutive frames, −1 to 1; 0 where undefined."""
     energies = np.asarray(energies, dtype=np.float64)
     if len(energies) < 3:
         return 0.0

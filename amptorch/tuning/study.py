@@ -1,14 +1,14 @@
-"""The Optuna study: its storage, what draws and what ends trials, and the record of each trial."""
+"""The Optuna study: its storage, sampler and pruner, and the record of each trial."""
 
-import json
 import logging
 import os
 import socket
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,15 @@ try:
     import optuna
 except ImportError as error:
     raise ImportError("tuning needs the package optuna: pip install optuna") from error
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from amptorch.config import to_json
+from amptorch.files import read_json, write_json
 from amptorch.tuning.training import RUNGS
-from amptorch.writing import write_atomically
+
+if TYPE_CHECKING:
+    from amptorch.tuning.settings import TuningConfig
 
 logger = logging.getLogger(__name__)
 # Seconds between signs of life of a trial, and without one until it counts as dead. A machine may
@@ -35,9 +37,9 @@ ATTEMPTS = 5
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def open_storage(url):
-    """Optuna's storage of an SQLAlchemy URL, or of "journal:PATH", a file that grows, for file
-    systems on which SQLite cannot lock.
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """Return Optuna's storage of an SQLAlchemy URL, or of "journal:PATH": a file that grows, for
+    file systems on which SQLite cannot lock.
 
     Raises OSError or ValueError that names the URL (without its password) and what is wrong.
     """
@@ -79,18 +81,19 @@ def open_storage(url):
             raise OSError(f"the storage {shown} cannot be reached: {reason}") from error
         except ImportError as error:
             raise ImportError(f"the storage {shown} needs a driver: {error}") from error
+    raise AssertionError("every attempt returns or raises")
 
 
-def public_url(url):
-    """The URL of a storage, without the password that it may hold."""
+def public_url(url: str) -> str:
+    """Return the URL of a storage without its password."""
     if url.startswith("journal:"):
         return url
     return make_url(url).render_as_string(hide_password=True)
 
 
-def make_sampler(tuning, seed):
-    """What draws the parameters, for one process; `seed` (a sequence of numbers) is its own."""
-    seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+def make_sampler(tuning: "TuningConfig", seeds: Sequence[int]) -> optuna.samplers.BaseSampler:
+    """Return Optuna's sampler for one process; `seeds` are those of no other process."""
+    seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     samplers = optuna.samplers
     startup = tuning.startup_trials
     with warnings.catch_warnings():
@@ -113,8 +116,8 @@ def make_sampler(tuning, seed):
         return samplers.RandomSampler(seed=seed)
 
 
-def make_pruner(tuning):
-    """What ends trials early; it looks at their errors at RUNGS equal shares of their budget."""
+def make_pruner(tuning: "TuningConfig") -> optuna.pruners.BasePruner:
+    """Return Optuna's pruner, which sees the errors of trials at RUNGS equal shares of a budget."""
     pruners = optuna.pruners
     if tuning.pruner == "none" or len(tuning.objectives) > 1:
         return pruners.NopPruner()
@@ -125,39 +128,47 @@ def make_pruner(tuning):
     return pruners.HyperbandPruner(min_resource=1, max_resource=RUNGS, reduction_factor=3)
 
 
-def open_study(storage, name, tuning, seed=(0,)):
-    """The study of that name, made where it is not there."""
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    tuning: "TuningConfig",
+    seeds: Sequence[int] = (0,),
+) -> optuna.Study:
+    """Return the study of that name; make it where there is none."""
     return optuna.create_study(
         storage=storage,
         study_name=name,
-        sampler=make_sampler(tuning, seed),
+        sampler=make_sampler(tuning, seeds),
         pruner=make_pruner(tuning),
         directions=["minimize"] * len(tuning.objectives),
         load_if_exists=True,
     )
 
 
-def process_name(pid=None):
-    """How trials say who runs them: host and process id, this process's where None."""
+def process_name(pid: int | None = None) -> str:
+    """Return "host:process id", by which trials name their process; this process's where None."""
     return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
-def counted(study):
-    """Trials that are over; those that were interrupted are run again and do not count."""
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that are over, without the interrupted ones, which are run again."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     return [trial for trial in trials if "interrupted" not in trial.user_attrs]
 
 
-def completed(study):
-    """Trials that gave an error, the best first."""
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that gave an error, the best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(trials, key=lambda trial: (trial.user_attrs["error"], trial.number))
 
 
-def fail_trials_of(study, out, dead, reason, again=False):
-    """Mark the running trials of processes that are `dead(worker)`; the numbers of these trials.
+def fail_trials_of(
+    study: optuna.Study, out: Path, dead: Callable[[str], bool], reason: str, again: bool = False
+) -> list[int]:
+    """Mark the running trials of processes for which `dead(worker)` is true as failed, and return
+    their numbers.
 
-    again: they are no failures of their parameters, are not counted and put in line once more.
+    again: run them once more, and do not count them as failures of their parameters.
     """
     numbers = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -186,9 +197,9 @@ def fail_trials_of(study, out, dead, reason, again=False):
     return numbers
 
 
-def record_silent(study, out):
-    """Write the records of the trials that Optuna counted as failed, because whatever ran them gave
-    no sign of life any more."""
+def record_silent(study: optuna.Study, out: Path) -> None:
+    """Write the records of trials that Optuna took for failed because their process gave no sign of
+    life any more."""
     recorded = {record["number"] for record in read_records(out)}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         if trial.number not in recorded:
@@ -198,7 +209,7 @@ def record_silent(study, out):
 
 
 def has_ended(worker: str) -> bool:
-    """Return True where the process `host:id` of this machine has ended, otherwise False."""
+    """Return True for a process of this machine that has ended."""
     host, _, process = worker.rpartition(":")
     if host != socket.gethostname():
         return False
@@ -212,8 +223,8 @@ def has_ended(worker: str) -> bool:
 
 
 @contextmanager
-def quiet_optuna():
-    """Optuna's own lines are left out: the records of the trials say more."""
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's own log: the records of the trials say more."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -222,22 +233,11 @@ def quiet_optuna():
         optuna.logging.set_verbosity(before)
 
 
-def write_record(out, record):
+def write_record(out: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """Write `trials/<number>.json`."""
     write_json(Path(out) / "trials" / f"{record['number']:05d}.json", record)
 
 
-def read_records(out):
-    """The records of all trials, in the order of their numbers."""
+def read_records(out: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the records of all trials, in the order of their numbers."""
     return [read_json(path) for path in sorted((Path(out) / "trials").glob("[0-9]*.json"))]
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Replace a JSON file as a whole."""
-    with write_atomically(path) as file:
-        file.write(json.dumps(to_json(content), indent=1).encode("utf8"))
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf8"))

@@ -1,12 +1,17 @@
 """The training of a trial: `AtomsTrainer` on frames of the study's cache."""
 
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from optuna import TrialPruned
 from skorch.callbacks import Callback
 from torch.utils.data import Subset
 
+from amptorch.data.from_store import StoreDataset
+from amptorch.frames import Frames
+from amptorch.potential import Potential
 from amptorch.tuning.errors import summary
 from amptorch.v1.trainer import AtomsTrainer
 
@@ -18,59 +23,78 @@ BATCH = 16
 
 
 class Diverged(TrialPruned):
-    """The training gave NaN or infinity."""
+    """Tell that a training gave NaN or infinity."""
 
 
 class StoreTrainer(AtomsTrainer):
-    """An AtomsTrainer on a StoreDataset that is there already.
+    """Train as AtomsTrainer does, on a StoreDataset that is given.
 
     train, validate: frames of the data set, int64 arrays; without `train` all are trained on, and
     without `validate` nothing is validated.
     callbacks: further (name, callback) pairs.
     """
 
-    def __init__(self, config, dataset, train=None, validate=None, callbacks=()):
+    net: Any
+    model: Any
+    cp_dir: Any
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        dataset: StoreDataset,
+        train: np.ndarray | None = None,
+        validate: np.ndarray | None = None,
+        callbacks: Sequence[tuple[str, Callback]] = (),
+    ):
         self.given = dataset, train, validate, list(callbacks)
         sections = {**config, "dataset": {**config["dataset"], "store": str(dataset.store.path)}}
-        if validate is not None:
-            # How many there are; which they are, `split` says.
+        if train is not None and validate is not None:
+            # Their number; `split` selects them.
             fraction = len(validate) / (len(train) + len(validate))
             sections["dataset"]["val_split"] = fraction
         super().__init__(sections)
 
-    def load_dataset(self):
+    def load_dataset(self) -> None:
+        """Take the data set that was given."""
         dataset = self.given[0]
         self.train_dataset, self.elements = dataset, dataset.elements
         self.descriptor = dataset.descriptor
         self.feature_scaler, self.target_scaler = dataset.feature_scaler, dataset.target_scaler
 
-    def load_extras(self):
+    def load_extras(self) -> None:
+        """Add the callbacks and the split that were given."""
         super().load_extras()
         _, train, validate, callbacks = self.given
         if train is not None:
-            self.split = lambda data, y=None, **kwargs: (
-                Subset(data, train),
-                None if validate is None else Subset(data, validate),
+            self.split = lambda data, y=None, **kwargs: tuple(
+                None if part is None else Subset(data, part.tolist()) for part in (train, validate)
             )
         self.callbacks += callbacks
 
 
 class Reports(Callback):
-    """Tells `report(share of the budget, error)` how a training goes.
+    """Tell `report(share of the budget, error)` how a training goes.
 
     budget: {"seconds": s} or {"epochs": n}. error(row of the history): a number. At most RUNGS
     reports a training, none at its end.
     """
 
-    def __init__(self, budget, error, report):
+    def __init__(
+        self,
+        budget: dict[str, float],
+        error: Callable[[dict[str, Any]], float],
+        report: Callable[[float, float], None],
+    ):
         self.budget = budget
         self.error = error
         self.report = report
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Start the clock."""
         self.begun, self.rung = time.monotonic(), 0
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Report the error where the next share of the budget is reached."""
         row = net.history[-1]
         if "epochs" in self.budget:
             share = len(net.history) / self.budget["epochs"]
@@ -82,33 +106,35 @@ class Reports(Callback):
             self.report(share, self.error(row))
 
 
-def predicted(trainer, frame_ids):
-    """(Frames with references, energies (F,), forces (n, 3) or None) of frames of the data set,
-    with what the cache holds of them."""
-    dataset, potential = trainer.train_dataset, trainer.potential
+def predicted(
+    potential: Potential, dataset: StoreDataset, frame_ids: np.ndarray
+) -> tuple[Frames, np.ndarray, np.ndarray | None]:
+    """Return Frames with references, and predicted energies (F,), eV, and forces (N, 3), eV/Å, or
+    None; fingerprints come from the cache."""
     energies, forces = [], []
     for first in range(0, len(frame_ids), BATCH):
         part = potential.evaluate(dataset.batch(frame_ids[first : first + BATCH]))
         energies.append(part[0])
         forces.append(part[1])
-    forces = np.concatenate(forces) if trainer.forcetraining else None
-    return dataset.store.frames(frame_ids), np.concatenate(energies), forces
+    frames = dataset.store.frames(frame_ids)
+    return (
+        frames,
+        np.concatenate(energies),
+        np.concatenate(forces) if potential.has_forces else None,
+    )
 
 
-def errors_of(trainer, frame_ids, above=np.inf):
-    """`errors.summary` of these frames; Diverged where a prediction is not finite."""
-    return finite_summary(*predicted(trainer, frame_ids), above)
-
-
-def finite_summary(frames, energies, forces, above):
-    """`errors.summary`; Diverged where a prediction is not finite."""
+def finite_summary(
+    frames: Frames, energies: np.ndarray, forces: np.ndarray | None, above: float
+) -> dict[str, Any]:
+    """Return `errors.summary`; raises Diverged where a prediction is not finite."""
     if not np.isfinite(energies).all() or not (forces is None or np.isfinite(forces).all()):
         raise Diverged("the potential predicts NaN or infinity on the validation frames")
     return summary(frames, energies, forces, above)
 
 
-def microseconds_per_atom(potential, frames):
-    """Wall time of energy and forces from positions, neighbour search included, µs per atom.
+def microseconds_per_atom(potential: Any, frames: Frames) -> float:
+    """Measure the wall time of energy and forces, neighbour search included, µs per atom.
 
     The fastest of a few repetitions on a few of the frames, one thread.
     """
@@ -122,9 +148,9 @@ def microseconds_per_atom(potential, frames):
     return 1e6 * min(times) / chosen.n_atoms
 
 
-def epoch_columns(history):
-    """{column: values}: what skorch recorded of every epoch, as far as it is a number."""
-    columns = {}
+def epoch_columns(history: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return {column: values of every epoch} of the numbers in a skorch history."""
+    columns: dict[str, list[float]] = {}
     for row in history:
         for name, value in row.items():
             if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float)):

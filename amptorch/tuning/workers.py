@@ -6,23 +6,29 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
-# Workers that die one after the other before any job is done: something else is wrong.
-PATIENCE = 3
+Job = dict[str, Any]
+# Deaths a worker, with no job done between them, after which the study ends with an error.
+MAX_DEATHS = 3
 MODULE = "amptorch.tuning.worker"
 LAST_LINES = 12
 
 
 class WorkerDied(Exception):
-    """A worker ended in the middle of a job; the text says how."""
+    """Tell that a worker ended in the middle of a job, and how."""
 
 
 class Worker:
-    """One process; `do(job)` waits for the answer."""
+    """Run one worker process; its messages go to `logs/worker-<number>.log` of the study `out`.
 
-    def __init__(self, out, number, first):
+    first: the first message to it
+    """
+
+    def __init__(self, out: Path, number: int, first: Job):
         self.log = Path(out) / "logs" / f"worker-{number}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "AMPTORCH_NUM_THREADS": "1"}
@@ -40,8 +46,10 @@ class Worker:
         self.pid = self.process.pid
         self.do(first)
 
-    def do(self, job):
-        """The answer to `job`; WorkerDied where there is none."""
+    def do(self, job: Job) -> Any:
+        """Send a job and return the answer; raises WorkerDied where none comes."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
@@ -49,10 +57,10 @@ class Worker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise WorkerDied(self._exit_report())
+            raise WorkerDied(self._death())
         return json.loads(answer)
 
-    def _exit_report(self):
+    def _death(self) -> str:
         code = self.process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         lines = self.log.read_text(encoding="utf8", errors="replace").splitlines()
@@ -60,43 +68,46 @@ class Worker:
             lines[-LAST_LINES:]
         )
 
-    def stop(self):
-        """End the process, whatever it is doing."""
+    def stop(self) -> None:
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 class Workers:
-    """`number` processes for the study in `out`.
+    """Hold `number` worker processes for the study in `out`.
 
-    first: what each is told first. died(pid, reason): called when one ended in a job.
+    first: the first message to each; died(pid, reason): called when one ended in a job
     """
 
-    def __init__(self, out, number, first, died):
+    def __init__(self, out: Path, number: int, first: Job, died: Callable[[int, str], None]):
         self.out = out
         self.number = number
         self.first = first
         self.died = died
-        self._workers = {}
+        self._workers: dict[int, Worker] = {}
         self._lock = threading.Lock()
         self._deaths = 0
         self._stopped = False
-        self._failure = None
+        self._failure: str | None = None
 
-    def close(self):
-        """End all processes, whatever they are doing."""
+    def close(self) -> None:
+        """Kill all processes."""
         self._stopped = True
         with self._lock:
             for worker in self._workers.values():
                 worker.stop()
             self._workers = {}
 
-    def run(self, take, done=lambda job: None):
+    def run(
+        self, take: Callable[[], Job | None], done: Callable[[Job], None] = lambda job: None
+    ) -> None:
         """Do the jobs that `take()` gives until it gives None, one at a time on each process.
 
-        take: called with no other call of it going on. done(job): called after each, also where
+        take: never called by two threads at once. done(job): called after each, also where
         its worker died. Raises RuntimeError where workers keep dying without doing anything.
         """
         threads = [
@@ -112,7 +123,9 @@ class Workers:
         if self._failure is not None:
             raise RuntimeError(self._failure)
 
-    def _serve(self, number, take, done):
+    def _serve(
+        self, number: int, take: Callable[[], Job | None], done: Callable[[Job], None]
+    ) -> None:
         while not self._stopped and self._failure is None:
             with self._lock:
                 job = take()
@@ -122,21 +135,21 @@ class Workers:
                 self._worker(number).do(job)
                 self._deaths = 0
             except WorkerDied as death:
-                self._replace_dead_worker(number, str(death))
+                self._remove(number, str(death))
             done(job)
 
-    def _worker(self, number):
+    def _worker(self, number: int) -> Worker:
         with self._lock:
             if self._stopped:
                 raise WorkerDied("the study was stopped")
-            there = self._workers.get(number)
-        if there is None:
-            there = Worker(self.out, number, self.first)
+            worker = self._workers.get(number)
+        if worker is None:
+            worker = Worker(self.out, number, self.first)
             with self._lock:
-                self._workers[number] = there
-        return there
+                self._workers[number] = worker
+        return worker
 
-    def _replace_dead_worker(self, number, reason):
+    def _remove(self, number: int, reason: str) -> None:
         if self._stopped:
             return
         with self._lock:
@@ -145,5 +158,5 @@ class Workers:
             worker.stop()
             self.died(worker.pid, reason)
         self._deaths += 1
-        if self._deaths >= PATIENCE * self.number:
+        if self._deaths >= MAX_DEATHS * self.number:
             self._failure = f"workers die again and again: {reason}"
