@@ -2,7 +2,7 @@
 
     python benchmarks/report_numbers.py    # prints them
 
-tests/test_performance.py fails where a page has another table, or README other numbers.
+tests/project/test_performance.py fails where a page has another table, or README other numbers.
 """
 
 import json
