@@ -24,6 +24,7 @@ import time
 import warnings
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ from amptorch.checkpoints.folder import (
     to_disk,
     write_files,
 )
+from amptorch.config import Config
 from amptorch.data.samplers import groups_for
+from amptorch.training.random_state import RandomState
 from amptorch.training.ranks import Ranks
 from amptorch.training.run_folder import EPOCHS, LOCK
 
@@ -82,8 +85,8 @@ class TrainingState:
     training: dict
 
     @classmethod
-    def load(cls, folder):
-        """The state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
+    def load(cls, folder: Path) -> "TrainingState":
+        """Return the state in a folder `epochs/<n>`; errors as `load_checkpoint` raises them."""
         training = load_tensors(folder / STATE_FILE)
         # Of runs that were begun before all files had a checksum.
         for name, crc32 in training.get("checksums", {}).items():
@@ -100,18 +103,18 @@ class TrainingState:
         )
 
     @property
-    def first_epoch(self):
-        """Epochs that the parameters had been trained for when the run began: 0, or those of the
-        checkpoint that it began with."""
+    def first_epoch(self) -> int:
+        """Return the epochs of training before the run began: 0, or those of the checkpoint that it
+        began with."""
         return self.training["first_epoch"]
 
-    def epochs_left(self, epochs):
-        """Epochs to go where the run is to have `epochs`."""
+    def epochs_left(self, epochs: int) -> int:
+        """Return the epochs to go where the run is to have `epochs`."""
         return max(0, self.first_epoch + epochs - len(self.history))
 
-    def check_settings(self, settings):
-        """ValueError that names a key of `settings` (a `Config`) with which the run would not go on
-        with the same numbers."""
+    def check_settings(self, settings: Config) -> None:
+        """Raise ValueError that names a key of `settings` with which the run would not go on with
+        the same numbers."""
         now = config_to_json(settings)
         for section, values in self.config.items():
             keys = {"seed", "dtype"} if section == "cmd" else set(values) - set(MAY_CHANGE[section])
@@ -125,8 +128,8 @@ class TrainingState:
                         "load_pretrained"
                     )
 
-    def check_frames(self, dataset):
-        """ValueError where the data set is not that of the run."""
+    def check_frames(self, dataset: Any) -> None:
+        """Raise ValueError where the data set is not that of the run."""
         was, found = self.training["frames"], dataset_identity(dataset)
         if was["packed"] != found["packed"]:
             raise ValueError(
@@ -143,8 +146,8 @@ class TrainingState:
                 "order, dataset.weights as they were, and a store with as many frames a shard"
             )
 
-    def check_processes(self, processes):
-        """A warning where so many processes would draw other batches out of a store than those that
+    def check_processes(self, processes: int) -> None:
+        """Warn where so many processes would draw other batches out of a store than those that
         the run was trained by."""
         before = self.training.get("processes", processes)
         if self.training["frames"]["packed"] and groups_for(before) != groups_for(processes):
@@ -156,7 +159,7 @@ class TrainingState:
                 stacklevel=2,
             )
 
-    def restore(self, net, random_state):
+    def restore(self, net: Any, random_state: RandomState) -> None:
         """Put an initialized net, and the random numbers, in this state."""
         self.checkpoint.load_params(net.module_)
         net.criterion_.load_state_dict(self.criterion)
@@ -181,14 +184,21 @@ class EpochCheckpoint(Callback):
     random_state: the `RandomState` of the training. Comes after the other callbacks.
     """
 
-    def __init__(self, save, folder, random_state, start=None):
+    def __init__(
+        self,
+        save: Callable[..., None],
+        folder: Callable[[], Any],
+        random_state: RandomState,
+        start: Any = None,
+    ):
         self.save = save
         self.folder = folder
         self.random_state = random_state
         self.start = start
 
-    def on_train_begin(self, net, X=None, **kwargs):
+    def on_train_begin(self, net: Any, X: Any = None, **kwargs: Any) -> None:
         start, self.start = self.start, None
+        self.on_disk: int | None
         self.on_disk, self.due = None, time.monotonic() + SYNC_SECONDS
         self.frames, self.processes = dataset_identity(X), Ranks().size
         if start is None:
@@ -203,13 +213,13 @@ class EpochCheckpoint(Callback):
             # As far as is known, it may be in the memory of the system alone.
             self._remove_old_epochs(wait=True)
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         self._write(net)
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
         self._remove_old_epochs(wait=True)
 
-    def _write(self, net):
+    def _write(self, net: Any) -> None:
         run = self.folder()
         if run is None:
             return
@@ -225,7 +235,7 @@ class EpochCheckpoint(Callback):
             "processes": self.processes,
         }
 
-        def write(folder):
+        def write(folder: str | os.PathLike[str]) -> None:
             self.save(net, folder)
             write_files(folder, {STATE_FILE: as_bytes(training)})
 
@@ -233,7 +243,7 @@ class EpochCheckpoint(Callback):
         write_epoch(run, self.last, write)
         self._remove_old_epochs(wait=time.monotonic() >= self.due)
 
-    def _remove_old_epochs(self, wait):
+    def _remove_old_epochs(self, wait: bool) -> None:
         """Remove the epochs that are not needed any more; `wait` until the last one, and the best
         checkpoint, are on the disk."""
         run = self.folder()
@@ -248,8 +258,8 @@ class EpochCheckpoint(Callback):
         remove_old_epochs(run, self.last, self.on_disk)
 
 
-def callback_state(callback):
-    """What a callback has learnt, as far as `load_tensors` reads it."""
+def callback_state(callback: Callback) -> dict[str, Any]:
+    """Return what a callback has learnt, as far as `load_tensors` reads it."""
     state = {}
     for name, value in vars(callback).items():
         if name.endswith("_") and not isinstance(value, type):
@@ -262,7 +272,7 @@ def callback_state(callback):
     return state
 
 
-def _is_plain(value):
+def _is_plain(value: Any) -> bool:
     if type(value) in (dict, OrderedDict):
         return all(map(_is_plain, value.values()))
     if type(value) in (list, tuple):
@@ -270,10 +280,10 @@ def _is_plain(value):
     return type(value) in (type(None), bool, int, float, str) or isinstance(value, torch.Tensor)
 
 
-def dataset_identity(dataset):
-    """By what a data set is known again."""
+def dataset_identity(dataset: Any) -> dict[str, Any]:
+    """Return what a data set is known again by."""
     # A program may hand the net a data set of its own.
-    crc32 = getattr(dataset, "checksum", None)
+    crc32: Any = getattr(dataset, "checksum", None)
     if crc32 is None:
         energies = np.ascontiguousarray(getattr(dataset, "energies", ()), dtype=np.float64)
         crc32 = zlib.crc32(energies.tobytes())
@@ -287,7 +297,7 @@ def dataset_identity(dataset):
     }
 
 
-def write_epoch(run, epoch, write):
+def write_epoch(run: str | os.PathLike[str], epoch: int, write: Callable[[Path], None]) -> None:
     """Let `write(folder)` fill a new folder that becomes `epochs/<epoch>` of the folder `run`.
 
     Raises OSError where it cannot be written; the epochs before are left as they are.
@@ -313,7 +323,7 @@ def write_epoch(run, epoch, write):
         ) from error
 
 
-def remove_old_epochs(run, last, on_disk):
+def remove_old_epochs(run: str | os.PathLike[str], last: int, on_disk: int | None) -> None:
     """Remove all epochs but the epoch `on_disk` and the `KEPT_EPOCHS` up to `last`.
 
     What there is after `last` was damaged, or training would have gone on from it.
@@ -324,8 +334,8 @@ def remove_old_epochs(run, last, on_disk):
         shutil.rmtree(Path(run) / EPOCHS / str(epoch), ignore_errors=True)
 
 
-def newest_state(run):
-    """The `TrainingState` of the last epoch of a run, or None where it was not even started.
+def newest_state(run: str | os.PathLike[str]) -> TrainingState | None:
+    """Return the `TrainingState` of the last epoch of a run, or None where it was not even started.
 
     A folder that is damaged is passed over with a warning. Raises FileNotFoundError where there is
     no folder, and ValueError where it holds no epochs but other things, or no epoch that is whole.
@@ -354,9 +364,11 @@ def newest_state(run):
     return None
 
 
-def run_to_resume(resume, cmd):
-    """Folder of the run that `AtomsTrainer.train(resume=…)` goes on with, None for a new one; `cmd`
-    is that section of the settings."""
+def run_to_resume(resume: Any, cmd: Any) -> Path | None:
+    """Return the folder of the run that training goes on with; None for a new one.
+
+    resume : as of `AtomsTrainer.train`; cmd : that section of the settings
+    """
     if cmd.debug:
         raise ValueError("cmd.debug keeps no checkpoints, so that there is nothing to resume")
     run = newest_run(cmd.run_dir, cmd.identifier) if resume is True else Path(resume)
@@ -364,8 +376,8 @@ def run_to_resume(resume, cmd):
     return run
 
 
-def newest_run(run_dir, identifier=None):
-    """Folder of the newest run in `run_dir/checkpoints` that can go on, or None."""
+def newest_run(run_dir: str | os.PathLike[str], identifier: str | None = None) -> Path | None:
+    """Return the folder of the newest run in `run_dir/checkpoints` that can go on, or None."""
     name = r"(\d{4}(?:-\d\d){5})" + (re.escape(f"-{identifier}") if identifier else "")
     parent = Path(run_dir) / "checkpoints"
     runs = []
@@ -376,13 +388,13 @@ def newest_run(run_dir, identifier=None):
     return max(runs)[-1] if runs else None
 
 
-def saved_epochs(run):
-    """Numbers of the epochs of which there is a folder, the last first."""
+def saved_epochs(run: str | os.PathLike[str]) -> list[int]:
+    """Return the numbers of the epochs of which there is a folder, the last first."""
     parent = Path(run) / EPOCHS
     names = (path.name for path in (parent.iterdir() if parent.is_dir() else ()))
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def run_folder_of(folder):
-    """The folder of the run that `epochs/<n>` belongs to."""
+def run_folder_of(folder: str | os.PathLike[str]) -> Path:
+    """Return the folder of the run that `epochs/<n>` belongs to."""
     return Path(folder).parent.parent

@@ -1,8 +1,10 @@
 """Where a training run writes, and that it does so alone."""
 
 import errno
+import os
 import shutil
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ EPOCHS, LOCK = "epochs", ".lock"
 NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-def new_run_folder(run_dir, identifier=None):
+def new_run_folder(run_dir: str | os.PathLike[str], identifier: str | None = None) -> Path:
     """Make and return `run_dir/checkpoints/<YYYY-MM-DD-HH-MM-SS>[-identifier]`.
 
     A number is added where the folder is there already, so that no run writes over another.
@@ -44,7 +46,7 @@ def new_run_folder(run_dir, identifier=None):
 
 
 @contextmanager
-def lock_run(run):
+def lock_run(run: str | os.PathLike[str] | None) -> Iterator[None]:
     """Keep all other trainings out of the folder of a run, and remove what a killed one had begun
     to write there; without a folder (None, or one that is not there) nothing is done.
 
@@ -82,7 +84,7 @@ def lock_run(run):
             lock.release()
 
 
-def remove_unfinished(run):
+def remove_unfinished(run: str | os.PathLike[str]) -> None:
     """Remove what a killed process had begun to write."""
     for path in Path(run).glob(".*.*"):
         if path.suffix[1:].isdigit() and path.is_file():
@@ -91,7 +93,7 @@ def remove_unfinished(run):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_if_empty(folder):
+def remove_if_empty(folder: str | os.PathLike[str] | None) -> None:
     """Remove the folder of a run that ended before it wrote anything."""
     if folder is not None and Path(folder).is_dir() and not any(Path(folder).iterdir()):
         Path(folder).rmdir()

@@ -1,8 +1,12 @@
 """From ase.Atoms to data objects."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from ase import Atoms
 
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.descriptor_calculator import DescriptorCalculator
 from amptorch.frames import Frames, read_images
 from amptorch.v1.data import Data
@@ -23,7 +27,13 @@ class AtomsToData:
     """
 
     def __init__(
-        self, descriptor, r_energy=False, r_forces=False, save_fps=True, fprimes=True, cores=1
+        self,
+        descriptor: BaseDescriptor,
+        r_energy: bool = False,
+        r_forces: bool = False,
+        save_fps: Any = True,
+        fprimes: Any = True,
+        cores: int | None = 1,
     ):
         self.descriptor = descriptor
         self.r_energy = r_energy
@@ -32,18 +42,18 @@ class AtomsToData:
         self.fprimes = fprimes
         self.cores = cores
 
-    def convert(self, atoms, idx=0):
+    def convert(self, atoms: Atoms, idx: int = 0) -> Data:
         """The data object of one frame, which is number `idx` to errors and in `image_idx`."""
         return self._convert([atoms], idx)[0]
 
-    def convert_all(self, atoms_collection, disable_tqdm=False):
+    def convert_all(self, atoms_collection: Any, disable_tqdm: bool = False) -> list[Data]:
         """Data objects of a list of Atoms, an ASE database, a trajectory reader, or a file.
 
         Raises ValueError that names the frame that cannot be used.
         """
         return self._convert(read_images(atoms_collection), 0, verbose=not disable_tqdm)
 
-    def _convert(self, images, first_index, verbose=False):
+    def _convert(self, images: Any, first_index: int, verbose: bool = False) -> list[Data]:
         # Everything that can be wrong with a frame is found before the first is described.
         frames = Frames.from_atoms(
             images,
@@ -62,7 +72,9 @@ class AtomsToData:
                 result.append(self._data(frames, len(result), rows, matrix, first_index))
         return result
 
-    def _data(self, frames, position, rows, matrix, first_index):
+    def _data(
+        self, frames: Any, position: int, rows: np.ndarray | None, matrix: Any, first_index: int
+    ) -> Data:
         atoms = slice(*frames.offsets[position : position + 2])
         data = Data(
             fingerprint=torch.tensor(rows, dtype=torch.float64),

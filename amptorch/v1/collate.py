@@ -1,5 +1,7 @@
 """Batches of data objects."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -19,16 +21,16 @@ class DataCollater:
     Raises ValueError that names the data object in which one of these is missing.
     """
 
-    def __init__(self, train=True, forcetraining=True):
+    def __init__(self, train: bool = True, forcetraining: Any = True):
         self.train = train
         self.forcetraining = forcetraining
 
-    def __call__(self, data_list):
+    def __call__(self, data_list: Any) -> Any:
         whole = isinstance(data_list, (Batch, Share))
         batch = data_list if whole else self._collate(data_list)
         return (batch, batch.targets) if self.train else batch
 
-    def _collate(self, objects):
+    def _collate(self, objects: Any) -> Batch:
         objects = list(objects)
         wanted = ["fingerprint", "atomic_numbers"]
         wanted += ["energy"] if self.train else []
@@ -47,7 +49,8 @@ class DataCollater:
             frame_ids=np.arange(len(objects)),
         )
         if self.forcetraining:
-            batch.derivatives = SparseDerivatives(sparse_block_diag([d.fprimes for d in objects]))
+            derivatives: Any = SparseDerivatives(sparse_block_diag([d.fprimes for d in objects]))
+            batch.derivatives = derivatives
         if self.train:
             dtype = batch.fingerprint.dtype
             batch.energy = torch.tensor([float(data.energy) for data in objects], dtype=dtype)

@@ -15,7 +15,7 @@ from amptorch.v1.parallel import ParallelCollater
 logger = logging.getLogger(__name__)
 
 
-def _setting(section, key):
+def _setting(section: str, key: str) -> property:
     """Return a property that reads `settings.<section>.<key>`."""
     return property(lambda trainer: getattr(getattr(trainer.settings, section), key))
 
@@ -39,34 +39,34 @@ class AttributesOfV1:
     gpus = _setting("optim", "gpus")
 
     @property
-    def input_dim(self):
+    def input_dim(self) -> int | None:
         """Number of inputs of the network; None before there is a descriptor."""
         if self.settings.dataset.pca is not None:
             return self.settings.dataset.pca["num_pc"]
         return None if self.descriptor is None else self.descriptor.n_features
 
     @property
-    def output_device(self):
+    def output_device(self) -> int:
         """Number of the GPU, as torch counts them: -1 on the CPU."""
         return -1 if self.device.type == "cpu" else self.device.index or 0
 
     @property
-    def timestamp(self):
+    def timestamp(self) -> str | None:
         """When the run began, YYYY-MM-DD-HH-MM-SS; None before."""
         return None if self.identifier is None else self.identifier[:19]
 
     @property
-    def parallel_collater(self):
+    def parallel_collater(self) -> ParallelCollater:
         """The `ParallelCollater` of training batches."""
         return ParallelCollater(self.gpus, DataCollater(True, self.forcetraining))
 
     @property
-    def atomic_correction_scaler(self):
+    def atomic_correction_scaler(self) -> Any:
         """The `AtomicCorrectionScaler`, where `dataset.atomic_correction` asked for one."""
         return None if self.target_scaler is None else self.target_scaler.atomic
 
 
-def save_normalizers(normalizers, path):
+def save_normalizers(normalizers: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write {"target": TargetScaler, "feature": FeatureScaler} as JSON, as checkpoints do."""
     states = {name: scaler.state() for name, scaler in normalizers.items()}
     Path(path).write_text(json.dumps(states, indent=1), encoding="utf8")
@@ -78,10 +78,10 @@ class train_end_load_best_loss(Callback):
     filename: the folder, or the name of one under `./checkpoints`.
     """
 
-    def __init__(self, filename):
+    def __init__(self, filename: str | os.PathLike[str]):
         self.filename = filename
 
-    def on_train_end(self, net, X=None, y=None, **kwargs):
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         folder = Path(self.filename)
         if not folder.is_dir():
             folder = Path("checkpoints") / folder
@@ -94,7 +94,7 @@ class check_memory(Callback):
     Attribute: `peak_`, MB, that of the last batch.
     """
 
-    def on_batch_end(self, net, **kwargs):
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
         import resource  # not on Windows
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

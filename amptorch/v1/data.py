@@ -1,5 +1,6 @@
 """The data object of one frame, as v1.0 hands it out."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ class Data:
     Works as a mapping too: `data["energy"]`, `"energy" in data`, `dict(data)`; pickles.
     """
 
-    def __init__(self, **attributes):
+    def __init__(self, **attributes: Any):
         self.__dict__.update(attributes)
 
     if TYPE_CHECKING:
@@ -23,25 +24,25 @@ class Data:
         def __getattr__(self, name: str) -> Any: ...
         def __setattr__(self, name: str, value: Any) -> None: ...
 
-    def keys(self):
+    def keys(self) -> list[str]:
         return list(self.__dict__)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.keys())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.__dict__)
 
-    def __contains__(self, key):
+    def __contains__(self, key: str) -> bool:
         return key in self.__dict__
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         return self.__dict__[key]
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: str, value: Any) -> None:
         self.__dict__[key] = value
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Data":
         """The same with every tensor on `device`."""
         moved = {
             key: value.to(device) if isinstance(value, torch.Tensor) else value
@@ -49,7 +50,7 @@ class Data:
         }
         return Data(**moved)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parts = [
             f"{key}={list(value.shape) if isinstance(value, torch.Tensor) else value!r}"
             for key, value in self.__dict__.items()

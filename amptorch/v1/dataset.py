@@ -17,18 +17,18 @@ class AtomsDataset(MemoryDataset):
     `dataset[k]` is the data object of a frame, scaled, and `data_list` that of each.
     """
 
-    def process(self):
+    def process(self) -> Any:
         """Check the frames, compute their fingerprints, and scale; return the data list."""
         super().process()
         return self.data_list
 
     @property
-    def a2d(self):
+    def a2d(self) -> AtomsToData:
         """The `AtomsToData` that makes data objects of these fingerprints, not scaled."""
         forces = self.forcetraining
         return AtomsToData(self.descriptor, True, forces, False, forces, self.cores or 1)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         """The data object of one frame, scaled: what v1.0's data list holds."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
@@ -46,7 +46,7 @@ class AtomsDataset(MemoryDataset):
             data.fprimes = self._scaled_fprimes(index, self.frames.numbers[rows])
         return data
 
-    def _scaled_fprimes(self, index, numbers):
+    def _scaled_fprimes(self, index: Any, numbers: Any) -> Any:
         blocks: Any = self.derivatives
         frame = index
         if self.derivative_kind == "recompute":
@@ -65,19 +65,19 @@ class AtomsDataset(MemoryDataset):
         return scaled if pca is None else pca.reduce_primes(scaled, numbers)
 
     @property
-    def data_list(self):
+    def data_list(self) -> Sequence[Data]:
         """The data objects of all frames, each made when it is asked for."""
         return _DataList(self)
 
 
 class _DataList(Sequence):
-    def __init__(self, dataset):
+    def __init__(self, dataset: Any):
         self.dataset = dataset
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self.dataset[k] for k in range(*index.indices(len(self)))]
         return self.dataset[index]

@@ -1,7 +1,9 @@
 """Data sets in LMDB files: read anew each time, kept as a whole, or kept in part."""
 
+import os
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -11,9 +13,10 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from amptorch.data.batch import Batcher
+from amptorch.data.batch import Batch, Batcher
 from amptorch.data.samplers import GROUPS
 from amptorch.data.weights import checked_weights, set_weights
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import symbol_numbers
@@ -37,7 +40,7 @@ class Pack:
     forces: list | None
     derivatives: Any
 
-    def matrix(self, frame):
+    def matrix(self, frame: int) -> torch.Tensor:
         """The derivatives of a frame as a sparse matrix."""
         if isinstance(self.derivatives, list):
             return self.derivatives[frame]
@@ -51,15 +54,17 @@ class Pack:
 class PackedDerivatives(ShardedDerivatives):
     """Derivatives of the frames of one batch: frame k is `local[k]` of `packs[shards[k]]`."""
 
-    def __init__(self, packs, shards, local, counts, n_features):
+    def __init__(
+        self, packs: Any, shards: Any, local: np.ndarray, counts: np.ndarray, n_features: int
+    ):
         self.packs = packs
         self.n_features = n_features
         self._places = shards, local, counts
 
-    def locate(self, frame_ids):
+    def locate(self, frame_ids: np.ndarray) -> Any:
         return tuple(array[frame_ids] for array in self._places)
 
-    def blocks(self, number):
+    def blocks(self, number: int) -> Any:
         return self.packs[number].derivatives
 
 
@@ -95,14 +100,14 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        db_paths,
-        forcetraining=None,
-        dtype=torch.float64,
-        derivative_dtype="float64",
-        feature_scaler=None,
-        target_scaler=None,
-        memory_budget=2e9,
-        weights=None,
+        db_paths: Any,
+        forcetraining: Any = None,
+        dtype: Any = torch.float64,
+        derivative_dtype: str = "float64",
+        feature_scaler: Any = None,
+        target_scaler: Any = None,
+        memory_budget: float = 2e9,
+        weights: Any = None,
     ):
         paths = db_paths if isinstance(db_paths, (list, tuple)) else [db_paths]
         self.files = [LMDBFile(path) for path in paths]
@@ -130,10 +135,10 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self._atomic_numbers = symbol_numbers(self.elements)
         self._prepare()
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         """What is to be read once."""
 
-    def _check_files(self):
+    def _check_files(self) -> None:
         first = self.files[0]
         for file in self.files:
             descriptor = file.descriptor()
@@ -147,33 +152,33 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
                     f"{file.path} and {first.path} hold different fingerprints (descriptor_setup)"
                 )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, idx):
+    def __getitem__(self, idx: int) -> Any:
         if not -len(self) <= idx < len(self):
             raise IndexError(f"frame {idx} of {len(self)}")
         file, local = self._locate(idx % len(self))
         return self.files[file][local]
 
     @property
-    def input_dim(self):
+    def input_dim(self) -> int | None:
         """Features of an atom, as the network sees them."""
         return self.feature_scaler.width(self.descriptor.n_features)
 
-    def get_descriptor(self, descriptor_setup):
+    def get_descriptor(self, descriptor_setup: Any) -> BaseDescriptor:
         """Return the descriptor of (fp_scheme, fp_params, cutoff_params, elements)."""
         return construct_descriptor(descriptor_setup)
 
-    def connect_db(self, lmdb_path):
+    def connect_db(self, lmdb_path: str | os.PathLike[str]) -> Any:
         """Return the open environment of lmdb of a file, for reading."""
         return LMDBFile(lmdb_path).env
 
-    def get_length_list(self):
+    def get_length_list(self) -> list[int]:
         """Return the number of frames of each file."""
         return list(self.lengths)
 
-    def batch(self, indices):
+    def batch(self, indices: Any) -> Batch:
         """The batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         packs, shards, local = self._packs(frame_ids)
@@ -196,16 +201,16 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
             set_weights(batch, self.weights[frame_ids], counts)
         return batch
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: Any) -> Batch:
         # torch's DataLoader asks for batches by this name.
         return self.batch(indices)
 
     @cached_property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         return np.concatenate([file.sizes for file in self.files])
 
     @cached_property
-    def checksum(self):
+    def checksum(self) -> int:
         """By what the data are known again: sizes of the entries, scalers, and how batches are
         drawn."""
         content = [self.sizes.tobytes()]
@@ -213,16 +218,16 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         content += [] if self.shards is None else [self.shards.tobytes()]
         return zlib.crc32(b"".join(content))
 
-    def _packs(self, frame_ids):
+    def _packs(self, frame_ids: np.ndarray) -> Any:
         """({number: Pack}, numbers (k,), places in them (k,)) of the frames."""
         here = np.zeros(len(frame_ids), dtype=np.int64)
         return {0: self.pack(frame_ids)}, here, np.arange(len(frame_ids))
 
-    def _locate(self, index):
+    def _locate(self, index: Any) -> Any:
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
         return file, int(index - self.starts[file])
 
-    def pack(self, frame_ids):
+    def pack(self, frame_ids: np.ndarray) -> Pack:
         """The `Pack` of frames, each read once."""
         parts = [self._read_frame(int(index)) for index in frame_ids]
         fingerprints, numbers, energies, forces, matrices = zip(*parts, strict=True)
@@ -232,7 +237,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         kept = list(forces) if self.forcetraining else None
         return Pack(list(fingerprints), list(numbers), np.array(energies), kept, derivatives)
 
-    def _convert_derivatives(self, matrices, numbers):
+    def _convert_derivatives(self, matrices: Any, numbers: Any) -> Any:
         if not self.keeps_derivatives:
             return list(matrices)
         blocks = []
@@ -243,7 +248,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
             blocks.append(part.astype(self.derivative_dtype))
         return DerivativeBlocks.concatenate(blocks)
 
-    def _read_frame(self, index):
+    def _read_frame(self, index: Any) -> Any:
         """(scaled fingerprint, numbers, energy, forces, derivatives that are not scaled)."""
         file, local = self._locate(index)
         data, source = self.files[file][local], self.files[file]
@@ -261,7 +266,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
             matrix = _without_scaling(data.fprimes, source.feature_scaler.slope_rows(numbers))
         return fingerprint.numpy(), numbers, energy, forces, matrix
 
-    def _check_entry(self, data, numbers, where):
+    def _check_entry(self, data: Any, numbers: Any, where: str) -> None:
         """ValueError for an element without a network, and for what is missing or does not fit."""
         unknown = np.setdiff1d(numbers, self._atomic_numbers)
         if len(unknown):
@@ -288,7 +293,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
             if name != "fprimes" and not np.isfinite(np.asarray(value)).all():
                 raise ValueError(f"{where}: {name} is not finite")
 
-    def _derivatives(self, packs, shards, local, counts):
+    def _derivatives(self, packs: Any, shards: Any, local: np.ndarray, counts: np.ndarray) -> Any:
         """(back end, what the frames are called there)."""
         if any(isinstance(pack.derivatives, list) for pack in packs.values()):
             matrices = [
@@ -302,7 +307,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         back_end = PackedDerivatives(packs, shards, local, counts, n_features)
         return back_end, np.arange(len(local))
 
-    def _tensor(self, array):
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype)
 
 
@@ -316,10 +321,10 @@ class AtomsLMDBDatasetCache(AtomsLMDBDataset):
     cache = "full"
     keeps_derivatives = True
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         self._pack = self.pack(np.arange(len(self)))
 
-    def _packs(self, frame_ids):
+    def _packs(self, frame_ids: np.ndarray) -> Any:
         return {0: self._pack}, np.zeros(len(frame_ids), dtype=np.int64), frame_ids
 
 
@@ -334,7 +339,7 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
     cache = "partial"
     keeps_derivatives = True
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         of_shard = self.memory_budget / KEPT_SHARDS
         frames = max(1, int(of_shard / self.sizes.mean()))
         numbers, first = [], 0
@@ -343,21 +348,21 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
             first = numbers[-1][-1] + 1
         self.shards = np.concatenate(numbers)
         self._shard_starts = np.searchsorted(self.shards, np.arange(first + 1))
-        self._recent_packs = OrderedDict()
+        self._recent_packs: OrderedDict[int, Pack] = OrderedDict()
         self._lock = Lock()
 
-    def __getstate__(self):
+    def __getstate__(self) -> Any:
         return {k: v for k, v in vars(self).items() if k not in ("_recent_packs", "_lock")}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         vars(self).update(state, _recent_packs=OrderedDict(), _lock=Lock())
 
-    def _packs(self, frame_ids):
+    def _packs(self, frame_ids: np.ndarray) -> Any:
         shards = self.shards[frame_ids]
         packs = {number: self._shard(number) for number in np.unique(shards).tolist()}
         return packs, shards, frame_ids - self._shard_starts[shards]
 
-    def _shard(self, number):
+    def _shard(self, number: int) -> Pack:
         with self._lock:
             if number not in self._recent_packs:
                 first, last = self._shard_starts[number : number + 2]
@@ -377,7 +382,7 @@ class PartialCacheSampler(torch.utils.data.Sampler):
     seed : of the order, which is another one each time
     """
 
-    def __init__(self, length_list, val_frac=0.0, seed=0):
+    def __init__(self, length_list: Any, val_frac: float = 0.0, seed: int = 0):
         shards = getattr(length_list, "shards", None)
         if shards is not None:
             length_list = np.bincount(shards)
@@ -389,10 +394,10 @@ class PartialCacheSampler(torch.utils.data.Sampler):
         ]
         self._rng = np.random.default_rng(seed)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         for number in self._rng.permutation(len(self.parts)):
             yield from self._rng.permutation(self.parts[number]).tolist()
 
@@ -403,7 +408,7 @@ CACHES = {
 }
 
 
-def get_lmdb_dataset(lmdb_paths, cache_type="no", **options):
+def get_lmdb_dataset(lmdb_paths: Any, cache_type: str = "no", **options: Any) -> AtomsLMDBDataset:
     """Return the data set of LMDB files that keeps "no", "full" or "partial" of them in memory.
 
     options : as of `AtomsLMDBDataset`. Raises ValueError for another cache.
@@ -413,13 +418,13 @@ def get_lmdb_dataset(lmdb_paths, cache_type="no", **options):
     return CACHES[cache_type](lmdb_paths, **options)
 
 
-def _scaling_of(scaler):
+def _scaling_of(scaler: Any) -> Any:
     """What of a scaler, or of its state, decides how fingerprints are scaled."""
     state = scaler if isinstance(scaler, dict) else scaler.state()
     return {name: value for name, value in state.items() if name != "forcetraining"}
 
 
-def _without_scaling(matrix, slope):
+def _without_scaling(matrix: Any, slope: torch.Tensor) -> Any:
     """A sparse J (n·S, 3n) of scaled fingerprints divided by the slopes (n, S)."""
     matrix = matrix.coalesce()
     rows = matrix.indices()[0]

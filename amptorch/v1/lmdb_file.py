@@ -7,6 +7,7 @@ They are read by `preprocessing.unpickle`: nothing in a file is run.
 
 import os
 import pickle
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from amptorch.config import Config
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames, read_images, symbol_numbers
@@ -33,7 +35,7 @@ MAP_SIZE = 2**40
 METADATA = ("feature_scaler", "target_scaler", "elements", "descriptor_setup")
 
 
-def import_lmdb():
+def import_lmdb() -> Any:
     """The package lmdb; ImportError that says how to get it."""
     try:
         import lmdb
@@ -52,11 +54,11 @@ class LMDBFile:
     and entry where one is missing, damaged, or holds what is not read, or something else.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"there is no LMDB file {str(path)!r}")
-        self._open_file = None
+        self._open_file: Any = None
         named = {name: self._load(name) for name in METADATA}
         self.feature_scaler = named["feature_scaler"]
         self.target_scaler = named["target_scaler"]
@@ -75,27 +77,27 @@ class LMDBFile:
         length = number(minimum=1, integer=True)
         self.n_frames = length(f"{self.path}: entry 'length'", self._load("length"))
 
-    def _elements(self, name, value):
+    def _elements(self, name: str, value: Any) -> Any:
         entry = f"{self.path}: entry {name!r}"
         try:
             return checked_elements(entry, value)
         except SystemError as error:  # text of numpy's that is no text
             raise ValueError(f"{entry} is damaged ({error})") from error
 
-    def descriptor(self):
+    def descriptor(self) -> BaseDescriptor:
         """Return the descriptor that the entries were made with."""
         try:
             return construct_descriptor(self.descriptor_setup)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.path}: entry 'descriptor_setup': {error}") from error
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return LMDBFile, (self.path,)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n_frames
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < self.n_frames:
             raise IndexError(f"frame {index} of {self.n_frames} in {self.path}")
         data = self._load(str(int(index)))
@@ -105,7 +107,7 @@ class LMDBFile:
         return data
 
     @cached_property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         """(F,) bytes of each entry."""
         names = [str(index) for index in range(self.n_frames)]
         found = self._read_entries(names, lambda entry: -1 if entry is None else len(entry))
@@ -113,7 +115,7 @@ class LMDBFile:
             raise ValueError(f"{self.path} has no entry {names[found.index(-1)]!r}")
         return np.array(found, dtype=np.int64)
 
-    def _read_entries(self, names, taken):
+    def _read_entries(self, names: list[str], taken: Callable[..., Any]) -> Any:
         """Return `taken(buffer or None)` of the entries."""
         lmdb = import_lmdb()
         found = []
@@ -128,7 +130,7 @@ class LMDBFile:
             ) from error
         return found
 
-    def _load(self, name):
+    def _load(self, name: str) -> Any:
         (content,) = self._read_entries(
             [name], lambda entry: None if entry is None else bytes(entry)
         )
@@ -140,7 +142,7 @@ class LMDBFile:
         return loads_restricted(content, f"{self.path}, entry {name!r}")
 
     @property
-    def env(self):
+    def env(self) -> Any:
         """The open environment of lmdb, in this process."""
         # A process that was forked must not use its parent's.
         if self._open_file is None or self._open_file.process != os.getpid():
@@ -151,7 +153,7 @@ class LMDBFile:
 class _OpenFile:
     """An open file; LMDB allows it to be opened once in a process."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         lmdb = import_lmdb()
         self.process = os.getpid()
         try:
@@ -176,7 +178,7 @@ class _OpenFile:
                 "with; copy or make it again"
             )
 
-    def __del__(self):
+    def __del__(self) -> None:
         if hasattr(self, "env") and self.process == os.getpid():
             self.env.close()
 
@@ -184,7 +186,7 @@ class _OpenFile:
 _OPEN_FILES: WeakValueDictionary[Any, _OpenFile] = WeakValueDictionary()
 
 
-def _open_file(path):
+def _open_file(path: Path) -> Any:
     status = path.stat()
     key = (os.getpid(), status.st_dev, status.st_ino)
     opened = _OPEN_FILES.get(key)
@@ -193,7 +195,14 @@ def _open_file(path):
     return opened
 
 
-def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, verbose=True):
+def write_lmdb(
+    images: Any,
+    path: Path,
+    config: Any,
+    feature_scaler: Any = None,
+    target_scaler: Any = None,
+    verbose: bool = True,
+) -> None:
     """Make an LMDB file of frames, or several: what a script for v1.0 does by hand.
 
     images : list of ase.Atoms with energies (and forces), or what `read_images` reads
@@ -268,7 +277,7 @@ def write_lmdb(images, path, config, feature_scaler=None, target_scaler=None, ve
             written.unlink(missing_ok=True)
 
 
-def _write(path, images, converter, named, bar):
+def _write(path: Path, images: Any, converter: Any, named: dict[str, Any], bar: Any) -> None:
     lmdb = import_lmdb()
     feature_scaler, target_scaler = named["feature_scaler"], named["target_scaler"]
     with lmdb.open(str(path), map_size=MAP_SIZE, subdir=False, lock=False) as env:
@@ -283,6 +292,6 @@ def _write(path, images, converter, named, bar):
         _write_entry(env, "length", len(images))
 
 
-def _write_entry(env, name, value):
+def _write_entry(env: Any, name: str, value: Any) -> None:
     with env.begin(write=True) as transaction:
         transaction.put(name.encode(), pickle.dumps(value, protocol=-1))

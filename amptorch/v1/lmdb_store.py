@@ -1,13 +1,17 @@
 """From LMDB files to a packed store."""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.store import FrameStore
 from amptorch.store.described import Described, write_described
 from amptorch.v1.lmdb import AtomsLMDBDatasetPartialCache
 
@@ -17,8 +21,13 @@ READ_SIZE = 1 << 20
 
 
 def lmdb_to_store(
-    lmdb_paths, out, derivative_dtype="float64", frames_per_shard=512, forces=None, verbose=True
-):
+    lmdb_paths: Any,
+    out: str | os.PathLike[str],
+    derivative_dtype: str = "float64",
+    frames_per_shard: int = 512,
+    forces: Any = None,
+    verbose: bool = True,
+) -> FrameStore:
     """Put the frames of LMDB files into a new packed store, and return its FrameStore.
 
     The files hold no positions, so the store has none: fingerprints, derivatives and targets, not
@@ -57,7 +66,7 @@ def lmdb_to_store(
         )
 
 
-def _described(dataset, first, last, bar):
+def _described(dataset: Any, first: int, last: int, bar: Any) -> Iterator[Any]:
     for start in range(first, last, CHUNK):
         frame_ids = np.arange(start, min(start + CHUNK, last))
         pack = dataset.pack(frame_ids)
@@ -81,7 +90,7 @@ def _described(dataset, first, last, bar):
         bar.update(len(frame_ids))
 
 
-def _sha256(path):
+def _sha256(path: str | os.PathLike[str]) -> str:
     path = Path(path) / "data.mdb" if Path(path).is_dir() else path
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -48,7 +48,8 @@ def prepare_lmdb(settings: Config, trained: Trained | None, ranks: Ranks) -> Tra
         weights=options.weights,
     )
     validation_size(len(dataset), options.val_split)
-    return TrainingData(_settings_of(settings, dataset, trained), dataset)
+    frames: Any = dataset
+    return TrainingData(_settings_of(settings, dataset, trained), frames)
 
 
 def _settings_of(settings: Config, dataset: Any, trained: Trained | None) -> Config:

@@ -27,12 +27,12 @@ class ParallelCollater:
     collater : `DataCollater`
     """
 
-    def __init__(self, num_gpus, collater):
+    def __init__(self, num_gpus: int, collater: Any):
         self.num_gpus = num_gpus
         self.collater = collater
         self.parts = max(num_gpus, Ranks().size)
 
-    def __call__(self, data_list):
+    def __call__(self, data_list: Any) -> Any:
         if self.parts <= 1:
             return self.collater(data_list)
         if isinstance(data_list, Batch):
@@ -65,7 +65,7 @@ class DataParallel(nn.Module):
     Parameters start from those of the first process. Raises ValueError where there is no GPU.
     """
 
-    def __init__(self, module, output_device=None, num_gpus=0):
+    def __init__(self, module: torch.nn.Module, output_device: Any = None, num_gpus: int = 0):
         super().__init__()
         self.ranks = Ranks()
         self.device = self.ranks.use_device(num_gpus)
@@ -77,20 +77,20 @@ class DataParallel(nn.Module):
         self.module = module.to(self.device)
         self.ranks.align(self.module)
 
-    def forward(self, batch_list):
+    def forward(self, batch_list: Any) -> Any:
         batches = [batch_list] if isinstance(batch_list, Batch) else list(batch_list)
         if self.ranks.size == 1:
             return _concatenated([self.module(part.to(self.device)) for part in batches])
         return self._evaluate_together(batches)
 
-    def _evaluate_together(self, batches):
+    def _evaluate_together(self, batches: Any) -> Any:
         """Energies and forces of all frames, of which this process evaluates its share."""
         named = self.module.named_parameters()
-        parameters = {name: value for name, value in named if value.requires_grad}
+        parameters: dict[str, Any] = {name: value for name, value in named if value.requires_grad}
         shared = _SumOfGradients.apply(*parameters.values())
         parameters = dict(zip(parameters, shared, strict=True))
 
-        def evaluate(part):
+        def evaluate(part: Any) -> Any:
             results = [
                 functional_call(self.module, parameters, (one.to(self.device),)) for one in part
             ]
@@ -101,7 +101,7 @@ class DataParallel(nn.Module):
         nothing = sum(0 * parameter.sum() for parameter in shared)
         return energy + nothing, forces
 
-    def _share(self, batches):
+    def _share(self, batches: Any) -> Any:
         """The `Share` of this process, whose part is a list of batches, or None."""
         rank, size = self.ranks.rank, self.ranks.size
         whole = isinstance(batches[0].derivatives, SparseDerivatives)
@@ -121,22 +121,22 @@ class _SumOfGradients(torch.autograd.Function):
     """Parameters as they are; backward, the gradients of all processes are summed."""
 
     @staticmethod
-    def forward(ctx, *parameters):
+    def forward(ctx: Any, *parameters: torch.Tensor) -> Any:
         return tuple(parameter.view_as(parameter) for parameter in parameters)
 
     @staticmethod
-    def backward(ctx, *gradients):
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         total = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(total)
         pieces = total.split([gradient.numel() for gradient in gradients])
         return tuple(p.view_as(g) for p, g in zip(pieces, gradients, strict=True))
 
 
-def _concatenated(results):
+def _concatenated(results: Any) -> Any:
     energies, forces = zip(*results, strict=True)
     return torch.cat(energies), torch.cat(forces)
 
 
-def _ranges(places):
+def _ranges(places: Any) -> list[tuple[int, int]]:
     """(first, last) of the ranges between `places` that are not empty."""
     return [(first, last) for first, last in pairwise(places) if first < last]

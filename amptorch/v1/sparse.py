@@ -1,5 +1,7 @@
 """Sparse derivative matrices of data objects."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from amptorch.kernels.structures import Blocks
 TRANSLATION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-def sparse_block_diag(arrs):
+def sparse_block_diag(arrs: Any) -> torch.Tensor:
     """Return the matrices `arrs` (torch sparse COO) along the diagonal of one, also sparse COO.
 
     ValueError where there is no matrix.
@@ -40,12 +42,14 @@ class SparseDerivatives:
     where it comes from scaled data objects.
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: Any):
         self._matrix = matrix.coalesce()
         self.n_atoms = matrix.shape[1] // 3
         self.n_features = matrix.shape[0] // max(self.n_atoms, 1)
 
-    def vjp(self, frame_ids, g, rows=None):
+    def vjp(
+        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
         """Jᵀg, (n, 3), for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         if len(g) != self.n_atoms:
             raise ValueError(
@@ -56,14 +60,16 @@ class SparseDerivatives:
         result = self._product(g, transposed=True).reshape(-1, 3)
         return result if rows is None else result[rows]
 
-    def jvp(self, frame_ids, v, rows=None):
+    def jvp(
+        self, frame_ids: np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
         """J v, (n, S), for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
         if rows is not None:
             some, v = v, np.zeros((self.n_atoms, 3))
             v[rows] = some
         return self._product(v, transposed=False).reshape(self.n_atoms, self.n_features)
 
-    def _product(self, vector, transposed):
+    def _product(self, vector: np.ndarray, transposed: bool) -> np.ndarray:
         row, col = self._matrix.indices().cpu().numpy()
         rows, cols = self._matrix.shape
         if transposed:
@@ -72,7 +78,7 @@ class SparseDerivatives:
         return np.bincount(row, weights=weights, minlength=rows)
 
 
-def blocks_from_coo(matrix, numbers, kinds):
+def blocks_from_coo(matrix: Any, numbers: Any, kinds: Any) -> DerivativeBlocks | None:
     """The DerivativeBlocks of one frame out of its sparse J (n·S, 3n) of atoms `numbers` (n,).
 
     kinds : atomic numbers, in the order of the blocks. None is returned where the columns of an
@@ -126,5 +132,5 @@ def blocks_from_coo(matrix, numbers, kinds):
     )
 
 
-def _starts(counts):
+def _starts(counts: np.ndarray) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)

@@ -1,17 +1,20 @@
 """Training of a potential from a configuration, as AMPTorch v1.0 does it."""
 
 import logging
+import os
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from skorch.history import History
 
 from amptorch.calculator import AmpTorch
-from amptorch.checkpoints.folder import HistoryText, load_checkpoint
+from amptorch.checkpoints.folder import Checkpoint, HistoryText, load_checkpoint
 from amptorch.config import Config, known_part
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames, elements_of, read_images
@@ -38,6 +41,7 @@ from amptorch.training.random_state import RandomState
 from amptorch.training.ranks import Ranks
 from amptorch.training.restart import (
     EpochCheckpoint,
+    TrainingState,
     newest_state,
     run_to_resume,
 )
@@ -68,7 +72,7 @@ class AtomsTrainer(AttributesOfV1):
     alone: `cmd.seed` starts a stream of random numbers of the trainer's own.
     """
 
-    def __init__(self, config=None):
+    def __init__(self, config: Any = None):
         self.config = {} if config is None else config
         self.pretrained = False
         self.net: Any = None
@@ -93,7 +97,7 @@ class AtomsTrainer(AttributesOfV1):
 
     # --- set-up, in the order of `load` ---
 
-    def load(self, load_dataset=True):
+    def load(self, load_dataset: bool = True) -> None:
         """Everything up to the point where training can start; without the data set, where
         `dataset.elements` is given, up to the point where parameters can be loaded."""
         self.load_config()
@@ -105,18 +109,18 @@ class AtomsTrainer(AttributesOfV1):
             self._load_network()
         self._loaded = load_dataset
 
-    def _load_network(self):
+    def _load_network(self) -> None:
         self.load_model()
         self.load_criterion()
         self.load_optimizer()
         self.load_extras()
         self.load_skorch()
 
-    def load_config(self):
+    def load_config(self) -> None:
         """Check `config` and take from it what does not need any data."""
         self._apply(Config.from_dict(self._known_config()))
 
-    def _known_config(self):
+    def _known_config(self) -> Any:
         """Return `config` without the keys that v1.0 ignored, each of which is warned of once."""
         known, messages = known_part(self.config)
         for message in messages:
@@ -125,18 +129,18 @@ class AtomsTrainer(AttributesOfV1):
         self._ignored.update(messages)
         return known
 
-    def _apply(self, settings, gpu2cpu=False):
+    def _apply(self, settings: Config, gpu2cpu: bool = False) -> None:
         self.settings = settings
         self.debug = settings.cmd.debug
         self.dtype = settings.cmd.dtype
         self.forcetraining = settings.model.get_forces
         self.device = self.ranks.use_device(0 if gpu2cpu else settings.optim.gpus)
 
-    def load_rng_seed(self):
+    def load_rng_seed(self) -> None:
         """Start the trainer's stream of random numbers at `cmd.seed`."""
         self.random_state = RandomState(self.settings.cmd.seed, self.device)
 
-    def load_dataset(self):
+    def load_dataset(self) -> None:
         """Read and check the frames, compute their fingerprints, fit the scalers.
 
         The scalers of a checkpoint, once loaded, are kept: its parameters mean nothing without.
@@ -158,31 +162,32 @@ class AtomsTrainer(AttributesOfV1):
         self.descriptor = data.descriptor
         self.feature_scaler, self.target_scaler = data.feature_scaler, data.target_scaler
 
-    def get_unique_elements(self, training_images):
+    def get_unique_elements(self, training_images: Any) -> list[str]:
         """Symbols of the elements in a list of ase.Atoms, sorted."""
         return elements_of(Frames.from_atoms(training_images))
 
-    def load_model(self):
+    def load_model(self) -> None:
         """A network with fresh parameters."""
         if self.descriptor is None:
             self._make_descriptor()
-        self.model = fresh_model(self.settings, self.elements, self.input_dim, self.random_state)
+        n_inputs: Any = self.input_dim
+        self.model = fresh_model(self.settings, self.elements, n_inputs, self.random_state)
 
-    def load_criterion(self):
+    def load_criterion(self) -> None:
         """The class of the loss."""
         self.criterion = self.settings.optim.loss_fn or CustomLoss
 
-    def load_optimizer(self):
+    def load_optimizer(self) -> None:
         """The class of the optimizer."""
         self.optimizer = self.settings.optim.optimizer
 
-    def load_logger(self):
+    def load_logger(self) -> None:
         """The callback of Weights and Biases, where `cmd.logger` asks for it."""
         self.logger = None
         if self.settings.cmd.logger and self.ranks.first:
             self.logger = WandbRun(lambda: self.identifier, self.settings.to_dict())
 
-    def load_extras(self):
+    def load_extras(self) -> None:
         """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
         self.progress = Progress(self.settings.optim.max_seconds, self.ranks)
         save = None if self.debug else self._save
@@ -194,7 +199,7 @@ class AtomsTrainer(AttributesOfV1):
             self.callbacks.append(("epochs", written))
         self.split = make_split_of(self.settings)
 
-    def load_skorch(self):
+    def load_skorch(self) -> None:
         """Make the skorch net."""
         self.net = make_net(
             self.settings,
@@ -212,7 +217,7 @@ class AtomsTrainer(AttributesOfV1):
 
     # --- training ---
 
-    def train(self, raw_data=None, resume=False):
+    def train(self, raw_data: Any = None, resume: Any = False) -> None:
         """Train for `optim.epochs` (or `optim.max_seconds`), then load back the parameters of the
         best epoch; with `cmd.debug` those of the last one stay.
 
@@ -237,7 +242,7 @@ class AtomsTrainer(AttributesOfV1):
         with use_threads(self.settings.cmd.threads or self.ranks.threads):
             self._train(raw_data, resume)
 
-    def _train(self, raw_data, resume):
+    def _train(self, raw_data: Any, resume: Any) -> None:
         if raw_data is not None:
             self._raw_data = raw_data
         check_processes(self.settings, self.ranks)
@@ -258,7 +263,7 @@ class AtomsTrainer(AttributesOfV1):
         with lock_run(self._folder_to_write()):
             self._fit(None)
 
-    def _fit(self, state):
+    def _fit(self, state: Any) -> None:
         """Train, from a `TrainingState` where there is one."""
         self._loaded = False
         start = time.perf_counter()
@@ -272,7 +277,7 @@ class AtomsTrainer(AttributesOfV1):
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
 
-    def _after_divergence(self):
+    def _after_divergence(self) -> str:
         """Keep the best epoch of a training that has diverged if it is sound, else nothing; return
         words about it."""
         if load_best_parameters(self.net, self.train_dataset):
@@ -282,7 +287,7 @@ class AtomsTrainer(AttributesOfV1):
         self.cp_dir = None
         return "no epoch before was any better, so no checkpoint is kept"
 
-    def _load_run(self, run):
+    def _load_run(self, run: Path) -> "TrainingState | None":
         """`load` for a run that was begun; its last `TrainingState`, or None where it has none."""
         state = newest_state(run)
         if state is None:
@@ -307,7 +312,7 @@ class AtomsTrainer(AttributesOfV1):
         return state
 
     @contextmanager
-    def _new_run(self):
+    def _new_run(self) -> Iterator[None]:
         """Make the folder of a run, to find out at once whether it can be written to; it goes
         again where the block fails."""
         remove_if_empty(self._folder_to_write())
@@ -324,11 +329,13 @@ class AtomsTrainer(AttributesOfV1):
             self.cp_dir = None
             raise
 
-    def _folder_to_write(self):
+    def _folder_to_write(self) -> Any:
         """The run's folder, in the process that writes."""
         return self.cp_dir if self.ranks.first else None
 
-    def load_pretrained(self, checkpoint_path=None, gpu2cpu=False):
+    def load_pretrained(
+        self, checkpoint_path: str | os.PathLike[str] | None = None, gpu2cpu: bool = False
+    ) -> None:
         """Take parameters, scalers, optimizer and history from a checkpoint folder.
 
         checkpoint_path: the folder, also one of v1.0's; None is that of the last training.
@@ -373,7 +380,7 @@ class AtomsTrainer(AttributesOfV1):
         if any(given is not None for given in (dataset.raw_data, dataset.store, dataset.lmdb_path)):
             self.load_dataset()
 
-    def _use_scalers_of(self, checkpoint):
+    def _use_scalers_of(self, checkpoint: Checkpoint) -> None:
         """Take what a checkpoint's parameters mean nothing without."""
         self.pretrained, self.train_dataset = True, None
         self.elements = checkpoint.elements
@@ -383,7 +390,7 @@ class AtomsTrainer(AttributesOfV1):
     # --- prediction ---
 
     @property
-    def potential(self):
+    def potential(self) -> Potential:
         """The `Potential` of the parameters as they are now."""
         if self.net is None or self.feature_scaler is None:
             raise ValueError("there is no model yet: call train() or load_pretrained() first")
@@ -405,8 +412,13 @@ class AtomsTrainer(AttributesOfV1):
         return self._potential
 
     def predict(
-        self, images, disable_tqdm=True, get_latent=None, get_descriptor=False, save_fps=False
-    ):
+        self,
+        images: Any,
+        disable_tqdm: bool = True,
+        get_latent: int | None = None,
+        get_descriptor: bool = False,
+        save_fps: Any = False,
+    ) -> Any:
         """Energies and forces of frames (list of Atoms, or what `read_images` reads), in order.
 
         Returns a dictionary: `energy` list of float, eV; `forces` list of (n_atoms, 3) arrays,
@@ -434,11 +446,11 @@ class AtomsTrainer(AttributesOfV1):
                 quiet=disable_tqdm,
             )
 
-    def get_calc(self):
+    def get_calc(self) -> AmpTorch:
         """The ASE calculator of this trainer."""
         return AmpTorch(self)
 
-    def _save(self, net, folder=None):
+    def _save(self, net: Any, folder: str | os.PathLike[str] | None = None) -> None:
         """Write the checkpoint of the net as it is now, into the run's folder or another."""
         save_net(
             folder or self.cp_dir,
@@ -449,11 +461,11 @@ class AtomsTrainer(AttributesOfV1):
             net,
         )
 
-    def descriptor_setup(self):
+    def descriptor_setup(self) -> tuple[Any, ...]:
         """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
         return with_elements(self.settings, self.elements).dataset.descriptor_setup
 
-    def _make_descriptor(self):
+    def _make_descriptor(self) -> None:
         if self.elements is None:
             self.elements = self.settings.dataset.elements
         if self.elements is None:

@@ -15,7 +15,7 @@ import pickle
 import zipfile
 import zlib
 from collections import OrderedDict
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ FAILURES = (
 )
 
 
-def load_torch_file(path):
+def load_torch_file(path: Path) -> Any:
     """What v1.0 saved by `torch.save` at `path` (a Path), tensors on the CPU.
 
     Raises FileNotFoundError where there is no such file, and ValueError that names the file where
@@ -58,7 +58,7 @@ def load_torch_file(path):
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def loads_restricted(data, source="pickle"):
+def loads_restricted(data: Any, source: str = "pickle") -> Any:
     """The object in the bytes `data`, such as an entry of a v1.0 LMDB file.
 
     Raises ValueError that names `source` where the bytes are damaged, or the class in them that is
@@ -71,7 +71,7 @@ def loads_restricted(data, source="pickle"):
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    def find_class(self, module: Any, name: str) -> Any:
         module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) in FUNCTIONS:
             function: Any = FUNCTIONS[module, name]
@@ -96,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
 class _TorchUnpickler(_Unpickler):
     """Of the zip archives that torch.save writes: a pickle, and a file for each storage."""
 
-    def __init__(self, archive):
+    def __init__(self, archive: Any):
         self._archive = archive
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
@@ -104,7 +104,7 @@ class _TorchUnpickler(_Unpickler):
         self._folder = PurePath(names[0]).parent
         super().__init__(io.BytesIO(archive.read(names[0])))
 
-    def persistent_load(self, saved):
+    def persistent_load(self, saved: Any) -> Any:
         _, dtype, key, _, _ = saved
         return _numbers(self._archive.read(f"{self._folder}/data/{key}"), dtype)
 
@@ -112,7 +112,7 @@ class _TorchUnpickler(_Unpickler):
 class _StorageUnpickler(_Unpickler):
     """Of a storage within the pickle of a tensor; gives type, key and number of its numbers."""
 
-    def persistent_load(self, saved):
+    def persistent_load(self, saved: Any) -> Any:
         _, dtype, key, _, count, *_ = saved
         return dtype, key, count
 
@@ -120,34 +120,34 @@ class _StorageUnpickler(_Unpickler):
 class _Record:
     """Stands for an object of a class known by name; keeps its pickled state."""
 
-    def __init__(self, *args):
-        self.state = {}
+    def __init__(self, *args: Any):
+        self.state: Any = {}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def rebuild(self):
+    def rebuild(self) -> Any:
         return None
 
 
 class _FeatureScalerRecord(_Record):
-    def rebuild(self):
+    def rebuild(self) -> Any:
         return FeatureScaler.from_state(_rebuild(self.state))
 
 
 class _TargetScalerRecord(_Record):
-    def rebuild(self):
+    def rebuild(self) -> Any:
         return TargetScaler.from_state(_rebuild(self.state))
 
 
 class _DescriptorSetRecord(_Record):
-    def rebuild(self):
+    def rebuild(self) -> Any:
         keys = ("elements", "cutoff", "cutoff_params", "descriptor_setup")
         return GaussianDescriptorSet.from_setup(**{key: _rebuild(self.state[key]) for key in keys})
 
 
 class _DataRecord(_Record):
-    def rebuild(self):
+    def rebuild(self) -> Any:
         # torch-geometric 2 keeps the attributes in a storage object, version 1 in the object.
         store = self.state.get("_store")
         mapping = self.state if store is None else store.state["_mapping"]
@@ -157,24 +157,24 @@ class _DataRecord(_Record):
 class _DtypeRecord(_Record):
     """numpy's type of numbers, text or objects; it has no fields, which may overlap."""
 
-    def __init__(self, name, *unused):
+    def __init__(self, name: str, *unused: Any):
         super().__init__()
         self.dtype = np.dtype(str(name))
         if self.dtype.kind not in "biufcSUO":
             raise ValueError(f"it holds an array of {name}")
 
-    def rebuild(self):
+    def rebuild(self) -> Any:
         order: Any = self.state[1] if self.state else "="
         return self.dtype.newbyteorder(order)
 
 
 class _ArrayRecord(_Record):
-    def rebuild(self):
+    def rebuild(self) -> Any:
         _, shape, dtype, fortran, data = self.state
         return _array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _rebuild(value):
+def _rebuild(value: Any) -> Any:
     """`value` with its records built into the objects that they stand for."""
     if isinstance(value, _Record):
         return value.rebuild()
@@ -185,7 +185,7 @@ def _rebuild(value):
     return value
 
 
-def _storage(data):
+def _storage(data: Any) -> Any:
     """A storage as torch wrote it before there were archives: pickles of a magic number, a version,
     the machine, what it is, and its key; its length again, 8 bytes; and the numbers."""
     file = io.BytesIO(data)
@@ -199,7 +199,7 @@ def _storage(data):
     return numbers
 
 
-def _numbers(data, dtype):
+def _numbers(data: Any, dtype: Any) -> Any:
     if not data:
         return torch.empty(0, dtype=dtype)
     if len(data) % dtype.itemsize:
@@ -207,12 +207,12 @@ def _numbers(data, dtype):
     return torch.frombuffer(bytearray(data), dtype=dtype)
 
 
-def _tensor(storage, offset, size, stride, *unused):
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *unused: Any) -> torch.Tensor:
     # as_strided checks that the tensor stays within its storage.
     return storage.as_strided(size, stride, offset).clone()
 
 
-def _sparse_tensor(layout, content):
+def _sparse_tensor(layout: Any, content: Any) -> Any:
     if layout != "torch.sparse_coo":
         raise ValueError(f"it holds a tensor of layout {layout}")
     indices, values, size = content[:3]
@@ -223,11 +223,11 @@ def _sparse_tensor(layout, content):
     ).coalesce()
 
 
-def _encoded(text, encoding):
+def _encoded(text: str, encoding: str) -> Any:
     return text.encode("latin1")
 
 
-def _array(data, dtype, shape, order):
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
     dtype = dtype.rebuild()
     if dtype.hasobject:
         flat = np.empty(len(data), dtype=object)
@@ -238,7 +238,7 @@ def _array(data, dtype, shape, order):
     return flat.reshape(shape, order=order).copy()
 
 
-def _scalar(dtype, data):
+def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, dtype=dtype.rebuild())[0]
 
 

@@ -26,7 +26,7 @@ from tests.small_frames import FP_PARAMS, slabs
 
 MULTIPOLES = {"MCSHs": {"orders": [0, 1], "sigmas": [0.5, 1.2]}}
 # Scripts and what they gave on v1.0, where the project is developed.
-USAGE = Path(__file__).parents[2] / "shared" / "usage"
+USAGE = Path(__file__).parents[3] / "shared" / "usage"
 pytestmark = pytest.mark.filterwarnings("ignore:config key cmd.single-threaded")
 
 
