@@ -2,7 +2,7 @@
 
 
 def construct_descriptor(descriptor_setup):
-    """The descriptor of `(fp_scheme, fp_params, cutoff_params, elements)`.
+    """Return the descriptor of `(fp_scheme, fp_params, cutoff_params, elements)`.
 
     fp_scheme: a key of DESCRIPTORS, in any case; fp_params: what that descriptor takes;
     cutoff_params: such as {"cutoff_func": "Cosine"}, for "gaussian" alone, the others look at

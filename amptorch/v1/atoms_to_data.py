@@ -43,11 +43,11 @@ class AtomsToData:
         self.cores = cores
 
     def convert(self, atoms: Atoms, idx: int = 0) -> Data:
-        """The data object of one frame, which is number `idx` to errors and in `image_idx`."""
+        """Return the data object of one frame, number `idx` to errors and in `image_idx`."""
         return self._convert([atoms], idx)[0]
 
     def convert_all(self, atoms_collection: Any, disable_tqdm: bool = False) -> list[Data]:
-        """Data objects of a list of Atoms, an ASE database, a trajectory reader, or a file.
+        """Return data objects of a list of Atoms, an ASE database, a trajectory reader, or a file.
 
         Raises ValueError that names the frame that cannot be used.
         """

@@ -43,7 +43,7 @@ class Data:
         self.__dict__[key] = value
 
     def to(self, device: torch.device | str) -> "Data":
-        """The same with every tensor on `device`."""
+        """Return the same with every tensor on `device`."""
         moved = {
             key: value.to(device) if isinstance(value, torch.Tensor) else value
             for key, value in self.__dict__.items()

@@ -29,7 +29,7 @@ class AtomsDataset(MemoryDataset):
         return AtomsToData(self.descriptor, True, forces, False, forces, self.cores or 1)
 
     def __getitem__(self, index: Any) -> Any:
-        """The data object of one frame, scaled: what v1.0's data list holds."""
+        """Return the data object of one frame, scaled: what v1.0's data list holds."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         index = index % len(self)

@@ -41,7 +41,7 @@ class Pack:
     derivatives: Any
 
     def matrix(self, frame: int) -> torch.Tensor:
-        """The derivatives of a frame as a sparse matrix."""
+        """Return the derivatives of a frame as a sparse matrix."""
         if isinstance(self.derivatives, list):
             return self.derivatives[frame]
         row, col, val, size = self.derivatives.to_coo(frame)
@@ -136,7 +136,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self._prepare()
 
     def _prepare(self) -> None:
-        """What is to be read once."""
+        """Read what is to be read once."""
 
     def _check_files(self) -> None:
         first = self.files[0]
@@ -179,7 +179,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         return list(self.lengths)
 
     def batch(self, indices: Any) -> Batch:
-        """The batch of the frames at `indices`."""
+        """Return the batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         packs, shards, local = self._packs(frame_ids)
         places = list(zip(shards.tolist(), local.tolist(), strict=True))
@@ -211,7 +211,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
 
     @cached_property
     def checksum(self) -> int:
-        """By what the data are known again: sizes of the entries, scalers, and how batches are
+        """Return what the data are known again by: sizes of entries, scalers, and how batches are
         drawn."""
         content = [self.sizes.tobytes()]
         content += [repr(file.target_scaler.state()).encode() for file in self.files]
@@ -219,7 +219,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         return zlib.crc32(b"".join(content))
 
     def _packs(self, frame_ids: np.ndarray) -> Any:
-        """({number: Pack}, numbers (k,), places in them (k,)) of the frames."""
+        """Return ({number: Pack}, numbers (k,), places in them (k,)) of the frames."""
         here = np.zeros(len(frame_ids), dtype=np.int64)
         return {0: self.pack(frame_ids)}, here, np.arange(len(frame_ids))
 
@@ -228,7 +228,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         return file, int(index - self.starts[file])
 
     def pack(self, frame_ids: np.ndarray) -> Pack:
-        """The `Pack` of frames, each read once."""
+        """Return the `Pack` of frames, each read once."""
         parts = [self._read_frame(int(index)) for index in frame_ids]
         fingerprints, numbers, energies, forces, matrices = zip(*parts, strict=True)
         derivatives = None
@@ -249,7 +249,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         return DerivativeBlocks.concatenate(blocks)
 
     def _read_frame(self, index: Any) -> Any:
-        """(scaled fingerprint, numbers, energy, forces, derivatives that are not scaled)."""
+        """Return (scaled fingerprint, numbers, energy, forces, derivatives not scaled)."""
         file, local = self._locate(index)
         data, source = self.files[file][local], self.files[file]
         numbers = np.asarray(data.atomic_numbers, dtype=np.int64)
@@ -267,7 +267,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         return fingerprint.numpy(), numbers, energy, forces, matrix
 
     def _check_entry(self, data: Any, numbers: Any, where: str) -> None:
-        """ValueError for an element without a network, and for what is missing or does not fit."""
+        """Raise ValueError for elements without a network, and what is missing or unfit."""
         unknown = np.setdiff1d(numbers, self._atomic_numbers)
         if len(unknown):
             number = int(unknown[0])
@@ -294,7 +294,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
                 raise ValueError(f"{where}: {name} is not finite")
 
     def _derivatives(self, packs: Any, shards: Any, local: np.ndarray, counts: np.ndarray) -> Any:
-        """(back end, what the frames are called there)."""
+        """Return (back end, what the frames are called there)."""
         if any(isinstance(pack.derivatives, list) for pack in packs.values()):
             matrices = [
                 packs[shard].matrix(k)
@@ -419,13 +419,13 @@ def get_lmdb_dataset(lmdb_paths: Any, cache_type: str = "no", **options: Any) ->
 
 
 def _scaling_of(scaler: Any) -> Any:
-    """What of a scaler, or of its state, decides how fingerprints are scaled."""
+    """Return what decides how a scaler, or its state, scales fingerprints."""
     state = scaler if isinstance(scaler, dict) else scaler.state()
     return {name: value for name, value in state.items() if name != "forcetraining"}
 
 
 def _without_scaling(matrix: Any, slope: torch.Tensor) -> Any:
-    """A sparse J (n·S, 3n) of scaled fingerprints divided by the slopes (n, S)."""
+    """Divide a sparse J (n·S, 3n) of scaled fingerprints by the slopes (n, S)."""
     matrix = matrix.coalesce()
     rows = matrix.indices()[0]
     return torch.sparse_coo_tensor(

@@ -36,7 +36,7 @@ METADATA = ("feature_scaler", "target_scaler", "elements", "descriptor_setup")
 
 
 def import_lmdb() -> Any:
-    """The package lmdb; ImportError that says how to get it."""
+    """Return the package lmdb; ImportError says how to get it."""
     try:
         import lmdb
     except ImportError as error:

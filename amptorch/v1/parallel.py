@@ -84,7 +84,7 @@ class DataParallel(nn.Module):
         return self._evaluate_together(batches)
 
     def _evaluate_together(self, batches: Any) -> Any:
-        """Energies and forces of all frames, of which this process evaluates its share."""
+        """Return energies and forces of all frames, of which this process evaluates its share."""
         named = self.module.named_parameters()
         parameters: dict[str, Any] = {name: value for name, value in named if value.requires_grad}
         shared = _SumOfGradients.apply(*parameters.values())
@@ -102,7 +102,7 @@ class DataParallel(nn.Module):
         return energy + nothing, forces
 
     def _share(self, batches: Any) -> Any:
-        """The `Share` of this process, whose part is a list of batches, or None."""
+        """Return the `Share` of this process, whose part is a list of batches, or None."""
         rank, size = self.ranks.rank, self.ranks.size
         whole = isinstance(batches[0].derivatives, SparseDerivatives)
         if len(batches) == 1 and not whole:
@@ -138,5 +138,5 @@ def _concatenated(results: Any) -> Any:
 
 
 def _ranges(places: Any) -> list[tuple[int, int]]:
-    """(first, last) of the ranges between `places` that are not empty."""
+    """Return (first, last) of the ranges between `places` that are not empty."""
     return [(first, last) for first, last in pairwise(places) if first < last]

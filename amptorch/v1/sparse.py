@@ -50,7 +50,7 @@ class SparseDerivatives:
     def vjp(
         self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """Jᵀg, (n, 3), for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
+        """Return Jᵀg, (n, 3), for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
         if len(g) != self.n_atoms:
             raise ValueError(
                 f"{len(g)} atoms are asked for out of a sparse matrix of {self.n_atoms}: batches "
@@ -63,7 +63,7 @@ class SparseDerivatives:
     def jvp(
         self, frame_ids: np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """J v, (n, S), for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms."""
         if rows is not None:
             some, v = v, np.zeros((self.n_atoms, 3))
             v[rows] = some
@@ -79,7 +79,7 @@ class SparseDerivatives:
 
 
 def blocks_from_coo(matrix: Any, numbers: Any, kinds: Any) -> DerivativeBlocks | None:
-    """The DerivativeBlocks of one frame out of its sparse J (n·S, 3n) of atoms `numbers` (n,).
+    """Return the DerivativeBlocks of one frame out of its sparse J (n·S, 3n).
 
     kinds : atomic numbers, in the order of the blocks. None is returned where the columns of an
     atom are not minus the sum of all others, which blocks rely on: AMPTorch v1.0 cuts small

@@ -98,7 +98,7 @@ class AtomsTrainer(AttributesOfV1):
     # --- set-up, in the order of `load` ---
 
     def load(self, load_dataset: bool = True) -> None:
-        """Everything up to the point where training can start; without the data set, where
+        """Do everything up to the point where training can start; without the data set, where
         `dataset.elements` is given, up to the point where parameters can be loaded."""
         self.load_config()
         self.load_rng_seed()
@@ -163,32 +163,32 @@ class AtomsTrainer(AttributesOfV1):
         self.feature_scaler, self.target_scaler = data.feature_scaler, data.target_scaler
 
     def get_unique_elements(self, training_images: Any) -> list[str]:
-        """Symbols of the elements in a list of ase.Atoms, sorted."""
+        """Return the symbols of the elements in a list of ase.Atoms, sorted."""
         return elements_of(Frames.from_atoms(training_images))
 
     def load_model(self) -> None:
-        """A network with fresh parameters."""
+        """Make a network with fresh parameters."""
         if self.descriptor is None:
             self._make_descriptor()
         n_inputs: Any = self.input_dim
         self.model = fresh_model(self.settings, self.elements, n_inputs, self.random_state)
 
     def load_criterion(self) -> None:
-        """The class of the loss."""
+        """Take the class of the loss."""
         self.criterion = self.settings.optim.loss_fn or CustomLoss
 
     def load_optimizer(self) -> None:
-        """The class of the optimizer."""
+        """Take the class of the optimizer."""
         self.optimizer = self.settings.optim.optimizer
 
     def load_logger(self) -> None:
-        """The callback of Weights and Biases, where `cmd.logger` asks for it."""
+        """Make the callback of Weights and Biases, where `cmd.logger` asks for it."""
         self.logger = None
         if self.settings.cmd.logger and self.ranks.first:
             self.logger = WandbRun(lambda: self.identifier, self.settings.to_dict())
 
     def load_extras(self) -> None:
-        """Callbacks (scores, checkpoint, scheduler, early stopping, logger) and the split."""
+        """Make callbacks (scores, checkpoint, scheduler, early stopping, logger) and split."""
         self.progress = Progress(self.settings.optim.max_seconds, self.ranks)
         save = None if self.debug else self._save
         self.callbacks = make_callbacks(self.settings, self.progress, save)
@@ -288,7 +288,7 @@ class AtomsTrainer(AttributesOfV1):
         return "no epoch before was any better, so no checkpoint is kept"
 
     def _load_run(self, run: Path) -> "TrainingState | None":
-        """`load` for a run that was begun; its last `TrainingState`, or None where it has none."""
+        """Load a run that was begun; return its last `TrainingState`, None where it has none."""
         state = newest_state(run)
         if state is None:
             self.pretrained = False
@@ -330,7 +330,7 @@ class AtomsTrainer(AttributesOfV1):
             raise
 
     def _folder_to_write(self) -> Any:
-        """The run's folder, in the process that writes."""
+        """Return the run's folder, in the process that writes."""
         return self.cp_dir if self.ranks.first else None
 
     def load_pretrained(
@@ -419,7 +419,7 @@ class AtomsTrainer(AttributesOfV1):
         get_descriptor: bool = False,
         save_fps: Any = False,
     ) -> Any:
-        """Energies and forces of frames (list of Atoms, or what `read_images` reads), in order.
+        """Return energies and forces of frames (list of Atoms, or what `read_images` reads).
 
         Returns a dictionary: `energy` list of float, eV; `forces` list of (n_atoms, 3) arrays,
         eV/Å, empty ones where `model.get_forces` is False; `latent` with `get_latent=k`, list of
@@ -447,7 +447,7 @@ class AtomsTrainer(AttributesOfV1):
             )
 
     def get_calc(self) -> AmpTorch:
-        """The ASE calculator of this trainer."""
+        """Return the ASE calculator of this trainer."""
         return AmpTorch(self)
 
     def _save(self, net: Any, folder: str | os.PathLike[str] | None = None) -> None:
@@ -462,7 +462,7 @@ class AtomsTrainer(AttributesOfV1):
         )
 
     def descriptor_setup(self) -> tuple[Any, ...]:
-        """(fp_scheme, fp_params, cutoff_params, elements), which `construct_descriptor` takes."""
+        """Return what `construct_descriptor` takes."""
         return with_elements(self.settings, self.elements).dataset.descriptor_setup
 
     def _make_descriptor(self) -> None:

@@ -43,7 +43,7 @@ FAILURES = (
 
 
 def load_torch_file(path: Path) -> Any:
-    """What v1.0 saved by `torch.save` at `path` (a Path), tensors on the CPU.
+    """Return what v1.0 saved by `torch.save` at `path` (a Path), tensors on the CPU.
 
     Raises FileNotFoundError where there is no such file, and ValueError that names the file where
     it is damaged, or names the class in it that is not read.
@@ -59,7 +59,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 def loads_restricted(data: Any, source: str = "pickle") -> Any:
-    """The object in the bytes `data`, such as an entry of a v1.0 LMDB file.
+    """Return the object in the bytes `data`, such as an entry of a v1.0 LMDB file.
 
     Raises ValueError that names `source` where the bytes are damaged, or the class in them that is
     not read.
@@ -175,7 +175,7 @@ class _ArrayRecord(_Record):
 
 
 def _rebuild(value: Any) -> Any:
-    """`value` with its records built into the objects that they stand for."""
+    """Return `value` with its records built into the objects that they stand for."""
     if isinstance(value, _Record):
         return value.rebuild()
     if isinstance(value, dict):
@@ -186,7 +186,7 @@ def _rebuild(value: Any) -> Any:
 
 
 def _storage(data: Any) -> Any:
-    """A storage as torch wrote it before there were archives: pickles of a magic number, a version,
+    """Return a storage as torch wrote it before archives: pickles of a magic number, a version,
     the machine, what it is, and its key; its length again, 8 bytes; and the numbers."""
     file = io.BytesIO(data)
     for _ in range(3):
