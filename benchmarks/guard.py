@@ -69,7 +69,9 @@ def unpack(commit: str, folder: Path) -> None:
     if done.returncode:
         raise ValueError(f"{commit!r} is no commit here: {done.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+        # Older releases of Python 3.10 and 3.11 know no filters.
+        known = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder, **known)
 
 
 def measure(row: str, remotes: Sequence[Remote], rounds: int) -> np.ndarray:

@@ -5,7 +5,7 @@ models predicted in `expected.json`.
 """
 
 import json
-import tarfile
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -41,8 +41,7 @@ def frames():
 
 @pytest.fixture
 def written(tmp_path):
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(ARCHIVE, tmp_path)
     return tmp_path / ARCHIVE.name.removesuffix(".tar.xz")
 
 
