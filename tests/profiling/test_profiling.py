@@ -258,6 +258,7 @@ def test_cprofile(arguments, tmp_path):
     assert "workload.py" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_lines_of_python_and_of_kernels(arguments, tmp_path):
     pytest.importorskip("line_profiler")
     assert run(*arguments, "--tool", "line") == 0
@@ -270,6 +271,7 @@ def test_lines_of_python_and_of_kernels(arguments, tmp_path):
     assert "def search_frames(" in page
 
 
+@pytest.mark.slow
 def test_py_spy_on_frames_at_a_relative_path(arguments, tmp_path, monkeypatch):
     program = shutil.which("py-spy") or shutil.which(Path(sys.executable).with_name("py-spy"))
     if program is None:

@@ -173,6 +173,7 @@ def test_the_guards_rows_are_stages(load):
         assert callable(getattr(load("stages"), stage))
 
 
+@pytest.mark.slow
 def test_the_guard_compares_two_commits(tmp_path):
     path = tmp_path / "guard.json"
     command = [sys.executable, str(FOLDER / "guard.py"), "HEAD", "HEAD", "--json", str(path)]

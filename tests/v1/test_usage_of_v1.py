@@ -174,6 +174,7 @@ def test_going_on_and_a_relaxation_with_constraints(frames, tmp_path):
 
 if USAGE.is_dir():
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("script", sorted(USAGE.glob("[0-9]*.py")), ids=lambda path: path.stem)
     def test_the_scripts_themselves(script, tmp_path):
         shutil.copy(USAGE / "frames.py", tmp_path)
