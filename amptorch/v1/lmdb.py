@@ -355,7 +355,7 @@ class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):
         return {k: v for k, v in vars(self).items() if k not in ("_recent_packs", "_lock")}
 
     def __setstate__(self, state: Any) -> None:
-        vars(self).update(state, _recent_packs=OrderedDict(), _lock=Lock())
+        self.__dict__.update(state, _recent_packs=OrderedDict(), _lock=Lock())
 
     def _packs(self, frame_ids: np.ndarray) -> Any:
         shards = self.shards[frame_ids]
