@@ -202,7 +202,7 @@ def training_pairs() -> Iterator[tuple[str, Pair]]:
         torch.sparse.mm(matrix, torch.from_numpy(v.reshape(-1, 1)))
 
     def assemble(dataset: Any = dataset) -> Any:
-        return dataset.batch(frame_ids)
+        return dataset.__getitems__(frame_ids)
 
     def collate() -> Any:
         return collater(objects)[0]

@@ -187,7 +187,7 @@ def batch(images: Images, source: str = "memory", number: int = 36) -> Stage:
 
         setup = ("gaussian", functions(number), {"cutoff_func": "Cosine"}, elements_of(images))
         dataset = StoreDataset(packed(images, number), setup, derivatives="stored")
-    return lambda: dataset.batch(order), len(images)
+    return lambda: dataset.__getitems__(order), len(images)
 
 
 def reading(images: Images, what: str = "structures", number: int = 36) -> Stage:
