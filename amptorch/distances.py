@@ -1,4 +1,4 @@
-"""Whether distances and cutoffs look as if they were in Å."""
+"""Check whether distances and cutoffs look as if they were in Å."""
 
 import warnings
 

@@ -1,4 +1,5 @@
-"""Whether derivatives are kept or computed anew: what either takes, from a sample of the frames."""
+"""Decide whether derivatives are kept or computed anew: what either takes,
+from a sample of the frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training takes as a data set."""
+"""Describe what a training takes as a data set."""
 
 from typing import Protocol
 

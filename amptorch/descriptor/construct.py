@@ -1,7 +1,10 @@
-"""The one place where a descriptor is made from its configuration."""
+"""Make a descriptor from its configuration; this is the one place that does."""
+
+from collections.abc import Sequence
+from typing import Any
 
 
-def construct_descriptor(descriptor_setup):
+def construct_descriptor(descriptor_setup: Sequence[Any]) -> Any:
     """Return the descriptor of `(fp_scheme, fp_params, cutoff_params, elements)`.
 
     fp_scheme: a key of DESCRIPTORS, in any case; fp_params: what that descriptor takes;

@@ -1,4 +1,4 @@
-"""What the Gaussian multipole kernels pass to each other."""
+"""Define what the Gaussian multipole kernels pass to each other."""
 
 from typing import NamedTuple
 

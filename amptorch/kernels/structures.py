@@ -1,4 +1,4 @@
-"""What the symmetry-function kernels pass to each other."""
+"""Define what the symmetry-function kernels pass to each other."""
 
 from typing import NamedTuple
 

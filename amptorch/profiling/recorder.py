@@ -7,6 +7,7 @@ import time
 import timeit
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 OTHER = "other"
 # Samples of memory a second: often enough for stages of a tenth of a second.
@@ -117,7 +118,7 @@ class _Thread:
         self._inside = 0.0
 
     @contextmanager
-    def within(self, phase, stage, whole=False):
+    def within(self, phase: str, stage: str, whole: bool = False) -> Any:
         """Count the time inside for a stage, without that of the stages inside it."""
         outer, closed, inside = self.stage, self.closed, self._inside
         self.stage, self.closed, self._inside = stage, whole, 0.0

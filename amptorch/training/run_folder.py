@@ -1,4 +1,4 @@
-"""Where a training run writes, and that it does so alone."""
+"""Make the folder of a training run, and keep other trainings out of it."""
 
 import errno
 import os
