@@ -120,6 +120,12 @@ class OptimConfig(_Section):
 
     gpus: int = option(0, number(minimum=0, integer=True), "number of GPUs; 0 is the CPU")
     force_coefficient: float = option(0.0, number(minimum=0), "alpha in ½ (L_E + alpha L_F)")
+    energy_per_atom: bool = option(False, boolean, "L_E is of energies divided by the atoms")
+    force_per_mev: float | None = option(
+        None,
+        number(above=0),
+        "eV/Å of force error that weigh as much as 1 meV/atom of energy; sets force_coefficient",
+    )
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
     batch_size: int = option(32, count, "frames in a batch")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
@@ -150,7 +156,26 @@ class OptimConfig(_Section):
         super().__post_init__()
         if self.lr is None:
             self.lr = getattr(self.optimizer, "default_lr", 0.1)
+        if self.force_per_mev is not None:
+            self.force_coefficient = self._coefficient_of(self.force_per_mev)
         optimizer_takes(self.optimizer, self.lr, self.optimizer_options)
+
+    def _coefficient_of(self, force_per_mev: float) -> float:
+        """Return the `force_coefficient` with which so many eV/Å count as much as 1 meV/atom."""
+        if not self.energy_per_atom:
+            raise ValueError(
+                f"optim.force_per_mev is {force_per_mev}, which weighs forces against energies per "
+                "atom; set optim.energy_per_atom to True"
+            )
+        # The errors are squared, but for "mae".
+        coefficient = (1e-3 / force_per_mev) ** (1 if self.loss == "mae" else 2)
+        # A configuration that was written out holds both.
+        if self.force_coefficient not in (0, coefficient):
+            raise ValueError(
+                f"optim.force_coefficient is {self.force_coefficient} and optim.force_per_mev is "
+                f"{force_per_mev}, which sets it to {coefficient:.4g}; give one of them"
+            )
+        return coefficient
 
     @property
     def optimizer_options(self) -> dict[str, Any]:

@@ -30,6 +30,8 @@ DEFAULTS = {
     "optim": {
         "gpus": 0,
         "force_coefficient": 0,
+        "energy_per_atom": False,
+        "force_per_mev": None,
         "lr": 0.1,
         "batch_size": 32,
         "epochs": 100,

@@ -52,6 +52,11 @@ class Batch:
         return self.num_images
 
     @property
+    def counts(self) -> torch.Tensor:
+        """Return the number of atoms of each frame, (num_images,) int64."""
+        return torch.bincount(self.image_idx, minlength=len(self))
+
+    @property
     def targets(self) -> list[torch.Tensor]:
         """Return [energy, forces], or [energy] where there are no forces; with weights [energy,
         forces, weights, force_weights], the forces (0, 3) where there are none."""
@@ -98,8 +103,8 @@ class Share:
     """Hold what one of several processes has of a batch of `num_images` frames.
 
     part: Batch, without targets, of the frames that it evaluates, or None where there are none.
-    energy, forces, weights, force_weights: of the whole batch, as of `Batch`. The parts of all
-    processes, one after the other, are the batch.
+    energy, forces, weights, force_weights, counts: of the whole batch, as of `Batch`. The parts of
+    all processes, one after the other, are the batch.
     """
 
     part: Batch | None
@@ -108,6 +113,7 @@ class Share:
     forces: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.num_images

@@ -173,7 +173,8 @@ class StoreDataset(torch.utils.data.Dataset):
         if force_rows is not None and part is not None:
             starts = np.concatenate(([0], np.cumsum(self.counts[frame_ids])))
             part.force_rows = rows_inside(force_rows, starts[a], starts[b])
-        share = Share(part, len(frame_ids), energy, forces)
+        counts = torch.from_numpy(self.counts[frame_ids])
+        share = Share(part, len(frame_ids), energy, forces, counts=counts)
         if self.weights is not None:
             set_weights(share, self.weights[frame_ids], self.counts[frame_ids], force_rows)
         return share

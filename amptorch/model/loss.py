@@ -11,32 +11,53 @@ from torch import nn
 class CustomLoss(nn.Module):
     """Compute ½ (L_E + force_coefficient · L_F) of scaled energies and forces.
 
-    L_E is the mean over frames of the error of the total energy (not per atom), L_F the mean over
-    force components; the error is the squared ("mse") or the absolute difference ("mae"). Without
-    predicted forces the loss is ½ L_E. Where only the forces of atoms drawn at random are there
-    (`dataset.samplers.drawn_rows`), the mean over these estimates L_F without bias. Where frames
-    have weights w, both are means of w · error.
+    L_E is the mean over frames of the error of the total energy, or with `energy_per_atom` of the
+    error divided by the number of atoms, L_F the mean over force components; the error is the
+    squared ("mse") or the absolute difference ("mae"). Without predicted forces the loss is ½ L_E.
+    Where only the forces of atoms drawn at random are there (`dataset.samplers.drawn_rows`), the
+    mean over these estimates L_F without bias. Where frames have weights w, both are means of
+    w · error.
+
+    With `energy_per_atom` there is `mean_atoms` (): the mean number of atoms of the training frames
+    once a training has begun, 0 before; the Kalman filter takes it as the size of a usual frame.
 
     Raises ValueError for another `loss`, or where forces are predicted and none are there to
     compare.
     """
 
-    def __init__(self, force_coefficient: float = 0, loss: str = "mae") -> None:
+    mean_atoms: torch.Tensor
+
+    def __init__(
+        self, force_coefficient: float = 0, loss: str = "mae", energy_per_atom: bool = False
+    ) -> None:
         super().__init__()
         losses = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss}
         if loss not in losses:
             raise ValueError(f"loss must be 'mse' or 'mae', got {loss!r}")
         self.force_coefficient = force_coefficient
         self.error = losses[loss]
+        self.energy_per_atom = energy_per_atom
+        if energy_per_atom:
+            # A buffer, since those are part of the checkpoints.
+            self.register_buffer("mean_atoms", torch.zeros((), dtype=torch.float64))
 
     def forward(
-        self, prediction: tuple[torch.Tensor, torch.Tensor], target: Sequence[torch.Tensor]
+        self,
+        prediction: tuple[torch.Tensor, torch.Tensor],
+        target: Sequence[torch.Tensor],
+        counts: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the loss of `prediction` (energy, forces) against `target`, which is
-        `Batch.targets`."""
+        `Batch.targets`; `counts` (frames,) is `Batch.counts`, which `energy_per_atom` needs."""
         energy, forces = prediction
+        expected = target[0]
+        if self.energy_per_atom:
+            if counts is None:
+                raise ValueError("energy_per_atom needs the number of atoms of each frame")
+            counts = counts.to(energy.device)
+            energy, expected = energy / counts, expected / counts
         of_energy, of_forces = target[2:] or (None, None)
-        loss = self._mean(energy, target[0], of_energy)
+        loss = self._mean(energy, expected, of_energy)
         if self.force_coefficient and len(forces):
             if len(target) < 2 or len(target[1]) == 0:
                 raise ValueError("force_coefficient is not 0, but the frames have no forces")

@@ -8,7 +8,9 @@ random signs, which leave nearly all of the error unseen, forces were learnt far
 40 s on frames of 164 atoms their errors were 1.2 eV/Å, not 0.55.
 
 The variances follow from the loss: that of the (scaled, total) energy is the unit, that of forces
-3 n / `force_coefficient` for a frame of n atoms; a frame's weight divides its variances.
+3 n / `force_coefficient` for a frame of n atoms; a frame's weight divides its variances. With
+`energy_per_atom` they are (n/N)² and 3 n / (`force_coefficient` N²), where N is the mean number of
+atoms of the training frames: for frames of one size those of the loss of total energies.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ def kalman_step(net: PotentialNet, batch: tuple[Batch, list[torch.Tensor]]) -> d
         prediction = net.infer(X)
         loss = net.get_loss(prediction, targets, X=X, training=True)
     number = net.optimizer_.param_groups[0]["force_observations"]
-    coefficient = net.criterion_.force_coefficient
+    criterion = net.criterion_
+    mean_atoms = float(criterion.mean_atoms) if criterion.energy_per_atom else None
     generator = None if net.random is None else net.random.generator()
     directions, errors, variances = observations(
-        X, prediction, targets, coefficient, number, generator
+        X, prediction, targets, criterion.force_coefficient, number, generator, mean_atoms
     )
 
     def closure() -> tuple[dict[torch.nn.Parameter, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -58,6 +61,7 @@ def observations(
     coefficient: float,
     number: int,
     generator: torch.Generator | None = None,
+    mean_atoms: float | None = None,
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], torch.Tensor, torch.Tensor]:
     """Return directions for `jacobian`, errors (m,) and variances (m,) of a batch.
 
@@ -68,21 +72,24 @@ def observations(
     coefficient : `force_coefficient` of the loss
     number : force observations of each frame
     generator : draws the groups of atoms; None for torch's own
+    mean_atoms : mean number of atoms of the training frames where the loss is one of energies per
+        atom; None where it is one of total energies
     """
     energy, forces = prediction
     directions = []
     errors = [targets[0] - energy]
     weights = targets[2] if len(targets) > 2 else torch.ones_like(energy)
-    variances = [1 / weights]
+    counts, size = batch.counts.to(energy), mean_atoms or 1.0
+    of_energy = torch.ones_like(energy) if mean_atoms is None else (counts / size).square()
+    variances = [of_energy / weights]
     if coefficient and len(forces):
-        counts = torch.bincount(batch.image_idx, minlength=len(batch))
         difference = targets[1] - forces
         drawn = torch.randperm(len(forces), generator=generator)
         for part in np.array_split(drawn.numpy(), number):
             rows, v, error = _projection(batch, difference, np.sort(part))
             directions.append((rows, v))
             errors.append(error)
-            variances.append(3 * counts / (coefficient * weights))
+            variances.append(3 * counts / (coefficient * size**2 * weights))
     return directions, torch.stack(errors, dim=1).flatten(), torch.stack(variances, 1).flatten()
 
 

@@ -11,7 +11,7 @@ from skorch.utils import to_device
 
 from amptorch.config import OptimConfig
 from amptorch.data.batch import Batch, Share
-from amptorch.data.loader import BatchLoader
+from amptorch.data.loader import BatchLoader, root_of
 from amptorch.data.scalers import TargetScaler
 from amptorch.optimizers import EKF
 from amptorch.training.callbacks import EpochTable, NamedCallback
@@ -75,7 +75,10 @@ class PotentialNet(NeuralNetRegressor):
         training: bool = False,
     ) -> torch.Tensor:
         """Return the loss of a batch; y_true is [energy, forces], scaled."""
-        return self.criterion_(y_pred, to_tensor(y_true, self.device))
+        y_true = to_tensor(y_true, self.device)
+        if X is not None and self._energy_per_atom:
+            return self.criterion_(y_pred, y_true, X.counts)
+        return self.criterion_(y_pred, y_true)
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Make skorch's step, or one of the Kalman filter, which takes no gradient of the loss."""
@@ -125,6 +128,9 @@ class PotentialNet(NeuralNetRegressor):
             # Before the epoch is in the history; skorch ends the training.
             raise KeyboardInterrupt
         self._forget_batches()
+        if self._energy_per_atom and not self.criterion_.mean_atoms:
+            dataset, frame_ids = root_of(kwargs["dataset_train"])
+            self.criterion_.mean_atoms.fill_(float(dataset.counts[frame_ids].mean()))
         super().on_epoch_begin(net, **kwargs)
         self.align()
 
@@ -147,18 +153,33 @@ class PotentialNet(NeuralNetRegressor):
         self._ranks.align(self.module_, self.random)
 
     @property
+    def _energy_per_atom(self) -> bool:
+        """Return whether the loss is one of energies per atom."""
+        return getattr(self.criterion_, "energy_per_atom", False)
+
+    @property
     def _ranks(self) -> Ranks:
         """Return the processes that train together."""
         return Ranks() if self.ranks is None else self.ranks
 
 
 def criterion_args(criterion: Callable[..., Any], optim: OptimConfig) -> dict[str, Any]:
-    """Return `force_coefficient` and `loss` of the section `optim`, where the criterion takes them.
+    """Return `force_coefficient`, `loss` and `energy_per_atom` of the section `optim`, where the
+    criterion takes them, by skorch's names.
 
-    Their names are skorch's.
+    Raises ValueError where a criterion of the user's own cannot do what `optim` asks for.
     """
-    given = {"force_coefficient": optim.force_coefficient, "loss": optim.loss}
+    given = {
+        "force_coefficient": optim.force_coefficient,
+        "loss": optim.loss,
+        "energy_per_atom": optim.energy_per_atom,
+    }
     taken = inspect.signature(criterion).parameters
+    if optim.energy_per_atom and "energy_per_atom" not in taken:
+        raise ValueError(
+            f"optim.energy_per_atom is True, but optim.loss_fn {criterion.__name__} does not take "
+            "energy_per_atom; set it to False, or derive the class from amptorch.model.CustomLoss"
+        )
     return {f"criterion__{name}": value for name, value in given.items() if name in taken}
 
 

@@ -198,12 +198,14 @@ def share_of(batch: Batch, rank: int, size: int) -> Share:
     first, last = cuts_of(frame_counts(batch), size)[rank : rank + 2]
     part = part_of(batch, first, last) if first < last else None
     energy: Any = batch.energy
-    return Share(part, len(batch), energy, batch.forces, batch.weights, batch.force_weights)
+    return Share(
+        part, len(batch), energy, batch.forces, batch.weights, batch.force_weights, batch.counts
+    )
 
 
 def frame_counts(batch: Batch) -> np.ndarray:
     """Return the number of atoms of each frame of a batch, (frames,)."""
-    return torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
+    return batch.counts.cpu().numpy()
 
 
 def part_of(batch: Batch, first: int, last: int) -> Batch:

@@ -91,7 +91,7 @@ def test_shares_are_balanced(dataset):
 class Crooked(torch.nn.Module):
     """A loss that is no mean over frames."""
 
-    def forward(self, prediction, target):
+    def forward(self, prediction, target, counts):
         energy, forces = (p - t for p, t in zip(prediction, target, strict=True))
         return energy.square().sum().sqrt() * forces.abs().max() + energy.std(correction=0)
 
@@ -106,7 +106,7 @@ def gradients(dataset, loss, ranks, batch):
     torch.manual_seed(1)
     model = BPNN(dataset.elements, dataset.input_dim, num_layers=2, num_nodes=5)
     prediction = ranks.evaluate(batch, model)
-    value = loss(prediction, batch.targets)
+    value = loss(prediction, batch.targets, batch.counts)
     value.backward()
     ranks.sum_gradients(model.parameters())
     return [value, *prediction, *(p.grad for p in model.parameters())]
@@ -115,6 +115,7 @@ def gradients(dataset, loss, ranks, batch):
 CASES = [
     (CustomLoss(0.1, "mse"), [0, 1, 2, 3, 4, 5, 9], 1.0),
     (CustomLoss(0.1, "mae"), [7, 2, 4], 1.0),
+    (CustomLoss(0.1, "mse", energy_per_atom=True), [7, 2, 4, 0], 1.0),
     (CustomLoss(0.1, "mse"), [7, 2, 4, 0, 9], 0.3),
     (Crooked(), [8, 1, 5, 3], 1.0),
     # Fewer frames than processes; and none with oxygen, whose network then has no gradient.
@@ -158,8 +159,9 @@ def compare(rank, size, port, store):
             for (share, _), (batch, _) in zip(*loaders, strict=True):
                 assert isinstance(share, Share)
                 assert len(share) == len(batch)
-                expected = gradients(dataset, CustomLoss(0.1, "mse"), alone, batch)
-                found = gradients(dataset, CustomLoss(0.1, "mse"), together, share)
+                loss = CustomLoss(0.1, "mse", energy_per_atom=fraction < 1)
+                expected = gradients(dataset, loss, alone, batch)
+                found = gradients(dataset, loss, together, share)
                 assert_same_gradients(found, expected, (kind, batch_size, fraction))
     assert together.from_first(lambda: Path(f"from {rank}")) == Path("from 0")
     dist.destroy_process_group()
