@@ -158,12 +158,15 @@ def elements(key: str, value: Any) -> list[str]:
 
 
 def fp_params(key: str, value: Any) -> Any:
-    """Return parameters of fingerprints: a copy of a dictionary, or a GaussianDescriptorSet."""
+    """Return parameters of fingerprints: a copy of a dictionary, or a GaussianDescriptorSet; of
+    "auto", {"recipe": "auto"}."""
+    if value == "auto":
+        return {"recipe": "auto"}
     if isinstance(value, Mapping):
         return copy.deepcopy(dict(value))
     if hasattr(value, "descriptor_setup"):
         return value
-    raise TypeError(f"{key} must be a dictionary or a GaussianDescriptorSet, got {value!r}")
+    raise TypeError(f"{key} must be a dictionary, 'auto' or a GaussianDescriptorSet, got {value!r}")
 
 
 def known_keys(key: str, value: Any, known: Collection[str]) -> None:

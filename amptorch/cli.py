@@ -76,9 +76,19 @@ def common(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML or JSON file of AtomsTrainer's sections.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON file of sections; none: recommended values.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Frames; replaces dataset.raw_data.")] = None,
+    valid: Annotated[str | None, typer.Option(help="Frames that choose the best epoch.")] = None,
     test: Annotated[str | None, typer.Option(help="Frames kept out of the training.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="All that the command may take, such as 15m. Default: 15m.")
+    ] = None,
+    size: Annotated[
+        Literal["small", "medium", "large"] | None,
+        typer.Option(help="Of functions and networks: from fast to accurate. Default: medium."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Replaces cmd.run_dir.")] = None,
     start: Annotated[
         Path | None,
@@ -87,32 +97,50 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Folder of an interrupted run, to go on with as it was.")
     ] = None,
+    train_errors: Annotated[
+        bool, typer.Option("--train-errors", help="Errors on all training frames at the end, too.")
+    ] = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
 ) -> None:
     """Train a potential on the frames of a file.
 
-    Under `torchrun --no-python --nproc-per-node N amptorch train ...` N processes train together.
-    The network runs on one CPU thread, everything else on all; OMP_NUM_THREADS gives it more.
-    Ends with a table of errors, the times, a parity plot and the checkpoint.
+    Without a configuration, `amptorch train --data frames.xyz` takes the recommended values, which
+    `amptorch init frames.xyz` writes out. Under `torchrun --no-python --nproc-per-node N amptorch
+    train ...` N processes train together. The network runs on one CPU thread, everything else on
+    all; OMP_NUM_THREADS gives it more. Ends with errors, the times, a parity plot and the
+    checkpoint.
     """
     from amptorch.config import Config
     from amptorch.files import read_config
     from amptorch.frames import read_images
     from amptorch.reports import Stages
-    from amptorch.training.prepare import wanted_images
 
-    settings = read_config(config)
+    if config is None and data is None:
+        raise ValueError("give --data FILE with frames to train on, or a configuration")
+    if start is not None and resume is not None:
+        raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
+    settings = {"defaults": "recommended"} if config is None else read_config(config)
+    settings = {
+        name: dict(part) if isinstance(part, dict) else part for name, part in settings.items()
+    }
+    dataset, optim, cmd = (settings.setdefault(name, {}) for name in ("dataset", "optim", "cmd"))
     # Before the frames are read, which may take long.
-    checked = Config.from_dict(settings)
-    dataset = settings["dataset"] = dict(settings.get("dataset") or {})
+    Config.from_dict(settings)
     dataset |= _keys(energy_key, forces_key, stress_key)
-    labels = Config.from_dict(settings).dataset.labels
+    if size is not None:
+        settings["size"] = size
     if out is not None:
-        settings["cmd"] = {**(settings.get("cmd") or {}), "run_dir": str(out)}
+        cmd["run_dir"] = str(out)
+    if valid is not None:
+        dataset["val_data"] = valid
     if data is not None:
         dataset["raw_data"] = data
+    if time is not None:
+        optim["total_seconds"] = tuning.seconds_of(time)
+    checked = Config.from_dict(settings)
+    labels = checked.dataset.labels
     if not any(dataset.get(key) for key in ("raw_data", "store", "lmdb_path")):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
     if dataset.get("raw_data") and dataset.get("lmdb_path"):
@@ -120,25 +148,54 @@ def train(
             f"{config} has dataset.lmdb_path, and there is dataset.raw_data (--data) too; a "
             "training is on one of them: leave one out"
         )
-    if start is not None and resume is not None:
-        raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
     stages = Stages()
+    sets: dict[str, Any] = {}
     with stages("reading"):
-        sets = {}
         # What a store is for is not read into memory.
         if dataset.get("raw_data") and not dataset.get("store"):
-            images = read_images(dataset["raw_data"], labels)
-            dataset["raw_data"] = wanted_images(images, checked.dataset, checked.model.get_forces)
-            trained_on = "training and validation" if dataset.get("val_split") else "training"
-            sets[trained_on] = dataset["raw_data"]
+            dataset["raw_data"] = read_images(dataset["raw_data"], labels)
+            if train_errors:
+                sets["training"] = dataset["raw_data"]
+        if dataset.get("val_data"):
+            sets["validation"] = dataset["val_data"] = read_images(dataset["val_data"], labels)
         if test is not None:
             sets["test"] = read_images(test, labels)
+    if checked.optim.total_seconds is not None:
+        spent = _seconds_since_start() + _seconds_to_report(sets)
+        optim["total_seconds"] = max(1.0, checked.optim.total_seconds - spent)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
     as_many = checked.optim.gpus or "OMP_NUM_THREADS" in os.environ
     with nullcontext() if as_many else _torch_threads(1):
         _train_and_report(settings, sets, stages, start, resume)
+
+
+@app.command()
+def init(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The configuration.")] = Path("config.yaml"),
+    size: Annotated[
+        Literal["small", "medium", "large"], typer.Option(help="From fast to accurate.")
+    ] = "medium",
+    time: Annotated[str, typer.Option(help="For the whole training.")] = "15m",
+    overwrite: Overwrite = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+) -> None:
+    """Write the configuration that `amptorch train --data` would use, with comments, to change."""
+    from amptorch.files import check_output
+    from amptorch.frames import read_images
+    from amptorch.labels import Labels
+    from amptorch.training.initial import initial_config
+
+    check_output(out, overwrite)
+    keys = _keys(energy_key, forces_key, stress_key)
+    images = read_images(data, Labels(**keys))
+    text = initial_config(data, images, size, tuning.seconds_of(time), keys)
+    out.write_text(text, encoding="utf8")
+    typer.echo(f"{out}: change what you like, then `amptorch train {out}`")
 
 
 @app.command()
@@ -265,11 +322,11 @@ app.command()(tuning.report)
 @app.command()
 def demo(
     frames: Annotated[int, typer.Option(min=10, help="Frames to generate; a fifth is kept.")] = 200,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training frames.")] = 80,
+    time: Annotated[str, typer.Option(help="All that the command may take.")] = "90s",
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("amptorch-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the frames, weights and batches.")] = 0,
 ) -> None:
-    """Train on generated frames of water on iron.
+    """Train on generated frames of water on iron, with the recommended values.
 
     Ends with a table of errors, the times, a parity plot and the checkpoint.
     """
@@ -283,29 +340,13 @@ def demo(
         generator = iter_iron_water(frames, seed=seed)
         images = list(tqdm(generator, total=frames, desc="generating frames"))
     kept = frames // 5
-    sets = {"training": images[:-kept], "held out": images[-kept:]}
+    sets = {"held out": images[-kept:]}
+    spent = _seconds_since_start() + _seconds_to_report(sets)
     settings = {
-        "model": {
-            "get_forces": True,
-            "num_layers": 3,
-            "num_nodes": 20,
-            "initialization": "small",
-        },
-        "optim": {
-            "force_coefficient": 300.0,
-            "lr": 1e-2,
-            "batch_size": 4,
-            "epochs": epochs,
-            "scheduler": {"policy": "CosineAnnealingLR", "params": {"T_max": epochs}},
-        },
-        "dataset": {
-            "raw_data": sets["training"],
-            "atomic_correction": True,
-            "fp_scheme": "gaussian",
-            "fp_params": DEMO_SYMMETRY_FUNCTIONS,
-            "scaling": {"type": "standardize"},
-            "save_fps": False,
-        },
+        "defaults": "recommended",
+        "size": "small",
+        "optim": {"total_seconds": max(1.0, tuning.seconds_of(time) - spent)},
+        "dataset": {"raw_data": images[:-kept]},
         "cmd": {"run_dir": str(out), "seed": seed},
     }
     with _torch_threads(1):
@@ -313,16 +354,6 @@ def demo(
 
 
 app.command()(profile)
-
-
-# From the length of a bond to the whole neighbourhood; etas are in units of 1/cutoff².
-DEMO_SYMMETRY_FUNCTIONS = {
-    "default": {
-        "cutoff": 5.0,
-        "G2": {"etas": [0.5, 2.0, 8.0, 25.0, 80.0], "rs_s": [0.0]},
-        "G4": {"etas": [1.0], "zetas": [1.0], "gammas": [1.0, -1.0]},
-    }
-}
 
 
 # Of a store, spread over it, whose errors are shown after training.
@@ -370,6 +401,21 @@ def _with_labels(
         raise ValueError(f"{name}: {error}") from error
 
 
+def _seconds_since_start() -> float:
+    """Return how long this process has been running."""
+    import time
+
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
+
+
+def _seconds_to_report(sets: "dict[str, list[Atoms]]") -> float:
+    """Return about how long predictions of these frames, and what is written at the end, take."""
+    atoms = sum(len(image) for images in sets.values() for image in images)
+    return 5.0 + 5e-4 * atoms
+
+
 def _train_and_report(
     settings: dict[str, Any],
     sets: "dict[str, list[Atoms]]",
@@ -377,24 +423,34 @@ def _train_and_report(
     start: Path | None = None,
     resume: Any = None,
 ) -> None:
-    """Train, then print the errors on `sets` (name: images), the stages and the files written."""
+    """Train, then print the errors on `sets` (name: images), and on the frames that were kept to
+    validate or some that were trained on, the stages and the files written."""
     from amptorch.config import Config
+    from amptorch.data.inspection import duplicate_warning, inspect_frames
     from amptorch.files import images_of
-    from amptorch.reports import error_table, parity_plot, prediction_errors
+    from amptorch.reports import (
+        error_table,
+        group_table,
+        parity_plot,
+        prediction_errors,
+        unfair_groups,
+        worst_frames,
+    )
+    from amptorch.training.summary import summary
     from amptorch.v1.trainer import AtomsTrainer
 
     config = Config.from_dict(settings)
-    elements = config.dataset.elements
-    if elements is None and config.dataset.store is None and config.dataset.raw_data is not None:
-        elements = sorted(
-            {symbol for atoms in config.dataset.raw_data for symbol in set(atoms.symbols)}
-        )
-    frames = {
-        name: _with_labels(
-            name, images, elements, config.model.get_forces, config.dataset.missing_forces
-        )
-        for name, images in sets.items()
-    }
+    options = config.dataset
+    trained_on = options.raw_data if isinstance(options.raw_data, list) else None
+    if trained_on is not None and options.store is None:
+        with stages("looking at the frames"):
+            for message in inspect_frames(trained_on):
+                logger.warning("warning: %s", message)
+            for name, images in sets.items():
+                if images is not trained_on and (
+                    found := duplicate_warning(trained_on, images, name)
+                ):
+                    logger.warning("warning: %s", found)
     trainer: Any = AtomsTrainer(settings)
     if resume is None:
         with stages("fingerprints"):
@@ -402,15 +458,19 @@ def _train_and_report(
                 trainer.load()
             else:
                 trainer.load_pretrained(str(start))
-            # Of the elements configured, or in the store, those that were trained on.
-            for name, images in sets.items():
-                _with_labels(name, images, trainer.potential.elements, forces=False)
+            if trainer.ranks.first and trainer.train_dataset is not None:
+                typer.echo(summary(trainer.settings, trainer.train_dataset, trainer.model))
+    elements = trainer.elements
+    frames = {
+        name: _with_labels(name, images, elements, config.model.get_forces, options.missing_forces)
+        for name, images in sets.items()
+    }
     with stages("training"):
         trainer.train(resume=resume or False)
     if not trainer.ranks.first:
         return
     # LMDB files, and stores that were made from them, hold no structures to predict.
-    if config.dataset.store is not None and trainer.train_dataset.store.has_structures:
+    if options.store is not None and trainer.train_dataset.store.has_structures:
         sample = trainer.train_dataset.sample(REPORTED_FRAMES)
         name = f"{len(sample)} of {len(trainer.train_dataset)} frames"
         frames, sets = {name: sample, **frames}, {name: images_of(sample), **sets}
@@ -419,8 +479,16 @@ def _train_and_report(
         with stages("predicting"):
             results[name] = frames[name], trainer.predict(images, disable_tqdm=False)
     errors = {name: prediction_errors(*result) for name, result in results.items()}
-    table = f"\n{error_table(errors)}\n" if errors else ""
-    typer.echo(f"{table}\n{stages.table()}")
+    if errors:
+        typer.echo(f"\n{error_table(errors)}")
+    for name, (found, prediction) in results.items():
+        table = group_table(sets[name], found, prediction)
+        if table:
+            typer.echo(f"\n{name}, by group\n{table}")
+        typer.echo(f"\n{name}, worst frames\n{worst_frames(found, prediction)}")
+        for message in unfair_groups(sets[name], found, prediction):
+            logger.warning("warning: %s: %s", name, message)
+    typer.echo(f"\n{stages.table()}")
     if not config.cmd.debug:
         typer.echo(f"\ncheckpoint:   {trainer.cp_dir}")
     if results and not config.cmd.debug:

@@ -46,6 +46,7 @@ from amptorch.checks import (
     weights,
 )
 from amptorch.labels import Labels
+from amptorch.recommended import completed
 
 
 def option(default: Any, check: Check, meaning: str) -> Any:
@@ -57,6 +58,16 @@ def option(default: Any, check: Check, meaning: str) -> Any:
 
 
 count = number(minimum=1, integer=True)
+
+
+def count_or_auto(key: str, value: Any) -> int | str:
+    """Return a number of 1 or more, or "auto"."""
+    return value if value == "auto" else count(key, value)
+
+
+def boolean_or_per_atom(key: str, value: Any) -> bool | str:
+    """Return True or False, or "per_atom"."""
+    return value if value == "per_atom" else boolean(key, value)
 
 
 @dataclass
@@ -127,10 +138,13 @@ class OptimConfig(_Section):
         "eV/Å of force error that weigh as much as 1 meV/atom of energy; sets force_coefficient",
     )
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
-    batch_size: int = option(32, count, "frames in a batch")
+    batch_size: int | str = option(32, count_or_auto, "frames in a batch; auto: by their number")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
     max_seconds: float | None = option(
         None, number(above=0), "of training, which ends with this or with `epochs`"
+    )
+    total_seconds: float | None = option(
+        None, number(above=0), "the same, counted from when the frames are read"
     )
     optimizer: Any = option("Adam", optimizer_class, "class or name out of torch.optim, or EKF")
     optimizer_args: dict = option(
@@ -139,7 +153,9 @@ class OptimConfig(_Section):
     loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
     loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
-    cp_metric: str = option("energy", choice("energy", "forces"), "picks the best checkpoint")
+    cp_metric: str = option(
+        "energy", choice("energy", "forces", "loss"), "picks the best checkpoint"
+    )
     force_fraction: float = option(
         1.0,
         number(above=0, maximum=1),
@@ -204,11 +220,16 @@ class DatasetConfig(_Section):
     val_split_mode: str = option(
         "cv", choice("cv", "inorder", "block"), "shuffled, the last fraction, or blocks of frames"
     )
+    val_data: Any = option(
+        None, anything, "path or paths of frames, or a list of Atoms, to validate on; no val_split"
+    )
     elements: list | None = option(None, elements, "order of networks; found and sorted if None")
     fp_scheme: str = option(
         "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
     )
-    fp_params: Any = option(None, fp_params, "parameters of the fingerprint")
+    fp_params: Any = option(
+        None, fp_params, "parameters of the fingerprint; auto, or {recipe: …}: placed in the frames"
+    )
     cutoff_params: Any = option(
         {"cutoff_func": "Cosine"},
         cutoff_params,
@@ -219,9 +240,16 @@ class DatasetConfig(_Section):
     pca: dict | None = option(
         None, pca, "{'num_pc': 20, 'elementwise': False}: principal components of what is scaled"
     )
-    target_scaling: bool = option(True, boolean, "subtract mean, divide by standard deviation")
+    target_scaling: bool | str = option(
+        True,
+        boolean_or_per_atom,
+        "subtract mean, divide by standard deviation; per_atom: no mean of whole frames",
+    )
     atomic_correction: Any = option(
         False, atomic_correction, "subtract energies of the elements: fitted, or {symbol: eV}"
+    )
+    isolated_atoms: Any = option(
+        None, anything, "path of frames, or a list of Atoms, of single atoms: these energies"
     )
     weights: Any = option(
         None, weights, "of the frames in the loss: a list, or a key of Atoms.info"
@@ -309,6 +337,9 @@ def known_part(config: Any) -> tuple[Any, list[str]]:
         return config, []
     known, messages = {}, []
     for name, values in config.items():
+        if name in ("defaults", "size"):
+            known[name] = values
+            continue
         section = SECTIONS.get(name)
         if section is None:
             hint = nearest(name, list(SECTIONS), likeness=0)
@@ -338,6 +369,8 @@ class Config:
     cmd: CmdConfig = field(default_factory=CmdConfig)
 
     def __post_init__(self) -> None:
+        if self.dataset.val_data is not None and self.dataset.val_split:
+            raise ValueError("config gives dataset.val_data and dataset.val_split: give one")
         if self.optim.cp_metric == "forces" and not self.model.get_forces:
             raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
         if getattr(self.optim.optimizer, "by_observations", False):
@@ -368,6 +401,7 @@ class Config:
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"config must be a dictionary, got {config!r}")
+        config = completed(config)
         for name in config:
             if name not in SECTIONS:
                 raise ValueError(f"config has no section {name!r}{nearest(name, list(SECTIONS))}")
@@ -387,7 +421,7 @@ class Config:
             for name, section in SECTIONS.items()
         }
         # Where the data are is no business of who is given the model.
-        for key in ("raw_data", "store", "lmdb_path", "weights"):
+        for key in ("raw_data", "val_data", "isolated_atoms", "store", "lmdb_path", "weights"):
             del result["dataset"][key]
         return to_json(result)
 

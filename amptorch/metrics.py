@@ -155,6 +155,9 @@ def scoring_callbacks(
 
 def best_column(val_split: float, cp_metric: str, metric: str) -> str:
     """Return the column of the history that says whether an epoch is the best so far."""
+    if cp_metric == "loss":
+        # skorch's own column.
+        return "valid_loss_best" if val_split else "train_loss_best"
     return f"{'val' if val_split else 'train'}_{cp_metric}_{metric}_best"
 
 

@@ -13,7 +13,8 @@ from ase.data import atomic_numbers
 from amptorch.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
 from amptorch.config import Config
 from amptorch.data.batch import Batch, Batcher
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.descriptor.construct import construct_descriptor

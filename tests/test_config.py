@@ -44,6 +44,7 @@ DEFAULTS = {
         "scheduler": None,
         "force_fraction": 1,
         "max_seconds": None,
+        "total_seconds": None,
         "averaging": None,
     },
     "dataset": {
@@ -57,6 +58,7 @@ DEFAULTS = {
         "missing_forces": "error",
         "val_split": 0,
         "val_split_mode": "cv",
+        "val_data": None,
         "elements": None,
         "fp_scheme": "gmpordernorm",
         "fp_params": None,
@@ -66,6 +68,7 @@ DEFAULTS = {
         "pca": None,
         "target_scaling": True,
         "atomic_correction": False,
+        "isolated_atoms": None,
         "weights": None,
         "store": None,
         "memory_budget": 2,

@@ -29,7 +29,8 @@ import torch
 
 from amptorch.checkpoints.config import config_from_json, config_from_v1, config_to_json
 from amptorch.config import Config, to_json
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.v1.unpickle import load_torch_file
 
 CHECKSUMS = "checksums.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from ase import Atoms
@@ -26,6 +26,8 @@ RawData: TypeAlias = StrPath | Sequence[StrPath] | Sequence[Atoms]
 # Frames that are looked at before there is a store, to know what sizes there are: sizes that
 # differ by a third give a mean good to a hundredth.
 CANDIDATES = 1024
+# Frames in which a recipe places its functions.
+LOOKED_AT = 200
 
 
 def elements_of_store(
@@ -43,6 +45,17 @@ def elements_of_store(
     if store is not None:
         return store.elements
     return find_elements(raw_data, skip_bad, forces=forces, labels=labels)
+
+
+def frames_to_look_at(
+    folder: StrPath, raw_data: RawData | None, elements: Sequence[str], skip_bad: bool = False
+) -> Frames:
+    """Return frames spread over a store, or over what it is made of: the same for both, so that a
+    recipe places the same functions."""
+    store = FrameStore(folder) if raw_data is None else _complete_store(folder)
+    if store is None:
+        return join_frames(_spread(raw_data, elements, skip_bad, LOOKED_AT)[0])
+    return store.frames(_evenly(store.n_frames, LOOKED_AT))
 
 
 def fill_store(
@@ -126,14 +139,22 @@ def _stored_dtype(
 def _sample_of_data(data: RawData, elements: Sequence[str], skip_bad: bool) -> tuple[Frames, int]:
     """Return (Frames of about every size in `data`, number of frames), from frames spread over
     it."""
+    frames, n_frames = _spread(data, elements, skip_bad, CANDIDATES)
+    chosen = sample_of([frame.n_atoms for frame in frames])
+    return join_frames([frames[k] for k in chosen]), n_frames
+
+
+def _spread(
+    data: Any, elements: Sequence[str], skip_bad: bool, number: int
+) -> tuple[list[Frames], int]:
+    """Return (about `number` frames spread over `data`, each as Frames; how many there are)."""
     sources = open_sources(data)
     ends = list(accumulate(map(len, sources)))
-    n_frames = ends[-1]
     frames = []
-    for place in np.unique(np.linspace(0, n_frames - 1, min(n_frames, CANDIDATES)).astype(int)):
-        number = int(np.searchsorted(ends, place, side="right"))
-        source = sources[number]
-        index = int(place) - (ends[number] - len(source))
+    for place in _evenly(ends[-1], number).tolist():
+        k = int(np.searchsorted(ends, place, side="right"))
+        source = sources[k]
+        index = place - (ends[k] - len(source))
         for where, get in source.part(index, index + 1).read():
             try:
                 frames.append(Frames.from_atoms([get()], elements, first_index=where))
@@ -142,5 +163,9 @@ def _sample_of_data(data: RawData, elements: Sequence[str], skip_bad: bool) -> t
                     raise type(error)(f"{source.name}: {error}") from error
     if not frames:
         raise ValueError(f"none of the frames looked at in {sources[0].name} can be used")
-    chosen = sample_of([frame.n_atoms for frame in frames])
-    return join_frames([frames[k] for k in chosen]), n_frames
+    return frames, ends[-1]
+
+
+def _evenly(n_frames: int, number: int) -> np.ndarray:
+    """Return the places of about `number` of so many frames, evenly spread."""
+    return np.unique(np.linspace(0, n_frames - 1, min(n_frames, number)).astype(int))

@@ -13,7 +13,8 @@ import torch
 from amptorch.data.batch import Batch, Batcher, Share, rows_inside
 from amptorch.data.corrections import composition
 from amptorch.data.samplers import known_rows, with_known_forces
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.data.weights import checked_weights, set_weights
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.distances import check_cutoff
@@ -62,7 +63,7 @@ class StoreDataset(torch.utils.data.Dataset):
         feature_scaler: FeatureScaler | None = None,
         target_scaler: TargetScaler | None = None,
         pca: dict | None = None,
-        target_scaling: bool = True,
+        target_scaling: bool | str = True,
         atomic_correction: bool | dict = False,
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",

@@ -14,7 +14,8 @@ from amptorch.data.batch import Batch, Batcher
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import describe
 from amptorch.data.samplers import with_known_forces
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.data.weights import checked_weights, set_weights
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.store import FingerprintStore
@@ -76,7 +77,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         store: FingerprintStore | None = None,
         verbose: bool = True,
         pca: dict | None = None,
-        target_scaling: bool = True,
+        target_scaling: bool | str = True,
         atomic_correction: bool | dict = False,
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",

@@ -5,7 +5,8 @@ from typing import Protocol
 import numpy as np
 
 from amptorch.data.batch import Batch
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 
 

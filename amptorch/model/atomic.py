@@ -45,6 +45,10 @@ class AtomicModel(nn.Module):
         1)."""
         raise TypeError(f"{type(self).__name__} does not say which network sees which atoms")
 
+    def start_at(self, energies: Any) -> None:
+        """Set the mean energy (scaled) of an atom of each element to begin with, (K,)."""
+        raise TypeError(f"{type(self).__name__} does not say what its atoms begin with")
+
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import nn
@@ -93,6 +94,11 @@ class BPNN(AtomicModel):
     @property
     def networks(self) -> tuple[str, ...]:
         return tuple(f"elementwise_models.{k}.*" for k in range(len(self.elementwise_models)))
+
+    def start_at(self, energies: Sequence[float] | np.ndarray) -> None:
+        """Set the mean energy (scaled) of an atom of each element to begin with."""
+        for network, energy in zip(self.elementwise_models, energies, strict=True):
+            network.start_at(float(energy))
 
     def groups(self, batch: Batch) -> list[Group]:
         if self.element_mask.one_hot:

@@ -77,6 +77,12 @@ class MLP(nn.Module):
                 output: Any = self.model_net[-1]
                 output.weight *= 0.01
 
+    @torch.no_grad()
+    def start_at(self, energy: float) -> None:
+        """Set the bias of the output: the mean energy of an atom (scaled) to begin with."""
+        output: Any = self.model_net[-1]
+        output.bias.fill_(energy)
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with
         more output nodes than one, (n, n_output_nodes)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +47,10 @@ class SingleNN(AtomicModel):
         )
 
     networks = ("model.*",)
+
+    def start_at(self, energies: Sequence[float] | np.ndarray) -> None:
+        """Set the mean energy (scaled) of an atom to begin with: one for all elements."""
+        self.model.start_at(float(np.mean(energies)))
 
     def groups(self, batch: Batch) -> list[Group]:
         return [(self.model, None, None)]

@@ -2,7 +2,8 @@
 
 from amptorch.data.corrections import AtomicCorrectionScaler
 from amptorch.data.pca import PCAReducer
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.v1.atoms_to_data import AtomsToData
 from amptorch.v1.data import Data
 from amptorch.v1.sparse import SparseDerivatives, sparse_block_diag

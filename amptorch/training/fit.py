@@ -13,7 +13,8 @@ from amptorch.config import Config
 from amptorch.data.batch import with_targets
 from amptorch.data.loader import BatchLoader
 from amptorch.data.protocol import Dataset
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.metrics import best_column, scoring_callbacks
 from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.model.mlp import Dropout
@@ -40,7 +41,7 @@ def fit(
     callbacks: Sequence[NamedCallback] = (),
     ranks: Ranks | None = None,
 ) -> Potential:
-    """Train for `optim.epochs` (or `optim.max_seconds`); return the potential of the best epoch.
+    """Train for `optim.epochs`, or until the time is over; return the potential of the best epoch.
 
     data : what `prepare` gave
     start : a potential with the same fingerprints, whose parameters the training begins with
@@ -59,10 +60,10 @@ def fit(
     device = ranks.use_device(settings.optim.gpus)
     random = RandomState(settings.cmd.seed, device)
     n_inputs = data.feature_scaler.width(data.descriptor.n_features)
-    model = fresh_model(settings, data.elements, n_inputs, random)
+    model = fresh_model(settings, data.elements, n_inputs, random, data.target_scaler)
     if start is not None:
         model.load_state_dict(start.model.state_dict())
-    progress = Progress(settings.optim.max_seconds, ranks)
+    progress = Progress(data.seconds_left, ranks)
     save: Callable[[PotentialNet], None] = _keep_nothing
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
@@ -95,14 +96,21 @@ def fit(
 
 
 def fresh_model(
-    settings: Config, elements: Sequence[str], n_inputs: int, random: RandomState
+    settings: Config,
+    elements: Sequence[str],
+    n_inputs: int,
+    random: RandomState,
+    target_scaler: TargetScaler | None = None,
 ) -> AtomicModel:
-    """Return the network with parameters, and dropout, drawn from `random`."""
+    """Return the network with parameters, and dropout, drawn from `random`; it begins with the mean
+    energies of atoms that the scaler has, if any."""
     with random.used_by_torch():
         model = make_model(settings.model, elements, n_inputs, settings.cmd.dtype)
     for module in model.modules():
         if isinstance(module, Dropout):
             module.random = random
+    if target_scaler is not None and target_scaler.start is not None:
+        model.start_at(target_scaler.start / float(target_scaler.target_std))
     return model
 
 

@@ -12,7 +12,7 @@ from skorch.utils import to_device
 from amptorch.config import OptimConfig
 from amptorch.data.batch import Batch, Share
 from amptorch.data.loader import BatchLoader, root_of
-from amptorch.data.scalers import TargetScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.optimizers import EKF
 from amptorch.training.callbacks import EpochTable, NamedCallback
 from amptorch.training.kalman import kalman_step

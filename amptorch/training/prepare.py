@@ -1,8 +1,9 @@
 """From frames to what a training takes: a data set, in memory or in a store, and its scalers."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -11,15 +12,17 @@ from ase import Atoms
 from tqdm import tqdm
 
 from amptorch.config import Config, DatasetConfig
-from amptorch.data.fill import elements_of_store, fill_store
+from amptorch.data.fill import elements_of_store, fill_store, frames_to_look_at
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.in_memory import MemoryDataset
 from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.data.protocol import Dataset
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.data.weights import weights_of
 from amptorch.descriptor.base import STORE, BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
@@ -48,16 +51,23 @@ class TrainingData:
     settings : the `Config`, with the elements that were found in `dataset.elements`
     dataset : the frames, described and scaled
     plan : the `Plan` of the derivatives, where one was made
+    began : when it was begun, by `time.monotonic`
     """
 
     settings: Config
     dataset: Dataset
     plan: Plan | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def descriptor(self) -> BaseDescriptor:
         """The descriptor of the frames."""
         return self.dataset.descriptor
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the training may take from now on; None without a limit."""
+        return seconds_left(self.settings, self.began)
 
     @property
     def elements(self) -> list[str]:
@@ -93,6 +103,7 @@ def prepare(
     Raises ValueError, TypeError or FileNotFoundError that names the key, frame or file which cannot
     be used.
     """
+    began = time.monotonic()
     settings = settings if isinstance(settings, Config) else Config.from_dict(settings)
     ranks = Ranks() if ranks is None else ranks
     frames = settings.dataset.raw_data if frames is None else frames
@@ -106,8 +117,17 @@ def prepare(
         )
     else:
         data = _in_memory(settings, frames, trained, ranks, memory)
-    validation_size(len(data.dataset), settings.dataset.val_split)
-    return data
+    validation_size(len(data.dataset), data.settings.dataset.val_split)
+    return replace(data, began=began)
+
+
+def seconds_left(settings: Config, began: float) -> float | None:
+    """Return the seconds that a training begun at `began` may still take; None without limit."""
+    optim = settings.optim
+    limits = [] if optim.max_seconds is None else [optim.max_seconds]
+    if optim.total_seconds is not None:
+        limits.append(max(1.0, optim.total_seconds - (time.monotonic() - began)))
+    return min(limits, default=None)
 
 
 def wanted_images(images: list[Atoms], options: DatasetConfig, forces: bool) -> list[Atoms]:
@@ -138,8 +158,14 @@ def _in_memory(
 ) -> TrainingData:
     options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
     images = wanted_images(read_images(frames, options.labels), options, forces)
+    settings, images = _with_validation(settings, images)
+    settings, images = _with_isolated(settings, images)
+    options = settings.dataset
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
+    settings = with_functions(settings, lambda: Frames.from_atoms(images))
+    settings = _with_batch_size(settings, len(images))
+    options = settings.dataset
     plan = None
     derivatives = options.derivatives if forces else None
     if derivatives == "auto":
@@ -156,6 +182,63 @@ def _in_memory(
         **_dataset_options(settings, trained, images),
     )
     return TrainingData(settings, cast(Dataset, dataset), plan)
+
+
+def _with_validation(settings: Config, images: list[Atoms]) -> tuple[Config, list[Atoms]]:
+    """Return the settings and images with those of `dataset.val_data` at the end, kept to
+    validate."""
+    options = settings.dataset
+    if options.val_data is None:
+        return settings, images
+    kept = wanted_images(
+        read_images(options.val_data, options.labels), options, settings.model.get_forces
+    )
+    images = [*images, *kept]
+    # The number of frames is rounded up.
+    fraction = (len(kept) - 0.5) / len(images)
+    options = replace(options, val_data=None, val_split=fraction, val_split_mode="inorder")
+    return replace(settings, dataset=options), images
+
+
+def _with_isolated(settings: Config, images: list[Atoms]) -> tuple[Config, list[Atoms]]:
+    """Return the settings with the energies of isolated atoms as reference energies, where
+    `dataset.isolated_atoms`, or single atoms among the images, have one for each element."""
+    options = settings.dataset
+    given = options.isolated_atoms
+    given = [] if given is None else read_images(given, options.labels)
+    single = [*given] + [atoms for atoms in images if len(atoms) == 1 and not atoms.pbc.any()]
+    energies = {atoms[0].symbol: float(atoms.get_potential_energy()) for atoms in single}
+    found = set(elements_of(Frames.from_atoms(images)))
+    if options.target_scaling != "per_atom" or options.atomic_correction is not True or not single:
+        return settings, images
+    if not found <= set(energies):
+        logger.warning(
+            "isolated atoms of %s, but not of %s: reference energies are fitted to the frames",
+            ", ".join(sorted(energies)),
+            ", ".join(sorted(found - set(energies))),
+        )
+        return settings, images
+    references = {symbol: energies[symbol] for symbol in sorted(found)}
+    options = replace(options, atomic_correction=references, isolated_atoms=None)
+    return replace(settings, dataset=options), [*given, *images]
+
+
+def with_functions(settings: Config, frames: Callable[[], Frames]) -> Config:
+    """Return the settings with symmetry functions in place of a recipe for them."""
+    options = settings.dataset
+    if not is_recipe(options.fp_params):
+        return settings
+    elements: Any = options.elements
+    found = functions_of(options.fp_params, frames(), elements)
+    return replace(settings, dataset=replace(options, fp_params=found))
+
+
+def _with_batch_size(settings: Config, n_frames: int) -> Config:
+    """Return the settings with a number for a batch size of "auto"."""
+    optim = settings.optim
+    if optim.batch_size != "auto":
+        return settings
+    return replace(settings, optim=replace(optim, batch_size=8 if n_frames < 5000 else 32))
 
 
 def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:
@@ -179,11 +262,20 @@ def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Pl
 
 def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ranks) -> TrainingData:
     options, cmd, forces = settings.dataset, settings.cmd, settings.model.get_forces
+    for key in ("val_data", "isolated_atoms"):
+        if getattr(options, key) is not None:
+            raise ValueError(
+                f"dataset.{key} cannot be used with dataset.store: leave one of them out"
+            )
     # One process fills the store, on all cores; the others find it full.
     with ranks.first_before_others(), use_threads(ranks.threads_alone):
         folder = str(options.store)
         found = elements_of_store(folder, frames, options.skip_bad, forces, options.labels)
         settings = _with_found_elements(settings, found, trained)
+        elements: Any = settings.dataset.elements
+        settings = with_functions(
+            settings, lambda: frames_to_look_at(folder, frames, elements, options.skip_bad)
+        )
         store, plan, derivative_dtype = fill_store(
             folder,
             construct_descriptor(settings.dataset.descriptor_setup),
@@ -195,6 +287,7 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
             show=lambda plan: _show_plan(settings, ranks, plan),
         )
     _warn_of_skipped([reason for _, _, reason in store.skipped])
+    settings = _with_batch_size(settings, store.n_frames)
     kind = options.derivatives if plan is None else plan.derivatives
     dataset = partial(
         StoreDataset,

@@ -22,7 +22,8 @@ import torch
 from filelock import FileLock
 
 from amptorch.data.from_store import StoreDataset
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian

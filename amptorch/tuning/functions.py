@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from amptorch.descriptor.Gaussian.recipes import RADIAL, PairDistances, pool, symmetry_functions
 from amptorch.descriptor.Gaussian.setup import neighbor_elements
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames
-from amptorch.tuning.recipes import RADIAL, PairDistances, pool, symmetry_functions
 from amptorch.tuning.selection import select_functions
 
 CUTOFFS: dict[str, dict[str, Any]] = {

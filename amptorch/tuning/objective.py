@@ -12,11 +12,11 @@ from optuna import Trial, TrialPruned
 from amptorch import optimizers
 from amptorch.config import Config
 from amptorch.data.from_store import StoreDataset
+from amptorch.descriptor.Gaussian.recipes import PairDistances, pair_distances
 from amptorch.frames import Frames
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.errors import combined, mean_of
 from amptorch.tuning.functions import by_recipe, by_selection
-from amptorch.tuning.recipes import PairDistances, pair_distances
 from amptorch.tuning.settings import TuningConfig, configuration
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import process_name, write_record

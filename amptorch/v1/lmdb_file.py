@@ -22,7 +22,8 @@ from amptorch.checks import number
 from amptorch.config import Config
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import chunks_of_frames
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.distances import check_cutoff, check_distances

@@ -34,7 +34,7 @@ from amptorch.training.fit import (
     save_net,
     train_net,
 )
-from amptorch.training.prepare import fingerprint_store, prepare, with_elements
+from amptorch.training.prepare import fingerprint_store, prepare, seconds_left, with_elements
 from amptorch.training.pretrained import resume_optimizer, settings_for
 from amptorch.training.progress import Progress
 from amptorch.training.random_state import RandomState
@@ -87,6 +87,7 @@ class AtomsTrainer(AttributesOfV1):
         self.identifier: str | None = None
         self._raw_data: Any = None
         self._loaded = False
+        self._began = time.monotonic()
         self._potential: Potential | None = None
         self._parts: tuple[Any, ...] = ()
         self._ignored: set[str] = set()
@@ -157,7 +158,7 @@ class AtomsTrainer(AttributesOfV1):
             data = prepare_lmdb(self.settings, trained, self.ranks)
         else:
             data = prepare(self.settings, self._raw_data, trained, self.ranks, AtomsDataset)
-        self.settings, self.plan = data.settings, data.plan
+        self.settings, self.plan, self._began = data.settings, data.plan, data.began
         self.train_dataset, self.elements = data.dataset, data.elements
         self.descriptor = data.descriptor
         self.feature_scaler, self.target_scaler = data.feature_scaler, data.target_scaler
@@ -171,7 +172,9 @@ class AtomsTrainer(AttributesOfV1):
         if self.descriptor is None:
             self._make_descriptor()
         n_inputs: Any = self.input_dim
-        self.model = fresh_model(self.settings, self.elements, n_inputs, self.random_state)
+        self.model = fresh_model(
+            self.settings, self.elements, n_inputs, self.random_state, self.target_scaler
+        )
 
     def load_criterion(self) -> None:
         """Take the class of the loss."""
@@ -189,7 +192,7 @@ class AtomsTrainer(AttributesOfV1):
 
     def load_extras(self) -> None:
         """Make callbacks (scores, checkpoint, scheduler, early stopping, logger) and split."""
-        self.progress = Progress(self.settings.optim.max_seconds, self.ranks)
+        self.progress = Progress(seconds_left(self.settings, self._began), self.ranks)
         save = None if self.debug else self._save
         self.callbacks = make_callbacks(self.settings, self.progress, save)
         if self.logger is not None:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from amptorch.data.scalers import FeatureScaler, TargetScaler
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 from amptorch.v1.data import Data
 
@@ -276,6 +277,7 @@ RECORDS = {
     ("amptorch.preprocessing.data", "Data"): _DataRecord,
     ("amptorch.data.scalers", "FeatureScaler"): _FeatureScalerRecord,
     ("amptorch.data.scalers", "TargetScaler"): _TargetScalerRecord,
+    ("amptorch.data.target_scaler", "TargetScaler"): _TargetScalerRecord,
     ("amptorch.v1.data", "Data"): _DataRecord,
     ("torch_geometric.data.data", "Data"): _DataRecord,
     ("torch_geometric.data.data", "DataEdgeAttr"): _Record,

@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
+from amptorch.descriptor.Gaussian.recipes import pair_distances, pool
 from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
 from amptorch.tuning import selection
-from amptorch.tuning.recipes import pair_distances, pool
 from amptorch.tuning.selection import (
     as_entries,
     cur,

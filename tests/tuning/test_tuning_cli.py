@@ -86,7 +86,7 @@ def test_pick_without_a_study(tmp_path, capsys):
 def test_without_optuna_there_is_one_clear_line():
     code = (
         "import sys; sys.modules['optuna'] = None\n"
-        "import amptorch.tuning, amptorch.tuning.recipes\n"
+        "import amptorch.tuning, amptorch.descriptor.Gaussian.recipes\n"
         "try:\n    amptorch.tuning.tune\n"
         "except ImportError as error:\n    print(error)"
     )

@@ -7,11 +7,10 @@ from ase.neighborlist import neighbor_list as ase_neighbor_list
 from numpy.testing import assert_allclose
 
 from amptorch.datasets import iron_water
-from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.Gaussian import Gaussian, recipes
+from amptorch.descriptor.Gaussian.recipes import pair_distances, pool, symmetry_functions
 from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
-from amptorch.tuning import recipes
-from amptorch.tuning.recipes import pair_distances, pool, symmetry_functions
 
 CUTOFF = 5.0
 

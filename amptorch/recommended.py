@@ -1,0 +1,100 @@
+"""The recommended defaults: what a configuration starts from that says `defaults: recommended`.
+
+Without that word a configuration means what it meant in v1.0. Every value here can be set to
+another in the configuration. What depends on the frames stands as "auto", and is chosen when they
+are known: functions by `descriptor.Gaussian.auto`, the batch by `training.prepare`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amptorch.checks import choice
+
+V1, RECOMMENDED = "v1.0", "recommended"
+# Nodes of the two hidden layers.
+NODES = {"small": 12, "medium": 20, "large": 30}
+SIZES = tuple(NODES)
+# Seconds, of everything from reading the frames to the last epoch.
+TIME = 900.0
+
+
+def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
+    """Return the sections of a configuration with all values that differ from v1.0's.
+
+    size : "small", "medium" or "large", of functions and networks: from fast to accurate
+
+    Raises ValueError for another size.
+    """
+    size = choice(*SIZES)("size", size)
+    return {
+        "model": {
+            "get_forces": True,
+            "hidden_layers": [NODES[size]] * 2,
+            "activation": "Tanh",
+            "initialization": "small",
+        },
+        "optim": {
+            "optimizer": "ekf",
+            "batch_size": "auto",
+            "epochs": 100_000,
+            "total_seconds": TIME,
+            "energy_per_atom": True,
+            "force_per_mev": 0.01,
+            "loss": "mse",
+            "metric": "mse",
+            "cp_metric": "loss",
+            "averaging": {"kind": "ema", "decay": 0.98},
+        },
+        "dataset": {
+            "fp_scheme": "gaussian",
+            "fp_params": {"recipe": "auto", "size": size},
+            "scaling": {"type": "standardize"},
+            "atomic_correction": True,
+            "target_scaling": "per_atom",
+            "missing_forces": "ignore",
+            "val_split": 0.1,
+            "val_split_mode": "block",
+            "save_fps": False,
+        },
+    }
+
+
+# What stands aside where the key before is given.
+INSTEAD = {
+    ("optim", "optimizer"): [("optim", "averaging")],
+    ("optim", "force_coefficient"): [("optim", "force_per_mev")],
+    ("optim", "energy_per_atom"): [("optim", "force_per_mev")],
+    ("optim", "epochs"): [("optim", "total_seconds")],
+    ("optim", "max_seconds"): [("optim", "total_seconds")],
+    ("model", "num_layers"): [("model", "hidden_layers")],
+    ("model", "num_nodes"): [("model", "hidden_layers")],
+    ("dataset", "fp_scheme"): [("dataset", "fp_params")],
+    ("dataset", "val_data"): [("dataset", "val_split"), ("dataset", "val_split_mode")],
+    ("dataset", "lmdb_path"): [("dataset", "fp_params")],
+}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of a configuration, with the recommended values where it gives none if it
+    says `defaults: recommended`, and without that word and `size`.
+
+    Raises ValueError for other defaults or sizes, TypeError for a section that is no dictionary.
+    """
+    sections = {name: value for name, value in config.items() if name not in ("defaults", "size")}
+    kind = choice(V1, RECOMMENDED)("defaults", config.get("defaults", V1))
+    if kind == V1:
+        if "size" in config:
+            raise ValueError("config gives size, which needs defaults: recommended")
+        return sections
+    result = recommended(config.get("size", "medium"))
+    for section, values in sections.items():
+        if values is not None and not isinstance(values, Mapping):
+            raise TypeError(f"config section {section!r} must be a dictionary, got {values!r}")
+    given = {(section, key) for section, values in sections.items() for key in values or ()}
+    for key in given:
+        for section, name in INSTEAD.get(key, []):
+            if (section, name) not in given:
+                result[section].pop(name, None)
+    for section, values in sections.items():
+        result[section] = {**result.get(section, {}), **(values or {})}
+    return result
