@@ -17,6 +17,8 @@ TOLERATED = 0.1
 # With 30 and less, filters of 60 weights diverged where variances were 1e-10 of the square of H.
 FLOOR = 100
 ATTEMPTS = 5
+# Observations, for each weight, from one look at P to the next: that takes 2 % of the time.
+BETWEEN = 4
 NOT_FINITE = "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
 BYTES = {"float64": 8, "float32": 4}
 
@@ -88,6 +90,7 @@ class EKF(torch.optim.Optimizer):
             "precision": precision,
         }
         super().__init__(params, defaults)
+        self.repaired = False
         sizes = [sum(p.numel() for p in _trained(group)) for group in self.param_groups]
         sizes = [n for n in sizes if n]
         size = BYTES[precision]
@@ -132,6 +135,11 @@ class EKF(torch.optim.Optimizer):
             covariance.diagonal().add_(group["process_noise"])
             rate = group["forgetting_rate"]
             group["lambda"] = rate * group["lambda"] + 1 - rate
+            state["unchecked"] = state.get("unchecked", 0) + len(errors)
+            if state["unchecked"] >= BETWEEN * len(covariance):
+                state["unchecked"] = 0
+                if not _is_positive(covariance):
+                    self._repair(state)
 
     def _factorise(
         self, rows: list[torch.Tensor], states: list[dict[str, Any]], noise: torch.Tensor
@@ -139,8 +147,9 @@ class EKF(torch.optim.Optimizer):
         """Return H P of each group, and the Cholesky factor of A = `noise` + H P Hᵀ.
 
         Rounding makes P negative in directions that are known well. It would become more so with
-        each step, and the corrections wrong long before A has no factor; so H P Hᵀ is looked at,
-        and P is repaired. From then on it is kept above its `floor`, beneath which all is rounding.
+        each step, and the corrections wrong long before A has no factor; so P is looked at now and
+        then, and H P Hᵀ always. Where that is negative P is repaired, and from then on kept above
+        its `floor`, beneath which all is rounding.
         """
         least = torch.diag((1 - TOLERATED) * noise)
         for _ in range(ATTEMPTS):
@@ -161,14 +170,38 @@ class EKF(torch.optim.Optimizer):
                 factor += raised
                 if _is_positive(factor - least):
                     return products, torch.linalg.cholesky(factor)
-            else:
-                logger.warning(
-                    "the Kalman filter's covariance was no longer positive, by rounding; it has "
-                    "been repaired, and is kept above the rounding errors from now on"
-                )
             for state in states:
-                _repair(state, self.param_groups[0]["p0"])
+                size = self._repair(state)
+                state["floor"] = 10 * state["floor"] if "floor" in state else FLOOR * size
         raise Diverged("the variances of what the Kalman filter observes must be above 0")
+
+    def _repair(self, state: dict[str, Any]) -> float:
+        """Make P symmetric, and raise its diagonal until it is positive; return its rounding error.
+
+        Where that would take a tenth of the diagonal, begin anew with at most `p0`. It takes a
+        second P for the moment.
+        """
+        if not self.repaired:
+            logger.warning(
+                "the Kalman filter's covariance was no longer positive, by rounding; it has been "
+                "repaired, and will be whenever it has to be"
+            )
+        self.repaired = True
+        p, p0 = state["covariance"], self.param_groups[0]["p0"]
+        for first in range(0, len(p), BLOCK):
+            upper, lower = p[first : first + BLOCK, first:], p[first:, first : first + BLOCK]
+            mean = (upper + lower.T) / 2
+            upper.copy_(mean)
+            lower.copy_(mean.T)
+        largest = float(p.diagonal().abs().max()) or p0
+        rounding = raised = torch.finfo(p.dtype).eps * largest
+        while not _is_positive(p):
+            p.diagonal().add_(raised)
+            raised *= 10
+            if raised > 0.1 * largest:
+                # Nothing in it has a meaning any more.
+                p.zero_().diagonal().fill_(min(largest, p0))
+        return rounding
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state as torch does, and P in its own precision, which torch would round to that
@@ -202,30 +235,6 @@ class Diverged(ValueError):
 def _is_positive(matrix: torch.Tensor) -> bool:
     """Return whether a symmetric matrix has a Cholesky factor."""
     return not torch.linalg.cholesky_ex(matrix)[1]
-
-
-def _repair(state: dict[str, Any], p0: float) -> None:
-    """Make P symmetric, and raise its diagonal until it is positive; raise its `floor`.
-
-    Where that would take a tenth of the diagonal, begin anew with at most `p0`.
-
-    It takes a second P for the moment, and for 2,500 weights about a second.
-    """
-    p = state["covariance"]
-    for first in range(0, len(p), BLOCK):
-        upper, lower = p[first : first + BLOCK, first:], p[first:, first : first + BLOCK]
-        mean = (upper + lower.T) / 2
-        upper.copy_(mean)
-        lower.copy_(mean.T)
-    largest = float(p.diagonal().abs().max()) or p0
-    rounding = torch.finfo(p.dtype).eps * largest
-    state["floor"] = 10 * state["floor"] if "floor" in state else FLOOR * rounding
-    while not _is_positive(p):
-        p.diagonal().add_(rounding)
-        rounding *= 10
-        if rounding > 0.1 * largest:
-            # Nothing in it has a meaning any more.
-            p.zero_().diagonal().fill_(min(largest, p0))
 
 
 def _trained(group: Mapping[str, Any]) -> list[torch.Tensor]:

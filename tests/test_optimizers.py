@@ -333,15 +333,13 @@ def test_rounding_does_not_end_a_training(scale, caplog):
     for state in filter_.state.values():
         covariance = state["covariance"]
         assert covariance.diagonal().min() > 0
-        # What is repaired goes on with the same numbers after a restart.
-        assert 0 < state["floor"] < 1e-3
+    # It goes on with the same numbers after a restart.
     again = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
     resumed = EKF(again, precision="float32")
     resumed.load_state_dict(filter_.state_dict())
     for one, two in ((filter_, parameters), (resumed, again)):
         take(one, two, narrow_steps(goal, two, 5, scale, seed=3))
     np.testing.assert_array_equal(flat(parameters), flat(again))
-    assert caplog.text.count("has been repaired") == 1
 
 
 def test_a_covariance_of_no_meaning_begins_anew():
