@@ -29,6 +29,7 @@ from amptorch.checks import (
     dtype,
     elements,
     fp_params,
+    group_weights,
     hidden_layers,
     identifier,
     loss_class,
@@ -137,7 +138,10 @@ class OptimConfig(_Section):
         {}, mapping, "its arguments, by its own names or skorch's optimizer__…"
     )
     loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
-    loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
+    loss: str = option("mse", choice("mse", "mae", "huber"), "L_E and L_F")
+    huber_delta: float = option(
+        3.0, number(above=0), "for 'huber': medians of the errors beyond which they count linearly"
+    )
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
     cp_metric: str = option("energy", choice("energy", "forces"), "picks the best checkpoint")
     force_fraction: float = option(
@@ -226,6 +230,10 @@ class DatasetConfig(_Section):
     weights: Any = option(
         None, weights, "of the frames in the loss: a list, or a key of Atoms.info"
     )
+    group_weights: dict | None = option(
+        None, group_weights, "{name: weight} of groups of frames; 1 for those not named"
+    )
+    group_key: str = option("config_type", text, "key of Atoms.info that holds a frame's group")
     store: str | None = option(None, path, "folder of a packed store; raw_data is put there")
     derivatives: str = option(
         "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
@@ -348,7 +356,8 @@ class Config:
         wanted = {
             "model.batchnorm": (self.model.batchnorm, False),
             "model.dropout": (self.model.dropout, False),
-            "optim.loss": (self.optim.loss, "mse"),
+            # "huber" has variances as "mse" has.
+            "optim.loss": (self.optim.loss.replace("huber", "mse"), "mse"),
             "optim.loss_fn": (self.optim.loss_fn, None),
         }
         for key, (value, right) in wanted.items():
@@ -381,13 +390,13 @@ class Config:
 
     def to_dict(self) -> dict[str, dict]:
         """Return the configuration in JSON types, without what says where the data are, and without
-        `weights`; classes become their names."""
+        `weights` and `group_weights`; classes become their names."""
         result = {
             name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
             for name, section in SECTIONS.items()
         }
         # Where the data are is no business of who is given the model.
-        for key in ("raw_data", "store", "lmdb_path", "weights"):
+        for key in ("raw_data", "store", "lmdb_path", "weights", "group_weights"):
             del result["dataset"][key]
         return to_json(result)
 
