@@ -130,6 +130,9 @@ class OptimConfig(_Section):
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
     batch_size: int = option(32, count, "frames in a batch")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
+    recover: bool = option(
+        False, boolean, "after NaN go on from the best weights with half of the learning rate"
+    )
     max_seconds: float | None = option(
         None, number(above=0), "of training, which ends with this or with `epochs`"
     )
@@ -359,6 +362,7 @@ class Config:
             # "huber" has variances as "mse" has.
             "optim.loss": (self.optim.loss.replace("huber", "mse"), "mse"),
             "optim.loss_fn": (self.optim.loss_fn, None),
+            "optim.recover": (self.optim.recover, False),
         }
         for key, (value, right) in wanted.items():
             if value != right:

@@ -45,6 +45,7 @@ DEFAULTS = {
         "scheduler": None,
         "force_fraction": 1,
         "max_seconds": None,
+        "recover": False,
         "averaging": None,
     },
     "dataset": {
