@@ -245,6 +245,12 @@ def weights(key: str, value: Any) -> np.ndarray | str:
     return array
 
 
+def group_weights(key: str, value: Any) -> dict[str, float]:
+    """Return positive numbers by the names of groups of frames."""
+    of_group = number(above=0)
+    return {str(name): of_group(f"{key}[{name!r}]", w) for name, w in mapping(key, value).items()}
+
+
 # --- classes, given as such or by name ---
 
 

@@ -29,6 +29,7 @@ from amptorch.checks import (
     dtype,
     elements,
     fp_params,
+    group_weights,
     hidden_layers,
     identifier,
     loss_class,
@@ -140,6 +141,9 @@ class OptimConfig(_Section):
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
     batch_size: int | str = option(32, count_or_auto, "frames in a batch; auto: by their number")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
+    recover: bool = option(
+        False, boolean, "after NaN go on from the best weights with half of the learning rate"
+    )
     max_seconds: float | None = option(
         None, number(above=0), "of training, which ends with this or with `epochs`"
     )
@@ -151,7 +155,10 @@ class OptimConfig(_Section):
         {}, mapping, "its arguments, by its own names or skorch's optimizer__…"
     )
     loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
-    loss: str = option("mse", choice("mse", "mae"), "L_E and L_F")
+    loss: str = option("mse", choice("mse", "mae", "huber"), "L_E and L_F")
+    huber_delta: float = option(
+        3.0, number(above=0), "for 'huber': medians of the errors beyond which they count linearly"
+    )
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
     cp_metric: str = option(
         "energy", choice("energy", "forces", "loss"), "picks the best checkpoint"
@@ -254,6 +261,10 @@ class DatasetConfig(_Section):
     weights: Any = option(
         None, weights, "of the frames in the loss: a list, or a key of Atoms.info"
     )
+    group_weights: dict | None = option(
+        None, group_weights, "{name: weight} of groups of frames; 1 for those not named"
+    )
+    group_key: str = option("config_type", text, "key of Atoms.info that holds a frame's group")
     store: str | None = option(None, path, "folder of a packed store; raw_data is put there")
     derivatives: str = option(
         "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
@@ -381,8 +392,10 @@ class Config:
         wanted = {
             "model.batchnorm": (self.model.batchnorm, False),
             "model.dropout": (self.model.dropout, False),
-            "optim.loss": (self.optim.loss, "mse"),
+            # "huber" has variances as "mse" has.
+            "optim.loss": (self.optim.loss.replace("huber", "mse"), "mse"),
             "optim.loss_fn": (self.optim.loss_fn, None),
+            "optim.recover": (self.optim.recover, False),
         }
         for key, (value, right) in wanted.items():
             if value != right:
@@ -415,13 +428,14 @@ class Config:
 
     def to_dict(self) -> dict[str, dict]:
         """Return the configuration in JSON types, without what says where the data are, and without
-        `weights`; classes become their names."""
+        `weights` and `group_weights`; classes become their names."""
         result = {
             name: {key.name: getattr(getattr(self, name), key.name) for key in fields(section)}
             for name, section in SECTIONS.items()
         }
         # Where the data are is no business of who is given the model.
-        for key in ("raw_data", "val_data", "isolated_atoms", "store", "lmdb_path", "weights"):
+        elsewhere = ("raw_data", "val_data", "isolated_atoms", "store", "lmdb_path")
+        for key in (*elsewhere, "weights", "group_weights"):
             del result["dataset"][key]
         return to_json(result)
 

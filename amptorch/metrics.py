@@ -24,8 +24,8 @@ def error_statistics(errors: ArrayLike) -> dict[str, float]:
 class Score:
     """Return a mean error in physical units, absolute ("mae") or squared ("mse").
 
-    That of the energy is per frame, not per atom (eV, eV²), that of the forces per component (eV/Å,
-    eV²/Å²).
+    That of "energy" is of the total energy of a frame (eV, eV²), that of "energy_per_atom" of this
+    divided by its atoms, that of "forces" per component (eV/Å, eV²/Å²).
 
     Called as skorch and scikit-learn call a scorer: `score(net, X, y)` is the error of `net` on
     the data set X; y is the list of targets of its batches, or None to take them from X.
@@ -39,11 +39,18 @@ class Score:
         # skorch calls a score without a name of its own by that of the function.
         return f"{self.metric}_{self.quantity}_score"
 
-    def total(self, prediction: Any, target: Any, target_scaler: Any) -> tuple[float, int]:
-        """Return the sum of the errors of scaled (energy, forces), and the number of its values."""
-        which = ("energy", "forces").index(self.quantity)
+    def total(
+        self, prediction: Any, target: Any, target_scaler: Any, counts: Any = None
+    ) -> tuple[float, int]:
+        """Return the sum of the errors of scaled (energy, forces), and the number of its values.
+
+        counts : (frames,) atoms of each frame, for energies per atom
+        """
+        which = ("energy", "forces").index(self.quantity.removesuffix("_per_atom"))
         predicted = prediction[which].detach()
         difference = predicted - target[which].to(predicted.device)
+        if self.quantity == "energy_per_atom":
+            difference = difference / counts.to(difference.device)
         error = difference.abs() if self.metric == "mae" else difference.square()
         # Both targets are divided by the same standard deviation; the mean cancels.
         unit = float(target_scaler.target_std) ** (1 if self.metric == "mae" else 2)
@@ -51,10 +58,10 @@ class Score:
 
     def __call__(self, net: Any, X: Any, y: Any = None) -> float:
         """Return the error of `net` on the data set X."""
-        targets = (target for _, target in net.get_iterator(X)) if y is None else y
+        batches = net.get_iterator(X) if y is None else ((None, target) for target in y)
         totals = [
-            self.total(prediction, target, net.target_scaler)
-            for prediction, target in zip(net.forward_iter(X), targets, strict=True)
+            self.total(prediction, target, net.target_scaler, getattr(batch, "counts", None))
+            for prediction, (batch, target) in zip(net.forward_iter(X), batches, strict=True)
         ]
         errors, counts = np.sum(totals, axis=0)
         return errors / counts
@@ -113,8 +120,9 @@ class MemEffEpochScoring(EpochScoring):
     ) -> None:
         """Add the errors of a batch."""
         if training == self.on_train:
-            target = y if batch is None else batch[1]
-            total, count = self.scoring.total(y_pred, target, net.target_scaler)
+            frames, target = (None, y) if batch is None else batch
+            counts = getattr(frames, "counts", None)
+            total, count = self.scoring.total(y_pred, target, net.target_scaler, counts)
             self.sum_ += total
             self.count_ += count
 
@@ -139,9 +147,10 @@ def scoring_callbacks(
     """Return the scoring callbacks of a training as (name, callback) pairs.
 
     val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces.
-    The columns are `train_energy_mae`, `train_forces_mae`, `val_energy_mae`, `val_forces_mae`.
+    The columns are `train_energy_mae`, `train_energy_per_atom_mae`, `train_forces_mae`, and the
+    same with `val`.
     """
-    quantities = ("energy", "forces") if forcetraining else ("energy",)
+    quantities = ("energy", "energy_per_atom", *(["forces"] if forcetraining else []))
     callbacks = []
     for part in ("train", "val") if val_split else ("train",):
         for quantity in quantities:

@@ -11,6 +11,7 @@ from skorch.history import History
 
 from amptorch.metrics import (
     MemEffEpochScoring,
+    Score,
     error_statistics,
     evaluator,
     mae_energy_score,
@@ -21,6 +22,7 @@ from amptorch.metrics import (
     to_cpu,
 )
 from amptorch.trainer import AtomsTrainer
+from amptorch.training.callbacks import readable
 from tests.small_frames import config, mixed_frames
 
 
@@ -68,6 +70,18 @@ def test_validation_columns_are_the_errors_of_the_parameters(frames, tmp_path, m
     # The mean over all components: frames with more atoms count for more.
     forces_error = np.abs(np.concatenate(prediction["forces"]) - forces) ** power
     assert row[f"val_energy_{metric}"] == pytest.approx(energy_error.mean(), rel=1e-9)
+    sizes = np.array([len(atoms) for atoms in frames[6:]])
+    per_atom = (energy_error / sizes**power).mean()
+    assert row[f"val_energy_per_atom_{metric}"] == pytest.approx(per_atom, rel=1e-9)
+    score = Score("energy_per_atom", metric)
+    again = score(trainer.net, torch.utils.data.Subset(trainer.train_dataset, [6, 7, 8, 9]))
+    assert again == pytest.approx(per_atom, rel=1e-9)
+    # What is printed has units that are compared easily.
+    name, root = ("MAE", 1) if metric == "mae" else ("RMSE", 0.5)
+    shown = readable(row)
+    assert shown[f"val energy meV/atom {name}"] == pytest.approx(1000 * per_atom**root)
+    assert shown[f"val forces eV/Å {name}"] == pytest.approx(forces_error.mean() ** root)
+    assert not any(key.startswith(("val_energy", "train_energy")) for key in shown)
     assert row[f"val_forces_{metric}"] == pytest.approx(forces_error.mean(), rel=1e-9)
 
 
@@ -116,12 +130,15 @@ def test_best_goes_with_lower_is_better():
 @pytest.mark.parametrize(
     ("val_split", "forces", "names"),
     [
-        (0, False, ["train_energy_mse"]),
-        (0, True, ["train_energy_mse", "train_forces_mse"]),
+        (0, False, ["train_energy_mse", "train_energy_per_atom_mse"]),
+        (0, True, ["train_energy_mse", "train_energy_per_atom_mse", "train_forces_mse"]),
         (
             0.1,
             True,
-            ["train_energy_mse", "train_forces_mse", "val_energy_mse", "val_forces_mse"],
+            [
+                *("train_energy_mse", "train_energy_per_atom_mse", "train_forces_mse"),
+                *("val_energy_mse", "val_energy_per_atom_mse", "val_forces_mse"),
+            ],
         ),
     ],
 )
@@ -133,7 +150,9 @@ def test_evaluator_of_v1():
     """Scores, and a checkpoint under ./checkpoints of the best parameters."""
     *scores, (_, checkpoint) = evaluator(0.1, "mae", "run-1", True, "forces")
     assert [name for name, _ in scores] == [
-        f"{part}_{quantity}_mae" for part in ("train", "val") for quantity in ("energy", "forces")
+        f"{part}_{quantity}_mae"
+        for part in ("train", "val")
+        for quantity in ("energy", "energy_per_atom", "forces")
     ]
     assert checkpoint.monitor == "val_forces_mae_best"
     assert checkpoint.dirname == str(Path("checkpoints") / "run-1")

@@ -304,8 +304,57 @@ def test_divergence_is_an_error_that_says_what_to_do():
     h, errors, variances = random_steps(9)[0]
     with pytest.raises(ValueError, match=r"diverged.*lower its p0"):
         take(EKF(parameters), parameters, [(h, np.nan * errors, variances)])
-    with pytest.raises(ValueError, match="no longer positive"):
+    with pytest.raises(ValueError, match=r"variances .* must be above 0"):
         take(EKF(parameters), parameters, [(h, errors, -100 * variances)])
+
+
+def narrow_steps(goal, parameters, number, scale, seed=0):
+    """Observations of what is known to be `goal` already, far better in some directions."""
+    rng, n = np.random.default_rng(seed), len(goal)
+    basis = scale * rng.normal(size=(n, n)) * np.logspace(0, -3, n)[:, None]
+    for _ in range(number):
+        h = rng.normal(size=(8, n)) @ basis
+        noise = 0.1 * rng.normal(size=8)
+        yield h, h @ (goal - flat(parameters)) + noise, np.full(8, 0.01)
+
+
+@pytest.mark.parametrize("scale", [10, 100, 1000])
+def test_rounding_does_not_end_a_training(scale, caplog):
+    """A covariance of single precision loses its sign where it is squeezed most."""
+    goal = np.random.default_rng(1).normal(size=60)
+    parameters = parameters_of((30,), (30,))
+    filter_ = EKF(parameters, precision="float32")
+    sizes = []
+    for step in narrow_steps(goal, parameters, 200, scale):
+        sizes.append(np.sqrt(np.mean(step[1] ** 2)))
+        take(filter_, parameters, [step])
+    assert caplog.text.count("has been repaired") == 1
+    assert np.mean(sizes[-20:]) < 0.02 * sizes[0]
+    for state in filter_.state.values():
+        covariance = state["covariance"]
+        assert covariance.diagonal().min() > 0
+    # It goes on with the same numbers after a restart.
+    again = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    resumed = EKF(again, precision="float32")
+    resumed.load_state_dict(filter_.state_dict())
+    for one, two in ((filter_, parameters), (resumed, again)):
+        take(one, two, narrow_steps(goal, two, 5, scale, seed=3))
+    np.testing.assert_array_equal(flat(parameters), flat(again))
+
+
+def test_a_covariance_of_no_meaning_begins_anew():
+    parameters = parameters_of((4,))
+    filter_ = EKF(parameters, p0=0.3)
+    steps = random_steps(4)
+    take(filter_, parameters, steps[:1])
+    covariance = filter_.state[parameters[0]]["covariance"]
+    covariance.neg_()
+    before = flat(parameters)
+    take(filter_, parameters, steps[1:])
+    assert np.isfinite(flat(parameters)).all()
+    assert np.abs(flat(parameters) - before).max() < 10
+    assert torch.linalg.eigvalsh(covariance).min() > 0
+    assert covariance.max() < 0.4
 
 
 @pytest.mark.parametrize(

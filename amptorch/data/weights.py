@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,6 +37,24 @@ def weights_of(images: Sequence[Atoms], name: str) -> np.ndarray:
                 f"it has {sorted(atoms.info)}"
             )
     return np.asarray(checked(f"info[{name!r}]", [atoms.info[name] for atoms in images]))
+
+
+def weights_of_groups(
+    images: Sequence[Atoms], key: str, of_group: Mapping[str, float]
+) -> np.ndarray:
+    """Return the (F,) weights of frames (list of ase.Atoms) whose groups are `info[key]`.
+
+    A frame without it is of the group "", and a group that `of_group` does not name has weight 1.
+    Raises ValueError that names the groups in `of_group` that no frame is of.
+    """
+    groups = [str(atoms.info.get(key, "")) for atoms in images]
+    unknown = sorted(set(of_group) - set(groups))
+    if unknown:
+        raise ValueError(
+            f"dataset.group_weights: no frame is of the group {str(unknown)[1:-1]}; by "
+            f"info[{key!r}] (dataset.group_key) there are {str(sorted(set(groups)))[1:-1]}"
+        )
+    return np.array([of_group.get(group, 1.0) for group in groups])
 
 
 def set_weights(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -13,10 +13,13 @@ class CustomLoss(nn.Module):
 
     L_E is the mean over frames of the error of the total energy, or with `energy_per_atom` of the
     error divided by the number of atoms, L_F the mean over force components; the error is the
-    squared ("mse") or the absolute difference ("mae"). Without predicted forces the loss is ½ L_E.
-    Where only the forces of atoms drawn at random are there (`dataset.samplers.drawn_rows`), the
-    mean over these estimates L_F without bias. Where frames have weights w, both are means of
-    w · error.
+    squared ("mse") or the absolute difference ("mae"), or ("huber") the squared one up to a limit δ
+    and 2 δ |difference| − δ² beyond. δ is `huber_delta` times the median of the absolute
+    differences of a batch, one for the energies and one for the forces, so that it falls as a
+    training goes on.
+    Without predicted forces the loss is ½ L_E. Where only the forces of atoms drawn at random are
+    there (`dataset.samplers.drawn_rows`), the mean over these estimates L_F without bias. Where
+    frames have weights w, both are means of w · error.
 
     With `energy_per_atom` there is `mean_atoms` (): the mean number of atoms of the training frames
     once a training has begun, 0 before; the Kalman filter takes it as the size of a usual frame.
@@ -28,12 +31,21 @@ class CustomLoss(nn.Module):
     mean_atoms: torch.Tensor
 
     def __init__(
-        self, force_coefficient: float = 0, loss: str = "mae", energy_per_atom: bool = False
+        self,
+        force_coefficient: float = 0,
+        loss: str = "mae",
+        energy_per_atom: bool = False,
+        huber_delta: float = 3.0,
     ) -> None:
         super().__init__()
-        losses = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss}
+        losses: dict[str, Callable[..., torch.Tensor]] = {
+            "mse": nn.functional.mse_loss,
+            "mae": nn.functional.l1_loss,
+            "huber": self._huber,
+        }
         if loss not in losses:
-            raise ValueError(f"loss must be 'mse' or 'mae', got {loss!r}")
+            raise ValueError(f"loss must be 'mse', 'mae' or 'huber', got {loss!r}")
+        self.huber_delta = huber_delta if loss == "huber" else None
         self.force_coefficient = force_coefficient
         self.error = losses[loss]
         self.energy_per_atom = energy_per_atom
@@ -64,6 +76,16 @@ class CustomLoss(nn.Module):
             of_forces = None if of_forces is None else of_forces[:, None]
             loss = loss + self.force_coefficient * self._mean(forces, target[1], of_forces)
         return 0.5 * loss
+
+    def _huber(
+        self, values: torch.Tensor, target: torch.Tensor, reduction: str = "mean"
+    ) -> torch.Tensor:
+        difference = (values - target).abs()
+        limit = (self.huber_delta or 0.0) * difference.detach().median()
+        # Where half of the differences are 0 there is no measure of the others.
+        inside = torch.minimum(difference, limit) if limit > 0 else difference
+        error = inside * (2 * difference - inside)
+        return error.mean() if reduction == "mean" else error
 
     def _mean(
         self, values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None

@@ -1,7 +1,9 @@
 """Callbacks of a training: best checkpoint, learning rate, early stopping, log."""
 
 import copy
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -117,11 +119,37 @@ class WandbRun(WandbLogger):
         super().on_train_begin(net, **kwargs)
 
 
-class EpochTable(PrintLog):
-    """Print skorch's table of the epochs.
+def readable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the history with the errors as they are printed, by the columns' names."""
+    shown = {}
+    for key, value in row.items():
+        found = re.fullmatch(r"(train|val)_(energy|energy_per_atom|forces)_(mae|mse)(_best)?", key)
+        if found is None:
+            shown[key] = value
+            continue
+        part, quantity, metric, best = found.groups()
+        if quantity == "energy":
+            continue
+        unit, factor = ("energy meV/atom", 1000) if "energy" in quantity else ("forces eV/Å", 1)
+        name = f"{part} {unit} {'RMSE' if metric == 'mse' else 'MAE'}"
+        if best:
+            shown[f"{name}_best"] = value
+        else:
+            shown[name] = factor * (math.sqrt(value) if metric == "mse" else value)
+    return shown
 
-    The best values are coloured on a terminal only, and not where NO_COLOR is set (no-color.org).
+
+class EpochTable(PrintLog):
+    """Print skorch's table of the epochs, with errors in meV/atom and eV/Å.
+
+    They are root mean square errors where `optim.metric` is "mse", else mean absolute ones, and
+    those of the history. The best values are coloured on a terminal only, and not where NO_COLOR is
+    set (no-color.org).
     """
+
+    def table(self, row: dict[str, Any]) -> str:
+        """Return the text of an epoch, with its header."""
+        return super().table(readable(row))
 
     def format_row(self, row: dict[str, Any], key: str, color: str) -> str:
         """Return the text of one value of an epoch."""

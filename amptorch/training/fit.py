@@ -22,7 +22,7 @@ from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import BestCheckpoint, averaging_callbacks, optional_callbacks
-from amptorch.training.divergence import StopWhenDiverged, check_usable
+from amptorch.training.divergence import RecoverWhenDiverged, StopWhenDiverged, check_usable
 from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.training.prepare import TrainingData
 from amptorch.training.progress import Progress
@@ -129,11 +129,14 @@ def make_callbacks(
     save : called with the net whenever it is the best so far; None: the last epoch's stays
     """
     fraction, metric = settings.dataset.val_split, settings.optim.metric
-    callbacks: list[NamedCallback] = [("divergence", StopWhenDiverged())]
+    monitor = best_column(fraction, settings.optim.cp_metric, metric)
+    recover = settings.optim.recover
+    callbacks: list[NamedCallback] = [
+        ("divergence", RecoverWhenDiverged(monitor) if recover else StopWhenDiverged())
+    ]
     callbacks += scoring_callbacks(fraction, metric, settings.model.get_forces)
     callbacks += averaging_callbacks(settings, progress)
     if save is not None:
-        monitor = best_column(fraction, settings.optim.cp_metric, metric)
         callbacks.append(("checkpoint", BestCheckpoint(monitor, save)))
     return callbacks + optional_callbacks(settings, progress)
 

@@ -11,6 +11,10 @@ The variances follow from the loss: that of the (scaled, total) energy is the un
 3 n / `force_coefficient` for a frame of n atoms; a frame's weight divides its variances. With
 `energy_per_atom` they are (n/N)² and 3 n / (`force_coefficient` N²), where N is the mean number of
 atoms of the training frames: for frames of one size those of the loss of total energies.
+
+With `loss` "huber", errors beyond the limit δ of the loss are trusted less, so that their pull does
+not grow any more: the variance of an energy is multiplied by max(1, |error|/δ), and a force
+component counts in its projection with the root of min(1, δ/|error|).
 """
 
 from __future__ import annotations
@@ -43,7 +47,14 @@ def kalman_step(net: PotentialNet, batch: tuple[Batch, list[torch.Tensor]]) -> d
     mean_atoms = float(criterion.mean_atoms) if criterion.energy_per_atom else None
     generator = None if net.random is None else net.random.generator()
     directions, errors, variances = observations(
-        X, prediction, targets, criterion.force_coefficient, number, generator, mean_atoms
+        X,
+        prediction,
+        targets,
+        criterion.force_coefficient,
+        number,
+        generator,
+        mean_atoms,
+        criterion.huber_delta,
     )
 
     def closure() -> tuple[dict[torch.nn.Parameter, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -62,6 +73,7 @@ def observations(
     number: int,
     generator: torch.Generator | None = None,
     mean_atoms: float | None = None,
+    huber_delta: float | None = None,
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], torch.Tensor, torch.Tensor]:
     """Return directions for `jacobian`, errors (m,) and variances (m,) of a batch.
 
@@ -74,6 +86,7 @@ def observations(
     generator : draws the groups of atoms; None for torch's own
     mean_atoms : mean number of atoms of the training frames where the loss is one of energies per
         atom; None where it is one of total energies
+    huber_delta : of the loss "huber"; None for another
     """
     energy, forces = prediction
     directions = []
@@ -81,12 +94,15 @@ def observations(
     weights = targets[2] if len(targets) > 2 else torch.ones_like(energy)
     counts, size = batch.counts.to(energy), mean_atoms or 1.0
     of_energy = torch.ones_like(energy) if mean_atoms is None else (counts / size).square()
+    if huber_delta is not None:
+        of_energy = of_energy / _trust(errors[0] / (counts if mean_atoms else 1), huber_delta)
     variances = [of_energy / weights]
     if coefficient and len(forces):
         difference = targets[1] - forces
+        trust = None if huber_delta is None else _trust(difference, huber_delta)
         drawn = torch.randperm(len(forces), generator=generator)
         for part in np.array_split(drawn.numpy(), number):
-            rows, v, error = _projection(batch, difference, np.sort(part))
+            rows, v, error = _projection(batch, difference, np.sort(part), trust)
             directions.append((rows, v))
             errors.append(error)
             variances.append(3 * counts / (coefficient * size**2 * weights))
@@ -94,13 +110,24 @@ def observations(
 
 
 def _projection(
-    batch: Batch, difference: torch.Tensor, part: np.ndarray
+    batch: Batch, difference: torch.Tensor, part: np.ndarray, trust: torch.Tensor | None
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """Return (atoms, direction, error (frames,)) of an observation of these rows of the forces."""
     rows = part if batch.force_rows is None else batch.force_rows[part]
     frames = batch.image_idx[torch.from_numpy(rows).to(difference.device)]
-    difference = difference[torch.from_numpy(part).to(difference.device)]
+    places = torch.from_numpy(part).to(difference.device)
+    difference = difference[places]
     components = 3 * torch.bincount(frames, minlength=len(batch)).to(difference.dtype)
     v = torch.sign(difference) / components.sqrt()[frames, None]
+    if trust is not None:
+        v *= trust[places].sqrt()
     error = difference.new_zeros(len(batch)).index_add(0, frames, (v * difference).sum(dim=1))
     return rows, v.double().cpu().numpy(), error
+
+
+def _trust(errors: torch.Tensor, huber_delta: float) -> torch.Tensor:
+    """Return min(1, δ/|error|), where δ is `huber_delta` times the median of all |error|."""
+    size = errors.abs()
+    limit = huber_delta * size.median()
+    # Where half of the errors are 0 there is no measure of the others.
+    return (limit / torch.maximum(size, limit)) if limit > 0 else torch.ones_like(size)

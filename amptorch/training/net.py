@@ -164,8 +164,8 @@ class PotentialNet(NeuralNetRegressor):
 
 
 def criterion_args(criterion: Callable[..., Any], optim: OptimConfig) -> dict[str, Any]:
-    """Return `force_coefficient`, `loss` and `energy_per_atom` of the section `optim`, where the
-    criterion takes them, by skorch's names.
+    """Return `force_coefficient`, `loss`, `energy_per_atom` and `huber_delta` of the section
+    `optim`, where the criterion takes them, by skorch's names.
 
     Raises ValueError where a criterion of the user's own cannot do what `optim` asks for.
     """
@@ -173,6 +173,7 @@ def criterion_args(criterion: Callable[..., Any], optim: OptimConfig) -> dict[st
         "force_coefficient": optim.force_coefficient,
         "loss": optim.loss,
         "energy_per_atom": optim.energy_per_atom,
+        "huber_delta": optim.huber_delta,
     }
     taken = inspect.signature(criterion).parameters
     if optim.energy_per_atom and "energy_per_atom" not in taken:

@@ -19,7 +19,7 @@ from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.data.protocol import Dataset
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
-from amptorch.data.weights import weights_of
+from amptorch.data.weights import checked_weights, weights_of, weights_of_groups
 from amptorch.descriptor.base import STORE, BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
@@ -314,6 +314,16 @@ def _dataset_options(
                 "list of the frames' weights"
             )
         weights = weights_of(images, weights)
+    if options.group_weights is not None:
+        if images is None:
+            raise ValueError(
+                "dataset.group_weights: a store does not hold Atoms.info; give the list of the "
+                "frames' weights in dataset.weights"
+            )
+        of_groups = weights_of_groups(images, options.group_key, options.group_weights)
+        weights = (
+            of_groups if weights is None else of_groups * checked_weights(weights, len(images))
+        )
     return {
         "descriptor_setup": options.descriptor_setup,
         "forcetraining": settings.model.get_forces,

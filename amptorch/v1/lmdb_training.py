@@ -36,6 +36,11 @@ def prepare_lmdb(settings: Config, trained: Trained | None, ranks: Ranks) -> Tra
             f"dataset.weights is {options.weights!r}, but LMDB files do not hold Atoms.info; give "
             "the list of the frames' weights"
         )
+    if options.group_weights is not None:
+        raise ValueError(
+            "dataset.group_weights: LMDB files do not hold Atoms.info; give the list of the "
+            "frames' weights in dataset.weights"
+        )
     dataset = get_lmdb_dataset(
         options.lmdb_path,
         options.cache,

@@ -400,7 +400,7 @@ def test_loss_never_changes_itself():
 
 
 def test_wrong_losses_are_refused():
-    with pytest.raises(ValueError, match="'mse' or 'mae', got 'rmse'"):
+    with pytest.raises(ValueError, match="'mse', 'mae' or 'huber', got 'rmse'"):
         CustomLoss(loss="rmse")
     with pytest.raises(ValueError, match="the frames have no forces"):
         CustomLoss(0.1, "mse")((torch.ones(1), torch.ones(2, 3)), [torch.ones(1)])

@@ -63,8 +63,10 @@ def test_attributes_and_history(frames, tmp_path):
 def test_table_on_the_console_has_the_columns(frames, tmp_path, capsys):
     trained(frames, tmp_path, cmd__verbose=True, optim__epochs=1)
     printed = capsys.readouterr().out
-    for name in ("epoch", "train_loss", "train_energy_mae", "train_forces_mae", "cp", "dur"):
+    errors = ("train energy meV/atom MAE", "train forces eV/Å MAE")
+    for name in ("epoch", "train_loss", *errors, "cp", "dur"):
         assert name in printed
+    assert "energy_mae" not in printed
 
 
 def test_quiet(frames, tmp_path, capsys):
