@@ -1,4 +1,4 @@
-"""Symmetry functions G1-G5 and their derivatives, central atom by central atom.
+"""Symmetry functions and their derivatives, central atom by central atom.
 
 J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 
@@ -29,17 +29,21 @@ from amptorch.kernels.structures import (
     NEAR_VX,
     NEAR_VY,
     NEAR_VZ,
+    NEAR_WEIGHT,
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
     PAIR_GRADIENTS,
     VALUES,
+    WEIGHTED,
     Blocks,
     Functions,
     NeighborPairs,
     Radial,
     Work,
     block_place,
+    in_one_channel,
+    join_channels,
 )
 
 
@@ -81,18 +85,21 @@ def values(
     its place in the order of the features.
     """
     work = _workspace(functions, pairs, start, stop)
+    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(VALUES, i, pairs, cutoff, none, work)
+            _gather(VALUES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
+            join_channels(work, joined)
             _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                angular.values(i, functions.angular, cutoff, group, work, out)
+                channels = joined if functions.angular.kind[group] > WEIGHTED else work
+                angular.values(i, functions.angular, cutoff, group, channels, out)
 
 
 @njit
@@ -110,6 +117,7 @@ def derivatives(
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
     work = _workspace(functions, pairs, start, stop)
+    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     _, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
@@ -117,12 +125,14 @@ def derivatives(
         _assign_slots(i, reach[centre], pairs, work, blocks)
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DERIVATIVES, i, pairs, cutoff, none, work)
+            _gather(DERIVATIVES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
+            join_channels(work, joined)
             _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                angular.derivatives(i, functions.angular, cutoff, group, work, out, blocks)
+                channels = joined if functions.angular.kind[group] > WEIGHTED else work
+                angular.derivatives(i, functions.angular, cutoff, group, channels, out, blocks)
 
 
 @njit
@@ -140,18 +150,21 @@ def pair_gradients(
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
     """
     work = _workspace(functions, pairs, start, stop)
+    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(PAIR_GRADIENTS, i, pairs, cutoff, none, work)
+            _gather(PAIR_GRADIENTS, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
+            join_channels(work, joined)
             _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                angular.pair_gradients(i, functions.angular, cutoff, group, work, weights, out)
+                channels = joined if functions.angular.kind[group] > WEIGHTED else work
+                angular.pair_gradients(i, functions.angular, cutoff, group, channels, weights, out)
 
 
 @njit
@@ -169,18 +182,21 @@ def directional(
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
     work = _workspace(functions, pairs, start, stop)
+    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DIRECTIONAL, i, pairs, cutoff, velocities, work)
+            _gather(DIRECTIONAL, i, pairs, functions.weight, cutoff, velocities, work)
             _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
+            join_channels(work, joined)
             _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                angular.directional(i, functions.angular, cutoff, group, work, out)
+                channels = joined if functions.angular.kind[group] > WEIGHTED else work
+                angular.directional(i, functions.angular, cutoff, group, channels, out)
 
 
 @njit
@@ -195,7 +211,7 @@ def _cutoff(functions: Functions, sphere: int) -> Cutoff:
 def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
     """Return scratch for central atoms `start:stop`."""
     offsets, vectors = pairs.offsets, pairs.vectors
-    n_elements = functions.n_elements
+    n_elements = functions.weight.shape[0]
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
@@ -204,11 +220,13 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
     for group in range(shape_start.shape[0] - 1):
         n_shapes = max(n_shapes, shape_start[group + 1] - shape_start[group])
     dtype = vectors.dtype
+    segment = np.empty(n_elements + 1, np.int64)
     return Work(
         np.empty((N_NEAR_ROWS, capacity), dtype),
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
-        np.empty(n_elements + 1, np.int64),
+        segment,
+        segment,
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
@@ -271,7 +289,13 @@ def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks
 
 @njit
 def _gather(
-    mode: int, i: int, pairs: NeighborPairs, cutoff: Cutoff, velocities: np.ndarray, work: Work
+    mode: int,
+    i: int,
+    pairs: NeighborPairs,
+    weights: np.ndarray,
+    cutoff: Cutoff,
+    velocities: np.ndarray,
+    work: Work,
 ) -> None:
     """Gather the neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
@@ -305,6 +329,7 @@ def _gather(
             near[NEAR_INVERSE_R, j] = near.dtype.type(1.0) / r
             fc, slope = cutoff_function(cutoff, r)
             near[NEAR_FC, j], near[NEAR_FC_SLOPE, j] = fc, slope
+            near[NEAR_WEIGHT, j] = weights[e]
             if mode == DIRECTIONAL:
                 a = neighbors[p]
                 near[NEAR_VX, j] = velocities[a, 0] - velocities[i, 0]
@@ -355,45 +380,50 @@ def _radial(
     near = work.near
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
-        own = sphere * n_elements + e
-        first, last = functions.start[own], functions.start[own + 1]
-        if first == last:
-            continue
-        for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
-            j = work.chosen[place]
-            r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
-            x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
-            total = near.dtype.type(0.0)
-            for k in range(first, last):
-                eta, feature = functions.eta[k], functions.feature[k]
-                if functions.kind[k] == 2:
-                    d = r - functions.shift[k]
-                    gaussian = math.exp(-eta * d * d)
-                    value = gaussian * fc
-                    slope = gaussian * (dfc - (eta + eta) * d * fc)
-                elif functions.kind[k] == 1:
-                    value, slope = fc, dfc
-                else:
-                    cosine = math.cos(eta * r)
-                    value = cosine * fc
-                    slope = cosine * dfc - eta * math.sin(eta * r) * fc
-                if mode == DIRECTIONAL:
-                    along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
-                    values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
-                elif mode == PAIR_GRADIENTS:
-                    total += weights[i, feature] * slope
-                else:
-                    values[i, feature] += value
-                    if mode == DERIVATIVES and work.slot[j] >= 0:
-                        factor = slope * near[NEAR_INVERSE_R, j]
-                        at, step = block_place(blocks, i, e, feature)
-                        at += 3 * work.slot[j] * step
-                        blocks.values[at] += factor * x
-                        blocks.values[at + step] += factor * y
-                        blocks.values[at + 2 * step] += factor * z
-            if mode == PAIR_GRADIENTS:
-                p = work.pair[j]
-                total *= near[NEAR_INVERSE_R, j]
-                pair_gradients[p, 0] += total * x
-                pair_gradients[p, 1] += total * y
-                pair_gradients[p, 2] += total * z
+        # The functions of this element, and those of all neighbours.
+        for channel in (e, n_elements):
+            own = sphere * (n_elements + 1) + channel
+            first, last = functions.start[own], functions.start[own + 1]
+            if first == last:
+                continue
+            for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
+                j = work.chosen[place]
+                r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
+                x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
+                if channel == n_elements:
+                    fc *= near[NEAR_WEIGHT, j]
+                    dfc *= near[NEAR_WEIGHT, j]
+                total = near.dtype.type(0.0)
+                for k in range(first, last):
+                    eta, feature = functions.eta[k], functions.feature[k]
+                    if functions.kind[k] == 2:
+                        d = r - functions.shift[k]
+                        gaussian = math.exp(-eta * d * d)
+                        value = gaussian * fc
+                        slope = gaussian * (dfc - (eta + eta) * d * fc)
+                    elif functions.kind[k] == 1:
+                        value, slope = fc, dfc
+                    else:
+                        cosine = math.cos(eta * r)
+                        value = cosine * fc
+                        slope = cosine * dfc - eta * math.sin(eta * r) * fc
+                    if mode == DIRECTIONAL:
+                        along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
+                        values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
+                    elif mode == PAIR_GRADIENTS:
+                        total += weights[i, feature] * slope
+                    else:
+                        values[i, feature] += value
+                        if mode == DERIVATIVES and work.slot[j] >= 0:
+                            factor = slope * near[NEAR_INVERSE_R, j]
+                            at, step = block_place(blocks, i, e, feature)
+                            at += 3 * work.slot[j] * step
+                            blocks.values[at] += factor * x
+                            blocks.values[at + step] += factor * y
+                            blocks.values[at + 2 * step] += factor * z
+                if mode == PAIR_GRADIENTS:
+                    p = work.pair[j]
+                    total *= near[NEAR_INVERSE_R, j]
+                    pair_gradients[p, 0] += total * x
+                    pair_gradients[p, 1] += total * y
+                    pair_gradients[p, 2] += total * z
