@@ -52,6 +52,7 @@ from amptorch.kernels.structures import (
     Angular,
     Blocks,
     Work,
+    channels_of,
 )
 
 
@@ -83,18 +84,18 @@ def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
 def _moments_first(functions: Angular, group: int, work: Work) -> int:
     """Collect moments where they pay off; return the first shape of the group that they do not
     serve."""
-    n_channels = work.segment.shape[0] - 1
-    n = work.segment[n_channels]
+    n_channels = channels_of(functions.kind[group], work)
+    n = work.channel[n_channels]
     if functions.moments[group] == 0 or not moments.pay_off(functions.degree[group], n_channels, n):
         return functions.shape_start[group]
-    moments.collect(functions.degree[group], work)
+    moments.collect(functions.degree[group], n_channels, work)
     return functions.shape_start[group] + functions.moments[group]
 
 
 @njit
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
     """Compute u = exp(−η(r − Rs)²) fc(r) and du/d(r²) of every gathered neighbour, times its weight
-    where the group is weighted."""
+    where the group is weighted; sort the neighbours into the channels of the group."""
     near, rows, coefficients = work.near, work.rows, functions.coefficients
     factor = _factor(functions, cutoff, group)
     n = work.segment[work.segment.shape[0] - 1]
@@ -106,7 +107,10 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
         for j in range(m):
             near[NEAR_U, first + j] = rows[LANE_W * WIDTH + j]
             near[NEAR_U_SLOPE, first + j] = rows[LANE_W_SLOPE * WIDTH + j]
+    for e in range(work.segment.shape[0]):
+        work.channel[e], work.chosen_channel[e] = work.segment[e], work.chosen_segment[e]
     if functions.kind[group] > WEIGHTED:
+        work.channel[1], work.chosen_channel[1] = n, work.chosen_segment[work.segment.shape[0] - 1]
         for j in range(n):
             near[NEAR_U, j] *= near[NEAR_WEIGHT, j]
             near[NEAR_U_SLOPE, j] *= near[NEAR_WEIGHT, j]
@@ -153,8 +157,8 @@ def values(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
     """Add G of a group to row i of out. Each unordered pair is met once: lanes j < k."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    n_channels = segment.shape[0] - 1
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
@@ -206,8 +210,8 @@ def derivatives(
 ) -> None:
     """Add G of a group to row i of out, and its derivatives to the blocks. All ordered pairs are
     met: the gradient of a lane's atom is then a sum over k, without scattering."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    n_channels = segment.shape[0] - 1
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     half = rows.dtype.type(0.5)
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
@@ -252,7 +256,7 @@ def derivatives(
                         total += sums[s - shapes, j] * rows[LANE_U * WIDTH + j]
                     # Every pair was met from both of its ends.
                     out[i, feature] += half * scales[s] * total
-                    moments.lanes_to_blocks(i, a, feature, work, first, blocks)
+                    moments.lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
 @njit
@@ -299,9 +303,9 @@ def pair_gradients(
     """Add the gradients of a group to those of the pairs. Functions are summed with their weights
     before anything else, so five sums serve them all. Only the gradients of the wanted neighbours
     are found; k runs over all."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    chosen, chosen_segment = work.chosen, work.chosen_segment
-    n_channels = segment.shape[0] - 1
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    chosen, chosen_segment = work.chosen, work.chosen_channel
+    n_channels = channels_of(functions.kind[group], work)
     n = chosen_segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
@@ -356,9 +360,9 @@ def directional(
     """Add J v of a group to row i of out. Each unordered pair is met once, as in `values`. Where
     only some neighbours move, and not the central atom: all ordered pairs of one of them with any
     k, which then counts as at rest."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    chosen, chosen_segment = work.chosen, work.chosen_segment
-    n_channels = segment.shape[0] - 1
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    chosen, chosen_segment = work.chosen, work.chosen_channel
+    n_channels = channels_of(functions.kind[group], work)
     n = chosen_segment[n_channels]
     ordered = n < segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]

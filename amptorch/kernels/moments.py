@@ -40,6 +40,7 @@ from amptorch.kernels.structures import (
     Blocks,
     Work,
     block_place,
+    channels_of,
 )
 
 MAX_ZETA = 6
@@ -88,10 +89,9 @@ def pay_off(degree: int, n_channels: int, n: int) -> bool:
 
 
 @njit
-def collect(degree: int, work: Work) -> None:
+def collect(degree: int, n_channels: int, work: Work) -> None:
     """Collect the moments of every channel, up to `degree`."""
-    near, monomials, moment, segment = work.near, work.monomials, work.moment, work.segment
-    n_channels = segment.shape[0] - 1
+    near, monomials, moment, segment = work.near, work.monomials, work.moment, work.channel
     n = segment[n_channels]
     count = monomials_up_to(degree)
     lanes.clear(moment, n_channels, N_MONOMIALS)
@@ -110,8 +110,8 @@ def collect(degree: int, work: Work) -> None:
 @njit
 def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
     """Compute functions `shape_start[group]:split` from the moments alone."""
-    moment, polynomial, segment, near = work.moment, work.polynomial, work.segment, work.near
-    n_channels = segment.shape[0] - 1
+    moment, polynomial, segment, near = work.moment, work.polynomial, work.channel, work.near
+    n_channels = channels_of(functions.kind[group], work)
     half = moment.dtype.type(0.5)
     for b in range(n_channels):
         for s in range(functions.shape_start[group], split):
@@ -141,8 +141,8 @@ def derivatives(
     i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
 ) -> None:
     """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
-    segment = work.segment
-    n_channels = segment.shape[0] - 1
+    segment = work.channel
+    n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
@@ -161,7 +161,7 @@ def derivatives(
                     high = min(segment[a + 1] - first, WIDTH)
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
-                    lanes_to_blocks(i, a, feature, work, first, blocks)
+                    lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
 @njit
@@ -176,8 +176,8 @@ def pair_gradients(
 ) -> None:
     """Add the gradients of functions `shape_start[group]:split` to those of the pairs, weighted and
     summed into one polynomial an element."""
-    rows, segment = work.rows, work.segment
-    n_channels = segment.shape[0] - 1
+    rows, segment = work.rows, work.channel
+    n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     count = monomials_up_to(functions.degree[group])
     for first in range(0, n, WIDTH):
@@ -213,8 +213,8 @@ def directional(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
     """Compute J v of functions `shape_start[group]:split`."""
-    near, rows, segment = work.near, work.rows, work.segment
-    n_channels = segment.shape[0] - 1
+    near, rows, segment = work.near, work.rows, work.channel
+    n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
@@ -306,15 +306,15 @@ def _evaluate(
 
 @njit
 def lanes_to_blocks(
-    i: int, channel: int, feature: int, work: Work, first: int, blocks: Blocks
+    i: int, channel: int, n_channels: int, feature: int, work: Work, first: int, blocks: Blocks
 ) -> None:
     """Add the gradients in the lanes of a channel to the blocks of their elements."""
-    rows, elements = work.rows, work.elements
+    rows, segment = work.rows, work.segment
     e, end = channel, channel + 1
-    if work.segment.shape[0] < elements.shape[0]:
-        e, end = 0, elements.shape[0] - 1
+    if n_channels < segment.shape[0] - 1:
+        e, end = 0, segment.shape[0] - 1
     while e < end:
-        low, high = max(elements[e], first) - first, min(elements[e + 1] - first, WIDTH)
+        low, high = max(segment[e], first) - first, min(segment[e + 1] - first, WIDTH)
         if low < high:
             base, step = block_place(blocks, i, e, feature)
             for j in range(low, high):

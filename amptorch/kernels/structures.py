@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inlined, njit
 
 VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
 
@@ -47,7 +47,8 @@ class Angular(NamedTuple):
     """
 
     cutoff_kind: int
-    cutoff_gamma: float
+    cutoff_gamma: float  # of the polynomial of Amp
+    cutoff_alpha: float  # inner radius over Rc
     kind: np.ndarray  # 4 or 5, 14 or 15 where weighted
     eta: np.ndarray
     shift: np.ndarray  # Rs
@@ -100,16 +101,17 @@ class Blocks(NamedTuple):
 class Work(NamedTuple):
     """Hold scratch of one thread for one central atom.
 
-    Channels are the elements, or one channel of all neighbours (`in_one_channel`).
+    The channels of an angular group are the elements; of a weighted one, all neighbours together.
     """
 
     near: np.ndarray  # (N_NEAR_ROWS, most neighbours)
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list
     slot: np.ndarray  # its place in its block, -1 for an image of the central atom
-    elements: np.ndarray  # (E+1,) gathered neighbours of each element
-    segment: np.ndarray  # (channels+1,) those of each channel
+    segment: np.ndarray  # (E+1,) gathered neighbours of each element
     chosen: np.ndarray  # the gathered neighbours that are wanted, in their order
-    chosen_segment: np.ndarray  # (channels+1,) those of each channel
+    chosen_segment: np.ndarray  # (E+1,) those of each element
+    channel: np.ndarray  # (E+1,) gathered neighbours of each channel of the group
+    chosen_channel: np.ndarray  # (E+1,) those that are wanted
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
     rows: np.ndarray  # the lanes, see lanes.py
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
@@ -119,33 +121,10 @@ class Work(NamedTuple):
     polynomial: np.ndarray  # (1, monomials)
 
 
-@njit
-def in_one_channel(work: Work) -> Work:
-    """Return the same scratch for functions of all neighbours together; `join_channels` says how
-    many there are."""
-    return Work(
-        work.near,
-        work.pair,
-        work.slot,
-        work.elements,
-        np.zeros(2, np.int64),
-        work.chosen,
-        np.zeros(2, np.int64),
-        work.pair_slot,
-        work.rows,
-        work.sums,
-        work.lane_weights,
-        work.monomials,
-        work.moment,
-        work.polynomial,
-    )
-
-
-@njit
-def join_channels(work: Work, joined: Work) -> None:
-    """Put all neighbours of `work` into the one channel of `joined`."""
-    joined.segment[1] = work.segment[work.segment.shape[0] - 1]
-    joined.chosen_segment[1] = work.chosen_segment[work.segment.shape[0] - 1]
+@inlined
+def channels_of(kind: int, work: Work) -> int:
+    """Return the number of channels of a group of this kind."""
+    return 1 if kind > WEIGHTED else work.segment.shape[0] - 1
 
 
 @njit

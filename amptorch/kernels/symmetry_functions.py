@@ -35,15 +35,12 @@ from amptorch.kernels.structures import (
     NEAR_Z,
     PAIR_GRADIENTS,
     VALUES,
-    WEIGHTED,
     Blocks,
     Functions,
     NeighborPairs,
     Radial,
     Work,
     block_place,
-    in_one_channel,
-    join_channels,
 )
 
 
@@ -85,7 +82,6 @@ def values(
     its place in the order of the features.
     """
     work = _workspace(functions, pairs, start, stop)
-    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
@@ -94,12 +90,10 @@ def values(
             cutoff = _cutoff(functions, sphere)
             _gather(VALUES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
-            join_channels(work, joined)
             _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                channels = joined if functions.angular.kind[group] > WEIGHTED else work
-                angular.values(i, functions.angular, cutoff, group, channels, out)
+                angular.values(i, functions.angular, cutoff, group, work, out)
 
 
 @njit
@@ -117,7 +111,6 @@ def derivatives(
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
     work = _workspace(functions, pairs, start, stop)
-    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     _, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
@@ -127,12 +120,10 @@ def derivatives(
             cutoff = _cutoff(functions, sphere)
             _gather(DERIVATIVES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
-            join_channels(work, joined)
             _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                channels = joined if functions.angular.kind[group] > WEIGHTED else work
-                angular.derivatives(i, functions.angular, cutoff, group, channels, out, blocks)
+                angular.derivatives(i, functions.angular, cutoff, group, work, out, blocks)
 
 
 @njit
@@ -150,7 +141,6 @@ def pair_gradients(
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
     """
     work = _workspace(functions, pairs, start, stop)
-    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
@@ -159,12 +149,10 @@ def pair_gradients(
             cutoff = _cutoff(functions, sphere)
             _gather(PAIR_GRADIENTS, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
-            join_channels(work, joined)
             _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                channels = joined if functions.angular.kind[group] > WEIGHTED else work
-                angular.pair_gradients(i, functions.angular, cutoff, group, channels, weights, out)
+                angular.pair_gradients(i, functions.angular, cutoff, group, work, weights, out)
 
 
 @njit
@@ -182,7 +170,6 @@ def directional(
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
     work = _workspace(functions, pairs, start, stop)
-    joined = in_one_channel(work)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
     blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
@@ -191,20 +178,19 @@ def directional(
             cutoff = _cutoff(functions, sphere)
             _gather(DIRECTIONAL, i, pairs, functions.weight, cutoff, velocities, work)
             _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
-            join_channels(work, joined)
             _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
-                channels = joined if functions.angular.kind[group] > WEIGHTED else work
-                angular.directional(i, functions.angular, cutoff, group, channels, out)
+                angular.directional(i, functions.angular, cutoff, group, work, out)
 
 
 @njit
 def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     """Return the cutoff function of a sphere of neighbours, one for each radius of a central
     element."""
-    kind, gamma = functions.angular.cutoff_kind, functions.angular.cutoff_gamma
-    return Cutoff(kind, gamma, functions.cutoffs[sphere])
+    angular, radius = functions.angular, functions.cutoffs[sphere]
+    inner = angular.cutoff_alpha * radius
+    return Cutoff(angular.cutoff_kind, angular.cutoff_gamma, inner, radius)
 
 
 @njit
@@ -220,14 +206,14 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
     for group in range(shape_start.shape[0] - 1):
         n_shapes = max(n_shapes, shape_start[group + 1] - shape_start[group])
     dtype = vectors.dtype
-    segment = np.empty(n_elements + 1, np.int64)
     return Work(
         np.empty((N_NEAR_ROWS, capacity), dtype),
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
-        segment,
-        segment,
+        np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
+        np.empty(n_elements + 1, np.int64),
+        np.empty(n_elements + 1, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
         _aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH, vectors)[0],

@@ -15,12 +15,30 @@ from tests.reference.neighbors import neighbors
 STEP = 1e-30
 
 
-def cutoff_value(r, rc, name, gamma):
+def cutoff_value(r, rc, name, parameter):
     if r.real >= rc:
         return 0.0
-    if name == "cosine":
-        return 0.5 * (1 + cmath.cos(math.pi * r / rc))
-    return 1 + gamma * (r / rc) ** (gamma + 1) - (gamma + 1) * (r / rc) ** gamma
+    if name == "polynomial":
+        gamma = parameter
+        return 1 + gamma * (r / rc) ** (gamma + 1) - (gamma + 1) * (r / rc) ** gamma
+    inner = parameter * rc
+    if r.real < inner:
+        return 1.0
+    return SHAPES[name]((r - inner) / (rc - inner))
+
+
+# f(x) of the other cutoff functions, from x = 0 at the inner radius to x = 1 at Rc.
+SHAPES = {
+    "cosine": lambda x: 0.5 * (1 + cmath.cos(math.pi * x)),
+    "hard": lambda x: 1.0,
+    "tanh": lambda x: cmath.tanh(1 - x) ** 3,
+    "tanh_scaled": lambda x: (cmath.tanh(1 - x) / math.tanh(1)) ** 3,
+    "exp": lambda x: cmath.exp(1 - 1 / (1 - x**2)),
+    "poly1": lambda x: 1 - 3 * x**2 + 2 * x**3,
+    "poly2": lambda x: 1 - 10 * x**3 + 15 * x**4 - 6 * x**5,
+    "poly3": lambda x: 1 - 35 * x**4 + 84 * x**5 - 70 * x**6 + 20 * x**7,
+    "poly4": lambda x: 1 - 126 * x**5 + 420 * x**6 - 540 * x**7 + 315 * x**8 - 70 * x**9,
+}
 
 
 def norm(v):
@@ -105,7 +123,7 @@ def terms(atoms, setup, cutoff):
 def values(atoms, setup, cutoff):
     """Fingerprints (n_atoms, n_features), rows padded with zeros.
 
-    `setup`: {symbol: table}; `cutoff`: (name, gamma).
+    `setup`: {symbol: table}; `cutoff`: (name, parameter).
     """
     result = np.zeros((len(atoms), max(map(len, setup.values()))))
     for i, s, term, near in terms(atoms, setup, cutoff):

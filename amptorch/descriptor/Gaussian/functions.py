@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from amptorch.descriptor.Gaussian.setup import ANGULAR, TYPES, WEIGHTED_KINDS
+from amptorch.descriptor.Gaussian.setup import ANGULAR, CUTOFF_FUNCTIONS, TYPES, WEIGHTED_KINDS
 from amptorch.kernels import cutoffs
 from amptorch.kernels.moments import MAX_ZETA
 from amptorch.kernels.structures import WEIGHTED, Angular, Functions, Radial
 
-CUTOFFS = {"cosine": cutoffs.COSINE, "polynomial": cutoffs.POLYNOMIAL}
+CUTOFFS = {name: getattr(cutoffs, name.upper()) for name in CUTOFF_FUNCTIONS}
 # Lengths that `lanes.polynomial` takes; more terms cost more than the formula itself.
 POLYNOMIAL_LENGTHS = (12, 16, 20, 24)
 # Largest errors of the polynomial, relative to w(0) = 1, and of its derivative, relative to the
@@ -29,10 +29,11 @@ def compile_functions(
 ) -> Functions:
     """Return the Functions for the tables {symbol: (n, 7 or 8)} of `Gaussian/setup.py`.
 
-    elements: atomic numbers in the order of the tables; cutoff: (name, gamma) of the cutoff
-    function; dtype: the type the kernels compute in.
+    elements: atomic numbers in the order of the tables; cutoff: `setup.cutoff_function`;
+    dtype: the type the kernels compute in.
     """
-    name, gamma = cutoff
+    name, parameter = cutoff
+    amp = name == "polynomial"
     index = {0: 0} | {number: e for e, number in enumerate(elements)}
     radial_kinds = [TYPES[kind] for kind in TYPES if kind not in ANGULAR]
     by_element = {TYPES[kind] for kind in ANGULAR if kind not in WEIGHTED_KINDS}
@@ -66,7 +67,7 @@ def compile_functions(
                 chosen = [k for k in angular.tolist() if tuple(own[k]) == group]
                 kind, eta, shift = group
                 groups.append(group)
-                series = [] if shift else damped_cutoff_series(name, eta, radius)
+                series = [] if shift or parameter else damped_cutoff_series(name, eta, radius)
                 polynomials.append((len(coefficients), len(coefficients) + len(series)))
                 coefficients.extend(series)
                 by_shape: dict[tuple[float, float, int], list[int]] = {}
@@ -115,7 +116,8 @@ def compile_functions(
         ),
         angular=Angular(
             cutoff_kind=CUTOFFS[name],
-            cutoff_gamma=float(gamma),
+            cutoff_gamma=float(parameter) if amp else 0.0,
+            cutoff_alpha=0.0 if amp else float(parameter),
             kind=column(groups, 0, np.int64),
             eta=column(groups, 1),
             shift=column(groups, 2),
@@ -154,7 +156,7 @@ def damped_cutoff_series(name: str, eta: float, cutoff: float) -> list[float]:
 
     cos(π√t) is an entire function of t, so for the cosine cutoff a dozen terms reach rounding error
     and spare a square root, a cosine, a sine and an exponential a pair. Empty where no short series
-    does: for large η, and for the polynomial cutoff, which is not smooth in s at 0.
+    does: for large η, and for other cutoff functions, which are not smooth in s at 0.
     """
     if name != "cosine":
         return []

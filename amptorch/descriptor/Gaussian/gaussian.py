@@ -23,7 +23,7 @@ from amptorch.rows import offsets_of
 
 
 class Gaussian(KernelDescriptor):
-    """Compute symmetry functions G1-G5 and weighted ones with cosine or polynomial cutoff.
+    """Compute symmetry functions G1-G5 and weighted ones, with any cutoff function.
 
     J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 
@@ -48,9 +48,10 @@ class Gaussian(KernelDescriptor):
     Gs : dict or GaussianDescriptorSet
         The functions of each element: see `Gaussian.setup.descriptor_setup`.
     elements : list of chemical symbols
-    cutoff_func : "cosine" or "polynomial"; or both arguments in one, the configuration's
-        `cutoff_params`, such as {"cutoff_func": "Polynomial", "gamma": 2.0}; cosine where None
-    gamma : number above 0, of the polynomial cutoff alone
+    cutoff_func : one of `setup.CUTOFF_FUNCTIONS`; or the configuration's `cutoff_params`, such as
+        {"cutoff_func": "Polynomial", "gamma": 2.0} or {"cutoff_func": "poly2", "alpha": 0.5}, as in
+        `setup.cutoff_function`; cosine where None
+    gamma : number above 0, of "polynomial" alone
     dtype : numpy.float64 or numpy.float32, the type the kernels compute in
 
     Raises ValueError or TypeError that names the element and the key of `Gs` that is wrong.

@@ -53,6 +53,12 @@ LIST_KEYS = {
     "offset": "rs",
 }
 DEFAULTS = {"rs": 0.0}
+# The cosine, Amp's polynomial, and the other ones of n2p2.
+CUTOFF_FUNCTIONS = (
+    *("cosine", "polynomial", "hard", "tanh", "tanh_scaled", "exp"),
+    *("poly1", "poly2", "poly3", "poly4"),
+)
+WITHOUT_ALPHA = ("polynomial", "hard", "tanh", "tanh_scaled")
 # Amp's own default, for its list form, which does not say the cutoff.
 AMP_CUTOFF = 6.5
 
@@ -114,8 +120,8 @@ def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.nd
 
 def setup_hash(setup: Mapping[str, np.ndarray], cutoff_params: Mapping[str, Any] | None) -> str:
     """Return the md5 that names a set-up: the cutoff function, then each element and its table."""
-    name, gamma = cutoff_function(cutoff_params)
-    parts = [name if name == "cosine" else f"{name}{gamma:.15f}"]
+    name, parameter = cutoff_function(cutoff_params)
+    parts = [f"{name}{parameter:.15f}" if parameter else name]
     for symbol, rows in setup.items():
         parts.append(symbol)
         parts.extend(f"{value:.15f}" for value in rows.flat)
@@ -137,9 +143,13 @@ def cutoff_parameters(
 
 
 def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float]:
-    """Return ("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
+    """Return the name of a cutoff function and its parameter; None is the cosine.
 
-    ValueError for another name, or a gamma that is missing or not positive.
+    The names are those of CUTOFF_FUNCTIONS, in any case. The parameter is `gamma` of "polynomial",
+    which must be positive, and of the others `alpha`, 0 where it is not given: the function is 1 up
+    to alpha·Rc and falls from there to 0 at Rc. "hard", "tanh" and "tanh_scaled" have none.
+
+    Raises ValueError for another name, or a parameter that is missing or has no meaning.
     """
     if cutoff_params is None:
         return "cosine", 0.0
@@ -148,15 +158,19 @@ def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float
             f"cutoff_params is {type(cutoff_params).__name__}, expected a dictionary such as "
             '{"cutoff_func": "Cosine"}'
         )
-    check_keys("cutoff_params", cutoff_params, ["cutoff_func", "gamma"])
+    check_keys("cutoff_params", cutoff_params, ["cutoff_func", "gamma", "alpha"])
     name = str(cutoff_params.get("cutoff_func")).lower()
-    if name == "cosine":
-        return name, 0.0
-    if name != "polynomial":
+    if name not in CUTOFF_FUNCTIONS:
         raise ValueError(
             f"cutoff_params['cutoff_func'] is {cutoff_params.get('cutoff_func')!r}; "
-            "expected 'Cosine' or 'Polynomial'"
+            f"expected 'Cosine' or 'Polynomial', or one of {[*CUTOFF_FUNCTIONS[2:]]}"
         )
+    alpha = _number("cutoff_params['alpha']", cutoff_params.get("alpha", 0.0))
+    if not 0 <= alpha < 1 or (alpha and name in WITHOUT_ALPHA):
+        wanted = f"0 for {name!r}" if name in WITHOUT_ALPHA else "from 0 to below 1"
+        raise ValueError(f"cutoff_params['alpha'] is {alpha}, must be {wanted}")
+    if name != "polynomial":
+        return name, alpha
     where = "cutoff_params['gamma']"
     gamma = _number(where, cutoff_params.get("gamma"))
     if gamma <= 0:
