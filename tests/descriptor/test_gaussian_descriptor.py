@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import GDS, Gaussian
-from amptorch.descriptor.Gaussian.setup import cutoff_function
+from amptorch.descriptor.Gaussian.setup import CUTOFF_FUNCTIONS, WITHOUT_ALPHA, cutoff_function
 from amptorch.frames import Frames
 from tests.contracts import systems
 from tests.contracts.descriptor import STENCIL, STEP, DescriptorContract, close, dense
@@ -304,6 +304,25 @@ def test_kernels_in_single_precision():
     np.testing.assert_allclose(single.values(frames), values, rtol=1e-3, atol=1e-4)
     close(single.vjp(frames, g), double.vjp(frames, g), rtol=1e-4)
     close(single.jvp(frames, g[:, :3]), double.jvp(frames, g[:, :3]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.45])
+@pytest.mark.parametrize("name", [name for name in CUTOFF_FUNCTIONS if name != "polynomial"])
+def test_every_cutoff_function_agrees_with_the_twin(name, alpha):
+    if alpha and name in WITHOUT_ALPHA:
+        pytest.skip("has no inner radius")
+    angular = {"etas": [0.4], "zetas": [2.0], "gammas": [-1.0], "rs_s": [0.0, 0.6]}
+    fp_params = {"default": {"cutoff": 3.3, "G2W": {"etas": [1.0]}, "G4": angular, "G5": angular}}
+    atoms = systems.make("molecule")
+    frames = Frames.from_atoms([atoms])
+    cutoff_params = {"cutoff_func": name, "alpha": alpha}
+    descriptor = Gaussian(fp_params, ["C", "H", "O"], cutoff_params)
+    values, blocks = descriptor.values_and_derivatives(frames)
+    arguments = (atoms, descriptor.descriptor_setup, cutoff_function(cutoff_params))
+    close(values, symmetry_functions.values(*arguments))
+    jacobian, _ = symmetry_functions.derivatives(*arguments)
+    close(dense(blocks), jacobian.reshape(values.size, -1))
+    assert np.abs(jacobian).max() > 1e-3
 
 
 @pytest.mark.parametrize("cutoff", [COSINE, POLYNOMIAL], ids=["cosine", "polynomial"])

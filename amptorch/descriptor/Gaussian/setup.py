@@ -198,13 +198,16 @@ def table_row(
     """Return one row of a table, with all eight columns.
 
     `neighbors`: one atomic number, two for G4 and G5, none for weighted functions. `values`: a
-    number for each of the PARAMETERS of `kind`, the last one may be left out where it has a
-    default. `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
+    number for each of the PARAMETERS of `kind`, of which the last, Rs, may be left out.
+    `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
     """
     cutoff = check_cutoff(where, cutoff)
+    names, given = PARAMETERS[kind], list(values)
+    if len(given) > len(names):
+        raise ValueError(f"{where}: {given} are too many values, expected {names}")
+    given += [DEFAULTS.get(name) for name in names[len(given) :]]
     values = [
-        _check(f"{where}: {name}", name, value)
-        for name, value in zip(PARAMETERS[kind], values, strict=False)
+        _check(f"{where}: {name}", name, value) for name, value in zip(names, given, strict=True)
     ]
     if kind in ANGULAR:
         zeta, gamma = values[1:3]
