@@ -27,8 +27,8 @@ CHUNK = 1500
 STORE = "processed/fingerprints.sqlite"
 MEMORY_ADVICE = (
     "keep no derivatives (dataset.derivatives: recompute), take fewer frames or fewer functions (a "
-    "GaussianDescriptorSet has chosen pairs of elements alone), or fp_scheme 'gmpordernorm', whose "
-    "features are as many for any number of elements"
+    "GaussianDescriptorSet has chosen pairs of elements alone), or those that are as many for any "
+    "number of elements: G2W and G4W, or fp_scheme 'gmpordernorm'"
 )
 
 logger = logging.getLogger(__name__)

@@ -44,13 +44,15 @@ from amptorch.kernels.structures import (
     NEAR_VX,
     NEAR_VY,
     NEAR_VZ,
+    NEAR_WEIGHT,
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
+    WEIGHTED,
     Angular,
     Blocks,
     Work,
-    block_place,
+    channels_of,
 )
 
 
@@ -60,6 +62,7 @@ class _Factor(NamedTuple):
 
     kind: int
     eta: float
+    shift: float
     cutoff: Cutoff
     start: int
     stop: int
@@ -70,6 +73,7 @@ def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
     return _Factor(
         functions.kind[group],
         functions.eta[group],
+        functions.shift[group],
         cutoff,
         functions.polynomial[group, 0],
         functions.polynomial[group, 1],
@@ -80,17 +84,18 @@ def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
 def _moments_first(functions: Angular, group: int, work: Work) -> int:
     """Collect moments where they pay off; return the first shape of the group that they do not
     serve."""
-    n_elements = work.segment.shape[0] - 1
-    n = work.segment[n_elements]
-    if functions.moments[group] == 0 or not moments.pay_off(functions.degree[group], n_elements, n):
+    n_channels = channels_of(functions.kind[group], work)
+    n = work.channel[n_channels]
+    if functions.moments[group] == 0 or not moments.pay_off(functions.degree[group], n_channels, n):
         return functions.shape_start[group]
-    moments.collect(functions.degree[group], work)
+    moments.collect(functions.degree[group], n_channels, work)
     return functions.shape_start[group] + functions.moments[group]
 
 
 @njit
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
-    """Compute u = exp(−ηr²) fc(r) and du/d(r²) of every gathered neighbour."""
+    """Compute u = exp(−η(r − Rs)²) fc(r) and du/d(r²) of every gathered neighbour, times its weight
+    where the group is weighted; sort the neighbours into the channels of the group."""
     near, rows, coefficients = work.near, work.rows, functions.coefficients
     factor = _factor(functions, cutoff, group)
     n = work.segment[work.segment.shape[0] - 1]
@@ -102,18 +107,25 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
         for j in range(m):
             near[NEAR_U, first + j] = rows[LANE_W * WIDTH + j]
             near[NEAR_U_SLOPE, first + j] = rows[LANE_W_SLOPE * WIDTH + j]
+    for e in range(work.segment.shape[0]):
+        work.channel[e], work.chosen_channel[e] = work.segment[e], work.chosen_segment[e]
+    if functions.kind[group] > WEIGHTED:
+        work.channel[1], work.chosen_channel[1] = n, work.chosen_segment[work.segment.shape[0] - 1]
+        for j in range(n):
+            near[NEAR_U, j] *= near[NEAR_WEIGHT, j]
+            near[NEAR_U_SLOPE, j] *= near[NEAR_WEIGHT, j]
 
 
 @spliced
 def _radial_factor(
     rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
 ) -> None:
-    """Compute LANE_W = exp(−ηs) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
+    """Compute LANE_W = exp(−η(√s − Rs)²) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
     if factor.stop > factor.start:
         cutoff2 = factor.cutoff.radius * factor.cutoff.radius
         lanes.polynomial(rows, lane_groups, cutoff2, coefficients, factor.start, factor.stop)
     else:
-        lanes.exact(rows, lane_groups, factor.eta, factor.cutoff)
+        lanes.exact(rows, lane_groups, factor.eta, factor.shift, factor.cutoff)
 
 
 @spliced
@@ -121,7 +133,7 @@ def _pair_factor(
     rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
 ) -> None:
     """Compute w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
-    if factor.kind == 4:
+    if factor.kind == 4 or factor.kind == WEIGHTED + 4:
         _radial_factor(rows, lane_groups, factor, coefficients)
     else:
         lanes.everywhere(rows, lane_groups)
@@ -145,9 +157,9 @@ def values(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
     """Add G of a group to row i of out. Each unordered pair is met once: lanes j < k."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
         moments.values(i, functions, group, shapes, work, out)
@@ -157,7 +169,7 @@ def values(
     coefficients, factor = functions.coefficients, _factor(functions, cutoff, group)
     for first in range(0, n, WIDTH):
         _load(near, rows, work.chosen, first, min(WIDTH, n - first))
-        for b in range(n_elements):
+        for b in range(n_channels):
             lanes.clear(sums, end - shapes, WIDTH)
             for k in range(max(segment[b], first + 1), segment[b + 1]):
                 m = min(WIDTH, k - first)
@@ -198,9 +210,9 @@ def derivatives(
 ) -> None:
     """Add G of a group to row i of out, and its derivatives to the blocks. All ordered pairs are
     met: the gradient of a lane's atom is then a sum over k, without scattering."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = segment[n_channels]
     half = rows.dtype.type(0.5)
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
@@ -214,7 +226,7 @@ def derivatives(
         m = min(WIDTH, n - first)
         lane_groups = lanes.lane_groups_of(m)
         _load(near, rows, work.chosen, first, m)
-        for b in range(n_elements):
+        for b in range(n_channels):
             if segment[b] == segment[b + 1]:
                 continue
             lanes.clear(sums, end - shapes, PER_FUNCTION * WIDTH)
@@ -233,7 +245,7 @@ def derivatives(
                     )
             for s in range(shapes, end):
                 _finish_gradient(near, rows, work.chosen, first, m, sums, s - shapes, scales[s])
-                for a in range(n_elements):
+                for a in range(n_channels):
                     feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
@@ -244,8 +256,7 @@ def derivatives(
                         total += sums[s - shapes, j] * rows[LANE_U * WIDTH + j]
                     # Every pair was met from both of its ends.
                     out[i, feature] += half * scales[s] * total
-                    base, step = block_place(blocks, i, a, feature)
-                    moments.lanes_to_block(work, first, low, high, blocks, base, step)
+                    moments.lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
 @njit
@@ -292,10 +303,10 @@ def pair_gradients(
     """Add the gradients of a group to those of the pairs. Functions are summed with their weights
     before anything else, so five sums serve them all. Only the gradients of the wanted neighbours
     are found; k runs over all."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    chosen, chosen_segment = work.chosen, work.chosen_segment
-    n_elements = segment.shape[0] - 1
-    n = chosen_segment[n_elements]
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    chosen, chosen_segment = work.chosen, work.chosen_channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = chosen_segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
         moments.pair_gradients(i, functions, group, shapes, work, weights, out)
@@ -309,11 +320,11 @@ def pair_gradients(
         lane_groups = lanes.lane_groups_of(m)
         _load(near, rows, chosen, first, m)
         lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
-        for b in range(n_elements):
+        for b in range(n_channels):
             if segment[b] == segment[b + 1]:
                 continue
             for s in range(shapes, end):
-                for a in range(n_elements):
+                for a in range(n_channels):
                     feature = functions.feature[s, a, b]
                     weight = rows.dtype.type(0.0)
                     if feature >= 0:
@@ -349,11 +360,11 @@ def directional(
     """Add J v of a group to row i of out. Each unordered pair is met once, as in `values`. Where
     only some neighbours move, and not the central atom: all ordered pairs of one of them with any
     k, which then counts as at rest."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.segment
-    chosen, chosen_segment = work.chosen, work.chosen_segment
-    n_elements = segment.shape[0] - 1
-    n = chosen_segment[n_elements]
-    ordered = n < segment[n_elements]
+    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
+    chosen, chosen_segment = work.chosen, work.chosen_channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = chosen_segment[n_channels]
+    ordered = n < segment[n_channels]
     shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
         moments.directional(i, functions, group, shapes, work, out)
@@ -381,7 +392,7 @@ def directional(
             rows[LANE_VZ * WIDTH + j] = vz
             rows[LANE_R_DOT_V * WIDTH + j] = r_dot_v
             rows[LANE_DELTA_U * WIDTH + j] = (du + du) * r_dot_v
-        for b in range(n_elements):
+        for b in range(n_channels):
             lanes.clear(sums, end - shapes, WIDTH)
             k_first = segment[b] if ordered else max(segment[b], first + 1)
             for k in range(k_first, segment[b + 1]):
@@ -407,7 +418,7 @@ def directional(
                     lam, zeta = lambdas[s], zetas[s]
                     lanes.power(rows, lane_groups, lam, zeta - rows.dtype.type(1.0))
                     lanes.accumulate_directional(rows, lane_groups, sums, s - shapes, lam, zeta)
-            for a in range(n_elements if ordered else b + 1):
+            for a in range(n_channels if ordered else b + 1):
                 low = max(chosen_segment[a], first) - first
                 high = min(chosen_segment[a + 1] - first, WIDTH)
                 for s in range(shapes, end):

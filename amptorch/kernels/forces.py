@@ -76,6 +76,8 @@ def contract_blocks(
             sx = sy = sz = 0.0
             for e in range(n_elements):
                 b = i * n_elements + e
+                if blocks.atom_start[b] == blocks.atom_start[b + 1]:
+                    continue
                 start = feature_start[kind, e]
                 n = feature_start[kind, e + 1] - start
                 for f in range(n):
@@ -135,6 +137,8 @@ def apply_blocks(
                 vx, vy, vz = v[mine, 0], v[mine, 1], v[mine, 2]
             for e in range(n_elements):
                 b = i * n_elements + e
+                if blocks.atom_start[b] == blocks.atom_start[b + 1]:
+                    continue
                 start = feature_start[kind, e]
                 n = feature_start[kind, e + 1] - start
                 for f in range(n):

@@ -393,9 +393,9 @@ def accumulate_directional(
 
 
 @njit
-def exact(rows: np.ndarray, lane_groups: int, eta: float, cutoff: Cutoff) -> None:
-    """Compute LANE_W = w(s) and LANE_W_SLOPE = dw/ds from the formula itself; zero outside the
-    cutoff."""
+def exact(rows: np.ndarray, lane_groups: int, eta: float, shift: float, cutoff: Cutoff) -> None:
+    """Compute LANE_W = exp(−η(√s − Rs)²) fc(√s) and LANE_W_SLOPE, its derivative, from the formula
+    itself; zero outside the cutoff."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     cutoff2 = cutoff.radius * cutoff.radius
     for j in range(m):
@@ -405,6 +405,7 @@ def exact(rows: np.ndarray, lane_groups: int, eta: float, cutoff: Cutoff) -> Non
         if SAME_ATOM < s < cutoff2:
             r = math.sqrt(s)
             fc, slope = cutoff_function(cutoff, r)
-            damping = math.exp(-eta * s)
+            d = r - shift
+            damping = math.exp(-eta * d * d)
             rows[LANE_W * WIDTH + j] = damping * fc
-            rows[LANE_W_SLOPE * WIDTH + j] = damping * (0.5 * slope / r - eta * fc)
+            rows[LANE_W_SLOPE * WIDTH + j] = damping * (0.5 * slope - eta * d * fc) / r

@@ -40,6 +40,7 @@ from amptorch.kernels.structures import (
     Blocks,
     Work,
     block_place,
+    channels_of,
 )
 
 MAX_ZETA = 6
@@ -81,24 +82,23 @@ def monomials_up_to(degree: int) -> int:
 
 
 @njit
-def pay_off(degree: int, n_elements: int, n: int) -> bool:
+def pay_off(degree: int, n_channels: int, n: int) -> bool:
     """Tell whether moments are cheaper than pairs for n neighbours (measured: about equal
     at 3 n)."""
-    return n_elements * monomials_up_to(degree) < 3 * n
+    return n_channels * monomials_up_to(degree) < 3 * n
 
 
 @njit
-def collect(degree: int, work: Work) -> None:
-    """Collect the moments of every element, up to `degree`."""
-    near, monomials, moment, segment = work.near, work.monomials, work.moment, work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+def collect(degree: int, n_channels: int, work: Work) -> None:
+    """Collect the moments of every channel, up to `degree`."""
+    near, monomials, moment, segment = work.near, work.monomials, work.moment, work.channel
+    n = segment[n_channels]
     count = monomials_up_to(degree)
-    lanes.clear(moment, n_elements, N_MONOMIALS)
+    lanes.clear(moment, n_channels, N_MONOMIALS)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         _monomials(near, monomials, first, m, count)
-        for e in range(n_elements):
+        for e in range(n_channels):
             low, high = max(segment[e], first) - first, min(segment[e + 1] - first, WIDTH)
             for k in range(count):
                 total = moment.dtype.type(0.0)
@@ -110,10 +110,10 @@ def collect(degree: int, work: Work) -> None:
 @njit
 def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
     """Compute functions `shape_start[group]:split` from the moments alone."""
-    moment, polynomial, segment, near = work.moment, work.polynomial, work.segment, work.near
-    n_elements = segment.shape[0] - 1
+    moment, polynomial, segment, near = work.moment, work.polynomial, work.channel, work.near
+    n_channels = channels_of(functions.kind[group], work)
     half = moment.dtype.type(0.5)
-    for b in range(n_elements):
+    for b in range(n_channels):
         for s in range(functions.shape_start[group], split):
             lanes.clear(polynomial, 1, N_MONOMIALS)
             scale = functions.scale[s]
@@ -141,19 +141,19 @@ def derivatives(
     i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
 ) -> None:
     """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
-    segment = work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    segment = work.channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = segment[n_channels]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         _monomials(work.near, work.monomials, first, m, monomials_up_to(functions.degree[group]))
-        for b in range(n_elements):
+        for b in range(n_channels):
             for s in range(functions.shape_start[group], split):
                 zeta, lam, scale = functions.zeta[s], functions.lam[s], functions.scale[s]
                 lanes.clear(work.polynomial, 1, N_MONOMIALS)
                 count = _add_polynomial(work.polynomial, work.moment, b, zeta, lam, scale)
                 _evaluate(work.monomials, work.polynomial, work.sums, m, count)
-                for a in range(n_elements):
+                for a in range(n_channels):
                     feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
@@ -161,8 +161,7 @@ def derivatives(
                     high = min(segment[a + 1] - first, WIDTH)
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
-                    base, step = block_place(blocks, i, a, feature)
-                    lanes_to_block(work, first, low, high, blocks, base, step)
+                    lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
 @njit
@@ -177,20 +176,20 @@ def pair_gradients(
 ) -> None:
     """Add the gradients of functions `shape_start[group]:split` to those of the pairs, weighted and
     summed into one polynomial an element."""
-    rows, segment = work.rows, work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    rows, segment = work.rows, work.channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = segment[n_channels]
     count = monomials_up_to(functions.degree[group])
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         _monomials(work.near, work.monomials, first, m, count)
-        for a in range(n_elements):
+        for a in range(n_channels):
             low, high = max(segment[a], first) - first, min(segment[a + 1] - first, WIDTH)
             if low >= high:
                 continue
             lanes.clear(work.polynomial, 1, N_MONOMIALS)
             same = rows.dtype.type(0.0)
-            for b in range(n_elements):
+            for b in range(n_channels):
                 for s in range(functions.shape_start[group], split):
                     feature = functions.feature[s, a, b]
                     if feature < 0:
@@ -214,19 +213,19 @@ def directional(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
     """Compute J v of functions `shape_start[group]:split`."""
-    near, rows, segment = work.near, work.rows, work.segment
-    n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
+    near, rows, segment = work.near, work.rows, work.channel
+    n_channels = channels_of(functions.kind[group], work)
+    n = segment[n_channels]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         _monomials(near, work.monomials, first, m, monomials_up_to(functions.degree[group]))
-        for b in range(n_elements):
+        for b in range(n_channels):
             for s in range(functions.shape_start[group], split):
                 zeta, lam, scale = functions.zeta[s], functions.lam[s], functions.scale[s]
                 lanes.clear(work.polynomial, 1, N_MONOMIALS)
                 count = _add_polynomial(work.polynomial, work.moment, b, zeta, lam, scale)
                 _evaluate(work.monomials, work.polynomial, work.sums, m, count)
-                for a in range(n_elements):
+                for a in range(n_channels):
                     feature = functions.feature[s, a, b]
                     if feature < 0:
                         continue
@@ -306,18 +305,26 @@ def _evaluate(
 
 
 @njit
-def lanes_to_block(
-    work: Work, first: int, low: int, high: int, blocks: Blocks, base: int, step: int
+def lanes_to_blocks(
+    i: int, channel: int, n_channels: int, feature: int, work: Work, first: int, blocks: Blocks
 ) -> None:
-    """Add the gradients in lanes low:high to a block; see `block_place`."""
-    rows = work.rows
-    for j in range(low, high):
-        slot = work.slot[first + j]
-        if slot >= 0:
-            at = base + 3 * slot * step
-            blocks.values[at] += rows[LANE_GRADIENT_X * WIDTH + j]
-            blocks.values[at + step] += rows[LANE_GRADIENT_Y * WIDTH + j]
-            blocks.values[at + 2 * step] += rows[LANE_GRADIENT_Z * WIDTH + j]
+    """Add the gradients in the lanes of a channel to the blocks of their elements."""
+    rows, segment = work.rows, work.segment
+    e, end = channel, channel + 1
+    if n_channels < segment.shape[0] - 1:
+        e, end = 0, segment.shape[0] - 1
+    while e < end:
+        low, high = max(segment[e], first) - first, min(segment[e + 1] - first, WIDTH)
+        if low < high:
+            base, step = block_place(blocks, i, e, feature)
+            for j in range(low, high):
+                slot = work.slot[first + j]
+                if slot >= 0:
+                    at = base + 3 * slot * step
+                    blocks.values[at] += rows[LANE_GRADIENT_X * WIDTH + j]
+                    blocks.values[at + step] += rows[LANE_GRADIENT_Y * WIDTH + j]
+                    blocks.values[at + 2 * step] += rows[LANE_GRADIENT_Z * WIDTH + j]
+        e += 1
 
 
 @njit

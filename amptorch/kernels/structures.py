@@ -4,16 +4,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inlined, njit
 
 VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
 
-# Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), and the
-# velocity relative to the central atom's.
+# Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), the
+# velocity relative to the central atom's, and the weight in weighted functions.
 NEAR_X, NEAR_Y, NEAR_Z, NEAR_R, NEAR_R2, NEAR_INVERSE_R = range(6)
 NEAR_FC, NEAR_FC_SLOPE, NEAR_U, NEAR_U_SLOPE = range(6, 10)
-NEAR_VX, NEAR_VY, NEAR_VZ = range(10, 13)
-N_NEAR_ROWS = 13
+NEAR_VX, NEAR_VY, NEAR_VZ, NEAR_WEIGHT = range(10, 14)
+N_NEAR_ROWS = 14
+# What the kind of a weighted function has above that of the function itself: 12, 14 and 15.
+WEIGHTED = 10
 
 
 class NeighborPairs(NamedTuple):
@@ -26,8 +28,8 @@ class NeighborPairs(NamedTuple):
 
 
 class Radial(NamedTuple):
-    """Hold G1, G2, G3: those of cutoff q and neighbour element e are
-    `start[q*E+e]:start[q*E+e+1]`."""
+    """Hold G1, G2, G3: those of cutoff q and neighbour element e are `start[k]:start[k+1]` with
+    k = q (E + 1) + e; those of all neighbours, with their weights, stand at e = E."""
 
     start: np.ndarray
     kind: np.ndarray  # 1, 2 or 3
@@ -37,13 +39,19 @@ class Radial(NamedTuple):
 
 
 class Angular(NamedTuple):
-    """Hold G4 and G5 in groups of one kind, cutoff and η; group h has the shapes (ζ, λ)
-    `shape_start[h]:shape_start[h+1]`."""
+    """Hold G4 and G5 in groups of one kind, cutoff, η and Rs; group h has the shapes (ζ, λ)
+    `shape_start[h]:shape_start[h+1]`.
+
+    A weighted group has one channel of all neighbours, `feature[shape, 0, 0]`; others have one for
+    each element.
+    """
 
     cutoff_kind: int
-    cutoff_gamma: float
-    kind: np.ndarray  # 4 or 5
+    cutoff_gamma: float  # of the polynomial of Amp
+    cutoff_alpha: float  # inner radius over Rc
+    kind: np.ndarray  # 4 or 5, 14 or 15 where weighted
     eta: np.ndarray
+    shift: np.ndarray  # Rs
     degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
     moments: np.ndarray  # how many these are; they come first
     polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
@@ -52,7 +60,7 @@ class Angular(NamedTuple):
     zeta: np.ndarray
     lam: np.ndarray
     scale: np.ndarray  # 2^(1−ζ)
-    feature: np.ndarray  # (shapes, E, E) column of the pair of elements, -1 where none
+    feature: np.ndarray  # (shapes, channels, channels) column of the pair, -1 where none
 
 
 class Functions(NamedTuple):
@@ -63,7 +71,7 @@ class Functions(NamedTuple):
     argument costs time when compiling and when calling.
     """
 
-    n_elements: int
+    weight: np.ndarray  # (E,) of each neighbour element in weighted functions
     cutoff_start: np.ndarray
     cutoffs: np.ndarray
     group_start: np.ndarray
@@ -91,7 +99,10 @@ class Blocks(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Hold scratch of one thread for one central atom."""
+    """Hold scratch of one thread for one central atom.
+
+    The channels of an angular group are the elements; of a weighted one, all neighbours together.
+    """
 
     near: np.ndarray  # (N_NEAR_ROWS, most neighbours)
     pair: np.ndarray  # position of a gathered neighbour in the neighbour list
@@ -99,13 +110,21 @@ class Work(NamedTuple):
     segment: np.ndarray  # (E+1,) gathered neighbours of each element
     chosen: np.ndarray  # the gathered neighbours that are wanted, in their order
     chosen_segment: np.ndarray  # (E+1,) those of each element
+    channel: np.ndarray  # (E+1,) gathered neighbours of each channel of the group
+    chosen_channel: np.ndarray  # (E+1,) those that are wanted
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
     rows: np.ndarray  # the lanes, see lanes.py
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
     lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
     monomials: np.ndarray  # (monomials, WIDTH), see moments.py
-    moment: np.ndarray  # (E, monomials)
+    moment: np.ndarray  # (channels, monomials)
     polynomial: np.ndarray  # (1, monomials)
+
+
+@inlined
+def channels_of(kind: int, work: Work) -> int:
+    """Return the number of channels of a group of this kind."""
+    return 1 if kind > WEIGHTED else work.segment.shape[0] - 1
 
 
 @njit

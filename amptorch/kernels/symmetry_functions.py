@@ -1,4 +1,4 @@
-"""Symmetry functions G1-G5 and their derivatives, central atom by central atom.
+"""Symmetry functions and their derivatives, central atom by central atom.
 
 J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 
@@ -29,6 +29,7 @@ from amptorch.kernels.structures import (
     NEAR_VX,
     NEAR_VY,
     NEAR_VZ,
+    NEAR_WEIGHT,
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
@@ -87,7 +88,7 @@ def values(
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(VALUES, i, pairs, cutoff, none, work)
+            _gather(VALUES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
             _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -117,7 +118,7 @@ def derivatives(
         _assign_slots(i, reach[centre], pairs, work, blocks)
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DERIVATIVES, i, pairs, cutoff, none, work)
+            _gather(DERIVATIVES, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
             _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -146,7 +147,7 @@ def pair_gradients(
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(PAIR_GRADIENTS, i, pairs, cutoff, none, work)
+            _gather(PAIR_GRADIENTS, i, pairs, functions.weight, cutoff, none, work)
             _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
             _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -175,7 +176,7 @@ def directional(
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DIRECTIONAL, i, pairs, cutoff, velocities, work)
+            _gather(DIRECTIONAL, i, pairs, functions.weight, cutoff, velocities, work)
             _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
             _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -187,15 +188,16 @@ def directional(
 def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     """Return the cutoff function of a sphere of neighbours, one for each radius of a central
     element."""
-    kind, gamma = functions.angular.cutoff_kind, functions.angular.cutoff_gamma
-    return Cutoff(kind, gamma, functions.cutoffs[sphere])
+    angular, radius = functions.angular, functions.cutoffs[sphere]
+    inner = angular.cutoff_alpha * radius
+    return Cutoff(angular.cutoff_kind, angular.cutoff_gamma, inner, radius)
 
 
 @njit
 def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
     """Return scratch for central atoms `start:stop`."""
     offsets, vectors = pairs.offsets, pairs.vectors
-    n_elements = functions.n_elements
+    n_elements = functions.weight.shape[0]
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
@@ -210,6 +212,8 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
+        np.empty(n_elements + 1, np.int64),
+        np.empty(n_elements + 1, np.int64),
         np.empty(n_elements + 1, np.int64),
         np.empty(capacity, np.int64),
         _aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH, vectors)[0],
@@ -271,7 +275,13 @@ def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks
 
 @njit
 def _gather(
-    mode: int, i: int, pairs: NeighborPairs, cutoff: Cutoff, velocities: np.ndarray, work: Work
+    mode: int,
+    i: int,
+    pairs: NeighborPairs,
+    weights: np.ndarray,
+    cutoff: Cutoff,
+    velocities: np.ndarray,
+    work: Work,
 ) -> None:
     """Gather the neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
@@ -305,6 +315,7 @@ def _gather(
             near[NEAR_INVERSE_R, j] = near.dtype.type(1.0) / r
             fc, slope = cutoff_function(cutoff, r)
             near[NEAR_FC, j], near[NEAR_FC_SLOPE, j] = fc, slope
+            near[NEAR_WEIGHT, j] = weights[e]
             if mode == DIRECTIONAL:
                 a = neighbors[p]
                 near[NEAR_VX, j] = velocities[a, 0] - velocities[i, 0]
@@ -355,45 +366,50 @@ def _radial(
     near = work.near
     n_elements = work.segment.shape[0] - 1
     for e in range(n_elements):
-        own = sphere * n_elements + e
-        first, last = functions.start[own], functions.start[own + 1]
-        if first == last:
-            continue
-        for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
-            j = work.chosen[place]
-            r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
-            x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
-            total = near.dtype.type(0.0)
-            for k in range(first, last):
-                eta, feature = functions.eta[k], functions.feature[k]
-                if functions.kind[k] == 2:
-                    d = r - functions.shift[k]
-                    gaussian = math.exp(-eta * d * d)
-                    value = gaussian * fc
-                    slope = gaussian * (dfc - (eta + eta) * d * fc)
-                elif functions.kind[k] == 1:
-                    value, slope = fc, dfc
-                else:
-                    cosine = math.cos(eta * r)
-                    value = cosine * fc
-                    slope = cosine * dfc - eta * math.sin(eta * r) * fc
-                if mode == DIRECTIONAL:
-                    along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
-                    values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
-                elif mode == PAIR_GRADIENTS:
-                    total += weights[i, feature] * slope
-                else:
-                    values[i, feature] += value
-                    if mode == DERIVATIVES and work.slot[j] >= 0:
-                        factor = slope * near[NEAR_INVERSE_R, j]
-                        at, step = block_place(blocks, i, e, feature)
-                        at += 3 * work.slot[j] * step
-                        blocks.values[at] += factor * x
-                        blocks.values[at + step] += factor * y
-                        blocks.values[at + 2 * step] += factor * z
-            if mode == PAIR_GRADIENTS:
-                p = work.pair[j]
-                total *= near[NEAR_INVERSE_R, j]
-                pair_gradients[p, 0] += total * x
-                pair_gradients[p, 1] += total * y
-                pair_gradients[p, 2] += total * z
+        # The functions of this element, and those of all neighbours.
+        for channel in (e, n_elements):
+            own = sphere * (n_elements + 1) + channel
+            first, last = functions.start[own], functions.start[own + 1]
+            if first == last:
+                continue
+            for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
+                j = work.chosen[place]
+                r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
+                x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
+                if channel == n_elements:
+                    fc *= near[NEAR_WEIGHT, j]
+                    dfc *= near[NEAR_WEIGHT, j]
+                total = near.dtype.type(0.0)
+                for k in range(first, last):
+                    eta, feature = functions.eta[k], functions.feature[k]
+                    if functions.kind[k] == 2:
+                        d = r - functions.shift[k]
+                        gaussian = math.exp(-eta * d * d)
+                        value = gaussian * fc
+                        slope = gaussian * (dfc - (eta + eta) * d * fc)
+                    elif functions.kind[k] == 1:
+                        value, slope = fc, dfc
+                    else:
+                        cosine = math.cos(eta * r)
+                        value = cosine * fc
+                        slope = cosine * dfc - eta * math.sin(eta * r) * fc
+                    if mode == DIRECTIONAL:
+                        along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
+                        values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
+                    elif mode == PAIR_GRADIENTS:
+                        total += weights[i, feature] * slope
+                    else:
+                        values[i, feature] += value
+                        if mode == DERIVATIVES and work.slot[j] >= 0:
+                            factor = slope * near[NEAR_INVERSE_R, j]
+                            at, step = block_place(blocks, i, e, feature)
+                            at += 3 * work.slot[j] * step
+                            blocks.values[at] += factor * x
+                            blocks.values[at + step] += factor * y
+                            blocks.values[at + 2 * step] += factor * z
+                if mode == PAIR_GRADIENTS:
+                    p = work.pair[j]
+                    total *= near[NEAR_INVERSE_R, j]
+                    pair_gradients[p, 0] += total * x
+                    pair_gradients[p, 1] += total * y
+                    pair_gradients[p, 2] += total * z

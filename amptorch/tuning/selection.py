@@ -19,7 +19,13 @@ from amptorch.checks import nearest
 from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.descriptor.Gaussian.setup import ANGULAR, PARAMETERS, check_keys, descriptor_setup
+from amptorch.descriptor.Gaussian.setup import (
+    ANGULAR,
+    KINDS,
+    PARAMETERS,
+    check_keys,
+    descriptor_setup,
+)
 from amptorch.frames import Frames, elements_of
 from amptorch.neighbors import NeighborList
 
@@ -182,11 +188,12 @@ def as_entries(fp_params: Any, elements: Sequence[str]) -> dict[str, list]:
 def _entry(
     number: float, first: float, second: float, cutoff: float, *values: float
 ) -> dict[str, Any]:
-    kind = [*PARAMETERS][int(number) - 1]
+    kind = KINDS[int(number)]
     neighbors = [chemical_symbols[int(z)] for z in (first, second) if z]
     names = [NAMES.get(name, name) for name in PARAMETERS[kind]]
     entry: dict[str, Any] = {"type": kind, "cutoff": cutoff}
-    entry |= {"elements": neighbors} if kind in ANGULAR else {"element": neighbors[0]}
+    if neighbors:
+        entry |= {"elements": neighbors} if kind in ANGULAR else {"element": neighbors[0]}
     entry |= dict(zip(names, values, strict=False))
     if "eta" in entry:
         entry["eta"] = _in_rc2(entry["eta"], cutoff)

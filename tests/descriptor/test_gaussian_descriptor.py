@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.data import chemical_symbols
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import GDS, Gaussian
-from amptorch.descriptor.Gaussian.setup import cutoff_function
+from amptorch.descriptor.Gaussian.setup import CUTOFF_FUNCTIONS, WITHOUT_ALPHA, cutoff_function
 from amptorch.frames import Frames
 from tests.contracts import systems
 from tests.contracts.descriptor import STENCIL, STEP, DescriptorContract, close, dense
@@ -80,7 +81,52 @@ class TestPolynomialMixed(GaussianContract):
         assert min(descriptor.num_descriptors.values()) < descriptor.n_features
 
 
-@pytest.mark.parametrize("kind", ["G4", "G5"])
+class TestWeighted(GaussianContract):
+    """Functions of all neighbours, weighted by atomic numbers, and nothing else."""
+
+    cutoff_params = COSINE
+
+    def make(self, elements):
+        angular = {"etas": [0.05], "zetas": [1.0, 2.5], "gammas": [1.0, -1.0]}
+        fp_params = {
+            "default": {
+                "cutoff": 4.1,
+                "G2W": {"etas": [0.5, 4.0], "rs_s": [0.0, 1.2]},
+                "G4W": angular,
+                "G5W": {**angular, "etas": [0.02]},
+            }
+        }
+        return Gaussian(fp_params, elements, self.cutoff_params)
+
+    def test_as_many_functions_for_any_number_of_elements(self):
+        fe_o, many = self.make(["O", "Fe"]), self.make(chemical_symbols[1:51])
+        frames = Frames.from_atoms([Atoms("FeO2", [[0, 0, 0], [0, 1.7, 0], [1.6, 0, 0.4]])])
+        assert fe_o.n_features == many.n_features == 12
+        values, blocks = many.values_and_derivatives(frames)
+        close(values, fe_o.values(frames), 1e-14)
+        close(dense(blocks), dense(fe_o.values_and_derivatives(frames)[1]), 1e-14)
+
+
+class TestWeightedMixed(GaussianContract):
+    """Weighted functions beside those of elements, angular shifts, several cutoffs."""
+
+    cutoff_params = POLYNOMIAL
+
+    def make(self, elements):
+        functions = GDS(elements, cutoff=3.6, cutoff_params=self.cutoff_params)
+        for place, center in enumerate(elements):
+            rc = 3.3 + 0.25 * place
+            functions.add_weighted("G2W", center, 2.0, 1.1, cutoff=rc)
+            functions.add_weighted("G4W", center, 0.5, 3.0, 1.0, 0.7, cutoff=rc)
+            functions.add_weighted("G5W", center, 0.1, 2.0, -1.0, 0.4)
+            functions.add_g2(center, elements[0], eta=1.0, rs=0.3)
+            functions.add_g4(center, elements[0], elements[-1], eta=0.5, zeta=2.0, rs=0.8)
+            functions.add_g5(center, elements[-1], elements[-1], eta=0.2, zeta=4.0, rs=-0.3)
+        functions.add_weighted("G4W", elements[-1], 0.5, 1.0, -1.0)
+        return Gaussian(functions, elements, self.cutoff_params)
+
+
+@pytest.mark.parametrize("kind", ["G4", "G5", "G4W", "G5W"])
 @pytest.mark.parametrize("gamma", [1.0, -1.0, 0.5, -1.5])
 def test_every_integer_zeta(kind, gamma):
     atoms = molecule("CH3OH")
@@ -110,12 +156,14 @@ def test_atoms_in_a_line_have_finite_derivatives(zeta, gamma):
     assert np.isfinite(dense(blocks)).all()
 
 
-@pytest.mark.parametrize("kind", ["G2", "G4", "G5"])
+@pytest.mark.parametrize("kind", ["G2", "G4", "G5", "G4W"])
 def test_a_function_that_is_there_twice(kind):
     frames = Frames.from_atoms(iron_water(1, max_water=3))
     elements = ["Fe", "H", "O"]
     if kind == "G2":
         rows = [{"type": kind, "element": "O", "eta": eta, "Rs": 1.0} for eta in (2.0, 2.0, 4.0)]
+    elif kind == "G4W":
+        rows = [{"type": kind, "eta": 0.5, "zeta": zeta, "gamma": 1.0} for zeta in (2.0, 2.0, 1.0)]
     else:
         rows = [
             {"type": kind, "elements": pair, "eta": 0.5, "zeta": 2.0, "gamma": 1.0}
@@ -196,6 +244,8 @@ def test_any_structure_agrees_with_the_twin(atoms):
             "G2": {"etas": [1.0], "rs_s": [0.5]},
             "G4": {"etas": [0.1], "zetas": [2.0], "gammas": [-1.0]},
             "G5": {"etas": [0.1], "zetas": [1.0], "gammas": [1.0]},
+            "G2W": {"etas": [2.0], "rs_s": [0.5]},
+            "G4W": {"etas": [0.3], "zetas": [1.0], "gammas": [-1.0], "rs_s": [0.4]},
         }
     }
     descriptor = Gaussian(fp_params, ["Cu", "H"], COSINE)
@@ -254,6 +304,25 @@ def test_kernels_in_single_precision():
     np.testing.assert_allclose(single.values(frames), values, rtol=1e-3, atol=1e-4)
     close(single.vjp(frames, g), double.vjp(frames, g), rtol=1e-4)
     close(single.jvp(frames, g[:, :3]), double.jvp(frames, g[:, :3]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.45])
+@pytest.mark.parametrize("name", [name for name in CUTOFF_FUNCTIONS if name != "polynomial"])
+def test_every_cutoff_function_agrees_with_the_twin(name, alpha):
+    if alpha and name in WITHOUT_ALPHA:
+        pytest.skip("has no inner radius")
+    angular = {"etas": [0.4], "zetas": [2.0], "gammas": [-1.0], "rs_s": [0.0, 0.6]}
+    fp_params = {"default": {"cutoff": 3.3, "G2W": {"etas": [1.0]}, "G4": angular, "G5": angular}}
+    atoms = systems.make("molecule")
+    frames = Frames.from_atoms([atoms])
+    cutoff_params = {"cutoff_func": name, "alpha": alpha}
+    descriptor = Gaussian(fp_params, ["C", "H", "O"], cutoff_params)
+    values, blocks = descriptor.values_and_derivatives(frames)
+    arguments = (atoms, descriptor.descriptor_setup, cutoff_function(cutoff_params))
+    close(values, symmetry_functions.values(*arguments))
+    jacobian, _ = symmetry_functions.derivatives(*arguments)
+    close(dense(blocks), jacobian.reshape(values.size, -1))
+    assert np.abs(jacobian).max() > 1e-3
 
 
 @pytest.mark.parametrize("cutoff", [COSINE, POLYNOMIAL], ids=["cosine", "polynomial"])

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from amptorch.descriptor.Gaussian import GDS, Gaussian, GaussianDescriptorSet
 from amptorch.descriptor.Gaussian.setup import cutoff_function, descriptor_setup, setup_hash
 from amptorch.frames import Frames
+from amptorch.tuning.selection import as_entries
 
 G2 = {"etas": [4.0], "rs_s": [0.0]}
 G4 = {"etas": [0.1], "zetas": [1.0], "gammas": [-1.0]}
@@ -117,11 +118,17 @@ class TestCutoffParams:
         assert cutoff_function(None) == ("cosine", 0.0)
         assert cutoff_function({"cutoff_func": "COSINE"}) == ("cosine", 0.0)
         assert cutoff_function({"cutoff_func": "polynomial", "gamma": 2}) == ("polynomial", 2.0)
+        assert cutoff_function({"cutoff_func": "Exp", "alpha": 0.2}) == ("exp", 0.2)
 
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"cutoff_func": "tanh"}, "is 'tanh'; expected 'Cosine' or 'Polynomial'"),
+            ({"cutoff_func": "tan"}, "is 'tan'; expected 'Cosine' or 'Polynomial', or one of"),
+            (
+                {"cutoff_func": "poly2", "alpha": 1.0},
+                r"\['alpha'\] is 1.0, must be from 0 to below 1",
+            ),
+            ({"cutoff_func": "tanh", "alpha": 0.5}, r"\['alpha'\] is 0.5, must be 0 for 'tanh'"),
             ({}, "expected 'Cosine' or 'Polynomial'"),
             ({"cutoff_func": "Polynomial"}, r"\['gamma'\] is None, expected a finite number"),
             ({"cutoff_func": "Polynomial", "gamma": 0}, "must be positive"),
@@ -135,8 +142,9 @@ class TestCutoffParams:
     def test_the_hash_knows_the_cutoff_function(self):
         setup = descriptor_setup({"default": section()}, ["H"])
         polynomials = [{"cutoff_func": "Polynomial", "gamma": gamma} for gamma in (2.0, 3.0)]
-        hashes = {setup_hash(setup, params) for params in [None, *polynomials]}
-        assert len(hashes) == 3
+        alphas = [{"cutoff_func": name, "alpha": 0.5} for name in ("cosine", "poly1", "poly2")]
+        hashes = {setup_hash(setup, params) for params in [None, *polynomials, *alphas]}
+        assert len(hashes) == 6
         assert setup_hash(setup, {"cutoff_func": "Cosine"}) in hashes
 
 
@@ -198,6 +206,66 @@ class TestAmpList:
         good = {"type": "G2", "element": "H", "eta": 4.0}
         with pytest.raises(ValueError, match=message):
             descriptor_setup({"H": [good, entry]}, ["H", "O"])
+
+
+class TestWeighted:
+    DICTIONARY = section(
+        G2W={"etas": [4.0, 1.0], "rs_s": [0.0, 0.5]}, G4W=G4, G5W={**G4, "rs_s": [0.3]}
+    )
+
+    def test_rows_have_no_neighbours(self):
+        table = descriptor_setup({"default": {**self.DICTIONARY, "cutoff": 5.0}}, ["O", "H"])["H"]
+        expected = [
+            (12, 0, 0, 5, 1 / 25, 0, 0, 0),
+            (12, 0, 0, 5, 1 / 25, 0.5, 0, 0),
+            (12, 0, 0, 5, 4 / 25, 0, 0, 0),
+            (12, 0, 0, 5, 4 / 25, 0.5, 0, 0),
+            (14, 0, 0, 5, 0.1 / 25, 1, -1, 0),
+            (15, 0, 0, 5, 0.1, 1, -1, 0.3),  # the eta of G5W is used as it is
+        ]
+        assert_allclose(table[table[:, 0] > 5], expected, rtol=1e-15)
+        # Without an angular shift there is no eighth column, which older tables do not have.
+        without = descriptor_setup({"default": section(G4W=G4)}, ["O", "H"])["H"]
+        assert without.shape == (6, 7)
+
+    def test_list_has_the_hash_of_the_dictionary(self):
+        G = [
+            {"type": "G2W", "eta": 4.0, "cutoff": 5.0},
+            {"type": "G4W", "eta": 0.1, "zeta": 1, "gamma": -1, "cutoff": 5.0},
+            {"type": "G5W", "eta": 0.2 * 25, "zeta": 1, "gamma": -1, "Rs": 0.3, "cutoff": 5.0},
+        ]
+        dictionary = {
+            "cutoff": 5.0,
+            "G2W": {"etas": [4.0]},
+            "G4W": G4,
+            "G5W": {**G4, "etas": [0.2], "rs_s": [0.3]},
+        }
+        one_by_one = GDS(["H", "O"], cutoff=5.0)
+        for symbol in ("H", "O"):
+            one_by_one.add_weighted("G5W", symbol, 0.2, 1.0, -1.0, 0.3)
+        one_by_one.batch_add_descriptors("2W", [4.0], [0.0])
+        one_by_one.batch_add_descriptors("4W", [0.1], [1.0], [-1.0])
+        as_list, as_dictionary, as_set = (
+            Gaussian(given, ["H", "O"])
+            for given in ({"default": G}, {"default": dictionary}, one_by_one)
+        )
+        assert as_list.descriptor_setup_hash == as_dictionary.descriptor_setup_hash
+        assert as_set.descriptor_setup_hash == as_dictionary.descriptor_setup_hash
+        again = GDS.from_setup(["H", "O"], 5.0, None, as_set.descriptor_setup)
+        assert again.descriptor_setup_hash == as_set.descriptor_setup_hash
+        entries = as_entries({"default": dictionary}, ["H", "O"])
+        assert Gaussian(entries, ["H", "O"]).descriptor_setup_hash == as_set.descriptor_setup_hash
+
+    def test_wrong_entries_are_named(self):
+        entry = {"type": "G2W", "eta": 4.0, "element": "O"}
+        with pytest.raises(ValueError, match=r"\[0\] has the unknown key 'element'"):
+            descriptor_setup({"default": [entry]}, ["O"])
+        with pytest.raises(ValueError, match=r"\['G4W'\]: zeta 0.5 must be at least 1"):
+            descriptor_setup({"default": section(G4W={**G4, "zetas": [0.5]})}, ["O"])
+        with pytest.raises(ValueError, match="kind is 'G4', expected one of"):
+            GDS(["H"]).add_weighted("G4", "H", 0.1, 1.0, 1.0)
+        with pytest.raises(ValueError, match="G4W of H: gamma is None"):
+            GDS(["H"]).add_weighted("G4W", "H", 0.1, 1.0)
 
 
 class TestDescriptorSet:

@@ -1,6 +1,7 @@
-"""G1 to G5 as the formulas stand, pair by pair; derivatives by complex steps.
+"""G1 to G5 and weighted ones as the formulas stand, pair by pair; derivatives by complex steps.
 
-J. Behler, J. Chem. Phys. 134, 074106 (2011).
+J. Behler, J. Chem. Phys. 134, 074106 (2011); M. Gastegger et al., J. Chem. Phys. 148, 241709
+(2018).
 """
 
 import cmath
@@ -14,12 +15,30 @@ from tests.reference.neighbors import neighbors
 STEP = 1e-30
 
 
-def cutoff_value(r, rc, name, gamma):
+def cutoff_value(r, rc, name, parameter):
     if r.real >= rc:
         return 0.0
-    if name == "cosine":
-        return 0.5 * (1 + cmath.cos(math.pi * r / rc))
-    return 1 + gamma * (r / rc) ** (gamma + 1) - (gamma + 1) * (r / rc) ** gamma
+    if name == "polynomial":
+        gamma = parameter
+        return 1 + gamma * (r / rc) ** (gamma + 1) - (gamma + 1) * (r / rc) ** gamma
+    inner = parameter * rc
+    if r.real < inner:
+        return 1.0
+    return SHAPES[name]((r - inner) / (rc - inner))
+
+
+# f(x) of the other cutoff functions, from x = 0 at the inner radius to x = 1 at Rc.
+SHAPES = {
+    "cosine": lambda x: 0.5 * (1 + cmath.cos(math.pi * x)),
+    "hard": lambda x: 1.0,
+    "tanh": lambda x: cmath.tanh(1 - x) ** 3,
+    "tanh_scaled": lambda x: (cmath.tanh(1 - x) / math.tanh(1)) ** 3,
+    "exp": lambda x: cmath.exp(1 - 1 / (1 - x**2)),
+    "poly1": lambda x: 1 - 3 * x**2 + 2 * x**3,
+    "poly2": lambda x: 1 - 10 * x**3 + 15 * x**4 - 6 * x**5,
+    "poly3": lambda x: 1 - 35 * x**4 + 84 * x**5 - 70 * x**6 + 20 * x**7,
+    "poly4": lambda x: 1 - 126 * x**5 + 420 * x**6 - 540 * x**7 + 315 * x**8 - 70 * x**9,
+}
 
 
 def norm(v):
@@ -27,18 +46,19 @@ def norm(v):
 
 
 def radial_term(row, cutoff, v):
-    kind, _, _, rc, p, rs, _ = row
+    kind, _, _, rc, p, rs = row[:6]
     r = norm(v)
     fc = cutoff_value(r, rc, *cutoff)
     if kind == 1:
         return fc
-    if kind == 2:
+    if kind in (2, 12):
         return cmath.exp(-p * (r - rs) ** 2) * fc
     return cmath.cos(p * r) * fc
 
 
 def angular_term(row, cutoff, v, w):
-    kind, _, _, rc, eta, zeta, gamma = row
+    kind, _, _, rc, eta, zeta, gamma, *shift = row
+    rs = shift[0] if shift else 0.0
     between = [b - a for a, b in zip(v, w, strict=True)]
     if norm(between).real < 1e-4:
         return 0.0
@@ -48,10 +68,11 @@ def angular_term(row, cutoff, v, w):
     # cos θ = ±1 within rounding; the power of a base that is a little below 0 is not real.
     angular = 2 ** (1 - zeta) * (base**zeta if abs(base) > 1e-14 else 0.0)
     weights = cutoff_value(r1, rc, *cutoff) * cutoff_value(r2, rc, *cutoff)
-    if kind == 5:
-        return angular * cmath.exp(-eta * (r1 * r1 + r2 * r2)) * weights
+    near = (r1 - rs) ** 2 + (r2 - rs) ** 2
+    if kind in (5, 15):
+        return angular * cmath.exp(-eta * near) * weights
     weights *= cutoff_value(r3, rc, *cutoff)
-    return angular * cmath.exp(-eta * (r1 * r1 + r2 * r2 + r3 * r3)) * weights
+    return angular * cmath.exp(-eta * (near + (r3 - rs) ** 2)) * weights
 
 
 def gradient(term, *vectors):
@@ -65,11 +86,12 @@ def gradient(term, *vectors):
     return result
 
 
-def involved(row, first, second=None):
-    """Whether a function takes neighbours with these atomic numbers."""
-    if second is None:
-        return row[0] <= 3 and row[1] == first
-    return row[0] >= 4 and sorted(row[1:3]) == sorted((first, second))
+def weight(row, *numbers):
+    """The weight of neighbours with these atomic numbers, one or two, in a function."""
+    if row[0] in ((12,) if len(numbers) == 1 else (14, 15)):
+        return math.prod(numbers)
+    taken = (1, 2, 3) if len(numbers) == 1 else (4, 5)
+    return row[0] in taken and sorted(row[1 : 1 + len(numbers)]) == sorted(numbers)
 
 
 def terms(atoms, setup, cutoff):
@@ -81,14 +103,19 @@ def terms(atoms, setup, cutoff):
         for s, row in enumerate(setup[atoms.symbols[i]].tolist()):
             near = [(j, v) for j, v in own if np.linalg.norm(v) < row[3]]
             for a, (j, v) in enumerate(near):
-                if involved(row, atoms.numbers[j]):
-                    yield i, s, lambda x, row=row: radial_term(row, cutoff, x), [(j, v)]
+                if factor := weight(row, atoms.numbers[j]):
+                    yield (
+                        i,
+                        s,
+                        lambda *x, row=row, z=factor: z * radial_term(row, cutoff, *x),
+                        [(j, v)],
+                    )
                 for k, w in near[:a]:
-                    if involved(row, atoms.numbers[j], atoms.numbers[k]):
+                    if factor := weight(row, atoms.numbers[j], atoms.numbers[k]):
                         yield (
                             i,
                             s,
-                            lambda x, y, row=row: angular_term(row, cutoff, x, y),
+                            lambda *x, row=row, z=factor: z * angular_term(row, cutoff, *x),
                             [(j, v), (k, w)],
                         )
 
@@ -96,7 +123,7 @@ def terms(atoms, setup, cutoff):
 def values(atoms, setup, cutoff):
     """Fingerprints (n_atoms, n_features), rows padded with zeros.
 
-    `setup`: {symbol: table}; `cutoff`: (name, gamma).
+    `setup`: {symbol: table}; `cutoff`: (name, parameter).
     """
     result = np.zeros((len(atoms), max(map(len, setup.values()))))
     for i, s, term, near in terms(atoms, setup, cutoff):

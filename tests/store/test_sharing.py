@@ -34,6 +34,8 @@ POOL = [
         for eta, zeta in ((0.1, 1.0), (0.1, 4.0), (2.0, 1.0))
         for gamma in (1.0, -1.0)
     ),
+    {"type": "G2W", "eta": 2.0, "Rs": 1.0},
+    *({"type": "G4W", "eta": 0.1, "zeta": zeta, "gamma": 1.0} for zeta in (1.0, 2.0)),
 ]
 EVERY = range(len(POOL))
 RADIAL = range(12)
@@ -133,7 +135,7 @@ def test_only_what_is_missing_is_computed(store, computed):
 @pytest.mark.nojit
 def test_what_is_all_there_costs_nothing_but_a_copy(store, computed):
     store = add(store, functions_of(dict.fromkeys(ELEMENTS, EVERY)))
-    wanted = functions_of({"Fe": [20, 3, 11], "H": [30, 2], "O": [1]})
+    wanted = functions_of({"Fe": [20, 3, 11, 36], "H": [30, 2, 38], "O": [1]})
     computed.clear()
     store = add(store, wanted)
     assert computed == []
@@ -141,9 +143,9 @@ def test_what_is_all_there_costs_nothing_but_a_copy(store, computed):
 
 
 def test_functions_of_several_sets(store, computed):
-    add(store, functions_of({"Fe": RADIAL, "H": [13], "O": [13]}))
-    store = add(store, functions_of({"Fe": [14], "H": [1, 2], "O": RADIAL}))
-    wanted = functions_of({"Fe": [2, 3, 14], "H": [1, 13], "O": [4, 13]})
+    add(store, functions_of({"Fe": RADIAL, "H": [13, 36], "O": [13]}))
+    store = add(store, functions_of({"Fe": [14], "H": [1, 2], "O": [*RADIAL, 37]}))
+    wanted = functions_of({"Fe": [2, 3, 14], "H": [1, 13, 36], "O": [4, 13, 37]})
     computed.clear()
     store = add(store, wanted)
     assert computed == []

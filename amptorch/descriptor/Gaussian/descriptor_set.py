@@ -9,7 +9,9 @@ import numpy as np
 
 from amptorch.descriptor.Gaussian.setup import (
     ETA_IN_RC2,
+    KINDS,
     PARAMETERS,
+    WEIGHTED_KINDS,
     check_cutoff,
     cutoff_function,
     descriptor_setup,
@@ -39,11 +41,11 @@ class GaussianDescriptorSet:
     `default_interactions`: start with Amp's default functions (four G2 and four G4) for every
     combination of elements.
 
-    `add_g1` to `add_g5` return the set. Parameters are in the units of `fp_params`: the eta of G2
-    and G4 in 1/Rc², that of G5 in 1/Å².
-    `descriptor_setup` {symbol: (n, 7) table} and `descriptor_setup_hash` are those of a `Gaussian`
-    built from the same functions; two sets are equal where the hashes are. With `update=False`
-    they change at the next `update()`.
+    `add_g1` to `add_g5` and `add_weighted` return the set. Parameters are in the units of
+    `fp_params`: the eta of G2, G4, G2W and G4W in 1/Rc², that of G5 and G5W in 1/Å².
+    `descriptor_setup` {symbol: (n, 7 or 8) table} and `descriptor_setup_hash` are those of a
+    `Gaussian` built from the same functions; two sets are equal where the hashes are. With
+    `update=False` they change at the next `update()`.
 
     Raises ValueError where a value has no meaning or an element is not in `elements`.
     """
@@ -73,19 +75,19 @@ class GaussianDescriptorSet:
         cutoff_params: Mapping[str, Any] | None,
         descriptor_setup: Mapping[str, np.ndarray],
     ) -> GaussianDescriptorSet:
-        """Return the set with this `descriptor_setup`, {symbol: (n, 7) table}.
+        """Return the set with this `descriptor_setup`, {symbol: (n, 7 or 8) table}.
 
         Raises ValueError, KeyError or TypeError where it is no such table.
         """
         result = cls(elements, cutoff, cutoff_params)
         symbols = {number: symbol for symbol, number in result.numbers.items()}
         for symbol, rows in descriptor_setup.items():
-            for kind, *pair, reach, eta, second, third in np.asarray(rows, np.float64).tolist():
-                name = f"G{kind:.0f}"
-                neighbors = [symbols[number] for number in pair if number]
+            for kind, first, second, reach, eta, *rest in np.asarray(rows, np.float64).tolist():
+                name = KINDS[int(kind)]
+                neighbors = [symbols[number] for number in (first, second) if number]
                 # The set divides the eta of these by the cutoff squared.
                 eta *= reach**2 if name in ETA_IN_RC2 else 1.0
-                values = (eta, second, third)[: len(PARAMETERS[name])]
+                values = (eta, *rest)[: len(PARAMETERS[name])]
                 result._add(name, symbol, neighbors, values, reach, update=False)
         result.update()
         return result
@@ -129,10 +131,12 @@ class GaussianDescriptorSet:
         gamma: float = 1.0,
         cutoff: float | None = None,
         update: bool = True,
+        rs: float = 0.0,
     ) -> GaussianDescriptorSet:
-        """Add G4 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Rc²."""
+        """Add G4 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Rc², rs in
+        Å."""
         return self._add(
-            "G4", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
+            "G4", element_i, [element_j, element_k], (eta, zeta, gamma, rs), cutoff, update
         )
 
     def add_g5(
@@ -145,15 +149,34 @@ class GaussianDescriptorSet:
         gamma: float = 1.0,
         cutoff: float | None = None,
         update: bool = True,
+        rs: float = 0.0,
     ) -> GaussianDescriptorSet:
-        """Add G5 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Å²."""
+        """Add G5 of the pairs {`element_j`, `element_k`} around `element_i`; eta in 1/Å², rs in
+        Å."""
         return self._add(
-            "G5", element_i, [element_j, element_k], (eta, zeta, gamma), cutoff, update
+            "G5", element_i, [element_j, element_k], (eta, zeta, gamma, rs), cutoff, update
         )
+
+    def add_weighted(
+        self,
+        kind: str,
+        element_i: str,
+        *values: float,
+        cutoff: float | None = None,
+        update: bool = True,
+    ) -> GaussianDescriptorSet:
+        """Add a function of all neighbours of atoms `element_i`, weighted by atomic numbers.
+
+        `kind`: "G2W", with the values (eta, rs), eta in 1/Rc²; "G4W", with (eta, zeta, gamma, rs);
+        "G5W", with the same and eta in 1/Å². The rs, in Å, may be left out.
+        """
+        if kind not in WEIGHTED_KINDS:
+            raise ValueError(f"kind is {kind!r}, expected one of {[*WEIGHTED_KINDS]}")
+        return self._add(kind, element_i, [], values, cutoff, update)
 
     def batch_add_descriptors(
         self,
-        number: int,
+        number: int | str,
         param1s: Sequence[float],
         param2s: Sequence[float] | None = None,
         param3s: Sequence[float] | None = None,
@@ -162,13 +185,14 @@ class GaussianDescriptorSet:
     ) -> None:
         """Add G<number> for every combination of elements with each set of parameters.
 
-        The lists are zipped: (eta, rs) for 2, (kappa,) for 3, (eta, zeta, gamma) for 4 and 5.
+        The lists are zipped: (eta, rs) for 2 and "2W", (kappa,) for 3, (eta, zeta, gamma) for 4, 5,
+        "4W" and "5W".
         ValueError where they differ in length or are too few.
         """
         kind = f"G{number}"
-        names = PARAMETERS.get(kind)
+        names = PARAMETERS.get(kind, ())[:3]
         if not names:
-            raise ValueError(f"number is {number!r}, expected 2, 3, 4 or 5")
+            raise ValueError(f"number is {number!r}, expected 2, 3, 4 or 5, '2W', '4W' or '5W'")
         lists = (param1s, param2s, param3s)[: len(names)]
         lengths = {
             name: None if p is None else len(p) for name, p in zip(names, lists, strict=True)
@@ -185,7 +209,8 @@ class GaussianDescriptorSet:
     def process_combinatorial_Gs(self, Gs: Mapping[str, Any]) -> None:
         """Add what the dictionary or Amp list form of `fp_params` describes."""
         for symbol, rows in descriptor_setup(Gs, self.elements).items():
-            self._rows[symbol] += [tuple(row) for row in rows.tolist()]
+            # An eighth column may be missing.
+            self._rows[symbol] += [(*row, 0.0)[:8] for row in rows.tolist()]
         self.update()
 
     def update(self) -> None:

@@ -23,7 +23,7 @@ from amptorch.rows import offsets_of
 
 
 class Gaussian(KernelDescriptor):
-    """Compute symmetry functions G1-G5 with cosine or polynomial cutoff.
+    """Compute symmetry functions G1-G5 and weighted ones, with any cutoff function.
 
     J. Behler, J. Chem. Phys. 134, 074106 (2011); Int. J. Quantum Chem. 115, 1032 (2015).
 
@@ -34,14 +34,24 @@ class Gaussian(KernelDescriptor):
                fc(r_ij) fc(r_ik) fc(r_jk)
         G5_i = the same without r_jk
 
+    j and k are of one element, or two, each. Weighted functions are sums over all neighbours, so
+    that there are as many for any number of elements (M. Gastegger et al., J. Chem. Phys. 148,
+    241709 (2018)):
+
+        G2W_i = Σ_j Z_j exp[−η (r_ij − Rs)²] fc(r_ij)
+        G4W_i = G4 with each term times Z_j Z_k; G5W_i = G5 so
+
+    An Rs of angular functions takes the place of r² by (r − Rs)², for each of their distances.
+
     Parameters
     ----------
     Gs : dict or GaussianDescriptorSet
         The functions of each element: see `Gaussian.setup.descriptor_setup`.
     elements : list of chemical symbols
-    cutoff_func : "cosine" or "polynomial"; or both arguments in one, the configuration's
-        `cutoff_params`, such as {"cutoff_func": "Polynomial", "gamma": 2.0}; cosine where None
-    gamma : number above 0, of the polynomial cutoff alone
+    cutoff_func : one of `setup.CUTOFF_FUNCTIONS`; or the configuration's `cutoff_params`, such as
+        {"cutoff_func": "Polynomial", "gamma": 2.0} or {"cutoff_func": "poly2", "alpha": 0.5}, as in
+        `setup.cutoff_function`; cosine where None
+    gamma : number above 0, of "polynomial" alone
     dtype : numpy.float64 or numpy.float32, the type the kernels compute in
 
     Raises ValueError or TypeError that names the element and the key of `Gs` that is wrong.
@@ -76,8 +86,12 @@ class Gaussian(KernelDescriptor):
         self._functions = compile_functions(
             self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
         )
-        self._depends = elements_of_features(self.descriptor_setup, numbers)
-        tables = [table.tobytes() for table in self._depends]
+        self._depends, self._weighted = elements_of_features(self.descriptor_setup, numbers)
+        self._matters = (self._depends & ~self._weighted[:, :, None]).any(axis=1).astype(np.int8)
+        tables = [
+            depends.tobytes() + weighted.tobytes()
+            for depends, weighted in zip(self._depends, self._weighted, strict=True)
+        ]
         self._table = np.array([tables.index(table) for table in tables])
         self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
         self._know_elements()
@@ -99,6 +113,8 @@ class Gaussian(KernelDescriptor):
         counts, present = self._count_block_atoms(
             self._reach, pairs, counts + 1, n_elements, threads
         )
+        # An element that only weighted functions depend on makes no kinds.
+        present &= self._matters[elements]
         # Atoms whose features depend on the same elements, with the same ones around, are one kind.
         # One element after the other keeps the numbers small, and is many times faster than
         # comparing rows.
@@ -107,13 +123,14 @@ class Gaussian(KernelDescriptor):
             _, some_atom, kind = np.unique(
                 2 * kind + present[:, e], return_index=True, return_inverse=True
             )
-        # A feature is there where all elements that it depends on are.
+        # A feature is there where all elements that it depends on are; a weighted one everywhere.
         table = 8 * len(some_atom) * n_elements * self.n_features
         # Half as much again, for what it is made of.
         self.require_memory(1.5 * table, n)
         depends = self._depends[elements[some_atom]]
         absent = present[some_atom][:, None, :] == 0
-        stands = (depends & ~(depends & absent).any(axis=2, keepdims=True)).transpose(0, 2, 1)
+        lacking = (depends & absent).any(axis=2) & ~self._weighted[elements[some_atom]]
+        stands = (depends & ~lacking[:, :, None]).transpose(0, 2, 1)
         atom_start = offsets_of(counts.ravel())
         value_start = offsets_of((3 * counts * stands.sum(axis=2)[kind]).ravel())
         self.require_memory(self.dtype.itemsize * value_start[-1], n)

@@ -1,12 +1,16 @@
 """From `fp_params` to the table of symmetry functions of every element.
 
-A table has one row of seven numbers per symmetry function: type (1 to 5 for G1 to G5), atomic
-number of the neighbour, atomic number of the second neighbour (0 for G1 to G3), cutoff in Å, and
+A table has one row of seven numbers per symmetry function: type (1 to 5 for G1 to G5, 12, 14 and 15
+for G2W, G4W and G5W), atomic number of the neighbour, atomic number of the second neighbour (0 for
+G1 to G3, both 0 for weighted functions), cutoff in Å, and
 
 - G1: 0, 0, 0;
-- G2: eta in 1/Å², Rs in Å, 0;
+- G2, G2W: eta in 1/Å², Rs in Å, 0;
 - G3: kappa in 1/Å, 0, 0;
-- G4 and G5: eta in 1/Å², zeta, gamma (the lambda of the literature).
+- G4, G5, G4W, G5W: eta in 1/Å², zeta, gamma (the lambda of the literature).
+
+Where an angular function has an Rs other than 0, there is an eighth column, Rs in Å of angular
+functions.
 
 Rows are sorted by type, then in the order of Python tuples; the row is the feature.
 """
@@ -28,43 +32,59 @@ PARAMETERS = {
     "G1": (),
     "G2": ("eta", "rs"),
     "G3": ("kappa",),
-    "G4": ("eta", "zeta", "gamma"),
-    "G5": ("eta", "zeta", "gamma"),
+    "G4": ("eta", "zeta", "gamma", "rs"),
+    "G5": ("eta", "zeta", "gamma", "rs"),
+    "G2W": ("eta", "rs"),
+    "G4W": ("eta", "zeta", "gamma", "rs"),
+    "G5W": ("eta", "zeta", "gamma", "rs"),
 }
-TYPES = {kind: number for number, kind in enumerate(PARAMETERS, 1)}
-ANGULAR = ("G4", "G5")
+TYPES = {"G1": 1, "G2": 2, "G3": 3, "G4": 4, "G5": 5, "G2W": 12, "G4W": 14, "G5W": 15}
+KINDS = {number: kind for kind, number in TYPES.items()}
+ANGULAR = ("G4", "G5", "G4W", "G5W")
+# Functions of all neighbours, each with its atomic number for a weight.
+WEIGHTED_KINDS = ("G2W", "G4W", "G5W")
 # The types whose eta v1.0's dictionary form gives in units of 1/Rc²; G5's is in 1/Å² there.
-ETA_IN_RC2 = ("G2", "G4")
+ETA_IN_RC2 = ("G2", "G4", "G2W", "G4W")
 
-DICT_KEYS = {"etas": "eta", "rs_s": "rs", "kappas": "kappa", "zetas": "zeta", "gammas": "gamma"}
+DICT_KEYS = {"eta": "etas", "rs": "rs_s", "kappa": "kappas", "zeta": "zetas", "gamma": "gammas"}
 LIST_KEYS = {
     **{name: name for name in ("eta", "rs", "kappa", "zeta", "gamma")},
     "Rs": "rs",
     "offset": "rs",
 }
 DEFAULTS = {"rs": 0.0}
+# The cosine, Amp's polynomial, and the other ones of n2p2.
+CUTOFF_FUNCTIONS = (
+    *("cosine", "polynomial", "hard", "tanh", "tanh_scaled", "exp"),
+    *("poly1", "poly2", "poly3", "poly4"),
+)
+WITHOUT_ALPHA = ("polynomial", "hard", "tanh", "tanh_scaled")
 # Amp's own default, for its list form, which does not say the cutoff.
 AMP_CUTOFF = 6.5
 
 
 def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return {symbol: table (n, 7)} of the symmetry functions that `fp_params` asks for.
+    """Return {symbol: table (n, 7), or (n, 8)} of the symmetry functions of `fp_params`.
 
     `fp_params` has a key per element, or "default" for all that have none of their own. What is
     under it is either v1.0's dictionary,
 
         {"cutoff": Rc, "G1": {}, "G2": {"etas": [...], "rs_s": [...]}, "G3": {"kappas": [...]},
-         "G4": {"etas": [...], "zetas": [...], "gammas": [...]}, "G5": {...}},
+         "G4": {"etas": [...], "zetas": [...], "gammas": [...], "rs_s": [...]}, "G5": {...},
+         "G2W": {...}, "G4W": {...}, "G5W": {...}},
 
     every combination of the values with every element (G1 to G3) or unordered pair of elements (G4,
-    G5), the eta of G2 and G4 divided by Rc² and that of G5 used as it is; or Amp's list,
+    G5), or once with all neighbours (G2W, G4W, G5W), the eta of G2, G4, G2W and G4W divided by Rc²
+    and that of G5 and G5W used as it is; or Amp's list,
 
         [{"type": "G2", "element": "O", "eta": 4.0, "Rs": 0.0},
-         {"type": "G4", "elements": ["O", "H"], "eta": 0.005, "zeta": 1.0, "gamma": 1.0}],
+         {"type": "G4", "elements": ["O", "H"], "eta": 0.005, "zeta": 1.0, "gamma": 1.0},
+         {"type": "G2W", "eta": 4.0, "Rs": 0.0},
+         {"type": "G4W", "eta": 0.005, "zeta": 1.0, "gamma": 1.0}],
 
     in Amp's convention (A. Khorshidi, A. A. Peterson, Comput. Phys. Commun. 207, 310 (2016)): one
     function per entry, every eta, G5's too, divided by Rc²; "offset" is another name of "Rs"; Rc is
-    the entry's "cutoff", else that of `fp_params` itself, else 6.5 Å.
+    the entry's "cutoff", else that of `fp_params` itself, else 6.5 Å. An Rs that is left out is 0.
 
     `fp_params` may also be a GaussianDescriptorSet. Raises ValueError or TypeError that names
     the element and the key; changes nothing it is given.
@@ -100,8 +120,8 @@ def descriptor_setup(fp_params: Any, elements: Iterable[str]) -> dict[str, np.nd
 
 def setup_hash(setup: Mapping[str, np.ndarray], cutoff_params: Mapping[str, Any] | None) -> str:
     """Return the md5 that names a set-up: the cutoff function, then each element and its table."""
-    name, gamma = cutoff_function(cutoff_params)
-    parts = [name if name == "cosine" else f"{name}{gamma:.15f}"]
+    name, parameter = cutoff_function(cutoff_params)
+    parts = [f"{name}{parameter:.15f}" if parameter else name]
     for symbol, rows in setup.items():
         parts.append(symbol)
         parts.extend(f"{value:.15f}" for value in rows.flat)
@@ -123,9 +143,13 @@ def cutoff_parameters(
 
 
 def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float]:
-    """Return ("cosine", 0.0) or ("polynomial", gamma) of `cutoff_params`; None is the cosine.
+    """Return the name of a cutoff function and its parameter; None is the cosine.
 
-    ValueError for another name, or a gamma that is missing or not positive.
+    The names are those of CUTOFF_FUNCTIONS, in any case. The parameter is `gamma` of "polynomial",
+    which must be positive, and of the others `alpha`, 0 where it is not given: the function is 1 up
+    to alpha·Rc and falls from there to 0 at Rc. "hard", "tanh" and "tanh_scaled" have none.
+
+    Raises ValueError for another name, or a parameter that is missing or has no meaning.
     """
     if cutoff_params is None:
         return "cosine", 0.0
@@ -134,15 +158,19 @@ def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float
             f"cutoff_params is {type(cutoff_params).__name__}, expected a dictionary such as "
             '{"cutoff_func": "Cosine"}'
         )
-    check_keys("cutoff_params", cutoff_params, ["cutoff_func", "gamma"])
+    check_keys("cutoff_params", cutoff_params, ["cutoff_func", "gamma", "alpha"])
     name = str(cutoff_params.get("cutoff_func")).lower()
-    if name == "cosine":
-        return name, 0.0
-    if name != "polynomial":
+    if name not in CUTOFF_FUNCTIONS:
         raise ValueError(
             f"cutoff_params['cutoff_func'] is {cutoff_params.get('cutoff_func')!r}; "
-            "expected 'Cosine' or 'Polynomial'"
+            f"expected 'Cosine' or 'Polynomial', or one of {[*CUTOFF_FUNCTIONS[2:]]}"
         )
+    alpha = _number("cutoff_params['alpha']", cutoff_params.get("alpha", 0.0))
+    if not 0 <= alpha < 1 or (alpha and name in WITHOUT_ALPHA):
+        wanted = f"0 for {name!r}" if name in WITHOUT_ALPHA else "from 0 to below 1"
+        raise ValueError(f"cutoff_params['alpha'] is {alpha}, must be {wanted}")
+    if name != "polynomial":
+        return name, alpha
     where = "cutoff_params['gamma']"
     gamma = _number(where, cutoff_params.get("gamma"))
     if gamma <= 0:
@@ -151,11 +179,12 @@ def cutoff_function(cutoff_params: Mapping[str, Any] | None) -> tuple[str, float
 
 
 def table(rows: list[Any], where: str) -> np.ndarray:
-    """Return the rows, sorted as v1.0 sorts them, as an (n, 7) array; ValueError where there are
-    none."""
+    """Return the rows, sorted as v1.0 sorts them, as an (n, 7) array, (n, 8) where an angular
+    function has an Rs; ValueError where there are none."""
     if not rows:
         raise ValueError(f"{where} has no symmetry functions; give at least one of {[*TYPES]}")
-    return np.array(sorted(rows), dtype=np.float64)
+    complete = np.array(sorted(rows), dtype=np.float64)
+    return complete if complete[:, 7:].any() else complete[:, :7].copy()
 
 
 def table_row(
@@ -166,25 +195,29 @@ def table_row(
     values: Iterable[Any],
     eta_in_rc2: bool,
 ) -> tuple[float, ...]:
-    """Return one row of a table.
+    """Return one row of a table, with all eight columns.
 
-    `neighbors`: one atomic number, or two for G4 and G5. `values`: as many numbers as `kind` has
-    PARAMETERS. `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
+    `neighbors`: one atomic number, two for G4 and G5, none for weighted functions. `values`: a
+    number for each of the PARAMETERS of `kind`, of which the last, Rs, may be left out.
+    `eta_in_rc2`: whether eta is given in units of 1/Rc². `where` names it in errors.
     """
     cutoff = check_cutoff(where, cutoff)
+    names, given = PARAMETERS[kind], list(values)
+    if len(given) > len(names):
+        raise ValueError(f"{where}: {given} are too many values, expected {names}")
+    given += [DEFAULTS.get(name) for name in names[len(given) :]]
     values = [
-        _check(f"{where}: {name}", name, value)
-        for name, value in zip(PARAMETERS[kind], values, strict=True)
+        _check(f"{where}: {name}", name, value) for name, value in zip(names, given, strict=True)
     ]
     if kind in ANGULAR:
-        _, zeta, gamma = values
+        zeta, gamma = values[1:3]
         # (1 + gamma cos θ) can be negative there, and its power is then not a real number.
         if abs(gamma) > 1 and zeta != round(zeta):
             raise ValueError(f"{where}: gamma {gamma} beyond ±1 needs an integer zeta, not {zeta}")
     if eta_in_rc2:
         values[0] /= cutoff**2
-    first, second = (*neighbors, 0)[:2]
-    return (TYPES[kind], first, second, cutoff, *values, *[0.0] * (3 - len(values)))
+    first, second = (*neighbors, 0, 0)[:2]
+    return (TYPES[kind], first, second, cutoff, *values, *[0.0] * (4 - len(values)))
 
 
 def check_cutoff(where: str, cutoff: Any) -> float:
@@ -212,6 +245,8 @@ def _from_descriptor_set(descriptor_set: Any, numbers: dict[str, int]) -> dict[s
     for symbol in numbers:
         where = f"GaussianDescriptorSet: {symbol!r}"
         rows = descriptor_set.descriptor_setup.get(symbol, np.empty((0, 7)))
+        # An eighth column may be missing.
+        rows = np.pad(rows, [(0, 0), (0, 8 - rows.shape[1])])
         setup[symbol] = table(rows.tolist(), where)
         unknown = set(setup[symbol][:, 1:3].flat) - {0, *numbers.values()}
         if unknown:
@@ -243,19 +278,21 @@ def _from_dict(
 
 
 def neighbor_elements(kind: str, numbers: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Return the neighbour elements of a type: single ones, or unordered pairs for G4 and G5."""
-    return list(itertools.combinations_with_replacement(numbers, 2 if kind in ANGULAR else 1))
+    """Return the neighbour elements of a type: single ones, unordered pairs for G4 and G5, and one
+    empty tuple for weighted functions."""
+    size = 0 if kind in WEIGHTED_KINDS else 2 if kind in ANGULAR else 1
+    return list(itertools.combinations_with_replacement(numbers, size))
 
 
 def _value_lists(given: Any, where: str, kind: str) -> list[list[Any]]:
     """Return the list of values of each parameter of `kind`, in the order of PARAMETERS."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{where} is {type(given).__name__}, expected a dictionary")
-    keys = [key for key, name in DICT_KEYS.items() if name in PARAMETERS[kind]]
+    keys = [DICT_KEYS[name] for name in PARAMETERS[kind]]
     check_keys(where, given, keys)
     lists = []
-    for key in keys:
-        default = DEFAULTS.get(DICT_KEYS[key])
+    for name, key in zip(PARAMETERS[kind], keys, strict=True):
+        default = DEFAULTS.get(name)
         if key not in given and default is None:
             raise ValueError(f"{where} has no {key!r}; {kind} needs {keys}")
         values = np.atleast_1d(np.asarray(given.get(key, default))).ravel().tolist()
@@ -279,10 +316,11 @@ def _from_list(
         names = PARAMETERS[kind]
         key = "elements" if kind in ANGULAR else "element"
         known = [k for k, name in LIST_KEYS.items() if name in names]
-        check_keys(inside, entry, ["type", key, "cutoff", *known])
+        of_element = [] if kind in WEIGHTED_KINDS else [key]
+        check_keys(inside, entry, ["type", *of_element, "cutoff", *known])
         given_values = {LIST_KEYS[k]: entry[k] for k in known if k in entry}
         values = [given_values.get(name, DEFAULTS.get(name)) for name in names]
-        neighbors = _entry_neighbors(inside, key, entry.get(key), numbers)
+        neighbors = _entry_neighbors(inside, key, entry.get(key), numbers) if of_element else []
         cutoff = entry.get("cutoff", AMP_CUTOFF if common_cutoff is None else common_cutoff)
         rows.append(table_row(inside, kind, neighbors, cutoff, values, "eta" in names))
     return rows
