@@ -1,4 +1,4 @@
-"""The command `amptorch profile`, which `profiling/run_profile.py` is too."""
+"""Define the command `amptorch profile`, which `profiling/run_profile.py` is too."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Parts of a profile that run in processes of their own."""
+"""Run parts of a profile in processes of their own."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""py-spy: a flame graph of the work in a process of its own."""
+"""Draw a flame graph of the work in a process of its own."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""The functions that make up each stage. They know nothing of it: they are wrapped from outside
-while a profile is taken."""
+"""Name the functions that make up each stage, and wrap them from outside while a profile is
+taken: they know nothing of it."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Tables of a profile: the part of each stage in each phase, and in all."""
+"""Make the tables of a profile: the part of each stage in each phase, and in all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

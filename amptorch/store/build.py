@@ -1,4 +1,4 @@
-"""From trajectories to a store: in parallel, in bounded memory, going on where it was stopped."""
+"""Make a store of trajectories: in parallel, in bounded memory, going on where it was stopped."""
 
 import itertools
 import logging

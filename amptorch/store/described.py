@@ -1,4 +1,4 @@
-"""Stores without structures: frames of which only fingerprints, derivatives and targets are known.
+"""Make stores of frames whose fingerprints, derivatives and targets alone are known.
 
 They lack positions, cells and neighbour lists, so that nothing can be recomputed, and no other
 symmetry functions can be added; otherwise training reads them as any other store.
@@ -31,8 +31,8 @@ from amptorch.store.writers import derivative_writer, fingerprint_writer
 
 @dataclass(frozen=True)
 class Described:
-    """Some frames: `counts` (F,) atoms of each, `numbers` (n,), `energies` (F,), eV, `indices` (F,)
-    places in their file, `fingerprints` (n, S), not scaled, and with forces `forces` (n, 3), eV/Å,
+    """Hold some frames: `counts` (F,) atoms of each, `numbers` (n,), `energies` (F,), eV, `indices`
+    (F,) places in their file, `fingerprints` (n, S), not scaled, and with forces `forces` (n, 3), eV/Å,
     and `derivatives`, DerivativeBlocks of the fingerprints."""
 
     counts: np.ndarray

@@ -1,4 +1,4 @@
-"""Where frames come from: files, of which a part is read at a time, or images in memory.
+"""Read frames where they come from: files, of which a part is read at a time, or images in memory.
 
 A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}, and "slice" where it is not
 all of the file) and `part(first, stop)`: a small object with `name`, `first` and `stop` that reads
@@ -27,31 +27,27 @@ from tqdm import tqdm
 from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
 from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
+from amptorch.store.arrays import sha256
 from amptorch.xyz import frame_starts, iter_xyz, parse_frame
 
-READ_SIZE = 1 << 20
 # Errors of reading that come of what is in a file: ASE's own, and places that are not in it.
 DAMAGED = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
 class _File:
-    """A file; `name` is what the user called it."""
+    """Hold a file; `name` is what the user called it."""
 
     def __init__(self, name: str, path: Path):
         self.name = name
         self.path = path
 
     def record(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while block := file.read(READ_SIZE):
-                digest.update(block)
         size = self.path.stat().st_size
-        return {"path": self.name, "size": size, "sha256": digest.hexdigest()}
+        return {"path": self.name, "size": size, "sha256": sha256(self.path)}
 
 
 class TrajectoryFile(_File):
-    """ASE's own format, which gives any frame at once."""
+    """Read ASE's own format, which gives any frame at once."""
 
     def __len__(self) -> int:
         with _open_trajectory(self.name, self.path) as trajectory:
@@ -83,7 +79,7 @@ def _open_trajectory(name: str, path: Path) -> Any:
 
 
 class XYZFile(_File):
-    """Text in the (extended) XYZ format, each frame found by the place where it starts."""
+    """Read text in the (extended) XYZ format, each frame found by the place where it starts."""
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -120,7 +116,7 @@ class _XYZPart:
 
 
 class OtherFile(_File):
-    """Any other file that ASE reads, from its beginning on; `index` selects some of its frames."""
+    """Read any other file, from its beginning on; `index` selects some of its frames."""
 
     def __init__(self, name: str, path: Path, form: str, index: Any = None):
         super().__init__(name, path)
@@ -159,7 +155,7 @@ class OtherFile(_File):
 
 
 class Images:
-    """Frames in memory: anything with a length that gives ase.Atoms by number."""
+    """Hold frames in memory: anything with a length that gives ase.Atoms by number."""
 
     name = "images"
 
@@ -203,7 +199,7 @@ class _ImagesPart:
 
 
 class Labelled:
-    """Another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
+    """Wrap another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
 
     def __init__(self, source: Any, labels: Labels):
         self.source = source

@@ -1,4 +1,4 @@
-"""A store of frames as training sees it: frames by number, whatever shard they are in."""
+"""Open a store of frames as training sees it: frames by number, whatever shard they are in."""
 
 import os
 from collections import OrderedDict
@@ -25,7 +25,7 @@ EMPTY = "the list of frames that are asked for is empty"
 
 
 class FrameStore:
-    """A complete store in the folder `path`, made by `amptorch.store.preprocess`.
+    """Open a complete store in the folder `path`, made by `amptorch.store.preprocess`.
 
     Nothing of the size of the data set is read but the sizes and energies of the frames; everything
     else is memory-mapped, shard by shard, and each array is compared with its checksum before its
@@ -83,7 +83,7 @@ class FrameStore:
 
     @property
     def n_shards(self) -> int:
-        """Number of shards."""
+        """Return the number of shards."""
         return len(self.shard_starts) - 1
 
     @cached_property
