@@ -13,6 +13,7 @@ import numpy as np
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
+from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import read_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
@@ -60,7 +61,7 @@ class FrameStore:
         self.elements = about["elements"]
         sizes = np.array(about["shards"], dtype=np.int64).reshape(-1, 3)
         self.n_frames, self.n_atoms, self.n_pairs = (int(n) for n in sizes.sum(axis=0))
-        self.shard_starts = np.concatenate(([0], np.cumsum(sizes[:, 0])))
+        self.shard_starts = offsets_of(sizes[:, 0])
         for number in range(len(sizes)):
             folder = layout.shard_folder(self.path, number)
             if not folder.is_dir():
