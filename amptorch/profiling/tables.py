@@ -65,8 +65,8 @@ def stage_rows(recorder: Recorder, atoms: Mapping[str, int]) -> list[Row]:
             taken = seconds
             if busy:
                 taken = (0.0 if key[1] == WAITING else seconds) + waited * background / busy
-            found = seconds, background, taken, calls + more, atoms[phase], wall
-            part.append(Row(*key, *found, recorder.peaks.get(key)))
+            n_calls, peak = calls + more, recorder.peaks.get(key)
+            part.append(Row(*key, seconds, background, taken, n_calls, atoms[phase], wall, peak))
         rows += _ordered(part)
     return rows
 

@@ -65,7 +65,7 @@ def _images_part(name: str, first: int, images: list[Atoms]) -> Part:
     return Part(name, first, first + len(images), partial(_image_frames, images))
 
 
-def _image_frames(images: list[Atoms]) -> Iterator[Callable[[], Atoms]]:
+def _image_frames(images: list[Atoms]) -> Iterator[Any]:
     for atoms in images:
         yield lambda found=atoms: found
 
