@@ -1,4 +1,4 @@
-"""What each change gained: every one switched off in turn, the rest left on.
+"""Measure what each change gained: every one switched off in turn, the rest left on.
 
     python benchmarks/ablation.py [--json FILE] [--repeats N]
 

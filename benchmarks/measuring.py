@@ -1,4 +1,4 @@
-"""How calls and memory are measured, and how results are written."""
+"""Measure calls and memory, and write results."""
 
 import argparse
 import json

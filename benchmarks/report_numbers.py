@@ -1,4 +1,4 @@
-"""The tables of README and docs/performance.md that follow from stored measurements.
+"""Print the tables of README and docs/performance.md that follow from stored measurements.
 
     python benchmarks/report_numbers.py    # prints them
 

@@ -1,4 +1,4 @@
-"""What all benchmarks measure: frames, symmetry functions, potentials; and on which machine.
+"""Hold what all benchmarks measure: frames, symmetry functions, potentials; and on which machine.
 
 Of `amptorch` this uses v1.0's interface alone, and of Python nothing newer than 3.7: `remote.py`
 imports it in other interpreters.

@@ -1,4 +1,4 @@
-"""The numbers that this project is held to (see README.md), measured on this machine.
+"""Measure the numbers that this project is held to (see README.md), measured on this machine.
 
     python benchmarks/standard.py                        # generated frames of 164 atoms
     python benchmarks/standard.py --data train.traj      # the first 8 frames of a file

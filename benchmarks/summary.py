@@ -1,5 +1,5 @@
-"""What a run of the benchmarks says at its end: this machine now, and in turn with it v1.0 and
-other programs."""
+"""Write what a run of the benchmarks says at its end: this machine now, and in turn with it v1.0
+and other programs."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Where the time and the memory of a training go: `amptorch profile`."""
+"""Show where the time and the memory of a training go: `amptorch profile`."""

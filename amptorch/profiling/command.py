@@ -1,4 +1,4 @@
-"""The command `amptorch profile`, which `profiling/run_profile.py` is too."""
+"""Define the command `amptorch profile`, which `profiling/run_profile.py` is too."""
 
 import os
 import shutil
@@ -74,8 +74,7 @@ def profile(
 
     if implementation is not None and shutil.which(implementation) is None:
         raise FileNotFoundError(f"--implementation: there is no program {implementation!r}")
-    tools = {"stages": stages, "memory": memory, "cprofile": cprofile, "line": line}
-    tools["py-spy"] = py_spy
+    tools = {f.__name__.replace("_", "-"): f for f in (stages, memory, cprofile, line, py_spy)}
     out = out or Path(f"amptorch-profile-{datetime.now():%Y-%m-%d-%H-%M-%S}")
     with output_folder(out, overwrite) as folder:
         work = folder / "work"

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from amptorch.profiling import workload
 from amptorch.profiling.job import Job
-from amptorch.profiling.processes import own_environment, run_process, workload_file
+from amptorch.profiling.processes import own_environment, run_process, workload_command
 from amptorch.profiling.report import Report
 from amptorch.reports import aligned
 
@@ -43,8 +43,7 @@ def compare(
         error = str(failure)
         if not ours:
             raise
-    ratios = _ratios(ours, others)
-    table = [HEADER, *(_row(phase, ours, others, ratios.get(phase)) for phase in workload.PHASES)]
+    ratios, table = _times(ours, others)
     sides = {"here": ours[0], **({"there": others[0]} if others else {})}
     about = [f"{side}: {workload.described(result)}" for side, result in sides.items()]
     return Report(
@@ -60,32 +59,26 @@ def compare(
 
 def _one_turn(python: str, path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     result = path.with_name("result.json")
-    command = [python, workload_file(path.parent), path, result]
-    run_process(command, [result], environment, path.parent)
+    run_process(workload_command(python, path, result), [result], environment, path.parent)
     return json.loads(result.read_text(encoding="utf8"))
 
 
-def _ratios(ours, others):
-    """Return {phase: ratios of the two processes of each turn}; {} without a whole turn."""
-    found = {}
-    for phase in workload.PHASES if others else ():
-        pairs = zip(ours, others, strict=False)
-        each = [there["seconds"][phase] / here["seconds"][phase] for here, there in pairs]
-        found[phase] = {
-            "each": each,
-            "median": median(each),
-            "lowest": min(each),
-            "highest": max(each),
-        }
-    return found
-
-
-def _row(phase, ours, others, ratios):
-    here = median(result["seconds"][phase] for result in ours)
-    per_atom = 1e6 / ours[0]["atoms"][phase]
-    if ratios is None:
-        return [phase, f"{here:.3f}", "", "", "", "", f"{per_atom * here:.3g}", ""]
-    there = median(result["seconds"][phase] for result in others)
-    shown = [f"{ratios[name]:.3g}" for name in ("median", "lowest", "highest")]
-    times = [f"{per_atom * here:.3g}", f"{per_atom * there:.3g}"]
-    return [phase, f"{here:.3f}", f"{there:.3f}", *shown, *times]
+def _times(
+    ours: list[dict[str, Any]], others: list[dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[list[str]]]:
+    """Return {phase: ratios of the two processes of each turn}, {} without a whole turn, and the
+    table of medians."""
+    ratios: dict[str, dict[str, Any]] = {}
+    table = [HEADER]
+    for phase in workload.PHASES:
+        here, there = ([turn["seconds"][phase] for turn in side] for side in (ours, others))
+        per_atom = 1e6 / ours[0]["atoms"][phase]
+        cells = [f"{median(here):.3f}", "", "", "", "", f"{per_atom * median(here):.3g}", ""]
+        if there:
+            each = [b / a for a, b in zip(here, there, strict=False)]
+            found = {"median": median(each), "lowest": min(each), "highest": max(each)}
+            ratios[phase] = {"each": each, **found}
+            cells[1:5] = [f"{median(there):.3f}", *(f"{ratio:.3g}" for ratio in found.values())]
+            cells[6] = f"{per_atom * median(there):.3g}"
+        table.append([phase, *cells])
+    return ratios, table

@@ -1,4 +1,4 @@
-"""The machine and the versions that figures belong to."""
+"""Name the machine and the versions that figures belong to."""
 
 import os
 import platform

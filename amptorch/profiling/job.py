@@ -1,4 +1,4 @@
-"""The work to be profiled: its frames, its configuration, and how long it will take."""
+"""Hold the work to be profiled: its frames, its configuration, and how long it will take."""
 
 import json
 import logging

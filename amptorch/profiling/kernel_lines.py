@@ -1,4 +1,4 @@
-"""Kernels line by line: without their compiler, in a process of its own, on one small frame.
+"""Profile the kernels line by line, not compiled, in a process of its own, on one small frame.
 
 NUMBA_DISABLE_JIT=1 python -m amptorch.profiling.kernel_lines CONFIG.json FRAME.traj RESULT.txt
 """

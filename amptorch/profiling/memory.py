@@ -1,4 +1,4 @@
-"""How much memory this process uses."""
+"""Measure how much memory this process uses."""
 
 import psutil
 

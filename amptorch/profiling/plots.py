@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG that stands in its page."""
+"""Draw the pictures of a report, as SVG that stands in its page."""
 
 import io
 import re

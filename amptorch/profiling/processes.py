@@ -1,4 +1,4 @@
-"""Parts of a profile that run in processes of their own."""
+"""Run parts of a profile in processes of their own."""
 
 import os
 import shutil
@@ -35,9 +35,10 @@ def run_process(
         )
 
 
-def workload_file(folder: Path) -> Path:
-    """Return a copy of workload.py alone in a folder: it imports nothing from beside it there."""
-    return Path(shutil.copy(workload.__file__, folder))
+def workload_command(python: str, job: Path, result: Path) -> list[object]:
+    """Return the command that does the job in a file, with a copy of workload.py alone beside it:
+    it imports nothing from there."""
+    return [python, shutil.copy(workload.__file__, job.parent), job, result]
 
 
 def own_environment() -> dict[str, str]:

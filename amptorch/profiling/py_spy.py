@@ -1,4 +1,4 @@
-"""py-spy: a flame graph of the work in a process of its own."""
+"""Draw a flame graph of the work in a process of its own."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amptorch.profiling.job import Estimate, Job
-from amptorch.profiling.processes import own_environment, run_process, workload_file
+from amptorch.profiling.processes import own_environment, run_process, workload_command
 from amptorch.profiling.report import Report
 
 RATE = 50  # samples a second; each stops the program while its stack is read
@@ -53,13 +53,12 @@ def _record(program, job, kind, target, native):
     result = job.work / f"{name}-result.json"
     command = [program, "record", "--rate", RATE, "--format", kind, "--output", target]
     command += ["--native"] if native else []
-    command += ["--", sys.executable, workload_file(job.work), job.write(name), result]
+    command += ["--", *workload_command(sys.executable, job.write(name), result)]
     try:
         # In the user's folder, where a path of frames may begin.
         run_process(command, [target, result], own_environment(), Path.cwd())
     except ChildProcessError as error:
-        said = str(error).lower()
         signs = ("permission denied", "not permitted", "requires root")
-        denied = any(words in said for words in signs)
+        denied = any(words in str(error).lower() for words in signs)
         raise ChildProcessError(f"{PTRACE}; {error}" if denied else str(error)) from error
     return json.loads(result.read_text(encoding="utf8"))

@@ -1,4 +1,4 @@
-"""Stage timers: the time of each stage in each thread, each second counted once."""
+"""Measure the time of each stage in each thread, each second counted once."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""The report of a profile: a page for people, JSON for machines."""
+"""Write the report of a profile: a page for people, JSON for machines."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
-"""The functions that make up each stage. They know nothing of it: they are wrapped from outside
-while a profile is taken."""
+"""Name the functions that make up each stage, and wrap them from outside while a profile is
+taken: they know nothing of it."""
 
 import importlib
 import json
@@ -59,9 +59,7 @@ def wrapped(
             for owner, name, value in find(function):
                 there = name in vars(owner)
                 undo.callback(*((setattr, owner, name, value) if there else (delattr, owner, name)))
-                if isinstance(value, (classmethod, staticmethod)):
-                    kind, inner = type(value), value.__func__
-                    setattr(owner, name, kind(wrap(inner, stage, stage in WHOLE)))
-                else:
-                    setattr(owner, name, wrap(value, stage, stage in WHOLE))
+                bound = isinstance(value, (classmethod, staticmethod))
+                timed = wrap(value.__func__ if bound else value, stage, stage in WHOLE)
+                setattr(owner, name, type(value)(timed) if bound else timed)
         yield

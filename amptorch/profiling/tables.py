@@ -1,4 +1,4 @@
-"""Tables of a profile: the part of each stage in each phase, and in all."""
+"""Make the tables of a profile: the part of each stage in each phase, and in all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,25 +53,20 @@ def stage_rows(recorder: Recorder, atoms: Mapping[str, int]) -> list[Row]:
 
     atoms: {phase: number of atoms treated}
     """
-    rows = []
+    main, others = recorder.totals(), recorder.totals(background=True)
+    nothing, rows = (0.0, 0), []
     for phase, wall in recorder.phases.items():
-        main, others = (
-            {stage: total for (at, stage), total in totals.items() if at == phase}
-            for totals in (recorder.totals(), recorder.totals(background=True))
-        )
-        waited, busy = main.get(WAITING, (0.0, 0))[0], sum(total[0] for total in others.values())
+        keys = [key for key in {**main, **others} if key[0] == phase]
+        waited = main.get((phase, WAITING), nothing)[0]
+        busy = sum(others.get(key, nothing)[0] for key in keys)
         part = []
-        for stage in {**main, **others}:
-            seconds, calls = main.get(stage, (0.0, 0))
-            background, more_calls = others.get(stage, (0.0, 0))
+        for key in keys:
+            (seconds, calls), (background, more) = main.get(key, nothing), others.get(key, nothing)
             taken = seconds
             if busy:
-                taken = (0.0 if stage == WAITING else seconds) + waited * background / busy
-            peak = recorder.peaks.get((phase, stage))
-            n_calls = calls + more_calls
-            part.append(
-                Row(phase, stage, seconds, background, taken, n_calls, atoms[phase], wall, peak)
-            )
+                taken = (0.0 if key[1] == WAITING else seconds) + waited * background / busy
+            n_calls, peak = calls + more, recorder.peaks.get(key)
+            part.append(Row(*key, seconds, background, taken, n_calls, atoms[phase], wall, peak))
         rows += _ordered(part)
     return rows
 
@@ -91,17 +86,10 @@ def phase_rows(rows: Sequence[Row], phases: Mapping[str, float]) -> list[Row]:
 
 
 def _sum(stage: str, rows: Sequence[Row], wall: float) -> Row:
-    return Row(
-        phase="all",
-        stage=stage,
-        seconds=sum(row.seconds for row in rows),
-        background=sum(row.background for row in rows),
-        taken=sum(row.taken for row in rows),
-        calls=sum(row.calls for row in rows),
-        atoms=sum(row.atoms for row in rows),
-        wall=wall,
-        peak=max((row.peak for row in rows if row.peak is not None), default=None),
-    )
+    names = ("seconds", "background", "taken", "calls", "atoms")
+    sums = {name: sum(getattr(row, name) for row in rows) for name in names}
+    peak = max((row.peak for row in rows if row.peak is not None), default=None)
+    return Row("all", stage, wall=wall, peak=peak, **sums)
 
 
 def _ordered(rows: Iterable[Row]) -> list[Row]:

@@ -3,8 +3,8 @@
 import cProfile
 import io
 import pstats
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,13 @@ def line(job: Job, estimate: Estimate, folder: Path, environment: dict[str, Any]
     )
 
 
-def _announced(phase):
+def _announced(
+    phase: Callable[[str], AbstractContextManager],
+) -> Callable[[str], AbstractContextManager]:
+    """Return `phase` with a line on the terminal before each phase begins."""
+
     @contextmanager
-    def announced(name):
+    def announced(name: str) -> Iterator[None]:
         typer.echo(f"{name} ...", err=True)
         with phase(name):
             yield

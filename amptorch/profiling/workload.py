@@ -1,4 +1,4 @@
-"""The work that is profiled, through the public interface of AMPTorch v1.0 alone.
+"""Do the work that is profiled, through the public interface of AMPTorch v1.0 alone.
 
     PYTHON workload.py JOB.json RESULT.json
 

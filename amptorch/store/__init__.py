@@ -1,4 +1,4 @@
-"""Data sets of any size on disk: structures, targets, neighbour lists, fingerprints."""
+"""Keep data sets of any size on disk: structures, targets, neighbour lists, fingerprints."""
 
 from amptorch.store.build import preprocess
 from amptorch.store.sources import find_elements

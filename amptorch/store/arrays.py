@@ -1,10 +1,11 @@
-"""Arrays on disk: plain .npy files with checksums, complete or not there.
+"""Keep arrays on disk: plain .npy files with checksums, complete or not there.
 
 What is being written has a name with UNFINISHED in it and gets its own when it is complete, so that
 a program killed at any moment leaves nothing that looks complete and is not.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ def write_array(path: str | os.PathLike[str], array: np.ndarray) -> dict[str, An
 
 
 class ArrayWriter:
-    """A .npy file that grows along its first axis; `entry` describes it once it is closed."""
+    """Write a .npy file that grows along its first axis; `entry` describes it once it is closed."""
 
     def __init__(
         self, path: str | os.PathLike[str], dtype: DTypeLike, row_shape: tuple[int, ...] = ()
@@ -62,7 +63,7 @@ class ArrayWriter:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What the JSON beside the file says of it: {"dtype", "shape", "crc32"}."""
+        """Return what the JSON beside the file says of it: {"dtype", "shape", "crc32"}."""
         shape = [self.length, *self.row_shape]
         return {"dtype": self.dtype.str, "shape": shape, "crc32": self.crc32}
 
@@ -121,6 +122,15 @@ def open_array(path: Path, entry: dict[str, Any], check: bool = True) -> np.ndar
     if check and zlib.crc32(array.data.cast("B")) != entry["crc32"]:
         raise ValueError(f"{path} is damaged: its data do not match their checksum")
     return array
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Derivative back ends over a store, with the interface of `amptorch.descriptor.blocks`."""
+"""Contract derivatives over a store, with the interface of `amptorch.descriptor.blocks`."""
 
 from abc import abstractmethod
 from collections import OrderedDict
@@ -19,7 +19,7 @@ KEPT_BATCHES = 4
 
 
 class ShardedDerivatives(KeptDerivatives):
-    """Derivatives of frames that are spread over the DerivativeBlocks of several shards."""
+    """Contract derivatives of frames spread over the DerivativeBlocks of several shards."""
 
     @abstractmethod
     def locate(self, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ class ShardedDerivatives(KeptDerivatives):
 
 
 class StoredDerivatives(ShardedDerivatives):
-    """Derivatives that lie in a store, contracted over the memory maps; nothing is copied."""
+    """Contract derivatives that lie in a store, over the memory maps; nothing is copied."""
 
     def __init__(self, store: "FrameStore", setup_hash: str, dtype: str):
         self.store = store
@@ -52,12 +52,12 @@ class StoredDerivatives(ShardedDerivatives):
 
     @property
     def n_atoms(self) -> int:
-        """Number of atoms of all frames."""
+        """Return the number of atoms of all frames."""
         return self.store.n_atoms
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Return the bytes on disk."""
         return sum(
             self.store.reader(number).derivative_bytes(self.setup_hash, self.dtype.name)
             for number in range(self.store.n_shards)
@@ -78,7 +78,7 @@ class StoredDerivatives(ShardedDerivatives):
 
 
 class RecomputedFromStore:
-    """Derivatives contracted on the fly from the structures and neighbour lists of a store.
+    """Contract derivatives on the fly from the structures and neighbour lists of a store.
 
     Only those of the frames that are asked for are read; `prepare` may do so ahead, in a thread of
     its own. See `RecomputedDerivatives` for `vjp` and `jvp`.
@@ -101,7 +101,7 @@ class RecomputedFromStore:
 
     @property
     def n_features(self) -> int:
-        """Number of features of an atom."""
+        """Return the number of features of an atom."""
         return self.descriptor.n_features
 
     def prepare(self, frame_ids: np.ndarray) -> RecomputedDerivatives:

@@ -1,10 +1,10 @@
-"""From trajectories to a store: in parallel, in bounded memory, going on where it was stopped."""
+"""Make a store of trajectories: in parallel, in bounded memory, going on where it was stopped."""
 
 import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +34,8 @@ AHEAD = 2
 CONNECT_TIMEOUT = 30  # s
 
 logger = logging.getLogger(__name__)
+# What shard.json and store.json say of a shard's size.
+SIZES = ("n_frames", "n_atoms", "n_pairs")
 # What of an input's record says that it is the same.
 SAME = ("sha256", "slice", "frames", "labels")
 
@@ -172,8 +174,9 @@ def _fill(
             _run_on_dask(dask, settings, tasks, dict(missing), bar)
             # Of workers that were lost on the way.
             _remove_leftovers(root)
-    about = _completed(root, about)
-    write_json(root / layout.STORE, about)
+    folders = [layout.shard_folder(root, number) for number in range(_n_shards(about))]
+    shards = [ShardReader(folder).about for folder in folders]
+    write_json(root / layout.STORE, {**about, **summary_of(shards)})
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -292,21 +295,19 @@ def _missing_shards(settings: Settings, about: dict[str, Any]) -> list[tuple[int
     return missing
 
 
-def _completed(root: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Return store.json of a store of which every shard is there."""
-    shards, skipped, numbers = [], [], set()
-    for number in range(_n_shards(about)):
-        shard = ShardReader(layout.shard_folder(root, number)).about
-        shards.append([shard[name] for name in ("n_frames", "n_atoms", "n_pairs")])
-        skipped += shard["skipped"]
-        numbers.update(shard["numbers"])
+def summary_of(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what store.json says of all its shards, given what shard.json says of each.
+
+    Raises ValueError where no frame could be used.
+    """
+    skipped = [frame for shard in shards for frame in shard["skipped"]]
+    numbers = {number for shard in shards for number in shard["numbers"]}
     if not numbers:
         raise ValueError(f"none of the {len(skipped)} frames can be used; {skipped[0][2]}")
     return {
-        **about,
         "complete": True,
         "elements": sorted(chemical_symbols[number] for number in numbers),
-        "shards": shards,
+        "shards": [[shard[name] for name in SIZES] for shard in shards],
         "skipped": skipped,
     }
 

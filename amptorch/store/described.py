@@ -1,4 +1,4 @@
-"""Stores without structures: frames of which only fingerprints, derivatives and targets are known.
+"""Make stores of frames whose fingerprints, derivatives and targets alone are known.
 
 They lack positions, cells and neighbour lists, so that nothing can be recomputed, and no other
 symmetry functions can be added; otherwise training reads them as any other store.
@@ -13,27 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from amptorch.descriptor.base import BaseDescriptor
+from amptorch.rows import offsets_of
 from amptorch.store import layout
-from amptorch.store.arrays import (
-    disk_errors,
-    folder_when_complete,
-    write_array,
-    write_json,
-)
-from amptorch.store.build import locked, write_setup
+from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
+from amptorch.store.build import locked, summary_of, write_setup
 from amptorch.store.reader import ShardReader
 from amptorch.store.store import FrameStore, read_store
-from amptorch.store.writers import derivative_writer, fingerprint_writer
+from amptorch.store.writers import derivative_writer, fingerprint_writer, write_arrays
 
 
 @dataclass(frozen=True)
 class Described:
-    """Some frames: `counts` (F,) atoms of each, `numbers` (n,), `energies` (F,), eV, `indices` (F,)
-    places in their file, `fingerprints` (n, S), not scaled, and with forces `forces` (n, 3), eV/Å,
-    and `derivatives`, DerivativeBlocks of the fingerprints."""
+    """Hold some frames: `counts` (F,) atoms of each, `numbers` (n,), `energies` (F,), eV, `indices`
+    (F,) places in their file, `fingerprints` (n, S), not scaled, and with forces `forces` (n, 3),
+    eV/Å, and `derivatives`, DerivativeBlocks of the fingerprints."""
 
     counts: np.ndarray
     numbers: np.ndarray
@@ -87,12 +82,7 @@ def write_described(
         for number, parts in enumerate(shards):
             _write_shard(layout.shard_folder(root, number), parts, descriptor, forces, dtype)
         found = [ShardReader(path).about for path in sorted((root / "shards").iterdir())]
-        about["shards"] = [
-            [shard[key] for key in ("n_frames", "n_atoms", "n_pairs")] for shard in found
-        ]
-        numbers = {number for shard in found for number in shard["numbers"]}
-        about["elements"] = sorted(chemical_symbols[number] for number in numbers)
-        write_json(root / layout.STORE, {**about, "complete": True})
+        write_json(root / layout.STORE, {**about, **summary_of(found)})
     return FrameStore(root)
 
 
@@ -114,16 +104,6 @@ def _write_shard(
                     derivatives.add(part.derivatives)
         arrays = {key: np.concatenate(values) for key, values in pieces.items()}
         arrays["numbers"] = arrays["numbers"].astype(np.uint8)
-        arrays["offsets"] = np.concatenate(([0], np.cumsum(arrays.pop("counts")))).astype(np.int64)
-        content = {
-            "n_frames": len(arrays["energies"]),
-            "n_atoms": len(arrays["numbers"]),
-            "n_pairs": 0,
-            "numbers": np.unique(arrays["numbers"]).tolist(),
-            "inputs": [],
-            "skipped": [],
-            "arrays": {
-                key: write_array(folder / f"{key}.npy", array) for key, array in arrays.items()
-            },
-        }
+        arrays["offsets"] = offsets_of(arrays.pop("counts"))
+        content = {**write_arrays(folder, arrays), "inputs": [], "skipped": []}
         write_json(folder / layout.SHARD, content)

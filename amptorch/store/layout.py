@@ -1,4 +1,4 @@
-"""Names of everything in a store; docs/store.md is the description for people."""
+"""Name everything in a store; docs/store.md is the description for people."""
 
 from pathlib import Path
 
@@ -8,10 +8,7 @@ VERSION = 1
 STORE = "store.json"
 LOCK = ".lock"
 SHARD = "shard.json"
-STRUCTURES = ("numbers", "positions", "cells", "pbc", "offsets", "indices", "energies")
-FORCES = "forces"
-NEIGHBORS = ("neighbors/offsets", "neighbors/neighbors", "neighbors/shifts")
-BLOCKS = ("atom_start", "atoms", "value_start", "values", "kind", "feature_row")
+DERIVATIVES = "derivatives.json"
 DERIVATIVE_DTYPES = ("float32", "float64")
 
 
@@ -38,6 +35,3 @@ def fingerprint_entry(shard: Path, setup_hash: str) -> Path:
 def derivative_folder(shard: Path, setup_hash: str, dtype: str) -> Path:
     """Return the folder of a shard's derivatives."""
     return Path(shard) / "derivatives" / f"{setup_hash}-{dtype}"
-
-
-DERIVATIVES = "derivatives.json"

@@ -1,4 +1,4 @@
-"""Reading one shard of a store."""
+"""Read one shard of a store."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.frames import Frames
 from amptorch.kernels.structures import Blocks
 from amptorch.neighbors import NeighborList
+from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import open_array, read_json
 
@@ -18,7 +19,7 @@ AGAIN = "and run `amptorch preprocess` again, which makes what is missing"
 
 
 class ShardReader:
-    """The arrays of a shard, memory-mapped when they are first asked for.
+    """Read the arrays of a shard, memory-mapped when they are first asked for.
 
     `frames` are everywhere numbers of frames within the shard. Each array is compared with its
     checksum before its first use, unless its path is in `checked`, a set that may outlive this
@@ -35,7 +36,7 @@ class ShardReader:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What shard.json says."""
+        """Return what shard.json says."""
         return self._entry(self.folder / layout.SHARD, self.folder)
 
     def array(self, name: str) -> np.ndarray:
@@ -47,7 +48,7 @@ class ShardReader:
 
     @property
     def counts(self) -> np.ndarray:
-        """(F,) number of atoms of each frame."""
+        """Return the (F,) number of atoms of each frame."""
         return np.diff(self.array("offsets"))
 
     def frames(self, frames: np.ndarray) -> Frames:
@@ -58,7 +59,7 @@ class ShardReader:
             positions=_rows(self.array("positions"), first, last),
             cells=self.array("cells")[frames],
             pbc=self.array("pbc")[frames],
-            offsets=_starts(last - first),
+            offsets=offsets_of(last - first),
             energies=self.array("energies")[frames],
             forces=(
                 _rows(self.array("forces"), first, last)
@@ -81,7 +82,7 @@ class ShardReader:
         neighbors += np.repeat(structures.offsets[:-1].astype(np.int32), pairs[1] - pairs[0])
         listed = NeighborList(
             cutoff=cutoff,
-            offsets=_starts(counts),
+            offsets=offsets_of(counts),
             neighbors=neighbors,
             shifts=_rows(self.array("neighbors/shifts"), *pairs).astype(np.int32),
             vectors=np.empty((len(neighbors), 3)),
@@ -165,7 +166,7 @@ def join_frames(parts: Sequence[Frames]) -> Frames:
         for name in names
         if getattr(parts[0], name) is not None
     }
-    arrays["offsets"] = _starts(np.concatenate([part.counts for part in parts]))
+    arrays["offsets"] = offsets_of(np.concatenate([part.counts for part in parts]))
     return Frames(**arrays)
 
 
@@ -176,7 +177,7 @@ def join_neighbors(parts: Sequence[NeighborList]) -> NeighborList:
     firsts = np.cumsum([0, *(len(part.counts) for part in parts)])
     return NeighborList(
         cutoff=parts[0].cutoff,
-        offsets=_starts(np.concatenate([part.counts for part in parts])),
+        offsets=offsets_of(np.concatenate([part.counts for part in parts])),
         neighbors=np.concatenate(
             [part.neighbors + np.int32(first) for part, first in zip(parts, firsts, strict=False)]
         ),
@@ -193,9 +194,3 @@ def _rows(array: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarra
     starts = firsts[np.concatenate(([0], breaks))]
     stops = lasts[np.concatenate((breaks - 1, [len(lasts) - 1]))]
     return np.concatenate([array[a:b] for a, b in zip(starts, stops, strict=True)])
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    starts = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts

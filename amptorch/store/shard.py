@@ -26,7 +26,7 @@ CHUNK_ATOMS = 4096
 
 @dataclass(frozen=True)
 class Settings:
-    """What all shards of a store are made with; `derivatives` is their dtype, None for none.
+    """Hold what all shards of a store are made with; `derivatives` is their dtype, None for none.
 
     missing_forces : "error", or "ignore" for frames without forces, which are kept as NaN
     share : whether a set of functions that is added takes from other sets what they have in common
@@ -44,7 +44,7 @@ class Settings:
 
 
 class StoppedError(Exception):
-    """The work was called off because other work failed."""
+    """Say that the work was called off because other work failed."""
 
 
 def make_shard(

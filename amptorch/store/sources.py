@@ -1,8 +1,8 @@
-"""Where frames come from: files, of which a part is read at a time, or images in memory.
+"""Read frames where they come from: files, of which a part is read at a time, or images in memory.
 
 A source has `name`, `len()`, `record()` ({"path", "size", "sha256"}, and "slice" where it is not
-all of the file) and `part(first, stop)`: a small object with `name`, `first` and `stop` that reads
-those frames, on another machine too. Its `read()` yields `(index, get)` for each frame, where
+all of the file) and `part(first, stop)`: a `Part`, which reads those frames, on another machine
+too. Its `read()` yields `(index, get)` for each frame, where
 `get()` gives the Atoms, or raises a ValueError that names the source and the frame, or an OSError
 where it is not the file that is at fault.
 """
@@ -11,8 +11,8 @@ import errno
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,55 +27,80 @@ from tqdm import tqdm
 from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
 from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
+from amptorch.store.arrays import sha256
 from amptorch.xyz import frame_starts, iter_xyz, parse_frame
 
-READ_SIZE = 1 << 20
 # Errors of reading that come of what is in a file: ASE's own, and places that are not in it.
 DAMAGED = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Read frames `first` to `stop` of the source `name`; `labels`, if any, are put on them.
+
+    frames() yields the function that gives each frame.
+    """
+
+    name: str
+    first: int
+    stop: int
+    frames: Callable[[], Iterator[Callable[[], Atoms]]]
+    labels: Labels | None = None
+
+    def read(self) -> Iterator[tuple[int, Callable[[], Atoms]]]:
+        """Yield (index, function that gives the Atoms) of each frame."""
+        for index, get in enumerate(self.frames(), self.first):
+            yield index, get if self.labels is None else partial(self._labelled, index, get)
+
+    def _labelled(self, index: int, get: Callable[[], Atoms]) -> Atoms:
+        labels: Any = self.labels
+        try:
+            return labels.apply(get(), index)
+        except ValueError as error:
+            reason = str(error)
+            raise ValueError(reason if self.name in reason else f"{self.name}: {reason}") from error
+
+
+def _images_part(name: str, first: int, images: list[Atoms]) -> Part:
+    return Part(name, first, first + len(images), partial(_image_frames, images))
+
+
+def _image_frames(images: list[Atoms]) -> Iterator[Any]:
+    for atoms in images:
+        yield lambda found=atoms: found
+
+
 class _File:
-    """A file; `name` is what the user called it."""
+    """Hold a file; `name` is what the user called it."""
 
     def __init__(self, name: str, path: Path):
         self.name = name
         self.path = path
 
     def record(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while block := file.read(READ_SIZE):
-                digest.update(block)
         size = self.path.stat().st_size
-        return {"path": self.name, "size": size, "sha256": digest.hexdigest()}
+        return {"path": self.name, "size": size, "sha256": sha256(self.path)}
 
 
 class TrajectoryFile(_File):
-    """ASE's own format, which gives any frame at once."""
+    """Read ASE's own format, which gives any frame at once."""
 
     def __len__(self) -> int:
         with _open_trajectory(self.name, self.path) as trajectory:
             return len(trajectory)
 
-    def part(self, first: int, stop: int) -> Any:
-        return _TrajectoryPart(self.name, self.path, first, stop)
+    def part(self, first: int, stop: int) -> Part:
+        frames = partial(_trajectory_frames, self.name, self.path, first, stop)
+        return Part(self.name, first, stop, frames)
 
 
-@dataclass(frozen=True)
-class _TrajectoryPart:
-    name: str
-    path: Path
-    first: int
-    stop: int
-
-    def read(self) -> Iterator[Any]:
-        with _open_trajectory(self.name, self.path) as trajectory:
-            for index in range(self.first, self.stop):
-                yield index, lambda k=index: self._frame(trajectory, k)
-
-    def _frame(self, trajectory: Any, index: int) -> Atoms:
-        what = f"frame {index} cannot be read"
-        return _reading(self.name, what, trajectory.__getitem__, index)
+def _trajectory_frames(
+    name: str, path: Path, first: int, stop: int
+) -> Iterator[Callable[[], Atoms]]:
+    with _open_trajectory(name, path) as trajectory:
+        for index in range(first, stop):
+            where = f"frame {index} cannot be read"
+            yield partial(_reading, name, where, trajectory.__getitem__, index)
 
 
 def _open_trajectory(name: str, path: Path) -> Any:
@@ -83,13 +108,16 @@ def _open_trajectory(name: str, path: Path) -> Any:
 
 
 class XYZFile(_File):
-    """Text in the (extended) XYZ format, each frame found by the place where it starts."""
+    """Read text in the (extended) XYZ format, each frame found by the place where it starts."""
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def part(self, first: int, stop: int) -> Any:
-        return _XYZPart(self.name, self.path, first, self._starts[first : stop + 1])
+    def part(self, first: int, stop: int) -> Part:
+        starts = self._starts[first : stop + 1]
+        return Part(
+            self.name, first, stop, partial(_xyz_frames, self.name, self.path, first, starts)
+        )
 
     @cached_property
     def _starts(self) -> Any:
@@ -97,30 +125,18 @@ class XYZFile(_File):
             return frame_starts(file, self.name)
 
 
-@dataclass(frozen=True)
-class _XYZPart:
-    name: str
-    path: Path
-    first: int
-    starts: np.ndarray
-
-    @property
-    def stop(self) -> int:
-        return self.first + len(self.starts) - 1
-
-    def read(self) -> Iterator[Any]:
-        with open(self.path, "rb") as file:
-            file.seek(self.starts[0])
-            for index, size in enumerate(np.diff(self.starts), self.first):
-                text = file.read(size)
-                yield index, lambda k=index, t=text: self._frame(k, t)
-
-    def _frame(self, index: int, text: str) -> Atoms:
-        return _reading(self.name, f"frame {index} cannot be read", parse_frame, text)
+def _xyz_frames(
+    name: str, path: Path, first: int, starts: np.ndarray
+) -> Iterator[Callable[[], Atoms]]:
+    with open(path, "rb") as file:
+        file.seek(starts[0])
+        for index, size in enumerate(np.diff(starts), first):
+            where = f"frame {index} cannot be read"
+            yield partial(_reading, name, where, parse_frame, file.read(size))
 
 
 class OtherFile(_File):
-    """Any other file that ASE reads, from its beginning on; `index` selects some of its frames."""
+    """Read any other file, from its beginning on; `index` selects some of its frames."""
 
     def __init__(self, name: str, path: Path, form: str, index: Any = None):
         super().__init__(name, path)
@@ -140,7 +156,7 @@ class OtherFile(_File):
     def _length(self) -> int:
         return _reading(self.name, "cannot be read", lambda: sum(1 for _ in self._iterate()))
 
-    def part(self, first: int, stop: int) -> Any:
+    def part(self, first: int, stop: int) -> Part:
         begun = self._images
         if begun is None or self._position > first:
             begun = self._images = self._iterate()
@@ -148,7 +164,7 @@ class OtherFile(_File):
         images = itertools.islice(begun, first - self._position, stop - self._position)
         self._position = stop
         where = f"frames {first} to {stop - 1} cannot be read"
-        return _ImagesPart(self.name, first, _reading(self.name, where, list, images))
+        return _images_part(self.name, first, _reading(self.name, where, list, images))
 
     def _iterate(self) -> Iterator[Atoms]:
         if self.form in DATABASES and self.index == ":":
@@ -159,7 +175,7 @@ class OtherFile(_File):
 
 
 class Images:
-    """Frames in memory: anything with a length that gives ase.Atoms by number."""
+    """Hold frames in memory: anything with a length that gives ase.Atoms by number."""
 
     name = "images"
 
@@ -169,8 +185,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, first: int, stop: int) -> Any:
-        return _ImagesPart(self.name, first, [self.images[k] for k in range(first, stop)])
+    def part(self, first: int, stop: int) -> Part:
+        return _images_part(self.name, first, [self.images[k] for k in range(first, stop)])
 
     def record(self) -> dict[str, Any]:
         """Return a checksum of structures, and of the energies and forces that are given."""
@@ -187,23 +203,8 @@ class Images:
         return {"path": None, "size": len(self), "sha256": digest.hexdigest()}
 
 
-@dataclass(frozen=True)
-class _ImagesPart:
-    name: str
-    first: int
-    images: list
-
-    @property
-    def stop(self) -> int:
-        return self.first + len(self.images)
-
-    def read(self) -> Iterator[Any]:
-        for index, atoms in enumerate(self.images, self.first):
-            yield index, lambda found=atoms: found
-
-
 class Labelled:
-    """Another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
+    """Wrap another source, whose frames' calculators hold what `labels` (a `Labels`) names."""
 
     def __init__(self, source: Any, labels: Labels):
         self.source = source
@@ -216,37 +217,8 @@ class Labelled:
     def record(self) -> dict[str, Any]:
         return {**self.source.record(), "labels": self.labels.keys}
 
-    def part(self, first: int, stop: int) -> Any:
-        return _LabelledPart(self.source.part(first, stop), self.labels)
-
-
-@dataclass(frozen=True)
-class _LabelledPart:
-    part: Any
-    labels: Labels
-
-    @property
-    def name(self) -> str:
-        return self.part.name
-
-    @property
-    def first(self) -> int:
-        return self.part.first
-
-    @property
-    def stop(self) -> int:
-        return self.part.stop
-
-    def read(self) -> Iterator[Any]:
-        for index, get in self.part.read():
-            yield index, lambda k=index, g=get: self._frame(k, g)
-
-    def _frame(self, index: int, get: Callable[[], Atoms]) -> Atoms:
-        try:
-            return self.labels.apply(get(), index)
-        except ValueError as error:
-            reason = str(error)
-            raise ValueError(reason if self.name in reason else f"{self.name}: {reason}") from error
+    def part(self, first: int, stop: int) -> Part:
+        return replace(self.source.part(first, stop), labels=self.labels)
 
 
 def open_sources(data: Any, labels: Labels | None = None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A store of frames as training sees it: frames by number, whatever shard they are in."""
+"""Open a store of frames as training sees it: frames by number, whatever shard they are in."""
 
 import os
 from collections import OrderedDict
@@ -13,6 +13,7 @@ import numpy as np
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
+from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import read_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
@@ -25,7 +26,7 @@ EMPTY = "the list of frames that are asked for is empty"
 
 
 class FrameStore:
-    """A complete store in the folder `path`, made by `amptorch.store.preprocess`.
+    """Open a complete store in the folder `path`, made by `amptorch.store.preprocess`.
 
     Nothing of the size of the data set is read but the sizes and energies of the frames; everything
     else is memory-mapped, shard by shard, and each array is compared with its checksum before its
@@ -60,7 +61,7 @@ class FrameStore:
         self.elements = about["elements"]
         sizes = np.array(about["shards"], dtype=np.int64).reshape(-1, 3)
         self.n_frames, self.n_atoms, self.n_pairs = (int(n) for n in sizes.sum(axis=0))
-        self.shard_starts = np.concatenate(([0], np.cumsum(sizes[:, 0])))
+        self.shard_starts = offsets_of(sizes[:, 0])
         for number in range(len(sizes)):
             folder = layout.shard_folder(self.path, number)
             if not folder.is_dir():
@@ -83,7 +84,7 @@ class FrameStore:
 
     @property
     def n_shards(self) -> int:
-        """Number of shards."""
+        """Return the number of shards."""
         return len(self.shard_starts) - 1
 
     @cached_property

@@ -1,6 +1,6 @@
-"""Arrays of a shard, collected frame by frame and written when they are complete."""
+"""Collect the arrays of a shard frame by frame, and write them when they are complete."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from amptorch.descriptor.blocks import DerivativeBlocks, Kinds
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
+from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import (
     ArrayWriter,
@@ -19,38 +20,34 @@ from amptorch.store.arrays import (
     write_json,
 )
 
+# {name: (type, shape of a row)} of what is kept of each atom, frame or pair.
+ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "numbers": (np.uint8, ()),
+    "positions": (np.float64, (3,)),
+    "cells": (np.float64, (3, 3)),
+    "pbc": (np.bool_, (3,)),
+    "counts": (np.int64, ()),
+    "indices": (np.int64, ()),
+    "energies": (np.float64, ()),
+    "pair_counts": (np.int64, ()),
+    "neighbors": (np.uint8, ()),
+    "shifts": (np.int8, (3,)),
+}
+
 
 class StructureWriter:
-    """Structures, targets and neighbour lists; `forces`: whether these are among the targets."""
+    """Collect structures, targets and neighbour lists; with `forces`, these too."""
 
     def __init__(self, forces: bool):
+        kept = {**ARRAYS, "forces": (np.float64, (3,))} if forces else ARRAYS
         # The first, empty piece gives each array its type where no frame is usable.
-        self._pieces: dict[str, list[np.ndarray]] = {
-            "numbers": [np.empty(0, np.uint8)],
-            "positions": [np.empty((0, 3))],
-            "cells": [np.empty((0, 3, 3))],
-            "pbc": [np.empty((0, 3), bool)],
-            "counts": [np.empty(0, np.int64)],
-            "indices": [np.empty(0, np.int64)],
-            "energies": [np.empty(0)],
-            "pair_counts": [np.empty(0, np.int64)],
-            "neighbors": [np.empty(0, np.uint8)],
-            "shifts": [np.empty((0, 3), np.int8)],
-        }
-        if forces:
-            self._pieces["forces"] = [np.empty((0, 3))]
+        self._pieces = {name: [np.empty((0, *row), kind)] for name, (kind, row) in kept.items()}
 
     def add(self, frames: Frames, neighbors: NeighborList) -> None:
-        """Neighbours are kept as numbers within their frame, all integers in as few bytes as do."""
+        """Add frames: neighbours as numbers within them, all integers in as few bytes as do."""
         first_atoms = np.repeat(frames.offsets[:-1], frames.counts)
         pieces: dict[str, Any] = {
             "numbers": frames.numbers.astype(np.uint8),
-            "positions": frames.positions,
-            "cells": frames.cells,
-            "pbc": frames.pbc,
-            "counts": frames.counts,
-            "indices": frames.indices,
-            "energies": frames.energies,
             "pair_counts": neighbors.counts,
             "neighbors": _smallest(
                 neighbors.neighbors - np.repeat(first_atoms, neighbors.counts),
@@ -58,29 +55,32 @@ class StructureWriter:
             ),
             "shifts": _smallest(neighbors.shifts, (np.int8, np.int16)),
         }
-        if "forces" in self._pieces:
-            pieces["forces"] = frames.forces
-        for name, piece in pieces.items():
-            self._pieces[name].append(piece)
+        for name, kept in self._pieces.items():
+            kept.append(pieces[name] if name in pieces else getattr(frames, name))
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write all arrays; return what the shard's JSON says of them."""
         arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
         self._pieces.clear()
-        arrays["offsets"] = _starts(arrays.pop("counts"))
-        arrays["neighbors/offsets"] = _starts(arrays.pop("pair_counts"))
+        arrays["offsets"] = offsets_of(arrays.pop("counts"))
+        arrays["neighbors/offsets"] = offsets_of(arrays.pop("pair_counts"))
         arrays["neighbors/neighbors"] = arrays.pop("neighbors")
         arrays["neighbors/shifts"] = arrays.pop("shifts")
         (folder / "neighbors").mkdir()
-        return {
-            "n_frames": len(arrays["energies"]),
-            "n_atoms": len(arrays["numbers"]),
-            "n_pairs": len(arrays["neighbors/neighbors"]),
-            "numbers": np.unique(arrays["numbers"]).tolist(),
-            "arrays": {
-                name: write_array(folder / f"{name}.npy", array) for name, array in arrays.items()
-            },
-        }
+        return write_arrays(folder, arrays)
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write the arrays of a shard to its folder; return what shard.json says of them."""
+    return {
+        "n_frames": len(arrays["energies"]),
+        "n_atoms": len(arrays["numbers"]),
+        "n_pairs": len(arrays.get("neighbors/neighbors", ())),
+        "numbers": np.unique(arrays["numbers"]).tolist(),
+        "arrays": {
+            name: write_array(folder / f"{name}.npy", array) for name, array in arrays.items()
+        },
+    }
 
 
 @contextmanager
@@ -151,9 +151,3 @@ def _smallest(array: np.ndarray, dtypes: Iterable[type]) -> np.ndarray:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return array.astype(dtype)
     return array.astype(np.int32)
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    starts = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts

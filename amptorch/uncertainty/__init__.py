@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: intervals that hold a stated share of the errors."""
+"""Say how far predictions can be trusted: intervals that hold a stated share of the errors."""
 
 from amptorch.ensemble import Ensemble
 from amptorch.uncertainty.bootstrap import train_ensemble

@@ -1,4 +1,4 @@
-"""What all estimators do: calibrate on some frames, then predict with uncertainties."""
+"""Do what all estimators do: calibrate on some frames, then predict with uncertainties."""
 
 import os
 import zlib

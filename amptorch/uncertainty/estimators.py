@@ -1,5 +1,5 @@
-"""The estimators: a structure is hard where it is far from the training frames, or where the
-members of an ensemble disagree.
+"""Estimate uncertainties: a structure is hard where it is far from the training frames, or where
+the members of an ensemble disagree.
 
 Each serves in two ways. Made of a trainer, it is calibrated by `fit` and asked by `predict`, for
 energies and forces. Made of its settings alone, as in v1.0, it takes all in one call of

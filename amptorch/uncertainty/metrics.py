@@ -1,4 +1,4 @@
-"""How well uncertainties agree with errors: coverage, calibration, sharpness, and a plot."""
+"""Measure how uncertainties agree with errors: coverage, calibration, sharpness, and a plot."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Coordinates of atoms and frames, in the space of fingerprints or of a network's layer."""
+"""Find coordinates of atoms and frames, in the space of fingerprints or of a network's layer."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +12,7 @@ from amptorch.frames import Frames
 from amptorch.loading import potential_of
 from amptorch.potential import Potential
 from amptorch.prediction import batches_of, checked_frames
+from amptorch.rows import offsets_of
 from amptorch.threads import use_threads
 
 # The last hidden layer of the networks, which the energy is linear in.
@@ -41,8 +42,8 @@ class FeatureSpace:
 
 def frame_means(rows: np.ndarray, counts: ArrayLike) -> np.ndarray:
     """Return the means (F, width) of rows (n, width) over the atoms of each frame."""
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    return np.add.reduceat(rows, starts, axis=0) / np.asarray(counts)[:, None]
+    counts = np.asarray(counts)
+    return np.add.reduceat(rows, offsets_of(counts)[:-1], axis=0) / counts[:, None]
 
 
 def frames_for(model: Any, images: Any, labels: bool, forces: bool = True) -> Frames:

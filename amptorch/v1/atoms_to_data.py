@@ -1,4 +1,4 @@
-"""From ase.Atoms to data objects."""
+"""Make data objects of ase.Atoms."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.descriptor_calculator import DescriptorCalculator
 from amptorch.frames import Frames, read_images
 from amptorch.v1.data import Data
+from amptorch.v1.sparse import sparse_tensor
 
 __all__ = ["AtomsToData", "DescriptorCalculator"]
 
 
 class AtomsToData:
-    """Makes data objects of frames, for users who keep them in files of their own.
+    """Make data objects of frames, for users who keep them in files of their own.
 
     Parameters
     ----------
@@ -88,12 +89,5 @@ class AtomsToData:
             data.forces = torch.from_numpy(frames.forces[atoms].copy())
         if matrix is not None:
             # In order and in memory of its own: nothing is copied.
-            indices, values, size = matrix
-            data.fprimes = torch.sparse_coo_tensor(
-                torch.from_numpy(indices),
-                torch.from_numpy(values),
-                tuple(size.tolist()),
-                is_coalesced=True,
-                check_invariants=False,
-            )
+            data.fprimes = sparse_tensor(*matrix)
         return data

@@ -1,4 +1,4 @@
-"""Batches of data objects."""
+"""Make batches of data objects."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from amptorch.v1.sparse import SparseDerivatives, sparse_block_diag
 
 
 class DataCollater:
-    """The `collate_fn` of a torch DataLoader: gives `(batch, targets)`, or the batch alone where
-    `train` is False.
+    """Serve as the `collate_fn` of a torch DataLoader: gives `(batch, targets)`, or the batch alone
+    where `train` is False.
 
     Takes what `AtomsDataset.batch` gives, a batch already, or a `Share` of one, or a list of
     data objects such as `AtomsToData.convert` makes, with their energies, forces and `fprimes`

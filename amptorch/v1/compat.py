@@ -1,4 +1,4 @@
-"""Helpers of the training, and attributes of the trainer, that scripts for AMPTorch v1.0 use."""
+"""Offer helpers of the training and attributes of the trainer that scripts for v1.0 use."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ def _setting(section: str, key: str) -> property:
 
 
 class AttributesOfV1:
-    """Gives a trainer v1.0's names of what its `settings` and other attributes hold."""
+    """Give a trainer v1.0's names of what its `settings` and other attributes hold."""
 
     settings: Any
     descriptor: Any
@@ -40,29 +40,29 @@ class AttributesOfV1:
 
     @property
     def input_dim(self) -> int | None:
-        """Number of inputs of the network; None before there is a descriptor."""
+        """Return the number of inputs of the network; None before there is a descriptor."""
         if self.settings.dataset.pca is not None:
             return self.settings.dataset.pca["num_pc"]
         return None if self.descriptor is None else self.descriptor.n_features
 
     @property
     def output_device(self) -> int:
-        """Number of the GPU, as torch counts them: -1 on the CPU."""
+        """Return the number of the GPU, as torch counts them: -1 on the CPU."""
         return -1 if self.device.type == "cpu" else self.device.index or 0
 
     @property
     def timestamp(self) -> str | None:
-        """When the run began, YYYY-MM-DD-HH-MM-SS; None before."""
+        """Return when the run began, YYYY-MM-DD-HH-MM-SS; None before."""
         return None if self.identifier is None else self.identifier[:19]
 
     @property
     def parallel_collater(self) -> ParallelCollater:
-        """The `ParallelCollater` of training batches."""
+        """Return the `ParallelCollater` of training batches."""
         return ParallelCollater(self.gpus, DataCollater(True, self.forcetraining))
 
     @property
     def atomic_correction_scaler(self) -> Any:
-        """The `AtomicCorrectionScaler`, where `dataset.atomic_correction` asked for one."""
+        """Return the `AtomicCorrectionScaler`, where `dataset.atomic_correction` asked for one."""
         return None if self.target_scaler is None else self.target_scaler.atomic
 
 
@@ -73,7 +73,7 @@ def save_normalizers(normalizers: dict[str, Any], path: str | os.PathLike[str]) 
 
 
 class train_end_load_best_loss(Callback):
-    """Loads `params.pt` of a checkpoint folder when training ends.
+    """Load `params.pt` of a checkpoint folder when training ends.
 
     filename: the folder, or the name of one under `./checkpoints`.
     """
@@ -89,7 +89,7 @@ class train_end_load_best_loss(Callback):
 
 
 class check_memory(Callback):
-    """Logs, after each batch, the largest memory that this process has had so far.
+    """Log, after each batch, the largest memory that this process has had so far.
 
     Attribute: `peak_`, MB, that of the last batch.
     """

@@ -1,4 +1,4 @@
-"""The data object of one frame, as v1.0 hands it out."""
+"""Hold the data object of one frame, as v1.0 hands it out."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any

@@ -1,14 +1,14 @@
-"""The data set in memory, as AMPTorch v1.0 has it: a list of data objects too."""
+"""Hold the data set in memory, as AMPTorch v1.0 has it: a list of data objects too."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from amptorch.data.in_memory import MemoryDataset
 from amptorch.v1.atoms_to_data import AtomsToData
 from amptorch.v1.data import Data
+from amptorch.v1.sparse import sparse_tensor
 
 
 class AtomsDataset(MemoryDataset):
@@ -24,7 +24,7 @@ class AtomsDataset(MemoryDataset):
 
     @property
     def a2d(self) -> AtomsToData:
-        """The `AtomsToData` that makes data objects of these fingerprints, not scaled."""
+        """Return the `AtomsToData` that makes data objects of these fingerprints, not scaled."""
         forces = self.forcetraining
         return AtomsToData(self.descriptor, True, forces, False, forces, self.cores or 1)
 
@@ -52,21 +52,16 @@ class AtomsDataset(MemoryDataset):
         if self.derivative_kind == "recompute":
             _, blocks = self.descriptor.values_and_derivatives(self.frames[index])
             frame = 0
-        row, col, val, size = blocks.to_coo(frame)
+        indices, val, size = blocks.sparse(frame)
         scaler: Any = self.feature_scaler
         slope = scaler.slope_rows(numbers).numpy().ravel()
-        scaled = torch.sparse_coo_tensor(
-            torch.from_numpy(np.stack([row, col])),
-            self._tensor(val * slope[row]),
-            tuple(size),
-            check_invariants=False,
-        ).coalesce()
+        scaled = sparse_tensor(indices, self._tensor(val * slope[indices[0]]), size)
         pca = scaler.pca
         return scaled if pca is None else pca.reduce_primes(scaled, numbers)
 
     @property
     def data_list(self) -> Sequence[Data]:
-        """The data objects of all frames, each made when it is asked for."""
+        """Return the data objects of all frames, each made when it is asked for."""
         return _DataList(self)
 
 

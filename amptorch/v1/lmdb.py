@@ -1,4 +1,4 @@
-"""Data sets in LMDB files: read anew each time, kept as a whole, or kept in part."""
+"""Train on frames in LMDB files: read anew each time, kept as a whole, or kept in part."""
 
 import os
 import zlib
@@ -20,9 +20,15 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import symbol_numbers
+from amptorch.rows import offsets_of
 from amptorch.store.backends import ShardedDerivatives
 from amptorch.v1.lmdb_file import LMDBFile
-from amptorch.v1.sparse import SparseDerivatives, blocks_from_coo, sparse_block_diag
+from amptorch.v1.sparse import (
+    SparseDerivatives,
+    blocks_from_coo,
+    sparse_block_diag,
+    sparse_tensor,
+)
 
 # Shards that are kept by "partial": those that batches are drawn from, and those that come next.
 KEPT_SHARDS = 2 * GROUPS
@@ -30,8 +36,8 @@ KEPT_SHARDS = 2 * GROUPS
 
 @dataclass
 class Pack:
-    """Some frames in memory: lists of a scaled fingerprint (n, S), of atomic numbers (n,), and of
-    forces (n, 3), eV/Å, or None; energies (k,), eV; `derivatives` of fingerprints that are not
+    """Hold some frames in memory: lists of a scaled fingerprint (n, S), of atomic numbers (n,), and
+    of forces (n, 3), eV/Å, or None; energies (k,), eV; `derivatives` of fingerprints that are not
     scaled, as DerivativeBlocks or as a list of sparse matrices; or None."""
 
     fingerprints: list
@@ -44,11 +50,7 @@ class Pack:
         """Return the derivatives of a frame as a sparse matrix."""
         if isinstance(self.derivatives, list):
             return self.derivatives[frame]
-        row, col, val, size = self.derivatives.to_coo(frame)
-        indices = torch.from_numpy(np.stack([row, col]))
-        return torch.sparse_coo_tensor(
-            indices, torch.from_numpy(val), tuple(size), check_invariants=False
-        )
+        return sparse_tensor(*self.derivatives.sparse(frame))
 
 
 class PackedDerivatives(ShardedDerivatives):
@@ -117,7 +119,7 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         self.descriptor = first.descriptor()
         self._check_files()
         self.lengths = [len(file) for file in self.files]
-        self.starts = np.concatenate(([0], np.cumsum(self.lengths)))
+        self.starts = offsets_of(self.lengths)
         self.forcetraining = forcetraining
         if forcetraining is None:
             self.forcetraining = all(hasattr(first[0], name) for name in ("forces", "fprimes"))
@@ -387,7 +389,7 @@ class PartialCacheSampler(torch.utils.data.Sampler):
         if shards is not None:
             length_list = np.bincount(shards)
         lengths = np.asarray(length_list, dtype=np.int64)
-        starts = np.concatenate(([0], np.cumsum(lengths)))
+        starts = offsets_of(lengths)
         kept = lengths - np.ceil(val_frac * lengths).astype(np.int64)
         self.parts = [
             np.arange(start, start + n) for start, n in zip(starts[:-1], kept, strict=True) if n
@@ -427,11 +429,5 @@ def _scaling_of(scaler: Any) -> Any:
 def _without_scaling(matrix: Any, slope: torch.Tensor) -> Any:
     """Divide a sparse J (n·S, 3n) of scaled fingerprints by the slopes (n, S)."""
     matrix = matrix.coalesce()
-    rows = matrix.indices()[0]
-    return torch.sparse_coo_tensor(
-        matrix.indices(),
-        matrix.values() / slope.to(matrix.dtype).reshape(-1)[rows],
-        matrix.size(),
-        is_coalesced=True,
-        check_invariants=False,
-    )
+    slopes = slope.to(matrix.dtype).reshape(-1)[matrix.indices()[0]]
+    return sparse_tensor(matrix.indices(), matrix.values() / slopes, matrix.size())

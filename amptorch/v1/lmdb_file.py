@@ -1,4 +1,4 @@
-"""LMDB files of data objects, as users of AMPTorch v1.0 make them.
+"""Read and write LMDB files of data objects, as users of AMPTorch v1.0 make them.
 
 Keys "0", "1", … hold pickled data objects whose fingerprints, derivatives and targets are scaled;
 `feature_scaler`, `target_scaler`, `length`, `elements` and `descriptor_setup` hold pickles too.
@@ -45,8 +45,13 @@ def import_lmdb() -> Any:
     return lmdb
 
 
+def data_file(path: Path) -> Path:
+    """Return the file that holds the entries, which LMDB may keep in a folder."""
+    return path / "data.mdb" if path.is_dir() else path
+
+
 class LMDBFile:
-    """A file with pickled data objects; `file[k]` is the k-th, as it was put there.
+    """Read a file with pickled data objects; `file[k]` is the k-th, as it was put there.
 
     Attributes: `path`; `feature_scaler`, `target_scaler`; `elements`, list of symbols;
     `descriptor_setup`, (fp_scheme, fp_params, cutoff_params, elements).
@@ -109,7 +114,7 @@ class LMDBFile:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """(F,) bytes of each entry."""
+        """Return the (F,) bytes of each entry."""
         names = [str(index) for index in range(self.n_frames)]
         found = self._read_entries(names, lambda entry: -1 if entry is None else len(entry))
         if -1 in found:
@@ -132,9 +137,7 @@ class LMDBFile:
         return found
 
     def _load(self, name: str) -> Any:
-        (content,) = self._read_entries(
-            [name], lambda entry: None if entry is None else bytes(entry)
-        )
+        (content,) = self._read_entries([name], lambda entry: entry and bytes(entry))
         if content is None:
             raise ValueError(
                 f"{self.path} has no entry {name!r}; a file needs those of every frame, 'length', "
@@ -144,7 +147,7 @@ class LMDBFile:
 
     @property
     def env(self) -> Any:
-        """The open environment of lmdb, in this process."""
+        """Return the open environment of lmdb, in this process."""
         # A process that was forked must not use its parent's.
         if self._open_file is None or self._open_file.process != os.getpid():
             self._open_file = _open_file(self.path)
@@ -152,7 +155,7 @@ class LMDBFile:
 
 
 class _OpenFile:
-    """An open file; LMDB allows it to be opened once in a process."""
+    """Hold an open file; LMDB allows it to be opened once in a process."""
 
     def __init__(self, path: Path):
         lmdb = import_lmdb()
@@ -169,8 +172,7 @@ class _OpenFile:
         except lmdb.Error as error:
             raise ValueError(f"{path} cannot be opened as an LMDB file: {error}") from error
         # What is read beyond the end of a file that is mapped kills the process.
-        file = path / "data.mdb" if path.is_dir() else path
-        pages, size = self.env.info()["last_pgno"] + 1, file.stat().st_size
+        pages, size = self.env.info()["last_pgno"] + 1, data_file(path).stat().st_size
         expected = pages * self.env.stat()["psize"]
         if size < expected:
             self.env.close()

@@ -1,9 +1,7 @@
-"""From LMDB files to a packed store."""
+"""Put LMDB files into a packed store."""
 
-import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,13 @@ from tqdm import tqdm
 
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.store import FrameStore
+from amptorch.store.arrays import sha256
 from amptorch.store.described import Described, write_described
 from amptorch.v1.lmdb import AtomsLMDBDatasetPartialCache
+from amptorch.v1.lmdb_file import data_file
 
-# Frames in memory at one time, and bytes that are read at one time.
+# Frames in memory at one time.
 CHUNK = 32
-READ_SIZE = 1 << 20
 
 
 def lmdb_to_store(
@@ -44,7 +43,7 @@ def lmdb_to_store(
         {
             "path": str(file.path),
             "size": file.path.stat().st_size,
-            "sha256": _sha256(file.path),
+            "sha256": sha256(data_file(file.path)),
             "frames": len(file),
         }
         for file in dataset.files
@@ -88,12 +87,3 @@ def _described(dataset: Any, first: int, last: int, bar: Any) -> Iterator[Any]:
             derivatives=pack.derivatives,
         )
         bar.update(len(frame_ids))
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    path = Path(path) / "data.mdb" if Path(path).is_dir() else path
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(READ_SIZE):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Training data out of LMDB files."""
+"""Prepare training data out of LMDB files."""
 
 from dataclasses import replace
 from typing import Any

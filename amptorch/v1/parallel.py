@@ -19,7 +19,7 @@ from amptorch.v1.sparse import SparseDerivatives
 
 
 class ParallelCollater:
-    """The `collate_fn` of a torch DataLoader whose batches go to a `DataParallel`.
+    """Serve as the `collate_fn` of a torch DataLoader whose batches go to a `DataParallel`.
 
     num_gpus : with 0 or 1, and one process, what `collater` makes of the data; otherwise, in place
         of the batch, a list of one for each GPU or process, of consecutive frames with about
@@ -51,7 +51,7 @@ class ParallelCollater:
 
 
 class DataParallel(nn.Module):
-    """A model whose batches are evaluated by several processes together.
+    """Wrap a model whose batches are evaluated by several processes together.
 
     module : BPNN or SingleNN; output_device : the GPU where there is one process, number or name,
         the first by default; num_gpus : 0 for the CPU

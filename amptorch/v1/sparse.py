@@ -1,4 +1,4 @@
-"""Sparse derivative matrices of data objects."""
+"""Hold sparse derivative matrices of data objects."""
 
 from typing import Any
 
@@ -7,9 +7,24 @@ import torch
 
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.kernels.structures import Blocks
+from amptorch.rows import offsets_of
 
 # Share of the largest derivative that moving all atoms together may change, in each precision.
 TRANSLATION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def sparse_tensor(indices: Any, values: Any, size: Any) -> torch.Tensor:
+    """Return the matrix of `DerivativeBlocks.sparse`, whose entries are in order, without a copy.
+
+    indices (2, n) and values (n,): arrays or tensors; size: rows and columns
+    """
+    return torch.sparse_coo_tensor(
+        torch.as_tensor(indices),
+        torch.as_tensor(values),
+        tuple(map(int, size)),
+        is_coalesced=True,
+        check_invariants=False,
+    )
 
 
 def sparse_block_diag(arrs: Any) -> torch.Tensor:
@@ -26,13 +41,8 @@ def sparse_block_diag(arrs: Any) -> torch.Tensor:
         matrix.indices() + (end - size)[:, None].to(matrix.device)
         for matrix, size, end in zip(matrices, sizes, ends, strict=True)
     ]
-    return torch.sparse_coo_tensor(
-        torch.cat(indices, dim=1),
-        torch.cat([matrix.values() for matrix in matrices]),
-        tuple(ends[-1].tolist()),
-        is_coalesced=True,
-        check_invariants=False,
-    )
+    values = torch.cat([matrix.values() for matrix in matrices])
+    return sparse_tensor(torch.cat(indices, dim=1), values, ends[-1])
 
 
 class SparseDerivatives:
@@ -110,9 +120,9 @@ def blocks_from_coo(matrix: Any, numbers: Any, kinds: Any) -> DerivativeBlocks |
     order = np.lexsort((at_pair, kind[at_pair], of_pair))
     of_pair, at_pair = of_pair[order], at_pair[order]
     width = stands.sum(axis=2)
-    pair_start = _starts(3 * width[kind[of_pair], kind[at_pair]])
+    pair_start = offsets_of(3 * width[kind[of_pair], kind[at_pair]])
     blocks = of_pair * n_kinds + kind[at_pair]
-    atom_start = _starts(np.bincount(blocks, minlength=n * n_kinds))
+    atom_start = offsets_of(np.bincount(blocks, minlength=n * n_kinds))
     first = np.zeros((n, n), dtype=np.int64)
     first[of_pair, at_pair] = pair_start[:-1]
     pair = kind[centre], kind[atom]
@@ -130,7 +140,3 @@ def blocks_from_coo(matrix: Any, numbers: Any, kinds: Any) -> DerivativeBlocks |
         n_features,
         np.array([0, n]),
     )
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)

@@ -394,7 +394,7 @@ class AtomsTrainer(AttributesOfV1):
 
     @property
     def potential(self) -> Potential:
-        """The `Potential` of the parameters as they are now."""
+        """Return the `Potential` of the parameters as they are now."""
         if self.net is None or self.feature_scaler is None:
             raise ValueError("there is no model yet: call train() or load_pretrained() first")
         parts = (

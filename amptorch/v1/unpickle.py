@@ -95,7 +95,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _TorchUnpickler(_Unpickler):
-    """Of the zip archives that torch.save writes: a pickle, and a file for each storage."""
+    """Read the zip archives that torch.save writes: a pickle, and a file for each storage."""
 
     def __init__(self, archive: Any):
         self._archive = archive
@@ -111,7 +111,7 @@ class _TorchUnpickler(_Unpickler):
 
 
 class _StorageUnpickler(_Unpickler):
-    """Of a storage within the pickle of a tensor; gives type, key and number of its numbers."""
+    """Read a storage within the pickle of a tensor; gives type, key and number of its numbers."""
 
     def persistent_load(self, saved: Any) -> Any:
         _, dtype, key, _, count, *_ = saved

@@ -1,4 +1,4 @@
-"""The scheme `gmp`."""
+"""Define the scheme `gmp`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The scheme `gmpordernorm`."""
+"""Define the scheme `gmpordernorm`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

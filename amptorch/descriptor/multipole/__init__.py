@@ -1,1 +1,1 @@
-"""The common part of the schemes `gmp` and `gmpordernorm`."""
+"""Hold the common part of the schemes `gmp` and `gmpordernorm`."""

@@ -1,4 +1,4 @@
-"""From a list of features to the arrays that the kernels work on."""
+"""Turn a list of features into the arrays that the kernels work on."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
