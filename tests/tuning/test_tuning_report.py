@@ -21,7 +21,7 @@ from amptorch.optimizers import EKF
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.page import as_page, markdown, write_report
-from amptorch.tuning.report.words import compared, counted, duration, listed, number, table
+from amptorch.tuning.report.words import compared, counted, duration, head, listed, number, row
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
 from tests.tuning.test_tuning_study import SPACE, TEST, TRAIN, options
@@ -505,11 +505,11 @@ def test_trials_as_a_table_without_any():
 
 
 def test_columns_of_words_and_of_numbers():
-    lines = [["", "reason", "energy RMSE (meV/atom)"], ["died", "out of memory", "2.1"]]
-    text = table([*lines, ["failed", "a | b", "3.0 s"]], "A note.")
+    lines = [head(["", "reason", "energy RMSE (meV/atom)"], words=2)]
+    text = "\n".join([*lines, row("died", "out of memory", 2.104), row("failed", "a | b", 3)])
     assert text.splitlines()[1] == "| --- | --- | ---: |"
-    assert r"a \| b" in text
-    assert text.endswith("\n\nA note.")
+    assert r"| a \| b | 3 |" in text
+    assert "| 2.10 |" in text
     page = as_page(text + "\n\n![Of `x` & y](figures/cost.png)", {"cost": "<svg></svg>"})
     assert page.count("<td") == 6
     assert "<td>a | b</td>" in page
