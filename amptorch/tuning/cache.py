@@ -142,22 +142,21 @@ class Cache:
         for left in self.folder.glob(f"shards/*/*/*{UNFINISHED}*"):
             if time.time() - left.stat().st_mtime > ABANDONED:
                 _remove(left)
-        sets: dict[str, tuple[float, int, list[Path]]] = {}
+        sets: dict[str, list[Path]] = {}
+        used: dict[str, float] = {}
         for entry in self.folder.glob("shards/*/fingerprints/*.json"):
             shard, name = entry.parents[1], entry.stem
-            paths = [entry, layout.fingerprint_file(shard, name)]
+            paths = sets.setdefault(name, [])
+            paths += [entry, layout.fingerprint_file(shard, name)]
             paths.append(layout.derivative_folder(shard, name, DTYPE))
-            used, size, parts = sets.get(name, (0.0, 0, []))
-            used = max(used, entry.stat().st_mtime)
-            sets[name] = used, size + sum(map(_size, paths)), parts + paths
-        total = sum(size for _, size, _ in sets.values())
-        for name, (_, size, paths) in sorted(sets.items(), key=lambda item: item[1][0]):
-            if total <= self.limit:
-                break
-            if name != keep:
-                total -= size
+            used[name] = max(used.get(name, 0.0), entry.stat().st_mtime)
+        sizes = {name: sum(map(_size, paths)) for name, paths in sets.items()}
+        total = sum(sizes.values())
+        for name in sorted(sets, key=lambda name: used[name]):
+            if total > self.limit and name != keep:
+                total -= sizes[name]
                 logger.info("fingerprints %s are removed to make room", name)
-                for path in paths:
+                for path in sets[name]:
                     _remove(path)
 
 
@@ -169,6 +168,4 @@ def _remove(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(part.stat().st_size for part in path.iterdir())
-    return path.stat().st_size if path.exists() else 0
+    return sum(part.stat().st_size for part in (path, *path.glob("*")) if part.is_file())

@@ -127,15 +127,16 @@ def report(
 
 def front_table(front: list[dict[str, Any]]) -> str:
     """Return the text of a Pareto front: records of trials, the cheapest first."""
-    lines = [f"{'trial':>6} {'error':>10} {'µs/atom':>10}  {'meV/atom':>10} {'eV/Å':>8}"]
+    from amptorch.reports import aligned
+
+    lines = [["trial", "error", "µs/atom", "meV/atom", "eV/Å"]]
     for record in front:
         errors = record["errors"]
-        forces = f"{errors['forces']['rmse']:.3f}" if "forces" in errors else ""
-        lines.append(
-            f"{record['number']:>6} {record['error']:>10.4g} {record['cost']:>10.3g}  "
-            f"{errors['energy']['rmse']:>10.2f} {forces:>8}"
-        )
-    return "\n".join(lines)
+        cells = [str(record["number"]), f"{record['error']:.4g}", f"{record['cost']:.3g}"]
+        cells.append(f"{errors['energy']['rmse']:.2f}")
+        cells.append(f"{errors['forces']['rmse']:.3f}" if "forces" in errors else "")
+        lines.append(cells)
+    return aligned(lines)
 
 
 def _outcome(tuned: "Tuned") -> str:
@@ -148,17 +149,13 @@ def _outcome(tuned: "Tuned") -> str:
         f"\nbest trial:  {best['number']}, error {best['error']:.4g}",
         f"parameters:  {json.dumps(best['params'])}",
     ]
-    if tuned.chosen is not None:
-        lines.append(f"chosen:      {tuned.chosen}")
-    if tuned.baseline is not None:
-        lines.append(f"baseline:    {tuned.baseline}")
+    models = {"chosen": tuned.chosen, "baseline": tuned.baseline}
+    lines += [f"{name + ':':<12} {path}" for name, path in models.items() if path is not None]
     if tuned.test is not None:
         lines.append("\nerrors on the test frames, which nothing was decided by:")
-        for name in ("chosen", "baseline"):
-            if name in tuned.test:
-                lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
-    lines.append(f"report:      {tuned.out / 'report.html'}")
-    return "\n".join(lines)
+        for name in (name for name in models if name in tuned.test):
+            lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
+    return "\n".join([*lines, f"report:      {tuned.out / 'report.html'}"])
 
 
 def errors_line(errors: dict[str, Any]) -> str:

@@ -9,16 +9,16 @@
 docs/symmetry_functions.md has the formulas and says what is ours in them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from amptorch.checks import nearest as did_you_mean
 from amptorch.descriptor.Gaussian.setup import ANGULAR, check_cutoff, neighbor_elements
-from amptorch.frames import Frames, elements_of
+from amptorch.frames import Frames, element_table, elements_of
 from amptorch.neighbors import NeighborList, neighbor_list
 
 # Å; width of the bins of the histogram of distances.
@@ -71,53 +71,44 @@ def pair_distances(
     """
     if neighbors is None:
         neighbors = neighbor_list(frames, check_cutoff("pair_distances", cutoff))
-    if elements is None:
-        elements = elements_of(frames)
-    index = np.full(len(chemical_symbols), -1)
-    index[[chemical_symbols.index(symbol) for symbol in elements]] = np.arange(len(elements))
-    species = index[frames.numbers]
+    elements = elements_of(frames) if elements is None else list(elements)
+    species = element_table(elements)[frames.numbers]
     if species.min() < 0:
         frame, atom = frames.place(int(np.argmin(species)))
         raise ValueError(f"frame {frame}, atom {atom}: this element is not in elements {elements}")
-    distances = np.linalg.norm(neighbors.vectors, axis=1)
-    n_elements, n_bins = len(elements), int(np.ceil(neighbors.cutoff / BIN))
-    bins = np.minimum((distances / BIN).astype(np.int64), n_bins - 1)
-    neighbor_species = species[neighbors.neighbors]
-    pairs = species[neighbors.centers] * n_elements + neighbor_species
-    counts = np.bincount(pairs * n_bins + bins, minlength=n_elements**2 * n_bins)
-    counts = counts.reshape(n_elements, n_elements, n_bins)
-    of_atoms = np.full((frames.n_atoms, n_elements), np.inf)
-    np.minimum.at(of_atoms, (neighbors.centers, neighbor_species), distances)
-    places = {(a, b): (i, j) for i, a in enumerate(elements) for j, b in enumerate(elements)}
-    found = {pair: of_atoms[species == i, j] for pair, (i, j) in places.items()}
-    found = {pair: values[np.isfinite(values)] for pair, values in found.items()}
-    return PairDistances(
-        elements=list(elements),
-        cutoff=neighbors.cutoff,
-        centers=(np.arange(n_bins) + 0.5) * BIN,
-        counts={pair: counts[place] for pair, place in places.items()},
-        smallest={pair: float(min(values, default=np.inf)) for pair, values in found.items()},
-        nearest={
-            pair: float(np.quantile(values, NEAREST)) if len(values) else np.inf
-            for pair, values in found.items()
-        },
+    lengths = np.linalg.norm(neighbors.vectors, axis=1)
+    around, of = species[neighbors.neighbors], species[neighbors.centers]
+    n_bins = int(np.ceil(neighbors.cutoff / BIN))
+    bins = np.minimum((lengths / BIN).astype(np.int64), n_bins - 1)
+    of_atoms = np.full((frames.n_atoms, len(elements)), np.inf)
+    np.minimum.at(of_atoms, (neighbors.centers, around), lengths)
+    found = PairDistances(
+        elements,
+        neighbors.cutoff,
+        (np.arange(n_bins) + 0.5) * BIN,
+        counts={},
+        smallest={},
+        nearest={},
     )
+    for (i, a), (j, b) in itertools.product(enumerate(elements), repeat=2):
+        found.counts[a, b] = np.bincount(bins[(of == i) & (around == j)], minlength=n_bins)
+        values = of_atoms[species == i, j]
+        values = values[np.isfinite(values)]
+        found.smallest[a, b] = float(min(values, default=np.inf))
+        found.nearest[a, b] = float(np.quantile(values, NEAREST)) if len(values) else np.inf
+    return found
 
 
 # --- series of n radial functions: (n, 2) arrays of η (1/Å²) and Rs (Å) ---
 
 
 def gastegger_centered(n: int, cutoff: float, nearest: float) -> np.ndarray:
-    """Return η_i = 1/(2 R_i²), Rs = 0, R_i on an even grid from `nearest` to `cutoff` − 0.5 Å.
-
-    Gaussians around the atom whose standard deviations are the R_i."""
+    """Return η_i = 1/(2 R_i²), Rs = 0, R_i on an even grid from `nearest` to `cutoff` − 0.5 Å."""
     return np.column_stack((1 / (2 * _even_grid(n, cutoff, nearest) ** 2), np.zeros(n)))
 
 
 def gastegger_shifted(n: int, cutoff: float, nearest: float) -> np.ndarray:
-    """Return Rs on an even grid from `nearest` to `cutoff` − 0.5 Å, η = 1/(2 ΔR²), ΔR its step.
-
-    Shells of one width, whose standard deviation is their distance."""
+    """Return Rs on an even grid from `nearest` to `cutoff` − 0.5 Å, η = 1/(2 ΔR²), ΔR its step."""
     grid = _even_grid(n, cutoff, nearest)
     return np.column_stack((np.full(n, 1 / (2 * (grid[1] - grid[0]) ** 2)), grid))
 
@@ -191,19 +182,17 @@ def symmetry_functions(
 
     Raises ValueError that names the argument, or the element that has no neighbours.
     """
-    radial, angular = _names(radial), _names(angular)
-    _check("radial", radial, RADIAL)
-    _check("angular", angular, ANGULAR)
-    _check("angular_widths", [angular_widths], CENTERED)
+    radial, angular = _names("radial", radial, RADIAL), _names("angular", angular, ANGULAR)
+    _names("angular_widths", angular_widths, CENTERED)
+    angular_cutoff = _reached("angular_cutoff", angular_cutoff or cutoff, distances)
     cutoff = _reached("cutoff", cutoff, distances)
-    angular_cutoff = cutoff if angular_cutoff is None else angular_cutoff
-    angular_cutoff = _reached("angular_cutoff", angular_cutoff, distances)
     for name, count in (("n_radial", n_radial), ("n_angular", n_angular)):
         if count != int(count) or count < 2:
             raise ValueError(f"{name} is {count}; a series needs two functions or more")
     params: dict[str, Any] = {"cutoff": cutoff}
     for symbol in distances.elements:
-        if _nearest_of_all(symbol, distances) >= cutoff:
+        nearest = min(distances.nearest[symbol, other] for other in distances.elements)
+        if nearest >= cutoff:
             raise ValueError(
                 f"{symbol} has no neighbour within {cutoff} Å in these frames, so that no symmetry "
                 "function of it would see anything; use a longer cutoff or leave these frames out"
@@ -214,15 +203,25 @@ def symmetry_functions(
             for recipe in radial
             for entry in _radial_entries(recipe, n_radial, symbol, neighbor, cutoff, distances)
         ]
-        widths = RADIAL[angular_widths], n_angular
-        for kind in angular:
-            for eta in _angular_etas(kind, widths, symbol, angular_cutoff, distances):
-                shapes = [(zeta, gamma) for zeta in zetas for gamma in lambdas]
-                for pair in _seen_pairs(kind, eta, symbol, angular_cutoff, distances):
-                    entries += [
-                        _angular_entry(kind, pair, eta, shape, angular_cutoff) for shape in shapes
-                    ]
-        params[symbol] = _without_repetition(entries)
+        for kind in angular if nearest < angular_cutoff else ():
+            begin = nearest
+            if kind == "G4":
+                begin = max(nearest, angular_cutoff / np.sqrt(LARGEST_G4_ETA))
+            for eta in RADIAL[angular_widths](n_angular, angular_cutoff, begin)[:, 0]:
+                entries += [
+                    {
+                        "type": kind,
+                        "elements": list(pair),
+                        "eta": _short(eta * angular_cutoff**2),
+                        "zeta": float(zeta),
+                        "gamma": float(gamma),
+                        "cutoff": angular_cutoff,
+                    }
+                    for pair in _seen_pairs(kind, eta, symbol, angular_cutoff, distances)
+                    for zeta in zetas
+                    for gamma in lambdas
+                ]
+        params[symbol] = [entry for k, entry in enumerate(entries) if entry not in entries[:k]]
     return params
 
 
@@ -231,18 +230,8 @@ def pool(distances: PairDistances, cutoff: float, **changes: Any) -> dict[str, A
 
     `changes` are arguments of `symmetry_functions`.
     """
-    every: dict[str, Any] = {
-        "radial": tuple(RADIAL),
-        "n_radial": 10,
-        "angular": ANGULAR,
-        "n_angular": 3,
-        "zetas": (1.0, 2.0, 4.0),
-    }
-    return symmetry_functions(distances, cutoff, **{**every, **changes})
-
-
-def _nearest_of_all(symbol: str, distances: PairDistances) -> float:
-    return min(distances.nearest[symbol, neighbor] for neighbor in distances.elements)
+    every = {"radial": tuple(RADIAL), "n_radial": 10, "angular": ANGULAR, "n_angular": 3}
+    return symmetry_functions(distances, cutoff, **{**every, "zetas": (1.0, 2.0, 4.0), **changes})
 
 
 def _radial_entries(
@@ -256,25 +245,8 @@ def _radial_entries(
     for eta, shift in RADIAL[recipe](n, cutoff, nearest):
         terms = np.exp(-eta * (occurring - shift) ** 2) * _cosine_cutoff(occurring, cutoff)
         if terms.max(initial=0.0) >= FAINT:
-            yield {
-                "type": "G2",
-                "element": neighbor,
-                "eta": _short(eta * cutoff**2),
-                "Rs": _short(shift),
-                "cutoff": cutoff,
-            }
-
-
-def _angular_etas(
-    kind: str, widths: tuple, symbol: str, cutoff: float, distances: PairDistances
-) -> Iterable[float]:
-    series, n = widths
-    nearest = _nearest_of_all(symbol, distances)
-    if nearest >= cutoff:
-        return []
-    if kind == "G4":
-        nearest = max(nearest, cutoff / np.sqrt(LARGEST_G4_ETA))
-    return series(n, cutoff, nearest)[:, 0]
+            entry = {"type": "G2", "element": neighbor, "eta": _short(eta * cutoff**2)}
+            yield {**entry, "Rs": _short(shift), "cutoff": cutoff}
 
 
 def _seen_pairs(
@@ -293,19 +265,6 @@ def _seen_pairs(
                 yield pair
 
 
-def _angular_entry(
-    kind: str, pair: tuple[str, str], eta: float, shape: tuple[float, float], cutoff: float
-) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "elements": list(pair),
-        "eta": _short(eta * cutoff**2),
-        "zeta": float(shape[0]),
-        "gamma": float(shape[1]),
-        "cutoff": cutoff,
-    }
-
-
 def _cosine_cutoff(r: np.ndarray, cutoff: float) -> np.ndarray:
     return 0.5 * (1 + np.cos(np.pi * r / cutoff))
 
@@ -315,20 +274,14 @@ def _short(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _without_repetition(entries: list) -> list:
-    return [entry for place, entry in enumerate(entries) if entry not in entries[:place]]
-
-
-def _names(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _check(argument: str, names: Iterable[str], known: Iterable[str]) -> None:
+def _names(
+    argument: str, given: str | Iterable[str] | None, known: Collection[str]
+) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given or ())
     for name in names:
         if name not in known:
-            raise ValueError(f"{argument}: {name!r} is not known{did_you_mean(name, list(known))}")
+            raise ValueError(f"{argument}: {name!r} is not known{did_you_mean(name, known)}")
+    return names
 
 
 def _reached(argument: str, cutoff: float, distances: PairDistances) -> float:

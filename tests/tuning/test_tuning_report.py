@@ -95,9 +95,9 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
     rows = list(csv.DictReader((finished / "trials.csv").open()))
     records = read_records(finished)
     assert [int(row["number"]) for row in rows] == [record["number"] for record in records]
-    for row, record in zip(rows, records, strict=True):
-        assert float(row["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
-        assert int(row["width"]) == record["params"]["width"]
+    for line, record in zip(rows, records, strict=True):
+        assert float(line["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
+        assert int(line["width"]) == record["params"]["width"]
 
 
 @pytest.mark.slow

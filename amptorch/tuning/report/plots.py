@@ -78,7 +78,7 @@ def slices(findings: Findings) -> Figure:
     """Draw the error against the value of each of the parameters that are shown."""
     names = list(findings.mattered.table)[:SLICES]
     rows = -(-len(names) // 3)
-    figure, axes = new_figure(2.5 * rows, rows, ncols=min(3, len(names)), sharey=True)
+    figure, _ = new_figure(2.5 * rows, rows, ncols=min(3, len(names)), sharey=True)
     for panel, name in zip(figure.axes, names, strict=False):
         had = [record for record in findings.complete if name in record["params"]]
         values = [record["params"][name] for record in had]
