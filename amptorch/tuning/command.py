@@ -59,23 +59,15 @@ def tune(
     from amptorch.tuning.run import tune as run
 
     settings = {} if config is None else read_config(config)
-    keys = {"energy_key": energy_key, "forces_key": forces_key}
-    keys = {name: key for name, key in keys.items() if key is not None}
-    if keys:
-        settings["dataset"] = {**(settings.get("dataset") or {}), **keys}
-    if trial_seconds is not None:
-        settings["tuning"] = {**(settings.get("tuning") or {}), "trial_seconds": trial_seconds}
-    tuned = run(
-        train,
-        out,
-        test,
-        trials,
-        None if time is None else seconds_of(time),
-        settings,
-        storage,
-        workers,
-    )
-    typer.echo(_outcome(tuned))
+    for section, key, value in (
+        ("dataset", "energy_key", energy_key),
+        ("dataset", "forces_key", forces_key),
+        ("tuning", "trial_seconds", trial_seconds),
+    ):
+        if value is not None:
+            settings[section] = {**(settings.get(section) or {}), key: value}
+    seconds = None if time is None else seconds_of(time)
+    typer.echo(_outcome(run(train, out, test, trials, seconds, settings, storage, workers)))
 
 
 def pick(

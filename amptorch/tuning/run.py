@@ -271,14 +271,12 @@ class _Run:
     def _write_summary(self, tuned: Tuned) -> None:
         """Write `summary.json` and `best.json`."""
         out, records = self.out, read_records(self.out)
-        complete = [record for record in records if record["state"] == "complete"]
-        best = next(r for r in complete if r["number"] == tuned.best["number"])
+        best = next(r for r in records if r["number"] == tuned.best["number"])
         write_json(out / "best.json", best["config"])
+        front = pareto([record for record in records if record["state"] == "complete"])
         summary = {
             "best": tuned.best,
-            "pareto_front": [
-                {k: r[k] for k in ("number", "error", "cost")} for r in pareto(complete)
-            ],
+            "pareto_front": [{k: r[k] for k in ("number", "error", "cost")} for r in front],
             "trials": dict(sorted(Counter(record["state"] for record in records).items())),
             "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
             "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),

@@ -78,12 +78,12 @@ def test_files(finished):
     # The same sections, in the same order.
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == re.findall(r"<h2>(.*?)</h2>", page)
-    texts(Findings.read(finished))
+    texts(Findings(finished))
 
 
 @pytest.mark.slow
 def test_numbers_of_the_report_are_those_of_the_records(finished):
-    test, found = read_json(finished / "test.json"), texts(Findings.read(finished))
+    test, found = read_json(finished / "test.json"), texts(Findings(finished))
     chosen, base = test["chosen"], test["baseline"]
     table = found["Errors on the test frames"]
     for value in (chosen["energy"]["rmse"], base["forces"]["mae"]):
@@ -102,7 +102,7 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
 
 @pytest.mark.slow
 def test_predictions_that_are_kept(finished):
-    held, test = Findings.read(finished).predictions, read_json(finished / "test.json")
+    held, test = Findings(finished).predictions, read_json(finished / "test.json")
     assert held.kind == "test"
     for name in ("chosen", "baseline"):
         energy, forces = held.energy_errors(name), held.force_errors(name)
@@ -119,7 +119,7 @@ def test_predictions_that_are_kept(finished):
 
 @pytest.mark.slow
 def test_learning_curve(finished):
-    findings = Findings.read(finished)
+    findings = Findings(finished)
     train = findings.about["folds"][0]["train"]
     assert [point["frames"] for point in findings.curve] == [len(train) // 2, len(train)]
     # As many steps with half of the frames.
@@ -219,7 +219,7 @@ def study(out, records, config=None, **files):
         write_json(out / "trials" / f"{one['number']:05d}.json", one)
     for name, content in files.items():
         write_json(out / f"{name}.json", content)
-    return Findings.read(out)
+    return Findings(out)
 
 
 def after(chosen, base, widths=(6, 4)):

@@ -260,7 +260,7 @@ def test_an_ensemble_of_seeds(tmp_path):
     assert first["config"]["cmd"].pop("seed") != second["config"]["cmd"].pop("seed")
     assert first == second
     assert (tuned.chosen / "ensemble.json").is_file()
-    words, _ = markdown(Findings.read(tuned.out))
+    words, _ = markdown(Findings(tuned.out))
     assert "The best trial, with 2 seeds, and the baseline" in words
 
 
@@ -405,7 +405,7 @@ def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypat
     result = json.loads((tuned.out / "final" / "member-1" / "result.json").read_text())
     assert result["cut_short"] == "ValueError: the Kalman filter has diverged"
     assert tuned.test["chosen"]["energy"]["rmse"] > 0
-    words, _ = markdown(Findings.read(tuned.out))
+    words, _ = markdown(Findings(tuned.out))
     assert "member-1 after 3 epochs (ValueError: the Kalman filter has diverged)" in words
     # No trial begins once it is decided what is trained for long.
     one = _Run(load_problem(tuned.out), tuned.study, f"journal:{tmp_path / 'journal'}", 0, 99, None)

@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 
 from amptorch.tuning.prepare import FLATTERS
 from amptorch.tuning.report.findings import Findings, HeldOut
-from amptorch.tuning.report.importance import ENOUGH, shown
+from amptorch.tuning.report.importance import ENOUGH, SHUFFLES, shown
 from amptorch.tuning.space import BY_NAME, Choice, Range
 
-__all__ = ["FLATTERS"]
+__all__ = ["FLATTERS", "SHUFFLES"]
 
 UNITS = {"energy": "meV/atom", "forces": "eV/Å"}
 STATISTICS = {"rmse": "RMSE", "mae": "MAE", "median": "median"}
@@ -93,8 +93,7 @@ def spreads(held: HeldOut) -> list[dict[str, Any]]:
         one["inside"] = [float(np.mean(error < k * spread)) for k in (1, 2)]
         one["ratio"] = error_rms / spread_rms if spread_rms > 0 else None
         varied = len(spread) >= FEW and np.ptp(spread) > 0
-        one["rho"] = float(spearmanr(spread, error)[0]) if varied else None
-        result.append(one)
+        result.append(one | {"rho": float(spearmanr(spread, error)[0]) if varied else None})
     return result
 
 
@@ -149,10 +148,9 @@ def range_words(domain: Range | Choice) -> str:
         return f"{shown(domain.highest())} (fixed)"
     if isinstance(domain, Choice):
         return ", ".join(map(shown, domain.values))
-    text = f"{shown(domain.low)} to {shown(domain.high)}"
-    if domain.step is not None:
-        text += f" in steps of {shown(domain.step)}"
-    return text + (" (logarithmic)" if domain.log else "")
+    steps = "" if domain.step is None else f" in steps of {shown(domain.step)}"
+    text = f"{shown(domain.low)} to {shown(domain.high)}{steps}"
+    return f"{text} (logarithmic)" if domain.log else text
 
 
 def commands(findings: Findings) -> str:
@@ -177,8 +175,8 @@ def commands(findings: Findings) -> str:
     given = [str(word) for pair in options.items() if pair[1] is not None for word in pair]
     lines = [["amptorch", "tune", *given], ["amptorch", "report", folder]]
     if findings.complete:
-        lines.append(["amptorch", "pick", folder])
-        lines.append(["amptorch", "train", f"{CONFIGURATIONS}/best.yaml", "--data", frames])
+        best = f"{CONFIGURATIONS}/best.yaml"
+        lines += [["amptorch", "pick", folder], ["amptorch", "train", best, "--data", frames]]
     if findings.chosen is not None:
         model = f"{folder}/{findings.chosen}"
         lines.append(["amptorch", "predict", model, "frames.traj", "predicted.traj"])

@@ -1,8 +1,6 @@
 """The findings of a study, read from its folder."""
 
 import os
-from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,71 +14,40 @@ from amptorch.tuning.picking import pareto
 from amptorch.tuning.predictions import load_predictions
 from amptorch.tuning.prepare import CALLS
 from amptorch.tuning.report.importance import Mattered
-from amptorch.tuning.settings import TuningConfig, split_config
-from amptorch.tuning.space import Space
+from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import read_records
 
 # Draws of frames that say how far the ratio of two errors may be chance.
 DRAWS = 1000
 
 
-@dataclass
 class Findings:
-    """Hold a study as its folder `out` has it, finished or not.
+    """Read a study as its folder `out` has it, finished or not.
 
     about: settings.json; calls: calls.json; plan: final/plan.json, or None; results: {name: result
     of a final training}; curve: results of the learning curve, by frames; test: test.json, or None;
     summary: summary.json, or None; forces: True where potentials have forces.
+
+    Raises FileNotFoundError where there is no study.
     """
 
-    out: Path
-    about: dict
-    tuning: TuningConfig
-    space: Space
-    forces: bool
-    records: list
-    calls: list
-    plan: Any
-    results: dict
-    curve: list
-    test: Any
-    summary: dict | None
-    seconds: float
-
-    @classmethod
-    def read(cls, out: str | os.PathLike[str]) -> "Findings":
-        """Return those of the study in the folder `out`; FileNotFoundError where there is none."""
-        out = Path(out).absolute()
-        about = _read(out / SETTINGS)
-        if about is None:
+    def __init__(self, out: str | os.PathLike[str]):
+        self.out = out = Path(out).absolute()
+        if not (out / SETTINGS).exists():
             raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no {SETTINGS}")
-        tuning, base, space = split_config(about["config"])
-        plan = _read(out / "final" / PLAN)
-        found = {}
-        for name in [*plan["trainings"], *plan.get("curve", ())] if plan else []:
-            found[name] = _read(result_file(out, name))
-        results = {name: result for name, result in found.items() if result is not None}
-        curve = [results.pop(name) for name in (plan or {}).get("curve", ()) if name in results]
-        return cls(
-            out=out,
-            about=about,
-            tuning=tuning,
-            space=space,
-            forces=base["model"].get("get_forces", True),
-            records=read_records(out),
-            calls=_read(out / CALLS) or [],
-            plan=plan,
-            results=results,
-            curve=sorted(curve, key=lambda point: point["frames"]),
-            test=_read(out / TEST),
-            summary=_read(out / "summary.json"),
-            seconds=sum(read_json(path)["seconds"] for path in out.glob("clock-*.json")),
-        )
-
-    @property
-    def states(self) -> Counter[str]:
-        """Return the number of trials in each state."""
-        return Counter(record["state"] for record in self.records)
+        self.about: dict[str, Any] = read_json(out / SETTINGS)
+        self.tuning, base, self.space = split_config(self.about["config"])
+        self.forces = base["model"].get("get_forces", True)
+        self.records = read_records(out)
+        self.calls: list[dict[str, Any]] = _read(out / CALLS) or []
+        self.plan, self.test = _read(out / "final" / PLAN), _read(out / TEST)
+        self.summary = _read(out / "summary.json")
+        trainings, points = ((self.plan or {}).get(key, ()) for key in ("trainings", "curve"))
+        found = {name: _read(result_file(out, name)) for name in (*trainings, *points)}
+        self.results = {name: found[name] for name in trainings if found[name] is not None}
+        curve = [found[name] for name in points if found[name] is not None]
+        self.curve = sorted(curve, key=lambda point: point["frames"])
+        self.seconds = sum(read_json(path)["seconds"] for path in out.glob("clock-*.json"))
 
     @cached_property
     def complete(self) -> list[dict[str, Any]]:

@@ -120,10 +120,9 @@ def importances(complete: Records, space: Space, seed: int = 0) -> list[Importan
     mean = {name: np.mean([raw[name] for raw in shuffled]) for name in found}
     beyond = {name: max(0.0, found[name] - mean[name]) for name in found}
     total = sum(beyond.values()) or 1.0
-    result = []
-    for name in found:
-        chance = float(np.percentile([raw[name] for raw in shuffled], 95) - mean[name])
-        result.append(Importance(name, float(beyond[name] / total), chance / total))
+    high = {name: np.percentile([raw[name] for raw in shuffled], 95) for name in found}
+    chance = {name: float(high[name] - mean[name]) / total for name in found}
+    result = [Importance(name, float(beyond[name]) / total, chance[name]) for name in found]
     return sorted(result, key=lambda importance: -importance.share)
 
 

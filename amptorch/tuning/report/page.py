@@ -14,11 +14,11 @@ from markdown_it import MarkdownIt
 
 from amptorch.profiling.environment import environment
 from amptorch.profiling.plots import as_svg
-from amptorch.reports import duration
 from amptorch.tuning.picking import train_config
-from amptorch.tuning.report import facts, importance, plots, words
+from amptorch.tuning.report import facts, plots, words
 from amptorch.tuning.report.archive import trial_table, write_results
 from amptorch.tuning.report.findings import Findings
+from amptorch.tuning.report.importance import shown
 from amptorch.tuning.space import BY_NAME
 from amptorch.tuning.training import RUNGS
 from amptorch.writing import write_atomically
@@ -36,7 +36,7 @@ def write_report(out: str | os.PathLike[str]) -> list[Path]:
     the folder. Returns the paths of both reports and of the archive. Raises FileNotFoundError where
     there is no study.
     """
-    findings = Findings.read(out)
+    findings = Findings(out)
     text, names = markdown(findings)
     drawn = {name: plots.FIGURES[name](findings) for name in names}
     files: dict[str, str | bytes] = {}
@@ -68,12 +68,9 @@ def markdown(findings: Findings) -> tuple[str, list[str]]:
         return f"![{caption}]({FIGURES}/{name}.png)"
 
     template = _environment()
-    for name in ("number", "counted", "listed", "compared", "budget", "percent", "signed"):
-        template.globals[name] = getattr(words, name)
-    template.globals |= {"moment": words.moment, "row": words.row, "head": words.head}
-    template.globals |= {"duration": duration, "environment": environment, "picture": picture}
-    template.globals |= {"facts": facts, "importance": importance, "shown": importance.shown}
-    template.globals |= {"RUNGS": RUNGS, "BY_NAME": BY_NAME}
+    template.globals |= {name: found for name, found in vars(words).items() if callable(found)}
+    template.globals |= {"environment": environment, "picture": picture, "shown": shown}
+    template.globals |= {"facts": facts, "RUNGS": RUNGS, "BY_NAME": BY_NAME}
     source = resources.files(__package__).joinpath("report.md").read_text(encoding="utf8")
     # A block that ends before an empty line takes one line break away.
     text = template.from_string(source.replace("\n\n", "\n\n\n")).render(title=TITLE, f=findings)

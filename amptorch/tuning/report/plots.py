@@ -7,7 +7,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from amptorch.profiling.plots import GRAY, new_figure
+from amptorch.profiling.plots import GRAY, WIDTH, new_figure
 from amptorch.tuning.final import BASELINE
 from amptorch.tuning.report.facts import UNITS
 from amptorch.tuning.report.findings import Findings
@@ -31,8 +31,8 @@ def history(findings: Findings) -> Figure:
     axes.plot(_all("number", ended), last, "x", color=GRAY, ms=4, label="ended early: last error")
     numbers, errors = _all("number", done), _all("error", done)
     axes.plot(numbers, errors, "o", ms=4, color=COLORS["chosen"], alpha=0.8, label="completed")
-    best = np.minimum.accumulate(errors)
-    axes.step(numbers, best, where="post", color=BLACK, label="best so far")
+    best: dict[str, Any] = {"where": "post", "color": BLACK, "label": "best so far"}
+    axes.step(numbers, np.minimum.accumulate(errors), **best)
     if findings.baseline is not None:
         axes.axhline(findings.baseline["error"], color=COLORS[BASELINE], lw=1, label="baseline")
     axes.set(xlabel="trial", ylabel="error (meV/atom)", yscale="log")
@@ -77,23 +77,23 @@ def importance_bars(findings: Findings) -> Figure:
 def slices(findings: Findings) -> Figure:
     """Draw the error against the value of each of the parameters that are shown."""
     names = list(findings.mattered.table)[:SLICES]
-    rows = -(-len(names) // 3)
-    figure, _ = new_figure(2.5 * rows, rows, ncols=min(3, len(names)), sharey=True)
-    for panel, name in zip(figure.axes, names, strict=False):
+    figure = Figure(figsize=(WIDTH, 2.5 * -(-len(names) // 3)), layout="constrained")
+    for place, name in enumerate(names, 1):
+        panel = figure.add_subplot(-(-len(names) // 3), 3, place)
         had = [record for record in findings.complete if name in record["params"]]
         values = [record["params"][name] for record in had]
         domain = findings.space.domains[name]
         if isinstance(domain, Choice):
             known = [value for value in domain.values if value in values]
             values = [known.index(value) for value in values]
-            panel.set_xticks(range(len(known)), map(shown, known), fontsize="small", rotation=25)
+            panel.set_xticks(
+                range(len(known)), [shown(v) for v in known], fontsize="small", rotation=25
+            )
         elif domain.log:
             panel.set_xscale("log")
         panel.plot(values, _all("error", had), "o", ms=3, alpha=0.5)
         panel.set(xlabel=name, yscale="log")
         _plain(panel.yaxis)
-    for panel in figure.axes[len(names) :]:
-        panel.remove()
     figure.supylabel("error (meV/atom)", fontsize="medium")
     return figure
 
@@ -142,8 +142,7 @@ def uncertainty(findings: Findings) -> Figure:
         kept, errors = _some(len(spread)), np.abs(errors)
         panel.plot(spread[kept], errors[kept], ".", ms=2, alpha=0.4, rasterized=True)
         groups = np.array_split(np.argsort(spread), max(1, min(10, len(spread) // 5)))
-        xs = [np.sqrt(np.mean(spread[group] ** 2)) for group in groups]
-        ys = [np.sqrt(np.mean(errors[group] ** 2)) for group in groups]
+        xs, ys = ([np.sqrt(np.mean(v[g] ** 2)) for g in groups] for v in (spread, errors))
         panel.plot(xs, ys, "o-", color=BLACK, ms=5, label="RMS of equal numbers")
         ends = [min(xs), max(xs)]
         panel.plot(ends, ends, "--", color=GRAY, label="error as large as the spread")
@@ -163,9 +162,9 @@ def learning(findings: Findings) -> Figure:
         for statistic, style in (("rmse", "o-"), ("mae", "s--")):
             values = [point["errors"][quantity][statistic] for point in points]
             panel.plot(frames, values, style, color=COLORS["chosen"], label=statistic.upper())
-        panel.set(xscale="log", yscale="log", xlabel="training frames")
-        panel.set_ylabel(f"error of the {quantity} ({UNITS[quantity]})")
-        panel.set_xticks(frames, map(str, frames))
+        label = f"error of the {quantity} ({UNITS[quantity]})"
+        panel.set(xscale="log", yscale="log", xlabel="training frames", ylabel=label)
+        panel.set_xticks(frames, [str(number) for number in frames])
         panel.xaxis.set_minor_locator(NullLocator())
         _plain(panel.yaxis)
         panel.legend(**LEGEND)

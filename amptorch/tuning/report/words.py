@@ -62,11 +62,6 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def moment(iso: str) -> str:
-    """Return a time in ISO 8601 as people write it."""
-    return iso.replace("T", " at ").replace("+00:00", " UTC")
-
-
 def row(*cells: Any) -> str:
     """Return the row of a table in Markdown; numbers that are no counts have three figures."""
     texts = (number(c) if isinstance(c, float) or c is None else str(c) for c in cells)
