@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from amptorch.data.corrections import composition
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.scalers import FeatureScaler, TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.frames import symbol_numbers
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
 from amptorch.store.build import write_setup
@@ -94,16 +96,21 @@ class Cache:
         return store, time.perf_counter() - start
 
     def dataset(
-        self, setup: tuple, train: np.ndarray, scaling: dict[str, Any], dtype: torch.dtype
+        self,
+        setup: tuple,
+        train: np.ndarray,
+        scaling: dict[str, Any],
+        dtype: torch.dtype,
+        correction: bool | dict[str, float] = False,
     ) -> tuple[StoreDataset, float]:
         """Return a StoreDataset of all frames, and the seconds that its fingerprints took.
 
         setup: (fp_scheme, fp_params, cutoff_params, elements); train: the frames that the scalers
-        are fitted to.
+        and reference energies are fitted to; correction: `dataset.atomic_correction`.
         """
         descriptor = construct_descriptor(setup)
         store, seconds = self.describe(descriptor)
-        name = descriptor.descriptor_setup_hash
+        name, kinds = descriptor.descriptor_setup_hash, symbol_numbers(setup[3])
 
         def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for first in range(0, len(train), CHUNK):
@@ -119,7 +126,13 @@ class Cache:
             DTYPE,
             dtype,
             FeatureScaler.from_chunks(chunks(), scaling, self.forces),
-            TargetScaler.from_arrays(store.energies[train], np.empty(0) if self.forces else None),
+            TargetScaler.fitted(
+                store.energies[train],
+                lambda: composition(store.numbers(train), store.counts[train], kinds),
+                setup[3],
+                self.forces,
+                correction,
+            ),
         )
         return dataset, seconds
 

@@ -87,7 +87,9 @@ class Problem:
         settings = Config.from_dict(config)
         options = settings.dataset
         setup = (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
-        return self.cache.dataset(setup, train, options.scaling, settings.cmd.dtype)
+        return self.cache.dataset(
+            setup, train, options.scaling, settings.cmd.dtype, options.atomic_correction
+        )
 
     def error(self, result: dict[str, Any]) -> float:
         """Return the number that is minimised, see `errors.combined`."""

@@ -51,10 +51,17 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 
 def check_input(
-    train: Any, test: Any, config: dict[str, Any] | None
+    train: Any, test: Any, config: dict[str, Any] | None, out: Path
 ) -> tuple[dict[str, Any], list[Atoms]]:
-    """Check frames and settings; return the content of `settings.json`, and the training images."""
+    """Check frames and settings; return the content of `settings.json`, and the training images.
+
+    Reference energies are taken off unless the configuration says otherwise, or the folder `out`
+    has a study that was begun before that was so.
+    """
     config = to_json(config or {})
+    before = read_json(out / SETTINGS)["config"] if (out / SETTINGS).exists() else None
+    if before is None or "atomic_correction" in (before.get("dataset") or {}):
+        config["dataset"] = {"atomic_correction": True, **(config.get("dataset") or {})}
     tuning, base, space = split_config(config)
     options, forces = base["dataset"], base["model"].get("get_forces", True)
     labels = DatasetConfig.from_dict(options).labels

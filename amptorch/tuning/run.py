@@ -93,7 +93,7 @@ def tune(
     for name, value in (("trials", trials), ("time", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    about, images = check_input(train, test, config)
+    about, images = check_input(train, test, config, out)
     tuning = split_config(about["config"])[0]
     if seconds is not None and tuning.seconds_of_search(seconds) < tuning.seconds_to_begin:
         raise ValueError(

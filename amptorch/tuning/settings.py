@@ -36,7 +36,7 @@ INDIRECT = ("scheduler", "optimizer_args", "averaging")
 OWN = {
     "dataset": (
         *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
-        *("pca", "target_scaling", "atomic_correction", "weights", "missing_forces"),
+        *("pca", "target_scaling", "weights", "missing_forces"),
     ),
     "optim": ("epochs", "max_seconds"),
     "cmd": ("run_dir", "identifier", "debug", "seed"),

@@ -142,7 +142,7 @@ class Workers:
             worker = self._workers.pop(number, None)
         if worker is not None:
             worker.stop()
-            self.died(worker.pid, reason)
+            self.died(worker.process.pid, reason)
         self._deaths += 1
         if self._deaths >= MAX_DEATHS * self.number:
             self._failure = f"workers die again and again: {reason}"

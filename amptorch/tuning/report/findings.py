@@ -125,11 +125,9 @@ class HeldOut:
     """
 
     def __init__(self, kind: str, arrays: dict[str, np.ndarray]):
-        self.kind = kind
-        self.arrays = arrays
+        self.kind, self.arrays = kind, arrays
         self.models = [name for name in ("chosen", BASELINE) if f"{name}_energies" in arrays]
-        self.energies = arrays["energies"]
-        self.counts = arrays["counts"]
+        self.energies, self.counts = arrays["energies"], arrays["counts"]
         self.forces: Any = arrays.get("forces")
 
     def label(self, name: str) -> str:
