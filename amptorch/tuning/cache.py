@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class Cache:
         train: np.ndarray,
         scaling: dict[str, Any],
         dtype: torch.dtype,
-        correction: bool | dict[str, float] = False,
+        correction: bool | Mapping[str | int, float] = False,
     ) -> tuple[StoreDataset, float]:
         """Return a StoreDataset of all frames, and the seconds that its fingerprints took.
 

@@ -205,8 +205,9 @@ def test_once(
         predictions[name] = energies, forces
         if "energy_uncertainty" in prediction:
             result[name]["energy_uncertainty_per_atom"] = prediction["energy_uncertainty_per_atom"]
-            spread = prediction["forces_uncertainty"] if forces is not None else None
-            spread = None if spread is None else np.concatenate(spread)
+            spread = None
+            if forces is not None:
+                spread = np.concatenate(prediction["forces_uncertainty"])
             predictions[name] += np.array(prediction["energy_uncertainty"]), spread
     save_predictions(problem.out / PREDICTIONS, frames, predictions)
     write_json(path, result)

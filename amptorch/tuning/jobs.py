@@ -31,7 +31,7 @@ def load_problem(out: str | os.PathLike[str]) -> Problem:
     tuning, base, space = split_config(about["config"])
     forces = base["model"].get("get_forces", True)
     cache = Cache(out / "cache" / "store", about["data"], forces, tuning.disk * GB)
-    folds = [tuple(np.array(fold[k]) for k in ("train", "validate")) for fold in about["folds"]]
+    folds = [(np.array(fold["train"]), np.array(fold["validate"])) for fold in about["folds"]]
     above = about["outliers_above"]
     return Problem(out, tuning, base, space, cache, about["elements"], folds, above)
 

@@ -222,7 +222,7 @@ def _choose(
 ) -> np.ndarray:
     """Return columns of X in the order of choice; fewer than `k` where there are no more."""
     if not len(X):
-        raise ValueError(f"{symbol}: none of its atoms is in these frames, to choose by")
+        raise ValueError(f"{symbol}: no atom of it in these frames, to choose functions by")
     varying = np.flatnonzero(X.std(axis=0) > CONSTANT)
     if not len(varying):
         raise ValueError(f"{symbol}: no function of the pool varies over these frames")

@@ -174,7 +174,8 @@ class Parameter:
 
     def _checked(self, key: str, value: Any) -> Any:
         if isinstance(self.default, Range):
-            return number(*self.limits, integer=self.default.integer)(key, value)
+            low, high = self.limits
+            return number(low, high, integer=self.default.integer)(key, value)
         names = {str(name).lower(): name for name in self.limits}
         if str(value).lower() not in names:
             raise ValueError(f"{key} cannot be {value!r}{nearest(value, names)}")

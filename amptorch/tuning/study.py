@@ -97,7 +97,7 @@ def make_sampler(tuning: "TuningConfig", seeds: Sequence[int]) -> optuna.sampler
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if tuning.sampler == "tpe":
             # The lie keeps processes that draw at the same time from drawing the same.
-            lie = {"multivariate": True, "group": True, "constant_liar": True}
+            lie: Any = {"multivariate": True, "group": True, "constant_liar": True}
             return samplers.TPESampler(n_startup_trials=startup, seed=seed, **lie)
         if tuning.sampler == "gp":
             return samplers.GPSampler(n_startup_trials=startup, seed=seed)

@@ -49,7 +49,7 @@ def elements(findings: Findings) -> list[tuple[str, float, list[dict[str, float]
     held, models = findings.predictions, findings.models
     if findings.test is None:
         models = {held.label("chosen"): findings.curve[-1]["errors"]}
-    found = [errors.get("forces_by_element") for errors in models.values()]
+    found = [errors.get("forces_by_element", {}) for errors in models.values()]
     if not all(found):
         return []
     numbers = held.arrays["numbers"]
@@ -158,7 +158,8 @@ def commands(findings: Findings) -> str:
 
     Files have their names alone, for folders belong to one machine.
     """
-    call = findings.calls[-1] if findings.calls else {"trials": len(findings.records)}
+    call: dict[str, Any] = {"trials": len(findings.records)}
+    call = findings.calls[-1] if findings.calls else call
     folder = findings.out.name
     frames = _file(call.get("train") or findings.about["data"])
     seconds, storage = call.get("seconds"), call.get("storage")
