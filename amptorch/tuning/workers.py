@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ class Worker:
 
     def stop(self) -> None:
         """Kill the process."""
-        with self.process as process:
+        # A message that it never read is still in the pipe.
+        with suppress(BrokenPipeError), self.process as process:
             process.kill()
 
 
