@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from amptorch.data.corrections import composition
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.frames import symbol_numbers
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
 from amptorch.store.build import write_setup
@@ -95,16 +97,21 @@ class Cache:
         return store, time.perf_counter() - start
 
     def dataset(
-        self, setup: tuple, train: np.ndarray, scaling: dict[str, Any], dtype: torch.dtype
+        self,
+        setup: tuple,
+        train: np.ndarray,
+        scaling: dict[str, Any],
+        dtype: torch.dtype,
+        correction: bool | Mapping[str | int, float] = False,
     ) -> tuple[StoreDataset, float]:
         """Return a StoreDataset of all frames, and the seconds that its fingerprints took.
 
         setup: (fp_scheme, fp_params, cutoff_params, elements); train: the frames that the scalers
-        are fitted to.
+        and reference energies are fitted to; correction: `dataset.atomic_correction`.
         """
         descriptor = construct_descriptor(setup)
         store, seconds = self.describe(descriptor)
-        name = descriptor.descriptor_setup_hash
+        name, kinds = descriptor.descriptor_setup_hash, symbol_numbers(setup[3])
 
         def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for first in range(0, len(train), CHUNK):
@@ -120,7 +127,13 @@ class Cache:
             DTYPE,
             dtype,
             FeatureScaler.from_chunks(chunks(), scaling, self.forces),
-            TargetScaler.from_arrays(store.energies[train], np.empty(0) if self.forces else None),
+            TargetScaler.fitted(
+                store.energies[train],
+                lambda: composition(store.numbers(train), store.counts[train], kinds),
+                setup[3],
+                self.forces,
+                correction,
+            ),
         )
         return dataset, seconds
 
@@ -143,22 +156,21 @@ class Cache:
         for left in self.folder.glob(f"shards/*/*/*{UNFINISHED}*"):
             if time.time() - left.stat().st_mtime > ABANDONED:
                 _remove(left)
-        sets: dict[str, tuple[float, int, list[Path]]] = {}
+        sets: dict[str, list[Path]] = {}
+        used: dict[str, float] = {}
         for entry in self.folder.glob("shards/*/fingerprints/*.json"):
             shard, name = entry.parents[1], entry.stem
-            paths = [entry, layout.fingerprint_file(shard, name)]
+            paths = sets.setdefault(name, [])
+            paths += [entry, layout.fingerprint_file(shard, name)]
             paths.append(layout.derivative_folder(shard, name, DTYPE))
-            used, size, parts = sets.get(name, (0.0, 0, []))
-            used = max(used, entry.stat().st_mtime)
-            sets[name] = used, size + sum(map(_size, paths)), parts + paths
-        total = sum(size for _, size, _ in sets.values())
-        for name, (_, size, paths) in sorted(sets.items(), key=lambda item: item[1][0]):
-            if total <= self.limit:
-                break
-            if name != keep:
-                total -= size
+            used[name] = max(used.get(name, 0.0), entry.stat().st_mtime)
+        sizes = {name: sum(map(_size, paths)) for name, paths in sets.items()}
+        total = sum(sizes.values())
+        for name in sorted(sets, key=lambda name: used[name]):
+            if total > self.limit and name != keep:
+                total -= sizes[name]
                 logger.info("fingerprints %s are removed to make room", name)
-                for path in paths:
+                for path in sets[name]:
                     _remove(path)
 
 
@@ -170,6 +182,4 @@ def _remove(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(part.stat().st_size for part in path.iterdir())
-    return path.stat().st_size if path.exists() else 0
+    return sum(part.stat().st_size for part in (path, *path.glob("*")) if part.is_file())

@@ -59,23 +59,15 @@ def tune(
     from amptorch.tuning.run import tune as run
 
     settings = {} if config is None else read_config(config)
-    keys = {"energy_key": energy_key, "forces_key": forces_key}
-    keys = {name: key for name, key in keys.items() if key is not None}
-    if keys:
-        settings["dataset"] = {**(settings.get("dataset") or {}), **keys}
-    if trial_seconds is not None:
-        settings["tuning"] = {**(settings.get("tuning") or {}), "trial_seconds": trial_seconds}
-    tuned = run(
-        train,
-        out,
-        test,
-        trials,
-        None if time is None else seconds_of(time),
-        settings,
-        storage,
-        workers,
-    )
-    typer.echo(_outcome(tuned))
+    for section, key, value in (
+        ("dataset", "energy_key", energy_key),
+        ("dataset", "forces_key", forces_key),
+        ("tuning", "trial_seconds", trial_seconds),
+    ):
+        if value is not None:
+            settings[section] = {**(settings.get(section) or {}), key: value}
+    seconds = None if time is None else seconds_of(time)
+    typer.echo(_outcome(run(train, out, test, trials, seconds, settings, storage, workers)))
 
 
 def pick(
@@ -127,15 +119,16 @@ def report(
 
 def front_table(front: list[dict[str, Any]]) -> str:
     """Return the text of a Pareto front: records of trials, the cheapest first."""
-    lines = [f"{'trial':>6} {'error':>10} {'µs/atom':>10}  {'meV/atom':>10} {'eV/Å':>8}"]
+    from amptorch.reports import aligned
+
+    lines = [["trial", "error", "µs/atom", "meV/atom", "eV/Å"]]
     for record in front:
         errors = record["errors"]
-        forces = f"{errors['forces']['rmse']:.3f}" if "forces" in errors else ""
-        lines.append(
-            f"{record['number']:>6} {record['error']:>10.4g} {record['cost']:>10.3g}  "
-            f"{errors['energy']['rmse']:>10.2f} {forces:>8}"
-        )
-    return "\n".join(lines)
+        cells = [str(record["number"]), f"{record['error']:.4g}", f"{record['cost']:.3g}"]
+        cells.append(f"{errors['energy']['rmse']:.2f}")
+        cells.append(f"{errors['forces']['rmse']:.3f}" if "forces" in errors else "")
+        lines.append(cells)
+    return aligned(lines)
 
 
 def _outcome(tuned: "Tuned") -> str:
@@ -148,17 +141,13 @@ def _outcome(tuned: "Tuned") -> str:
         f"\nbest trial:  {best['number']}, error {best['error']:.4g}",
         f"parameters:  {json.dumps(best['params'])}",
     ]
-    if tuned.chosen is not None:
-        lines.append(f"chosen:      {tuned.chosen}")
-    if tuned.baseline is not None:
-        lines.append(f"baseline:    {tuned.baseline}")
+    models = {"chosen": tuned.chosen, "baseline": tuned.baseline}
+    lines += [f"{name + ':':<12} {path}" for name, path in models.items() if path is not None]
     if tuned.test is not None:
         lines.append("\nerrors on the test frames, which nothing was decided by:")
-        for name in ("chosen", "baseline"):
-            if name in tuned.test:
-                lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
-    lines.append(f"report:      {tuned.out / 'report.html'}")
-    return "\n".join(lines)
+        for name in (name for name in models if name in tuned.test):
+            lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
+    return "\n".join([*lines, f"report:      {tuned.out / 'report.html'}"])
 
 
 def errors_line(errors: dict[str, Any]) -> str:

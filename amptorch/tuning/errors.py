@@ -34,18 +34,14 @@ def summary(
     result = _summary(frames, energies, forces)
     usual = np.flatnonzero(frames.energies / frames.counts <= above)
     if 0 < len(usual) < len(frames):
-        rows = frames.atom_rows(usual)
-        result["without_outliers"] = _summary(
-            frames.select(usual), energies[usual], None if forces is None else forces[rows]
-        )
+        own = None if forces is None else forces[frames.atom_rows(usual)]
+        result["without_outliers"] = _summary(frames.select(usual), energies[usual], own)
     return result
 
 
 def _summary(frames: Frames, energies: np.ndarray, forces: np.ndarray | None) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "frames": len(frames),
-        "energy": error_statistics(1000 * (energies - frames.energies) / frames.counts),
-    }
+    per_atom = error_statistics(1000 * (energies - frames.energies) / frames.counts)
+    result: dict[str, Any] = {"frames": len(frames), "energy": per_atom}
     if forces is not None:
         difference = forces - frames.forces
         result["forces"] = error_statistics(difference)

@@ -2,18 +2,16 @@
 
 import logging
 import math
-import os
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from amptorch.config import DatasetConfig
 from amptorch.ensemble import Ensemble
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, read_images
-from amptorch.labels import Labels
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.tuning.errors import summary
@@ -48,48 +46,45 @@ def make_plan(
 
     Raises ValueError where no trial gave an error.
     """
-    path = problem.out / "final" / PLAN
+    path, tuning = problem.out / "final" / PLAN, problem.tuning
     if path.exists():
         return read_json(path)
     best: list[optuna.trial.FrozenTrial] = []
     for trial in completed(study):
-        known = any(trial.params == other.params for other in best)
-        if not known and len(best) < problem.tuning.members:
+        if all(trial.params != other.params for other in best):
             best.append(trial)
-    if problem.tuning.ensemble == "seeds":
-        best = best[:1] * problem.tuning.members
     if not best:
         raise ValueError(
             f"no trial gave an error, so that there is nothing to train; {problem.out}/trials says "
             "what went wrong in each"
         )
-    curve = _curve(problem, best[0].params, seconds_left, workers)
-    if seconds_left is not None and curve["points"]:
-        seconds_left *= 1 - problem.tuning.curve_share
-    budget = _budget(problem.tuning, seconds_left, len(best) + 1, workers)
+    members = tuning.members
+    best = best[:1] * members if tuning.ensemble == "seeds" else best[:members]
+    curve, curve_budget = _curve(problem, best[0].params, seconds_left, workers)
+    if seconds_left is not None and curve:
+        seconds_left *= 1 - tuning.curve_share
+    budget = _budget(tuning, seconds_left, len(best) + 1, workers)
     params: dict[str, tuple] = {
         f"member-{k}": (trial.number, trial.params) for k, trial in enumerate(best, 1)
     }
     params[BASELINE] = None, problem.space.baseline()
     trainings = {}
     for k, (name, (number, values)) in enumerate(params.items()):
-        config = configuration(
-            values, problem.base, problem.functions(values), budget, problem.tuning.seed + k
-        )
+        functions = problem.functions(values)
+        config = configuration(values, problem.base, functions, budget, tuning.seed + k)
         trainings[name] = {"trial": number, "params": values, "config": config}
-    plan = {"budget": budget, "trainings": trainings}
-    plan |= {"curve": curve["points"], "curve_budget": curve["budget"]}
+    plan = {"budget": budget, "trainings": trainings, "curve": curve, "curve_budget": curve_budget}
     write_json(path, plan)
     return plan
 
 
 def _curve(
     problem: "Problem", params: dict[str, Any], seconds_left: float | None, workers: int
-) -> dict[str, Any]:
-    """Return {"points": {name: {"share", "frames", "config"}}, "budget"} of the learning curve."""
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return ({name: {"share", "frames", "config"}}, budget) of the learning curve."""
     tuning, n_frames = problem.tuning, len(problem.folds[0][0])
     numbers = {max(1, round(share * n_frames)): share for share in tuning.curve}
-    budget = problem.budget()
+    budget = tuning.trial_budget
     if seconds_left is not None and "seconds" in budget and numbers:
         rounds = math.ceil(len(numbers) / workers)
         budget = {"seconds": tuning.curve_share * (1 - RESERVE) * seconds_left / rounds}
@@ -102,7 +97,7 @@ def _curve(
             own = {"epochs": round(budget["epochs"] * n_frames / number)}
         config = configuration(params, problem.base, functions, own, tuning.seed)
         points[f"curve-{number}"] = {"share": share, "frames": number, "config": config}
-    return {"points": points, "budget": budget}
+    return points, budget
 
 
 def _budget(
@@ -112,12 +107,10 @@ def _budget(
         return {"epochs": tuning.final_epochs}
     if tuning.final_seconds is not None:
         return {"seconds": tuning.final_seconds}
-    if seconds_left is not None:
-        rounds = math.ceil(n_trainings / workers)
-        return {"seconds": max((1 - RESERVE) * seconds_left / rounds, tuning.trial_seconds)}
-    if tuning.trial_epochs is not None:
-        return {"epochs": LONGER * tuning.trial_epochs}
-    return {"seconds": LONGER * tuning.trial_seconds}
+    if seconds_left is None:
+        return {unit: LONGER * length for unit, length in tuning.trial_budget.items()}
+    rounds = math.ceil(n_trainings / workers)
+    return {"seconds": max((1 - RESERVE) * seconds_left / rounds, tuning.trial_seconds)}
 
 
 def missing(out: Path, plan: dict[str, Any]) -> list[str]:
@@ -129,32 +122,31 @@ def missing(out: Path, plan: dict[str, Any]) -> list[str]:
 def fail_missing(out: Path, plan: dict[str, Any], reason: str) -> None:
     """Write a result for each training that has none: that it failed for `reason`."""
     for name in missing(out, plan):
-        result = {"name": name, "failed": reason}
-        if name in plan["trainings"]:
-            result["trial"] = plan["trainings"][name]["trial"]
-        else:
-            result["frames"] = plan["curve"][name]["frames"]
-        write_json(result_file(out, name), result)
+        about = {"trial": plan["trainings"][name]["trial"]} if name in plan["trainings"] else {}
+        about |= {"frames": plan["curve"][name]["frames"]} if not about else {}
+        write_json(result_file(out, name), {"name": name, "failed": reason, **about})
 
 
-def result_file(out: str | os.PathLike[str], name: str) -> Path:
+def result_file(out: Path, name: str) -> Path:
     """Return the path of the result of a training."""
-    return Path(out) / "final" / name / "result.json"
+    return out / "final" / name / "result.json"
 
 
-def collect(
-    out: str | os.PathLike[str], plan: dict[str, Any]
-) -> tuple[Potential | Ensemble, Potential | None]:
+def result_of(out: Path, name: str) -> dict[str, Any]:
+    """Return the result of a training."""
+    return read_json(result_file(out, name))
+
+
+def collect(out: Path, plan: dict[str, Any]) -> tuple[Potential | Ensemble, Potential | None]:
     """Return the chosen model, and the baseline (None where it failed), after all trainings.
 
     The chosen model is an Ensemble of all members, saved in `final/ensemble`, or the only one.
 
     Raises ValueError where all members failed.
     """
-    out = Path(out)
     members, baseline, failed = [], None, []
     for name in plan["trainings"]:
-        result = read_json(result_file(out, name))
+        result = result_of(out, name)
         if "failed" in result:
             failed.append(f"{name}: {result['failed']}")
             logger.warning("the training %s failed: %s", name, result["failed"])
@@ -176,13 +168,7 @@ def collect(
 
 
 def test_once(
-    out: str | os.PathLike[str],
-    chosen: Potential | Ensemble,
-    baseline: Potential | None,
-    test: Any,
-    elements: Sequence[str],
-    above: float,
-    labels: Labels,
+    problem: "Problem", chosen: Potential | Ensemble, baseline: Potential | None, test: Any
 ) -> dict[str, Any]:
     """Return the errors of the chosen model and of the baseline on the test frames.
 
@@ -191,19 +177,20 @@ def test_once(
 
     Raises ValueError where the study was tested on other frames.
     """
-    path = Path(out) / TEST
-    images = read_images(test, labels)
-    frames = Frames.from_atoms(images, elements, energies=True, forces=chosen.has_forces)
+    path, above = problem.out / TEST, problem.outliers
+    images = read_images(test, DatasetConfig.from_dict(problem.base["dataset"]).labels)
+    frames = Frames.from_atoms(images, problem.elements, energies=True, forces=chosen.has_forces)
+    checksum = digest(frames)
     if path.exists():
         before = read_json(path)
-        if before.get("digest", digest(frames)) != digest(frames):
+        if before.get("digest", checksum) != checksum:
             raise ValueError(
                 f"this study was tested on other frames already ({path}), once and for all; use "
                 "`amptorch evaluate` with its models for more"
             )
         return before
     opened = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    result: dict[str, Any] = {"outliers_above": above, "opened": opened, "digest": digest(frames)}
+    result: dict[str, Any] = {"outliers_above": above, "opened": opened, "digest": checksum}
     predictions: dict[str, tuple] = {}
     for name, model in (("chosen", chosen), (BASELINE, baseline)):
         if model is None:
@@ -222,6 +209,6 @@ def test_once(
             if forces is not None:
                 spread = np.concatenate(prediction["forces_uncertainty"])
             predictions[name] += np.array(prediction["energy_uncertainty"]), spread
-    save_predictions(Path(out) / PREDICTIONS, frames, predictions)
+    save_predictions(problem.out / PREDICTIONS, frames, predictions)
     write_json(path, result)
     return result

@@ -11,11 +11,8 @@ from amptorch.descriptor.Gaussian.setup import neighbor_elements
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames
 from amptorch.tuning.selection import select_functions
+from amptorch.tuning.settings import CUTOFFS
 
-CUTOFFS: dict[str, dict[str, Any]] = {
-    "cosine": {"cutoff_func": "Cosine"},
-    "polynomial": {"cutoff_func": "Polynomial", "gamma": 4.0},
-}
 ETAS = {"long": (1.0,), "short": (6.0,), "both": (1.0, 6.0)}
 METHODS = {"cur": "cur", "fps": "farthest_points"}
 # Å; the nearest of the shells, just below the shortest bond there is.
@@ -28,52 +25,36 @@ def shells(cutoff: float, n: int) -> list[tuple[float, float]]:
     """Return n pairs (η in 1/Rc², Rs in Å): shells from 0.9 Å to 0.8 Rc in equal
     ratios. The width of each (standard deviation) is 0.6 of the distance to the next."""
     centres = np.geomspace(FIRST_SHELL, 0.8 * cutoff, n)
-    widths = 0.6 * np.gradient(centres)
-    return [
-        (0.5 * (cutoff / width) ** 2, centre) for centre, width in zip(centres, widths, strict=True)
-    ]
+    etas = 0.5 * (cutoff / (0.6 * np.gradient(centres))) ** 2
+    return list(zip(etas.tolist(), centres.tolist(), strict=True))
 
 
 def by_recipe(params: dict[str, Any], distances: PairDistances) -> dict[str, Any]:
     """Return `fp_params` in Amp's list form of a trial whose `selection` is "none"."""
-    cutoff, elements = params["cutoff"], distances.elements
+    cutoff, elements, kind = params["cutoff"], distances.elements, params["angular_kind"]
     zetas = tuple(float(zeta) for zeta in params["angular_zetas"].split())
-    placed: dict[str, list] = {symbol: [] for symbol in elements}
-    if params["radial_recipe"] in RADIAL:
-        rows = symmetry_functions(
-            distances, cutoff, radial=params["radial_recipe"], n_radial=params["radial"], angular=()
-        )
-        for symbol in elements:
-            placed[symbol] += rows[symbol]
+    recipe, n = params["radial_recipe"], params["radial"]
+    if recipe in RADIAL:
+        radial = symmetry_functions(distances, cutoff, recipe, n, angular=())
     else:
-        for symbol in elements:
-            placed[symbol] += [
-                {"type": "G2", "element": element, "eta": float(eta), "Rs": float(centre)}
-                for element in elements
-                for eta, centre in shells(cutoff, params["radial"])
-            ]
+        rows = [
+            {"type": "G2", "element": element, "eta": eta, "Rs": centre}
+            for element in elements
+            for eta, centre in shells(cutoff, n)
+        ]
+        radial = dict.fromkeys(elements, rows)
     if params["angular_range"] in ETAS:
-        angles = [
-            {
-                "type": params["angular_kind"],
-                "elements": list(pair),
-                "eta": eta,
-                "zeta": zeta,
-                "gamma": gamma,
-            }
-            for pair in neighbor_elements(params["angular_kind"], elements)
+        rows = [
+            {"type": kind, "elements": list(pair), "eta": eta, "zeta": zeta, "gamma": gamma}
+            for pair in neighbor_elements(kind, elements)
             for eta in ETAS[params["angular_range"]]
             for zeta in zetas
             for gamma in (1.0, -1.0)
         ]
-        rows = dict.fromkeys(elements, angles)
+        angular = dict.fromkeys(elements, rows)
     else:
-        rows = symmetry_functions(
-            distances, cutoff, radial=(), angular=params["angular_kind"], zetas=zetas
-        )
-    for symbol in elements:
-        placed[symbol] += rows[symbol]
-    return {"cutoff": cutoff, **placed}
+        angular = symmetry_functions(distances, cutoff, radial=(), angular=kind, zetas=zetas)
+    return {"cutoff": cutoff, **{symbol: radial[symbol] + angular[symbol] for symbol in elements}}
 
 
 def by_selection(
@@ -84,9 +65,8 @@ def by_selection(
     Functions are chosen one after the other, so that a shorter list is the beginning of a longer
     one: `most` are put in order once, and kept in the folder `ranked` for all trials.
     """
-    cutoff = params["cutoff"]
-    name = f"{params['selection']}-{cutoff:g}-{params['cutoff_function']}-{most}.json"
-    path = ranked / name
+    cutoff, method, form = params["cutoff"], params["selection"], params["cutoff_function"]
+    path = ranked / f"{method}-{cutoff:g}-{form}-{most}.json"
     ranked.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
@@ -94,14 +74,11 @@ def by_selection(
                 frames,
                 pool(distances, cutoff),
                 most,
-                METHODS[params["selection"]],
+                METHODS[method],
                 elements=distances.elements,
-                cutoff_params=CUTOFFS[params["cutoff_function"]],
+                cutoff_params=CUTOFFS[form],
                 atoms_per_element=ATOMS,
             )
             write_json(path, chosen)
     chosen = read_json(path)
-    return {
-        "cutoff": cutoff,
-        **{symbol: chosen[symbol][: params["functions"]] for symbol in distances.elements},
-    }
+    return {"cutoff": cutoff, **{s: chosen[s][: params["functions"]] for s in distances.elements}}

@@ -17,12 +17,7 @@ from amptorch.tuning.cache import GB, Cache
 from amptorch.tuning.objective import FAILURES, Objective, Problem
 from amptorch.tuning.predictions import save_predictions
 from amptorch.tuning.settings import split_config
-from amptorch.tuning.study import (
-    open_storage,
-    open_study,
-    process_name,
-    quiet_optuna,
-)
+from amptorch.tuning.study import open_storage, open_study, process_name, quiet_optuna
 from amptorch.tuning.training import StoreTrainer, epoch_columns, finite_summary, predicted
 
 logger = logging.getLogger(__name__)
@@ -36,13 +31,9 @@ def load_problem(out: str | os.PathLike[str]) -> Problem:
     tuning, base, space = split_config(about["config"])
     forces = base["model"].get("get_forces", True)
     cache = Cache(out / "cache" / "store", about["data"], forces, tuning.disk * GB)
-    folds = [
-        (np.array(fold["train"], dtype=np.int64), np.array(fold["validate"], dtype=np.int64))
-        for fold in about["folds"]
-    ]
-    return Problem(
-        out, tuning, base, space, cache, about["elements"], folds, about["outliers_above"]
-    )
+    folds = [(np.array(fold["train"]), np.array(fold["validate"])) for fold in about["folds"]]
+    above = about["outliers_above"]
+    return Problem(out, tuning, base, space, cache, about["elements"], folds, above)
 
 
 class Jobs:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from amptorch.config import Config
 from amptorch.data.from_store import StoreDataset
 from amptorch.descriptor.Gaussian.recipes import PairDistances, pair_distances
 from amptorch.frames import Frames
+from amptorch.reports import Stages
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.errors import combined, mean_of
 from amptorch.tuning.functions import by_recipe, by_selection
@@ -37,6 +39,7 @@ FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, Memor
 SAMPLE = 100
 
 
+@dataclass
 class Problem:
     """Hold the frames of a study as its trials see them.
 
@@ -44,25 +47,14 @@ class Problem:
     has begun; folds: [(train, validate)]; outliers: eV per atom, see `errors.outlier_energy`.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        tuning: TuningConfig,
-        base: dict[str, dict],
-        space: Space,
-        cache: Cache,
-        elements: Sequence[str],
-        folds: list[tuple[np.ndarray, np.ndarray]],
-        outliers: float,
-    ):
-        self.out = out
-        self.tuning = tuning
-        self.base = base
-        self.space = space
-        self.cache = cache
-        self.elements = elements
-        self.folds = folds
-        self.outliers = outliers
+    out: Path
+    tuning: TuningConfig
+    base: dict[str, dict]
+    space: Space
+    cache: Cache
+    elements: Sequence[str]
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    outliers: float
 
     def functions(self, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return `fp_params` of a trial, or None where the configuration fixes them."""
@@ -90,18 +82,14 @@ class Problem:
         train = self.folds[0][0]
         return train[np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(np.int64))]
 
-    def budget(self, folds: int = 1) -> dict[str, float]:
-        """Return {"epochs": n} or {"seconds": s} of one of the trainings of a trial."""
-        if self.tuning.trial_epochs is not None:
-            return {"epochs": self.tuning.trial_epochs}
-        return {"seconds": self.tuning.trial_seconds / folds}
-
     def dataset(self, config: dict[str, Any], train: np.ndarray) -> tuple[StoreDataset, float]:
         """Return the data set of a configuration, and the seconds that its fingerprints took."""
         settings = Config.from_dict(config)
         options = settings.dataset
         setup = (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
-        return self.cache.dataset(setup, train, options.scaling, settings.cmd.dtype)
+        return self.cache.dataset(
+            setup, train, options.scaling, settings.cmd.dtype, options.atomic_correction
+        )
 
     def error(self, result: dict[str, Any]) -> float:
         """Return the number that is minimised, see `errors.combined`."""
@@ -117,82 +105,69 @@ class Objective:
 
     def __call__(self, trial: Trial) -> float | list[float]:
         trial.set_user_attr("worker", process_name())
-        record: dict[str, Any] = {
-            "number": trial.number,
-            "worker": process_name(),
-            "begun": time.time(),
-        }
-        seconds = record["seconds"] = {"fingerprints": 0.0, "training": 0.0, "evaluation": 0.0}
+        stage, begun = Stages(), time.time()
+        stage.seconds |= dict.fromkeys(("fingerprints", "training", "evaluation"), 0.0)
+        record: dict[str, Any] = {"number": trial.number, "worker": process_name(), "begun": begun}
+        record["seconds"] = stage.seconds
         try:
-            value = self._run(trial, record, seconds)
+            self._run(trial, record, stage)
             record["state"] = "complete"
         except TrialPruned as ended:
             record["state"] = "diverged" if isinstance(ended, Diverged) else "pruned"
             record["reason"] = str(ended)
-            trial.set_user_attr("reason", str(ended))
             raise
         except FAILURES as error:
             record["state"] = "failed"
             record["reason"] = f"{type(error).__name__}: {error}"
-            trial.set_user_attr("reason", record["reason"])
             raise
         finally:
+            if "reason" in record:
+                trial.set_user_attr("reason", record["reason"])
             if "state" in record:
                 write_record(self.problem.out, record)
-        return value
+        values = [record["error"], record["cost"]]
+        return values if len(self.problem.tuning.objectives) > 1 else values[0]
 
-    def _run(
-        self, trial: Trial, record: dict[str, Any], seconds: dict[str, float]
-    ) -> float | list[float]:
+    def _run(self, trial: Trial, record: dict[str, Any], stage: Stages) -> None:
         problem = self.problem
         params = record["params"] = problem.space.suggest(trial)
-        start = time.perf_counter()
-        fp_params = problem.functions(params)
-        seconds["fingerprints"] += time.perf_counter() - start
-        budget = problem.budget(len(problem.folds))
+        with stage("fingerprints"):
+            fp_params = problem.functions(params)
+        budget = problem.tuning.trial_budget
+        if "seconds" in budget:
+            budget["seconds"] /= len(problem.folds)
         config = record["config"] = configuration(
             params, problem.base, fp_params, budget, problem.tuning.seed
         )
         record["epochs"], record["folds"] = [], []
         for fold, (train, validate) in enumerate(problem.folds):
             dataset, taken = problem.dataset(config, train)
-            seconds["fingerprints"] += taken
+            stage.seconds["fingerprints"] += taken
             reports = Reports(budget, self._error_of_row, self._reporter(trial, record, fold))
-            trainer = StoreTrainer(
-                {**config, "cmd": {**config["cmd"], "debug": True}},
-                dataset,
-                train,
-                validate,
-                [("reports", reports)],
-            )
-            start = time.perf_counter()
+            own = {**config, "cmd": {**config["cmd"], "debug": True}}
+            trainer = StoreTrainer(own, dataset, train, validate, [("reports", reports)])
             try:
-                trainer.train()
+                with stage("training"):
+                    trainer.train()
             except optimizers.Diverged as error:
                 raise Diverged(str(error)) from error
             finally:
-                seconds["training"] += time.perf_counter() - start
                 if trainer.net is not None and getattr(trainer.net, "initialized_", False):
                     record["epochs"].append(epoch_columns(trainer.net.history))
-            start = time.perf_counter()
-            record["folds"].append(
-                finite_summary(*predicted(trainer.potential, dataset, validate), problem.outliers)
-            )
-            seconds["evaluation"] += time.perf_counter() - start
+            with stage("evaluation"):
+                found = predicted(trainer.potential, dataset, validate)
+                record["folds"].append(finite_summary(*found, problem.outliers))
         record["errors"] = mean_of(record["folds"])
         record["error"] = problem.error(record["errors"])
         if not np.isfinite(record["error"]):
             raise Diverged("the error is not finite")
-        start = time.perf_counter()
-        frames = dataset.store.frames(validate)
-        record["cost"] = microseconds_per_atom(trainer.potential, frames)
-        seconds["evaluation"] += time.perf_counter() - start
+        with stage("evaluation"):
+            frames = dataset.store.frames(validate)
+            record["cost"] = microseconds_per_atom(trainer.potential, frames)
         record["n_functions"] = dataset.descriptor.n_features
         record["n_parameters"] = trainer.model.num_params
         for name in ("error", "cost", "n_functions", "n_parameters"):
             trial.set_user_attr(name, record[name])
-        values = [record["error"], record["cost"]]
-        return values if len(problem.tuning.objectives) > 1 else values[0]
 
     def _reporter(
         self, trial: Trial, record: dict[str, Any], fold: int
@@ -202,8 +177,6 @@ class Objective:
         problem, folds = self.problem, len(self.problem.folds)
 
         def report(share: float, error: float) -> None:
-            if len(problem.tuning.objectives) > 1:
-                return
             before = [problem.error(result) for result in record["folds"]]
             mean = float(np.mean([*before, error]))
             step = max(1, int(RUNGS * (fold + share) / folds))
@@ -219,13 +192,13 @@ class Objective:
                     "not among the best of the trials that got so far"
                 )
 
-        return report
+        # Optuna takes no reports of two objectives.
+        return report if len(problem.tuning.objectives) == 1 else lambda share, error: None
 
     def _error_of_row(self, row: dict[str, Any]) -> float:
         """Return the error in a row of the history. Its energies are per frame; divided by the mean
         number of atoms they are near enough to compare trials."""
-        power = 0.5 if "val_energy_mse" in row else 1.0
-        name = "mse" if power == 0.5 else "mae"
+        name, power = ("mse", 0.5) if "val_energy_mse" in row else ("mae", 1.0)
         error = 1000 * row[f"val_energy_{name}"] ** power / self.counts.mean()
         if f"val_forces_{name}" in row:
             error += self.problem.tuning.force_weight * row[f"val_forces_{name}"] ** power

@@ -7,26 +7,14 @@ from typing import Any
 from amptorch.tuning.study import read_records
 
 Record = dict[str, Any]
-# Keys of a trial's configuration that belong to its short training.
-BUDGET = ("max_seconds", "epochs", "scheduler")
-
-
-def completed_records(out: str | os.PathLike[str]) -> list[Record]:
-    """Return the records of the trials that gave an error.
-
-    Raises FileNotFoundError where there is no study, and ValueError where no trial gave an error.
-    """
-    if not (Path(out) / "trials").is_dir():
-        raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no trials")
-    records = [record for record in read_records(out) if record["state"] == "complete"]
-    if not records:
-        raise ValueError(f"no trial in {str(out)!r} gave an error yet")
-    return records
 
 
 def front_of(out: str | os.PathLike[str]) -> list[Record]:
-    """Return the Pareto front of a study: records of trials, the cheapest first."""
-    return pareto(completed_records(out))
+    """Return the Pareto front of a study: records of trials, the cheapest first.
+
+    Raises FileNotFoundError where there is no study, and ValueError where no trial gave an error.
+    """
+    return pareto(_completed(out))
 
 
 def pareto(records: list[Record]) -> list[Record]:
@@ -54,32 +42,37 @@ def pick_trial(
     """
     if sum(value is not None for value in (trial, max_cost, max_error)) != 1:
         raise ValueError("give one of trial, max_cost and max_error")
-    records = completed_records(out)
+    records = _completed(out)
+    front = pareto(records)
     if trial is not None:
         found = [record for record in records if record["number"] == trial]
-        if not found:
-            raise ValueError(f"trial {trial} is not among those that gave an error")
-        return found[0]
-    front = front_of(out)
-    if max_cost is not None:
-        within = [record for record in front if record["cost"] <= max_cost]
-        if not within:
-            raise ValueError(f"the cheapest trial takes {front[0]['cost']:.3g} µs/atom")
-        return within[-1]
-    within = [record for record in front if record["error"] <= max_error]
-    if not within:
-        raise ValueError(f"the most accurate trial has an error of {front[-1]['error']:.4g}")
-    return within[0]
+        missing = f"trial {trial} is not among those that gave an error"
+    elif max_cost is not None:
+        found = [record for record in front if record["cost"] <= max_cost][-1:]
+        missing = f"the cheapest trial takes {front[0]['cost']:.3g} µs/atom"
+    else:
+        found = [record for record in front if record["error"] <= max_error]
+        missing = f"the most accurate trial has an error of {front[-1]['error']:.4g}"
+    if not found:
+        raise ValueError(missing)
+    return found[0]
 
 
 def train_config(record: Record, minutes: float = 30) -> dict[str, dict]:
     """Return the configuration of a trial for `amptorch train`, for a training of `minutes`."""
     config = {name: dict(section) for name, section in record["config"].items()}
-    optim = config["optim"]
-    timed: dict[str, dict] = {"optim": {"max_seconds": 60.0 * minutes, "epochs": 1_000_000}}
+    config["optim"].pop("scheduler", None)
+    config["optim"] |= {"max_seconds": 60.0 * minutes, "epochs": 1_000_000}
     if record["params"].get("schedule") == "cosine":
-        timed["optim"]["scheduler"] = {"policy": "cosine_time", "params": {}}
-    config["optim"] = {key: value for key, value in optim.items() if key not in BUDGET}
-    config["optim"] |= timed["optim"]
-    config["cmd"] = {key: value for key, value in config["cmd"].items() if key != "verbose"}
+        config["optim"]["scheduler"] = {"policy": "cosine_time", "params": {}}
+    config["cmd"].pop("verbose", None)
     return config
+
+
+def _completed(out: str | os.PathLike[str]) -> list[Record]:
+    if not (Path(out) / "trials").is_dir():
+        raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no trials")
+    records = [record for record in read_records(out) if record["state"] == "complete"]
+    if not records:
+        raise ValueError(f"no trial in {str(out)!r} gave an error yet")
+    return records

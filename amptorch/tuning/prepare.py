@@ -19,15 +19,14 @@ from ase.io import write
 from filelock import FileLock
 
 from amptorch.config import DatasetConfig, to_json
+from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.files import read_json, write_json
-from amptorch.frames import Frames, read_images
-from amptorch.labels import Labels
+from amptorch.frames import Frames, elements_of, read_images
 from amptorch.profiling.environment import environment
 from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.predictions import digest
 from amptorch.tuning.settings import split_config
-from amptorch.tuning.space import Space
 from amptorch.tuning.splits import correlation
 
 logger = logging.getLogger(__name__)
@@ -52,34 +51,51 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 
 def check_input(
-    train: Any, test: Any, config: dict[str, Any] | None
+    train: Any, test: Any, config: dict[str, Any] | None, out: Path
 ) -> tuple[dict[str, Any], list[Atoms]]:
-    """Check frames and settings; return the content of `settings.json`, and the training images."""
+    """Check frames and settings; return the content of `settings.json`, and the training images.
+
+    Reference energies are taken off unless the configuration says otherwise, or the folder `out`
+    has a study that was begun before that was so.
+    """
     config = to_json(config or {})
+    before = read_json(out / SETTINGS)["config"] if (out / SETTINGS).exists() else None
+    if before is None or "atomic_correction" in (before.get("dataset") or {}):
+        config["dataset"] = {"atomic_correction": True, **(config.get("dataset") or {})}
     tuning, base, space = split_config(config)
-    forces = base["model"].get("get_forces", True)
-    labels = DatasetConfig.from_dict(base["dataset"]).labels
+    options, forces = base["dataset"], base["model"].get("get_forces", True)
+    labels = DatasetConfig.from_dict(options).labels
     images = read_images(train, labels)
-    frames = Frames.from_atoms(
-        images, base["dataset"].get("elements"), energies=True, forces=forces
-    )
-    found = sorted(chemical_symbols[number] for number in np.unique(frames.numbers))
-    elements = base["dataset"].get("elements") or found
+    frames = Frames.from_atoms(images, options.get("elements"), energies=True, forces=forces)
     if test is not None:
-        _check_test(test, found, forces, labels)
-    above = outlier_energy(frames)
-    outliers = np.flatnonzero(frames.energies / frames.counts > above)
-    folds = tuning.validation.split(len(frames), tuning.seed, outliers)
-    _check_folds(frames, folds)
+        # Nothing else of the test frames is looked at.
+        try:
+            found = read_images(test, labels)
+            Frames.from_atoms(found, elements_of(frames), energies=True, forces=forces)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"test frames: {error}") from error
+    elements = options.get("elements") or elements_of(frames)
+    per_atom, above = frames.energies / frames.counts, outlier_energy(frames)
+    folds = tuning.validation.split(len(frames), tuning.seed, np.flatnonzero(per_atom > above))
+    for fold, (learned, validated) in enumerate(folds):
+        unknown = set(frames.select(validated).numbers) - set(frames.select(learned).numbers)
+        if unknown:
+            raise ValueError(
+                f"fold {fold} would validate on {chemical_symbols[min(unknown)]}, which none of "
+                "its training frames holds; use more frames, or tuning.validation.method: random"
+            )
+    cutoff = space.largest_cutoff()
+    if cutoff is None:
+        cutoff = Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
     about = {
         "config": config,
         "train": digest(frames),
         "elements": elements,
         "frames": len(frames),
         "outliers_above": above,
-        "correlation": correlation(frames.energies / frames.counts),
+        "correlation": correlation(per_atom),
         "folds": [{"train": a.tolist(), "validate": b.tolist()} for a, b in folds],
-        "cutoff": _cutoff(base, space, elements),
+        "cutoff": float(cutoff),
     }
     identity = json.dumps(
         [about["train"], config.get("tuning", {}).get("space"), base], default=str
@@ -99,72 +115,34 @@ def write_settings(
     path = out / SETTINGS
     if path.exists():
         before = read_json(path)
-        _check_same(before, about, out)
+        for key, what in (("train", "training frames"), ("study", "settings")):
+            if before[key] != about[key]:
+                raise ValueError(
+                    f"{str(out)!r} holds a study of other {what}; give another folder, or what it "
+                    f"was begun with ({path})"
+                )
         if before["config"] != about["config"]:
             before["config"] = about["config"]
             write_json(path, before)
             logger.info("the study goes on with the configuration of this call")
         return before
     (out / "cache").mkdir(exist_ok=True)
-    labels = DatasetConfig.from_dict(split_config(about["config"])[1]["dataset"]).labels
-    about["data"] = _data(None if labels.keys else train, images, out)
+    tuning, base, _ = split_config(about["config"])
+    # `preprocess` reads the user's file, or else a new one of `images`.
+    own = isinstance(train, (str, os.PathLike)) and Path(train).is_file()
+    if own and not DatasetConfig.from_dict(base["dataset"]).labels.keys:
+        about["data"] = str(Path(train).absolute())
+    else:
+        about["data"] = str(out / "cache" / "frames.traj")
+        write(about["data"], images)
     write_json(path, about)
-    validation = split_config(about["config"])[0].validation
-    logger.info("%d training frames; %s", about["frames"], validation.describe())
+    logger.info("%d training frames; %s", about["frames"], tuning.validation.describe())
     logger.info(
         "energies of consecutive frames correlate with %.2f%s",
         about["correlation"],
         ": frames drawn at random would flatter" if about["correlation"] > FLATTERS else "",
     )
     return about
-
-
-def _check_test(test: Any, elements: list[str], forces: bool, labels: Labels) -> None:
-    """Check that the test frames can be used; do not look at their energies and forces."""
-    try:
-        Frames.from_atoms(read_images(test, labels), elements, energies=True, forces=forces)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"test frames: {error}") from error
-
-
-def _check_folds(frames: Frames, folds: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    for fold, (train, validate) in enumerate(folds):
-        known = set(frames.select(train).numbers)
-        unknown = set(frames.select(validate).numbers) - known
-        if unknown:
-            raise ValueError(
-                f"fold {fold} would validate on {chemical_symbols[min(unknown)]}, which none of "
-                "its training frames holds; use more frames, or tuning.validation.method: random"
-            )
-
-
-def _cutoff(base: dict[str, dict], space: Space, elements: list[str]) -> float:
-    """Return the longest cutoff that any trial may ask for, Å."""
-    largest = space.largest_cutoff()
-    if largest is not None:
-        return float(largest)
-    from amptorch.descriptor.Gaussian import Gaussian
-
-    options = base["dataset"]
-    return Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
-
-
-def _data(train: Any, images: list[Atoms], out: Path) -> str:
-    """Return the file that `preprocess` reads: the user's, or else a new one of `images`."""
-    if isinstance(train, (str, os.PathLike)) and Path(train).is_file():
-        return str(Path(train).absolute())
-    path = out / "cache" / "frames.traj"
-    write(path, images)
-    return str(path)
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    for key, what in (("train", "training frames"), ("study", "settings")):
-        if before[key] != now[key]:
-            raise ValueError(
-                f"{str(out)!r} holds a study of other {what}; give another folder, or what it was "
-                f"begun with ({out / SETTINGS})"
-            )
 
 
 def note_call(out: Path, call: dict[str, Any]) -> None:

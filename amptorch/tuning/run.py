@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from amptorch.config import DatasetConfig
-from amptorch.files import read_json, write_json
+from amptorch.files import write_json
 from amptorch.threads import num_threads
 from amptorch.tuning import final
-from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
+from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Problem
 from amptorch.tuning.picking import pareto
 from amptorch.tuning.prepare import Clock, check_input, locked_folder, note_call, write_settings
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import optuna
 
 logger = logging.getLogger(__name__)
-# A trial is begun while at least this share of its time is left.
-WORTH_BEGINNING = 0.5
 
 
 @dataclass
@@ -95,13 +93,12 @@ def tune(
     for name, value in (("trials", trials), ("time", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    about, images = check_input(train, test, config)
+    about, images = check_input(train, test, config, out)
     tuning = split_config(about["config"])[0]
-    search = None if seconds is None else seconds_of_search(seconds, tuning)
-    if search is not None and search < seconds_to_begin(tuning):
+    if seconds is not None and tuning.seconds_of_search(seconds) < tuning.seconds_to_begin:
         raise ValueError(
-            f"time: of {seconds:g} s the search has {search:.3g} s, and a trial takes "
-            f"{tuning.trial_seconds:g} s; {_advice(tuning)}"
+            f"time: of {seconds:g} s the search has {tuning.seconds_of_search(seconds):.3g} s, and "
+            f"a trial takes {tuning.trial_seconds:g} s; {_advice(tuning)}"
         )
     url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
@@ -145,30 +142,27 @@ class _Run:
         trials: int | None,
         seconds: float | None,
     ):
-        self.problem = problem
-        self.study = study
-        self.workers = workers
-        self.trials = trials
-        self.seconds = seconds
-        self.clock = Clock(problem.out)
+        self.problem, self.study, self.out = problem, study, problem.out
+        self.workers, self.trials, self.seconds = workers, trials, seconds
+        self.clock = Clock(self.out)
         self.over = False
         self.given = 0
         self.last_death = "its process died"
-        self.shown = {record["number"] for record in read_records(problem.out)}
+        self.shown = {record["number"] for record in read_records(self.out)}
+        self.pool: Workers | None = None
         if workers:
             first = {"storage": url, "study": study.study_name}
-            self.pool = Workers(problem.out, workers, first, self._died)
+            self.pool = Workers(self.out, workers, first, self._died)
         else:
-            self.jobs = Jobs(problem.out, url, study.study_name, [0, time.time_ns()])
+            self.jobs = Jobs(self.out, url, study.study_name, [0, time.time_ns()])
 
     def __enter__(self) -> "_Run":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if self.workers:
+        if self.pool is not None:
             self.pool.close()
-        reason = "the study was interrupted"
-        fail_trials_of(self.study, self.problem.out, has_ended, reason, again=True)
+        fail_trials_of(self.study, self.out, has_ended, "the study was interrupted", again=True)
         self.clock.stop()
         if kind is KeyboardInterrupt:
             logger.info("interrupted; the same command goes on with the study")
@@ -179,73 +173,60 @@ class _Run:
             logger.info("the search of this study is over: its best trials are in training")
         else:
             self._run(self._take_trial, self._trial_done)
-            record_silent(self.study, self.problem.out)
+            record_silent(self.study, self.out)
 
     def finish(self, test: Any) -> Tuned:
         """Train the best, and test; in one process of all that work on the study."""
-        out = self.problem.out
+        out, tuning = self.out, self.problem.tuning
         self.over = not completed(self.study)
         if self.over and not read_records(out):
             raise ValueError(
                 f"time: {self.clock():.0f} s were gone before a trial could begin (for reading, "
-                "neighbour lists and compiling, which are not repeated); "
-                f"{_advice(self.problem.tuning)}"
+                f"neighbour lists and compiling, which are not repeated); {_advice(tuning)}"
             )
         if self.over:
-            raise ValueError(
-                f"no trial gave an error; {out / 'trials'} says what went wrong in each"
-            )
+            raise ValueError(f"no trial gave an error; {out / 'trials'} says what went wrong")
         best = completed(self.study)[0]
-        tuned = Tuned(out, self.study, {"number": best.number, "params": best.params})
-        tuned.best |= {name: best.user_attrs[name] for name in ("error", "cost")}
+        about = {name: best.user_attrs[name] for name in ("error", "cost")}
+        tuned = Tuned(out, self.study, {"number": best.number, "params": best.params, **about})
         self._write_summary(tuned)
-        if not self.problem.tuning.members:
+        if not tuning.members:
             self.over = True
             return tuned
-        lock = FileLock(out / ".final.lock", timeout=0)
         try:
-            lock.acquire()
+            with FileLock(out / ".final.lock", timeout=0):
+                self._train_best(tuned, test)
         except Timeout:
             logger.info("another process of this study trains the best trials")
-            return tuned
-        try:
-            self._train_best(tuned, test)
-        finally:
-            lock.release()
         return tuned
 
     def _train_best(self, tuned: Tuned, test: Any) -> None:
-        out, problem = self.problem.out, self.problem
+        out, problem = self.out, self.problem
         left = None if self.seconds is None else max(0.0, self.seconds - self.clock())
         plan = final.make_plan(problem, self.study, left, max(self.workers, 1))
-        curve = plan.get("curve", ())
         # A training whose worker died is gone on with, once.
         for _ in range(2):
             names = final.missing(out, plan)
             if names:
                 logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
-            jobs = iter([{"job": "curve" if n in curve else "train", "name": n} for n in names])
+            trainings = plan["trainings"]
+            jobs = iter([{"job": "train" if n in trainings else "curve", "name": n} for n in names])
             self._run(partial(next, jobs, None), self._training_done)
         final.fail_missing(out, plan, self.last_death)
         self.over = True
         chosen, baseline = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
         if not tuned.chosen.exists():
-            tuned.chosen = out / self._folder("member-1")
-        tuned.baseline = None if baseline is None else out / self._folder(final.BASELINE)
+            tuned.chosen = out / final.result_of(out, "member-1")["checkpoint"]
+        if baseline is not None:
+            tuned.baseline = out / final.result_of(out, final.BASELINE)["checkpoint"]
         if test is not None:
-            above = read_json(out / SETTINGS)["outliers_above"]
-            elements = self.problem.elements
-            labels = DatasetConfig.from_dict(self.problem.base["dataset"]).labels
-            tuned.test = final.test_once(out, chosen, baseline, test, elements, above, labels)
+            tuned.test = final.test_once(problem, chosen, baseline, test)
         self._write_summary(tuned)
-
-    def _folder(self, name: str) -> str:
-        return read_json(self.problem.out / "final" / name / "result.json")["checkpoint"]
 
     def _run(self, take: Callable[[], Job | None], done: Callable[[Job], None]) -> None:
         """Do jobs in the worker processes, or in this one where there are none."""
-        if self.workers:
+        if self.pool is not None:
             self.pool.run(take, done)
             return
         while (job := take()) is not None:
@@ -255,71 +236,54 @@ class _Run:
     def _take_trial(self) -> Job | None:
         """Return the next job, or None; never called by two threads at once."""
         self.clock.stop()
-        if self._decided():
-            return None
-        if self.seconds is not None:
-            tuning = self.problem.tuning
-            limit = seconds_of_search(self.seconds, tuning)
-            if self.clock() + seconds_to_begin(tuning) > limit:
-                return None
-        if self.trials is not None and len(finished(self.study)) + self.given >= self.trials:
+        tuning = self.problem.tuning
+        late = self.seconds is not None and (
+            self.clock() + tuning.seconds_to_begin > tuning.seconds_of_search(self.seconds)
+        )
+        enough = self.trials is not None and len(finished(self.study)) + self.given >= self.trials
+        if late or enough or self._decided():
             return None
         self.given += 1
         return {"job": "trial"}
 
     def _decided(self) -> bool:
         """Return True where a process has ended the search and planned the final trainings."""
-        return (self.problem.out / "final" / final.PLAN).exists()
+        return (self.out / "final" / final.PLAN).exists()
 
     def _trial_done(self, job: Job) -> None:
         self.given -= 1
-        for record in read_records(self.problem.out):
+        for record in read_records(self.out):
             if record["number"] not in self.shown:
                 self.shown.add(record["number"])
                 logger.info("%s", line_of(record))
 
     def _training_done(self, job: Job) -> None:
         self.clock.stop()
-        done = final.result_file(self.problem.out, job["name"]).exists()
+        done = final.result_file(self.out, job["name"]).exists()
         logger.info("%s %s", job["name"], "is over" if done else "was cut off")
 
     def _died(self, pid: int, reason: str) -> None:
         name = process_name(pid)
-        fail_trials_of(self.study, self.problem.out, lambda worker: worker == name, reason)
+        fail_trials_of(self.study, self.out, lambda worker: worker == name, reason)
         self.last_death = reason.partition(";")[0]
         logger.warning("%s", reason)
 
     def _write_summary(self, tuned: Tuned) -> None:
         """Write `summary.json` and `best.json`."""
-        out = self.problem.out
-        records = read_records(out)
+        out, records = self.out, read_records(self.out)
         best = next(r for r in records if r["number"] == tuned.best["number"])
         write_json(out / "best.json", best["config"])
-        complete = [record for record in records if record["state"] == "complete"]
-        front = [{key: r[key] for key in ("number", "error", "cost")} for r in pareto(complete)]
-        states = [record["state"] for record in records]
-        write_json(
-            out / "summary.json",
-            {
-                "best": tuned.best,
-                "pareto_front": front,
-                "trials": {state: states.count(state) for state in sorted(set(states))},
-                "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
-                "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
-                "validation": self.problem.tuning.validation.describe(),
-                "seconds": self.clock(),
-            },
-        )
-
-
-def seconds_of_search(seconds: float, tuning: TuningConfig) -> float:
-    """Return the part of the whole time that the search has; the rest trains the best."""
-    return seconds * (tuning.search_share if tuning.members else 1)
-
-
-def seconds_to_begin(tuning: TuningConfig) -> float:
-    """Return the seconds that must be left for a trial to begin; 0 for trials by epochs."""
-    return 0.0 if tuning.trial_epochs is not None else WORTH_BEGINNING * tuning.trial_seconds
+        front = pareto([record for record in records if record["state"] == "complete"])
+        summary = {
+            "best": tuned.best,
+            "pareto_front": [{k: r[k] for k in ("number", "error", "cost")} for r in front],
+            "trials": dict(sorted(Counter(record["state"] for record in records).items())),
+            "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
+            "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
+            "validation": self.problem.tuning.validation.describe(),
+            "seconds": self.clock(),
+        }
+        write_json(out / "summary.json", summary)
 
 
 def _advice(tuning: TuningConfig) -> str:
@@ -327,7 +291,7 @@ def _advice(tuning: TuningConfig) -> str:
     if tuning.trial_epochs is not None:
         return "give more --time, or fewer tuning.trial_epochs"
     # Ten trials are the first that are not drawn blindly.
-    some = 10 * tuning.trial_seconds / (seconds_of_search(1, tuning) * num_threads())
+    some = 10 * tuning.trial_seconds / (tuning.seconds_of_search(1) * num_threads())
     return (
         f"give --time {some:.0f}s, which is enough for some ten trials of a small data set, or "
         "shorter trials (--trial-seconds)"

@@ -50,8 +50,7 @@ def cur(X: np.ndarray, k: int, costs: Sequence[float] | np.ndarray | None = None
 
     Raises ValueError where X is not finite, or fewer than `k` of its columns are independent.
     """
-    k = _positive("k", k)
-    chosen = _cur(_prepared(X, k, costs), k)
+    chosen = _cur(_prepared(X, _positive("k", k), costs), k)
     if len(chosen) < k:
         raise ValueError(
             f"k is {k}, but only {len(chosen)} of the {np.shape(X)[1]} columns are independent of "
@@ -141,35 +140,24 @@ def select_functions(
     Raises ValueError that names the argument or the element.
     """
     if method not in METHODS:
-        raise ValueError(f"method is {method!r}{nearest(method, list(METHODS))}")
+        raise ValueError(f"method is {method!r}{nearest(method, METHODS)}")
+    check_keys("costs", costs or {}, PARAMETERS)
     start = time.perf_counter()
-    if elements is None:
-        elements = elements_of(frames)
+    elements = elements_of(frames) if elements is None else elements
     descriptor = Gaussian(pool, elements, cutoff_params)
-    entries = as_entries(pool, elements)
-    all_costs = _checked_costs(costs)
     samples = _sample(frames, descriptor, neighbors, atoms_per_element, seed, threads)
     described = time.perf_counter()
     selected = {}
-    for symbol, X in samples.items():
-        number = k.get(symbol) if isinstance(k, Mapping) else k
-        prices = np.array([all_costs[entry["type"]] for entry in entries[symbol]])
+    for symbol, entries in as_entries(pool, elements).items():
+        X, number = samples[symbol], k.get(symbol) if isinstance(k, Mapping) else k
+        prices = np.array([(costs or {}).get(entry["type"], 1.0) for entry in entries])
         chosen = _choose(symbol, X, number, method, prices)
-        selected[symbol] = [entries[symbol][column] for column in chosen]
-        logger.info(
-            "%s: %d of %d functions by %s, reconstruction error %.3g on %d atoms",
-            symbol,
-            len(chosen),
-            X.shape[1],
-            method,
-            reconstruction_error(X, chosen),
-            len(X),
-        )
-    logger.info(
-        "values of the pool took %.1f s, the choice %.1f s",
-        described - start,
-        time.perf_counter() - described,
-    )
+        selected[symbol] = [entries[column] for column in chosen]
+        text = "%s: %d of %d functions by %s, reconstruction error %.3g on %d atoms"
+        error = reconstruction_error(X, chosen)
+        logger.info(text, symbol, len(chosen), X.shape[1], method, error, len(X))
+    seconds = described - start, time.perf_counter() - described
+    logger.info("values of the pool took %.1f s, the choice %.1f s", *seconds)
     return selected
 
 
@@ -190,24 +178,17 @@ def _entry(
 ) -> dict[str, Any]:
     kind = KINDS[int(number)]
     neighbors = [chemical_symbols[int(z)] for z in (first, second) if z]
-    names = [NAMES.get(name, name) for name in PARAMETERS[kind]]
+    names = ["Rs" if name == "rs" else name for name in PARAMETERS[kind]]
     entry: dict[str, Any] = {"type": kind, "cutoff": cutoff}
     if neighbors:
         entry |= {"elements": neighbors} if kind in ANGULAR else {"element": neighbors[0]}
     entry |= dict(zip(names, values, strict=False))
     if "eta" in entry:
-        entry["eta"] = _in_rc2(entry["eta"], cutoff)
+        # The shortest number that, divided by Rc², is the eta to the last bit.
+        product = entry["eta"] * cutoff**2
+        shortest = (float(f"{product:.{digits}g}") for digits in range(1, 18))
+        entry["eta"] = next((x for x in shortest if x / cutoff**2 == entry["eta"]), product)
     return entry
-
-
-NAMES = {"rs": "Rs"}
-
-
-def _in_rc2(eta: float, cutoff: float) -> float:
-    """Return the shortest number that, divided by Rc², is `eta` to the last bit."""
-    product = eta * cutoff**2
-    shortest = (float(f"{product:.{digits}g}") for digits in range(1, 18))
-    return next((x for x in shortest if x / cutoff**2 == eta), product)
 
 
 def _sample(
@@ -221,9 +202,9 @@ def _sample(
     """Return {symbol: values (n, S)} of atoms drawn at random, n at most `atoms_per_element`, out
     of as few frames as possible."""
     rng = np.random.default_rng(seed)
-    kinds = np.unique(frames.numbers)
+    kinds, kind = np.unique(frames.numbers, return_inverse=True)
     counts = np.zeros((len(frames), len(kinds)), dtype=np.int64)
-    np.add.at(counts, (frames.frame_of_atom, np.searchsorted(kinds, frames.numbers)), 1)
+    np.add.at(counts, (frames.frame_of_atom, kind), 1)
     missing, drawn = np.full(len(kinds), atoms_per_element), []
     for frame in rng.permutation(len(frames)):
         if (counts[frame][missing > 0] > 0).any():
@@ -231,19 +212,15 @@ def _sample(
             missing -= counts[frame]
     part = frames.select(drawn)
     listed = None if neighbors is None else neighbors.select(frames, drawn)
-    values = np.concatenate(
-        [
-            descriptor.values(
-                part.select(chunk), listed and listed.select(part, chunk), threads=threads
-            )
-            for chunk in chunks_of_frames(part)
-        ]
-    )
-    samples = {}
+    values = []
+    for chunk in chunks_of_frames(part):
+        own = None if listed is None else listed.select(part, chunk)
+        values.append(descriptor.values(part.select(chunk), own, threads=threads))
+    table, samples = np.concatenate(values), {}
     for symbol in descriptor.elements:
         rows = np.flatnonzero(part.numbers == atomic_numbers[symbol])
         rows = rng.permutation(rows)[:atoms_per_element]
-        samples[symbol] = values[rows, : descriptor.num_descriptors[symbol]]
+        samples[symbol] = table[rows, : descriptor.num_descriptors[symbol]]
     return samples
 
 
@@ -252,9 +229,7 @@ def _choose(
 ) -> np.ndarray:
     """Return columns of X in the order of choice; fewer than `k` where there are no more."""
     if not len(X):
-        raise ValueError(
-            f"{symbol}: no atom of it in these frames, whose functions could be chosen"
-        )
+        raise ValueError(f"{symbol}: no atom of it in these frames, to choose functions by")
     varying = np.flatnonzero(X.std(axis=0) > CONSTANT)
     if not len(varying):
         raise ValueError(f"{symbol}: no function of the pool varies over these frames")
@@ -266,12 +241,8 @@ def _choose(
     else:
         chosen = farthest_points(X[:, varying], wanted, costs[varying])
     if len(chosen) < k:
-        logger.warning(
-            "%s: %d functions of the pool are independent and vary over these frames, not %d",
-            symbol,
-            len(chosen),
-            k,
-        )
+        text = "%s: %d functions of the pool are independent and vary over these frames, not %d"
+        logger.warning(text, symbol, len(chosen), k)
     return varying[chosen]
 
 
@@ -322,10 +293,3 @@ def _positive(name: str, k: float) -> int:
 
 def _first_largest(scores: np.ndarray) -> int:
     return int(np.flatnonzero(scores >= scores.max() * (1 - TIE))[0])
-
-
-def _checked_costs(costs: Mapping[str, float] | None) -> dict[str, float]:
-    if costs is None:
-        return dict.fromkeys(PARAMETERS, 1.0)
-    check_keys("costs", costs, PARAMETERS)
-    return {**dict.fromkeys(PARAMETERS, 1.0), **costs}

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 from amptorch.checks import choice, mapping, number
 from amptorch.config import Config, _Section, count, option
 from amptorch.tuning.errors import FORCE_WEIGHT
-from amptorch.tuning.space import Space
+from amptorch.tuning.space import BY_NAME, Space
 from amptorch.tuning.splits import Validation
 
+# A trial is begun while at least this share of its time is left.
+WORTH_BEGINNING = 0.5
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsga2")
 PRUNERS = ("hyperband", "asha", "median", "none")
 
@@ -24,11 +26,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset": {"fp_scheme": "gaussian", "scaling": {"type": "standardize"}},
     "cmd": {"verbose": False},
 }
+CUTOFFS: dict[str, dict[str, Any]] = {
+    "cosine": {"cutoff_func": "Cosine"},
+    "polynomial": {"cutoff_func": "Polynomial", "gamma": 4.0},
+}
+# Keys of `optim` that are not the value of the parameter that stands for them.
+INDIRECT = ("scheduler", "optimizer_args", "averaging")
 # Keys that the study has to set itself.
 OWN = {
     "dataset": (
         *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
-        *("pca", "target_scaling", "atomic_correction", "weights", "missing_forces"),
+        *("pca", "target_scaling", "weights", "missing_forces"),
     ),
     "optim": ("epochs", "max_seconds"),
     "cmd": ("run_dir", "identifier", "debug", "seed"),
@@ -36,8 +44,8 @@ OWN = {
 
 
 def validation(key: str, value: Any) -> Validation:
-    """Return the `Validation` that the key holds or describes."""
-    return value if isinstance(value, Validation) else Validation.from_dict(mapping(key, value))
+    """Return the `Validation` that the key describes."""
+    return Validation.from_dict(mapping(key, value))
 
 
 def shares(key: str, value: Any) -> list[float]:
@@ -93,6 +101,22 @@ class TuningConfig(_Section):
     )
     disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
 
+    def seconds_of_search(self, seconds: float) -> float:
+        """Return the part of the whole time that the search has; the rest trains the best."""
+        return seconds * (self.search_share if self.members else 1)
+
+    @property
+    def seconds_to_begin(self) -> float:
+        """Return the seconds that must be left for a trial to begin; 0 for trials by epochs."""
+        return 0.0 if self.trial_epochs is not None else WORTH_BEGINNING * self.trial_seconds
+
+    @property
+    def trial_budget(self) -> dict[str, float]:
+        """Return {"epochs": n} or {"seconds": s} of a trial."""
+        if self.trial_epochs is not None:
+            return {"epochs": self.trial_epochs}
+        return {"seconds": self.trial_seconds}
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that a continued study must share, in JSON types."""
         kept = ("metric", "force_weight", "objectives", "trial_seconds", "trial_epochs", "seed")
@@ -144,51 +168,31 @@ def configuration(
     {"epochs": n}.
     """
     config: dict[str, Any] = copy.deepcopy(dict(base))
-    model, optim, dataset, cmd = (config[name] for name in ("model", "optim", "dataset", "cmd"))
+    optim, dataset, cmd = (config[name] for name in ("optim", "dataset", "cmd"))
     cmd["seed"] = seed
+    for name, value in params.items():
+        section, _, key = BY_NAME[name].keys[0].partition(".")
+        if section == "model" or (section == "optim" and key not in INDIRECT):
+            config[section][key] = value
     if fp_params is not None:
         dataset["fp_params"] = fp_params
     if "cutoff_function" in params:
-        from amptorch.tuning.functions import CUTOFFS
-
-        dataset["cutoff_params"] = CUTOFFS[params["cutoff_function"]]
-    direct = {
-        "model": {"model": "name", "activation": "activation", "batchnorm": "batchnorm"},
-        "optim": {
-            name: name
-            for name in ("optimizer", "lr", "batch_size", "force_coefficient", "force_fraction")
-        },
-    }
-    for section, names in direct.items():
-        for name, key in names.items():
-            if name in params:
-                config[section][key] = params[name]
-    if "layers" in params:
-        model["num_layers"] = params["layers"]
-    for name in ("width", "ekf_width"):
-        if name in params:
-            model["num_nodes"] = params[name]
+        dataset["cutoff_params"] = copy.deepcopy(CUTOFFS[params["cutoff_function"]])
     if params.get("averaging", "none") != "none":
         optim["averaging"] = params["averaging"]
     if "weight_decay" in params:
         optim["optimizer_args"] = {"weight_decay": params["weight_decay"]}
     if params.get("early_stopping"):
-        cmd["early_stopping"] = True
-        cmd["early_stopping_patience"] = params["early_stopping"]
+        cmd |= {"early_stopping": True, "early_stopping_patience": params["early_stopping"]}
     if params.get("optimizer") in ("lbfgs", "ekf"):
         # Both know the length of their steps.
         optim["lr"] = 1.0
-    cosine = params.get("schedule") == "cosine"
+    schedule: dict[str, Any] = {"policy": "cosine_time", "params": {}}
     if "epochs" in budget:
         optim["epochs"] = budget["epochs"]
-        if cosine:
-            optim["scheduler"] = {
-                "policy": "CosineAnnealingLR",
-                "params": {"T_max": budget["epochs"]},
-            }
+        schedule = {"policy": "CosineAnnealingLR", "params": {"T_max": budget["epochs"]}}
     else:
-        optim["epochs"] = 1_000_000
-        optim["max_seconds"] = budget["seconds"]
-        if cosine:
-            optim["scheduler"] = {"policy": "cosine_time", "params": {}}
+        optim |= {"epochs": 1_000_000, "max_seconds": budget["seconds"]}
+    if params.get("schedule") == "cosine":
+        optim["scheduler"] = schedule
     return config

@@ -1,4 +1,4 @@
-"""The search space: every parameter with its default range, its limits and its meaning.
+"""The search space: the parameters of `parameters.yaml`, and what a configuration makes of them.
 
 In a configuration `tuning.space` fixes a parameter (`cutoff: 6.0`), gives the values to choose from
 (`activation: [Tanh, SiLU]`) or a range (`lr: {low: 1e-3, high: 1e-2}`, for numbers; `step` and
@@ -6,42 +6,130 @@ In a configuration `tuning.space` fixes a parameter (`cutoff: 6.0`), gives the v
 `optim.lr`, fixes that parameter as well.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from amptorch.checks import known_keys, nearest, number
-from amptorch.tuning.domains import Choice, Range
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """Describe one parameter that is tuned.
+class Range:
+    """Hold numbers from `low` to `high`: in steps, or evenly, or evenly in the logarithm."""
 
-    default : the Range or Choice that is searched where the user says nothing
-    start : its value in the first trial, the baseline
-    meaning : for the documentation
-    keys : `section.key` of the configuration that the parameter stands for
-    limits : (lowest, highest) that makes sense of a number; for others all values that are known
-    when : {name: values} of another parameter that it depends on
-    """
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+    integer: bool = False
 
-    name: str
-    default: "Range | Choice"
-    start: Any
-    meaning: str
-    keys: tuple[str, ...]
-    limits: tuple[Any, ...]
-    when: tuple = ()
+    def suggest(self, trial: "Trial", name: str) -> Any:
+        """Draw a value for `trial`."""
+        draw: Any = trial.suggest_int if self.integer else trial.suggest_float
+        return draw(name, self.low, self.high, step=self._step, log=self.log)
 
     @property
-    def numeric(self) -> bool:
-        """Return True for a number, False for one of a few values."""
-        return isinstance(self.default, Range)
+    def distribution(self) -> "BaseDistribution":
+        """Return the range as Optuna has it."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        kind: Any = IntDistribution if self.integer else FloatDistribution
+        return kind(self.low, self.high, self.log, self._step)
+
+    @property
+    def _step(self) -> Any:
+        return (self.step or 1) if self.integer else self.step
+
+    def nearest(self, value: float) -> float:
+        """Return the value of the range nearest to `value`."""
+        value = min(max(value, self.low), self.high)
+        if self.step is not None:
+            steps = math.floor((self.high - self.low) / self.step + 1e-9)
+            value = self.low + self.step * min(round((value - self.low) / self.step), steps)
+        return int(value) if self.integer else float(value)
+
+    @property
+    def single(self) -> bool:
+        """Return True where there is one value only."""
+        return self.low == self.high
+
+    def highest(self) -> Any:
+        """Return the largest value."""
+        return self.high
+
+    def share(self, value: float) -> float:
+        """Return the place of `value` between the lowest (0) and the highest (1) that is drawn."""
+        low, high, value = self.low, self.nearest(self.high), float(value)
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return (value - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hold a few values to choose from."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: "Trial", name: str) -> Any:
+        """Draw a value for `trial`."""
+        return trial.suggest_categorical(name, self.values)
+
+    @property
+    def distribution(self) -> "BaseDistribution":
+        """Return the values as Optuna has them."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.values)
+
+    def nearest(self, value: Any) -> Any:
+        """Return `value` where it is among the values; otherwise the first of them."""
+        return value if value in self.values else self.values[0]
+
+    @property
+    def single(self) -> bool:
+        """Return True where there is one value only."""
+        return len(self.values) == 1
+
+    def highest(self) -> Any:
+        """Return the largest value."""
+        return max(self.values)
+
+
+class Parameter:
+    """Describe one parameter that is tuned, as `parameters.yaml` has it.
+
+    default : the Range or Choice that is searched where the user says nothing
+    start, meaning, keys, when : see there
+    limits : (lowest, highest) that makes sense of a number; for others all values that are known
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: Any,
+        meaning: str,
+        keys: Sequence[str],
+        when: Mapping[str, Sequence[Any]] | None = None,
+        values: Sequence[Any] = (),
+        among: Sequence[Any] | None = None,
+        limits: Sequence[Any] | None = None,
+        **numbers: Any,
+    ):
+        self.name, self.start, self.meaning, self.keys = name, start, meaning, keys
+        self.when = when or {}
+        self.limits = limits or among or values
+        self.default: Range | Choice = Choice(tuple(values))
+        if numbers:
+            self.default = Range(**numbers, integer=isinstance(start, int))
 
     def known(self, base: Mapping[str, Any], key: str) -> Any:
         """Return the value of `key` in the configuration, on which other parameters depend; the
@@ -50,7 +138,7 @@ class Parameter:
         said = str(base[section][name]).lower()
         return next((value for value in self.limits if str(value).lower() == said), self.start)
 
-    def parse(self, given: Any) -> "Range | Choice":
+    def parse(self, given: Any) -> Range | Choice:
         """Return the Range or Choice that `tuning.space` gives for this parameter.
 
         Raises ValueError or TypeError that names the parameter and what would be right.
@@ -87,247 +175,15 @@ class Parameter:
     def _checked(self, key: str, value: Any) -> Any:
         if isinstance(self.default, Range):
             low, high = self.limits
-            return number(minimum=low, maximum=high, integer=self.default.integer)(key, value)
+            return number(low, high, integer=self.default.integer)(key, value)
         names = {str(name).lower(): name for name in self.limits}
         if str(value).lower() not in names:
-            close = get_close_matches(str(value).lower(), names, n=1)
-            hint = f"did you mean {names[close[0]]!r}?" if close else f"known are {self.limits}"
-            raise ValueError(f"{key} cannot be {value!r}; {hint}")
+            raise ValueError(f"{key} cannot be {value!r}{nearest(value, names)}")
         return names[str(value).lower()]
 
 
-def _choice(
-    name: str,
-    values: tuple,
-    start: Any,
-    meaning: str,
-    *keys: str,
-    among: Any = None,
-    when: tuple = (),
-) -> Parameter:
-    return Parameter(name, Choice(values), start, meaning, keys, among or values, when)
-
-
-def _number(
-    name: str,
-    low: float,
-    high: float,
-    start: float,
-    meaning: str,
-    *keys: str,
-    limits: tuple[float, float],
-    step: float | None = None,
-    log: bool = False,
-    when: tuple = (),
-) -> Parameter:
-    integer = isinstance(low, int) and isinstance(start, int)
-    domain = Range(low, high, step, log, integer)
-    return Parameter(name, domain, start, meaning, keys, limits, when)
-
-
-FUNCTIONS = "dataset.fp_params"
-GRADIENT = (("optimizer", ("adam", "adamw")),)
-BY_RECIPE = (("selection", ("none",)),)
-SELECTED = (("selection", ("cur", "fps")),)
-PARAMETERS = (
-    # (a) and (b), the descriptor. A coarse grid: trials meet again, and share their fingerprints.
-    _number(
-        "cutoff", 5.0, 7.0, 6.0, "cutoff of all functions, Å", FUNCTIONS, limits=(1, 30), step=0.5
-    ),
-    _choice(
-        "cutoff_function", ("cosine", "polynomial"), "cosine", "its form", "dataset.cutoff_params"
-    ),
-    _choice(
-        "selection",
-        ("none", "cur", "fps"),
-        "none",
-        "functions by a recipe alone, or chosen from a pool by CUR or farthest points",
-        FUNCTIONS,
-    ),
-    _number(
-        "functions",
-        24,
-        72,
-        48,
-        "functions of each element that are chosen",
-        FUNCTIONS,
-        limits=(1, 1000),
-        step=12,
-        when=SELECTED,
-    ),
-    _choice(
-        "radial_recipe",
-        (
-            "shells",
-            "gastegger-centered",
-            "gastegger-shifted",
-            "imbalzano-centered",
-            "imbalzano-shifted",
-        ),
-        "shells",
-        "how G2 are placed",
-        FUNCTIONS,
-        when=BY_RECIPE,
-    ),
-    _number(
-        "radial",
-        6,
-        12,
-        8,
-        "G2 for each element of neighbours",
-        FUNCTIONS,
-        limits=(2, 100),
-        step=2,
-        when=BY_RECIPE,
-    ),
-    _choice("angular_kind", ("G4", "G5"), "G4", "kind of angles", FUNCTIONS, when=BY_RECIPE),
-    _choice(
-        "angular_range",
-        ("long", "short", "both", "imbalzano"),
-        "both",
-        "eta·Rc² of the angles: 1, 6, both; or two by the recipe",
-        FUNCTIONS,
-        when=BY_RECIPE,
-    ),
-    _choice(
-        "angular_zetas", ("1", "1 4", "1 4 16"), "1 4", "their zetas", FUNCTIONS, when=BY_RECIPE
-    ),
-    # (d) the training; what does it comes first, for it says how large the network may be.
-    _choice(
-        "optimizer",
-        ("adam", "adamw", "ekf"),
-        "adam",
-        "optimiser",
-        "optim.optimizer",
-        among=("adam", "adamw", "lbfgs", "ekf"),
-    ),
-    # (c) the network
-    _choice("model", ("bpnn", "singlenn"), "bpnn", "a network per element, or one", "model.name"),
-    _number(
-        "layers",
-        1,
-        3,
-        2,
-        "hidden layers",
-        "model.num_layers",
-        "model.hidden_layers",
-        limits=(1, 20),
-    ),
-    _number(
-        "width",
-        20,
-        80,
-        50,
-        "nodes of each layer",
-        "model.num_nodes",
-        "model.hidden_layers",
-        limits=(1, 10_000),
-        step=10,
-        when=(("optimizer", ("adam", "adamw", "lbfgs")),),
-    ),
-    _number(
-        "ekf_width",
-        15,
-        30,
-        20,
-        "nodes of each layer for the Kalman filter, whose covariance of wider ones fits no memory; "
-        "where `width` is given, that holds for the filter, too",
-        "model.num_nodes",
-        "model.hidden_layers",
-        limits=(1, 10_000),
-        step=5,
-        when=(("optimizer", ("ekf",)),),
-    ),
-    _choice(
-        "activation",
-        ("Tanh", "SiLU", "Softplus"),
-        "Tanh",
-        "between the layers",
-        "model.activation",
-        among=("Tanh", "SiLU", "Softplus", "GELU", "ELU", "Sigmoid", "ReLU"),
-    ),
-    # (d) the rest of the training
-    _choice(
-        "batchnorm",
-        (False, True),
-        False,
-        "batch normalisation, which the Kalman filter has no place for",
-        "model.batchnorm",
-        when=GRADIENT,
-    ),
-    _number(
-        "lr",
-        1e-3,
-        2e-2,
-        4e-3,
-        "learning rate at the beginning",
-        "optim.lr",
-        limits=(1e-8, 10),
-        log=True,
-        when=GRADIENT,
-    ),
-    _choice(
-        "schedule",
-        ("cosine", "constant"),
-        "cosine",
-        "of the learning rate",
-        "optim.scheduler",
-        when=GRADIENT,
-    ),
-    _choice(
-        "batch_size",
-        (4, 8, 16, 32),
-        8,
-        "frames in a batch",
-        "optim.batch_size",
-        among=tuple(2**n for n in range(13)),
-    ),
-    _number(
-        "force_coefficient",
-        50.0,
-        5000.0,
-        500.0,
-        "weight of the forces in the loss",
-        "optim.force_coefficient",
-        limits=(0, 1e9),
-        log=True,
-    ),
-    _choice(
-        "force_fraction",
-        (1.0, 0.5, 0.25),
-        1.0,
-        "share of the forces in each step",
-        "optim.force_fraction",
-        among=(1.0, 0.75, 0.5, 0.25, 0.2, 0.1, 0.05),
-    ),
-    _number(
-        "weight_decay",
-        1e-7,
-        1e-2,
-        1e-5,
-        "of AdamW",
-        "optim.optimizer_args",
-        limits=(0, 10),
-        log=True,
-        when=(("optimizer", ("adamw",)),),
-    ),
-    _choice(
-        "early_stopping",
-        (0,),
-        0,
-        "epochs without improvement before the end; 0 for never",
-        "cmd.early_stopping",
-        among=(0, 10, 20, 50, 100, 200),
-    ),
-    _choice(
-        "averaging",
-        ("none", "ema", "swa"),
-        "none",
-        "of the weights: none, exponential, or over the last epochs",
-        "optim.averaging",
-    ),
-)
-BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+_TABLE = resources.files(__package__).joinpath("parameters.yaml").read_text(encoding="utf8")
+BY_NAME = {name: Parameter(name, **given) for name, given in yaml.safe_load(_TABLE).items()}
 # Changes of the baseline with which the trials after it begin: the extended Kalman
 # filter, which takes small networks (`width`, where it holds for the filter) and larger batches, on
 # functions by a published recipe.
@@ -344,7 +200,7 @@ OF_FORCES = ("force_coefficient", "force_fraction")
 
 
 class Space:
-    """Hold the search space: {name: Range or Choice} in `domains`, in the order of PARAMETERS.
+    """Hold the search space: {name: Range or Choice} in `domains`, in the order of BY_NAME.
 
     given : `tuning.space` of a configuration
     base : its other sections; what they say fixes the parameters that stand for it
@@ -357,15 +213,13 @@ class Space:
         self, given: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
     ):
         given, base = dict(given or {}), base or {}
-        for name in given:
-            if name not in BY_NAME:
-                raise ValueError(f"tuning.space has no {name!r}{nearest(name, list(BY_NAME))}")
-        forces = (base.get("model") or {}).get("get_forces", True)
+        known_keys("tuning.space", given, BY_NAME)
+        said = {f"{s}.{k}" for s, keys in base.items() for k, v in keys.items() if v is not None}
+        forces = base.get("model", {}).get("get_forces", True)
         self.domains: dict[str, Range | Choice] = {}
         self.fixed: dict[str, Any] = {}
-        for parameter in PARAMETERS:
-            name = parameter.name
-            fixed = [key for key in parameter.keys if _says(base, key)]
+        for name, parameter in BY_NAME.items():
+            fixed = [key for key in parameter.keys if key in said]
             if name in given and fixed:
                 raise ValueError(
                     f"tuning.space.{name} and {fixed[0]} are both given; leave out one of them"
@@ -374,11 +228,12 @@ class Space:
                 raise ValueError(f"tuning.space.{name} is given, but model.get_forces is False")
             if fixed:
                 self.fixed[name] = parameter.known(base, fixed[0])
-            elif name == "ekf_width" and "width" in given and name not in given:
-                continue
-            elif forces or name not in OF_FORCES:
-                default = parameter.default
-                self.domains[name] = parameter.parse(given[name]) if name in given else default
+            elif name in given:
+                self.domains[name] = parameter.parse(given[name])
+            elif not (name == "ekf_width" and "width" in given) and (
+                forces or name not in OF_FORCES
+            ):
+                self.domains[name] = parameter.default
 
     @property
     def searched(self) -> list[str]:
@@ -391,10 +246,7 @@ class Space:
         return [
             name
             for name in self.domains
-            if all(
-                any(value in ok for value in self._possible(other))
-                for other, ok in self._conditions(name)
-            )
+            if all(set(self._possible(o)) & set(ok) for o, ok in self._conditions(name).items())
         ]
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:
@@ -414,38 +266,28 @@ class Space:
                 starts.append(start)
         return starts
 
-    def _start(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        return self._filled(
-            lambda name, domain: domain.nearest(changes.get(name, BY_NAME[name].start))
-        )
-
     def largest_cutoff(self) -> float | None:
         """Return the largest cutoff, Å, or None where the configuration fixes the functions."""
         domain = self.domains.get("cutoff")
         return None if domain is None else domain.highest()
 
-    def _conditions(self, name: str) -> tuple:
-        """Return ((other parameter, values), …): `name` has a meaning with these values only."""
-        if name == "width" and "ekf_width" not in self.domains:
-            return ()
-        return BY_NAME[name].when
+    def _start(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self._filled(
+            lambda name, domain: domain.nearest(changes.get(name, BY_NAME[name].start))
+        )
+
+    def _conditions(self, name: str) -> Mapping[str, Sequence[Any]]:
+        """Return {other parameter: values}: `name` has a meaning with these values only."""
+        return {} if name == "width" and "ekf_width" not in self.domains else BY_NAME[name].when
 
     def _possible(self, name: str) -> Sequence[Any]:
-        if name in self.fixed:
-            return (self.fixed[name],)
-        domain = self.domains[name]
-        assert isinstance(domain, Choice)
-        return domain.values
+        domain = self.domains.get(name)
+        return domain.values if isinstance(domain, Choice) else (self.fixed[name],)
 
     def _filled(self, value: Callable[[str, Any], Any]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             known = {**self.fixed, **values}
-            if all(known[other] in ok for other, ok in self._conditions(name)):
+            if all(known[other] in ok for other, ok in self._conditions(name).items()):
                 values[name] = value(name, domain)
         return values
-
-
-def _says(base: Mapping[str, Any], key: str) -> bool:
-    section, _, name = key.partition(".")
-    return (base.get(section) or {}).get(name) is not None

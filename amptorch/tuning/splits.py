@@ -5,54 +5,34 @@ time were trained on measures memory more than prediction, so blocks of consecut
 default; where frames are in no order, blocks cost nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from amptorch.checks import boolean, choice, known_keys, number
+from amptorch.checks import boolean, choice, number
+from amptorch.config import _Section, count, option
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Hold how frames are split.
+@dataclass
+class Validation(_Section):
+    """Hold how frames are split: `tuning.validation`.
 
-    method : "blocked" or "random"
-    fraction : of the frames, kept for the validation of each training; they are cut into equal
-        parts, of which one is kept: 0.15 is a seventh, and more than a half is a half
-    folds : trainings of a trial: 1 is hold-out; with more, each validates on other frames
-    blocks : runs of consecutive frames that make up the validation frames of a training
-    gap : frames on each side of a block that are neither trained on nor validated
-    outliers : whether frames of very high energy (`errors.outlier_energy`) may validate. One of
-        them can outweigh all others in an RMSE, and trials would be compared by it alone; so they
-        are trained on instead, unless this is set
+    The frames are cut into equal parts, of which one is kept for validation: a fraction of 0.15 is
+    a seventh, and more than a half is a half. One frame of very high energy can outweigh all others
+    in an RMSE, and trials would be compared by it alone; so outliers (`errors.outlier_energy`) are
+    trained on, unless `outliers` is True.
     """
 
-    method: str = "blocked"
-    fraction: float = 0.15
-    folds: int = 1
-    blocks: int = 5
-    gap: int = 0
-    outliers: bool = False
+    name_in_config: ClassVar[str] = "tuning.validation"
 
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> "Validation":
-        """Return the `Validation` of `tuning.validation`.
-
-        Raises ValueError or TypeError that names the key.
-        """
-        where = "tuning.validation"
-        known_keys(where, given, list(cls.__dataclass_fields__))
-        checks: dict[str, Callable[[str, Any], Any]] = {
-            "method": choice("blocked", "random"),
-            "fraction": number(above=0, below=1),
-            "folds": number(minimum=1, integer=True),
-            "blocks": number(minimum=1, integer=True),
-            "gap": number(minimum=0, integer=True),
-            "outliers": boolean,
-        }
-        return cls(**{key: checks[key](f"{where}.{key}", value) for key, value in given.items()})
+    method: str = option("blocked", choice("blocked", "random"), "of keeping frames")
+    fraction: float = option(0.15, number(above=0, below=1), "kept for each training")
+    folds: int = option(1, count, "trainings of a trial; each validates on other frames")
+    blocks: int = option(5, count, "runs of consecutive frames that validate a training")
+    gap: int = option(0, number(minimum=0, integer=True), "frames beside a block that are left out")
+    outliers: bool = option(False, boolean, "validate on frames of very high energy, too")
 
     @property
     def parts(self) -> int:
@@ -83,23 +63,18 @@ class Validation:
             kept = [np.concatenate(pieces[k::parts]) for k in range(parts)]
         # Hold-out takes the part in the middle, whose blocks lie farthest from both ends.
         chosen = [parts // 2] if self.folds == 1 else list(range(self.folds))
-        return [self._fold(n_frames, kept[k], np.asarray(outliers, dtype=np.int64)) for k in chosen]
-
-    def _fold(
-        self, n_frames: int, kept: np.ndarray, outliers: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        usual = np.setdiff1d(kept, outliers)
-        if self.outliers or not len(usual):
-            return self._others(n_frames, kept), kept
-        return np.union1d(self._others(n_frames, kept), np.setdiff1d(kept, usual)), usual
+        folds = []
+        for validate in (kept[k] for k in chosen):
+            train, usual = self._others(n_frames, validate), np.setdiff1d(validate, outliers)
+            if len(usual) and not self.outliers:
+                train, validate = np.union1d(train, np.setdiff1d(validate, usual)), usual
+            folds.append((train, validate))
+        return folds
 
     def _others(self, n_frames: int, kept: np.ndarray) -> np.ndarray:
-        near = np.zeros(n_frames, dtype=bool)
         reach = self.gap if self.method == "blocked" else 0
-        for shift in range(-reach, reach + 1):
-            moved = kept + shift
-            near[moved[(moved >= 0) & (moved < n_frames)]] = True
-        others = np.flatnonzero(~near)
+        near = np.add.outer(np.arange(-reach, reach + 1), kept)
+        others = np.setdiff1d(np.arange(n_frames), near)
         if not len(others):
             raise ValueError(
                 f"a gap of {self.gap} frames (tuning.validation.gap) leaves none of {n_frames} to "
@@ -109,12 +84,10 @@ class Validation:
 
     def describe(self) -> str:
         """Return one sentence that says how frames are split."""
-        how = (
-            f"blocks of consecutive frames, {self.blocks} for each training"
-            + (f", {self.gap} frames left out beside each" if self.gap else "")
-            if self.method == "blocked"
-            else "frames drawn at random"
-        )
+        how = "frames drawn at random"
+        if self.method == "blocked":
+            how = f"blocks of consecutive frames, {self.blocks} for each training"
+            how += f", {self.gap} frames left out beside each" if self.gap else ""
         if self.folds == 1:
             return f"validation on {1 / self.parts:.0%} of the training frames: {how}"
         return f"{self.folds}-fold validation on the training frames: {how}"
@@ -123,7 +96,7 @@ class Validation:
 def correlation(energies: Sequence[float] | np.ndarray) -> float:
     """Return the correlation of the energies of consecutive frames, −1 to 1; 0 where undefined."""
     energies = np.asarray(energies, dtype=np.float64)
-    if len(energies) < 3:
+    if len(energies) < 3 or np.ptp(energies) == 0:
         return 0.0
     first, second = energies[:-1] - energies.mean(), energies[1:] - energies.mean()
     norm = np.sqrt((first**2).sum() * (second**2).sum())

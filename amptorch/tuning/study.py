@@ -16,6 +16,7 @@ try:
     import optuna
 except ImportError as error:
     raise ImportError("tuning needs the package optuna: pip install optuna") from error
+import psutil
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -52,8 +53,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
             raise FileNotFoundError(f"there is no folder {str(path.parent)!r} for {url}")
         return JournalStorage(JournalFileBackend(str(path)))
     try:
-        parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
+        parsed, shown = make_url(url), public_url(url)
     except ArgumentError as error:
         raise ValueError(
             f"the storage {url!r} is no URL such as sqlite:///study.db, "
@@ -62,25 +62,23 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder for the storage {shown}")
-    for attempt in range(ATTEMPTS):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    options = {"connect_args": {"timeout": BUSY}} if sqlite else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for attempt in range(ATTEMPTS):
+            try:
                 return optuna.storages.RDBStorage(
-                    url,
-                    engine_kwargs={"connect_args": {"timeout": BUSY} if sqlite else {}},
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=GRACE,
+                    url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
                 )
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            # Another process is making the same tables.
-            if attempt + 1 < ATTEMPTS and ("UNIQUE" in reason or "already exists" in reason):
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                reason = str(error.__cause__ or error).splitlines()[0]
+                # Another process is making the same tables.
+                shared = "UNIQUE" in reason or "already exists" in reason
+                if not shared or attempt + 1 == ATTEMPTS:
+                    raise OSError(f"the storage {shown} cannot be reached: {reason}") from error
                 time.sleep(1)
-                continue
-            raise OSError(f"the storage {shown} cannot be reached: {reason}") from error
-        except ImportError as error:
-            raise ImportError(f"the storage {shown} needs a driver: {error}") from error
+            except ImportError as error:
+                raise ImportError(f"the storage {shown} needs a driver: {error}") from error
     raise AssertionError("every attempt returns or raises")
 
 
@@ -94,19 +92,13 @@ def public_url(url: str) -> str:
 def make_sampler(tuning: "TuningConfig", seeds: Sequence[int]) -> optuna.samplers.BaseSampler:
     """Return Optuna's sampler for one process; `seeds` are those of no other process."""
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-    samplers = optuna.samplers
-    startup = tuning.startup_trials
+    startup, samplers = tuning.startup_trials, optuna.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if tuning.sampler == "tpe":
             # The lie keeps processes that draw at the same time from drawing the same.
-            return samplers.TPESampler(
-                n_startup_trials=startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                seed=seed,
-            )
+            lie: Any = {"multivariate": True, "group": True, "constant_liar": True}
+            return samplers.TPESampler(n_startup_trials=startup, seed=seed, **lie)
         if tuning.sampler == "gp":
             return samplers.GPSampler(n_startup_trials=startup, seed=seed)
         if tuning.sampler == "qmc":
@@ -175,24 +167,14 @@ def fail_trials_of(
         worker = trial.user_attrs.get("worker")
         if worker is None or not dead(worker):
             continue
-        storage = study._storage
         attributes = {"reason": reason, **({"interrupted": True} if again else {})}
         for key, value in attributes.items():
-            storage.set_trial_user_attr(trial._trial_id, key, value)
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        write_record(
-            out,
-            {
-                "number": trial.number,
-                "state": "interrupted" if again else "died",
-                "reason": reason,
-                "params": trial.params,
-            },
-        )
+        _record_lost(out, trial, "interrupted" if again else "died", reason)
         if again:
             # What it was to have, and what it had drawn before it was cut off.
-            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            study.enqueue_trial(params)
+            study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
         numbers.append(trial.number)
     return numbers
 
@@ -203,23 +185,19 @@ def record_silent(study: optuna.Study, out: Path) -> None:
     recorded = {record["number"] for record in read_records(out)}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         if trial.number not in recorded:
-            reason = f"{trial.user_attrs.get('worker', 'its process')} gave no sign of life"
-            record = {"number": trial.number, "state": "died", "reason": reason}
-            write_record(out, {**record, "params": trial.params})
+            worker = trial.user_attrs.get("worker", "its process")
+            _record_lost(out, trial, "died", f"{worker} gave no sign of life")
+
+
+def _record_lost(out: Path, trial: FrozenTrial, state: str, reason: str) -> None:
+    record = {"number": trial.number, "state": state, "reason": reason, "params": trial.params}
+    write_record(out, record)
 
 
 def has_ended(worker: str) -> bool:
     """Return True for a process of this machine that has ended."""
     host, _, process = worker.rpartition(":")
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return host == socket.gethostname() and not psutil.pid_exists(int(process))
 
 
 @contextmanager

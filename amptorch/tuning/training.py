@@ -47,12 +47,11 @@ class StoreTrainer(AtomsTrainer):
         callbacks: Sequence[tuple[str, Callback]] = (),
     ):
         self.given = dataset, train, validate, list(callbacks)
-        sections = {**config, "dataset": {**config["dataset"], "store": str(dataset.store.path)}}
+        section = {**config["dataset"], "store": str(dataset.store.path)}
         if train is not None and validate is not None:
             # Their number; `split` selects them.
-            fraction = len(validate) / (len(train) + len(validate))
-            sections["dataset"]["val_split"] = fraction
-        super().__init__(sections)
+            section["val_split"] = len(validate) / (len(train) + len(validate))
+        super().__init__({**config, "dataset": section})
 
     def load_dataset(self) -> None:
         """Take the data set that was given."""
@@ -111,17 +110,11 @@ def predicted(
 ) -> tuple[Frames, np.ndarray, np.ndarray | None]:
     """Return Frames with references, and predicted energies (F,), eV, and forces (N, 3), eV/Å, or
     None; fingerprints come from the cache."""
-    energies, forces = [], []
-    for first in range(0, len(frame_ids), BATCH):
-        part = potential.evaluate(dataset.batch(frame_ids[first : first + BATCH]))
-        energies.append(part[0])
-        forces.append(part[1])
-    frames = dataset.store.frames(frame_ids)
-    return (
-        frames,
-        np.concatenate(energies),
-        np.concatenate(forces) if potential.has_forces else None,
-    )
+    batches = np.array_split(frame_ids, -(-len(frame_ids) // BATCH))
+    parts = [potential.evaluate(dataset.batch(batch)) for batch in batches]
+    energies, forces = zip(*parts, strict=True)
+    joined = np.concatenate(forces) if potential.has_forces else None
+    return dataset.store.frames(frame_ids), np.concatenate(energies), joined
 
 
 def finite_summary(
@@ -153,7 +146,6 @@ def epoch_columns(history: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
     columns: dict[str, list[float]] = {}
     for row in history:
         for name, value in row.items():
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float)):
-                continue
-            columns.setdefault(name, []).append(float(value))
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                columns.setdefault(name, []).append(float(value))
     return columns

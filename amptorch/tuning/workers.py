@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,50 +32,40 @@ class Worker:
     def __init__(self, out: Path, number: int, first: Job):
         self.log = Path(out) / "logs" / f"worker-{number}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "AMPTORCH_NUM_THREADS": "1"}
-        for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
-            environment[f"{name}_NUM_THREADS"] = "1"
+        limits = [f"{name}_NUM_THREADS" for name in ("AMPTORCH", "OMP", "MKL", "OPENBLAS")]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(out), str(number)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env={**os.environ, **dict.fromkeys(limits, "1")},
                 text=True,
             )
-        self.pid = self.process.pid
         self.do(first)
 
     def do(self, job: Job) -> Any:
         """Send a job and return the answer; raises WorkerDied where none comes."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        process: Any = self.process
         try:
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        if not answer:
-            raise WorkerDied(self._death())
-        return json.loads(answer)
-
-    def _death(self) -> str:
-        code = self.process.wait()
+        if answer:
+            return json.loads(answer)
+        code = process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         lines = self.log.read_text(encoding="utf8", errors="replace").splitlines()
-        return f"the worker process {how}; the end of {self.log.name}:\n" + "\n".join(
-            lines[-LAST_LINES:]
-        )
+        end = "\n".join(lines[-LAST_LINES:])
+        raise WorkerDied(f"the worker process {how}; the end of {self.log.name}:\n{end}")
 
     def stop(self) -> None:
         """Kill the process."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        # A message that it never read is still in the pipe.
+        with suppress(BrokenPipeError), self.process as process:
+            process.kill()
 
 
 class Workers:
@@ -84,10 +75,7 @@ class Workers:
     """
 
     def __init__(self, out: Path, number: int, first: Job, died: Callable[[int, str], None]):
-        self.out = out
-        self.number = number
-        self.first = first
-        self.died = died
+        self.out, self.number, self.first, self.died = out, number, first, died
         self._workers: dict[int, Worker] = {}
         self._lock = threading.Lock()
         self._deaths = 0
@@ -156,7 +144,7 @@ class Workers:
             worker = self._workers.pop(number, None)
         if worker is not None:
             worker.stop()
-            self.died(worker.pid, reason)
+            self.died(worker.process.pid, reason)
         self._deaths += 1
         if self._deaths >= MAX_DEATHS * self.number:
             self._failure = f"workers die again and again: {reason}"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from amptorch.tuning.report import plots
 from amptorch.tuning.report.importance import Forest, importances, levels
 from amptorch.tuning.space import Space
 from tests.tuning.test_tuning_report import record, study, texts
@@ -34,6 +35,18 @@ def test_what_matters_is_found():
     assert low.predicted == pytest.approx(10, rel=0.1)
     assert high.predicted == pytest.approx(30, rel=0.1)
     assert low.trials + high.trials == 80
+
+
+def test_figures_of_many_trials(tmp_path):
+    def depends(params, rng):
+        return (10.0 if params["lr"] == 4e-3 else 30.0) * np.exp(0.05 * rng.normal())
+
+    findings = study(tmp_path, many(80, depends))
+    bars = plots.importance_bars(findings).axes[0]
+    assert bars.get_yticklabels()[0].get_text() == "lr"
+    panels = plots.slices(findings).axes
+    assert [panel.get_xlabel() for panel in panels] == list(findings.mattered.table)
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["0.004", "0.006"]
 
 
 def test_what_does_not_matter_is_not_made_up(tmp_path):

@@ -21,7 +21,7 @@ from amptorch.optimizers import EKF
 from amptorch.tuning import tune
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.page import as_page, markdown, write_report
-from amptorch.tuning.report.words import compared, counted, duration, listed, number, table
+from amptorch.tuning.report.words import compared, counted, duration, head, listed, number, row
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import read_json, read_records, write_json
 from tests.tuning.test_tuning_study import SPACE, TEST, TRAIN, options
@@ -78,12 +78,12 @@ def test_files(finished):
     # The same sections, in the same order.
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == re.findall(r"<h2>(.*?)</h2>", page)
-    texts(Findings.read(finished))
+    texts(Findings(finished))
 
 
 @pytest.mark.slow
 def test_numbers_of_the_report_are_those_of_the_records(finished):
-    test, found = read_json(finished / "test.json"), texts(Findings.read(finished))
+    test, found = read_json(finished / "test.json"), texts(Findings(finished))
     chosen, base = test["chosen"], test["baseline"]
     table = found["Errors on the test frames"]
     for value in (chosen["energy"]["rmse"], base["forces"]["mae"]):
@@ -95,14 +95,14 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
     rows = list(csv.DictReader((finished / "trials.csv").open()))
     records = read_records(finished)
     assert [int(row["number"]) for row in rows] == [record["number"] for record in records]
-    for row, record in zip(rows, records, strict=True):
-        assert float(row["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
-        assert int(row["width"]) == record["params"]["width"]
+    for line, record in zip(rows, records, strict=True):
+        assert float(line["energy_rmse_meV_per_atom"]) == record["errors"]["energy"]["rmse"]
+        assert int(line["width"]) == record["params"]["width"]
 
 
 @pytest.mark.slow
 def test_predictions_that_are_kept(finished):
-    held, test = Findings.read(finished).predictions, read_json(finished / "test.json")
+    held, test = Findings(finished).predictions, read_json(finished / "test.json")
     assert held.kind == "test"
     for name in ("chosen", "baseline"):
         energy, forces = held.energy_errors(name), held.force_errors(name)
@@ -119,7 +119,7 @@ def test_predictions_that_are_kept(finished):
 
 @pytest.mark.slow
 def test_learning_curve(finished):
-    findings = Findings.read(finished)
+    findings = Findings(finished)
     train = findings.about["folds"][0]["train"]
     assert [point["frames"] for point in findings.curve] == [len(train) // 2, len(train)]
     # As many steps with half of the frames.
@@ -219,7 +219,7 @@ def study(out, records, config=None, **files):
         write_json(out / "trials" / f"{one['number']:05d}.json", one)
     for name, content in files.items():
         write_json(out / f"{name}.json", content)
-    return Findings.read(out)
+    return Findings(out)
 
 
 def after(chosen, base, widths=(6, 4)):
@@ -505,11 +505,11 @@ def test_trials_as_a_table_without_any():
 
 
 def test_columns_of_words_and_of_numbers():
-    lines = [["", "reason", "energy RMSE (meV/atom)"], ["died", "out of memory", "2.1"]]
-    text = table([*lines, ["failed", "a | b", "3.0 s"]], "A note.")
+    lines = [head(["", "reason", "energy RMSE (meV/atom)"], words=2)]
+    text = "\n".join([*lines, row("died", "out of memory", 2.104), row("failed", "a | b", 3)])
     assert text.splitlines()[1] == "| --- | --- | ---: |"
-    assert r"a \| b" in text
-    assert text.endswith("\n\nA note.")
+    assert r"| a \| b | 3 |" in text
+    assert "| 2.10 |" in text
     page = as_page(text + "\n\n![Of `x` & y](figures/cost.png)", {"cost": "<svg></svg>"})
     assert page.count("<td") == 6
     assert "<td>a | b</td>" in page

@@ -12,15 +12,15 @@ from optuna.trial import FixedTrial
 from amptorch.config import Config
 from amptorch.optimizers import EKF
 from amptorch.tuning.settings import configuration, split_config
-from amptorch.tuning.space import BY_NAME, PARAMETERS, Choice, Space
+from amptorch.tuning.space import BY_NAME, Choice, Range, Space
 from amptorch.tuning.splits import Validation, correlation
 
 
 def test_every_default_contains_its_start_and_is_within_its_limits():
-    for parameter in PARAMETERS:
+    for parameter in BY_NAME.values():
         domain = parameter.default
         assert domain.nearest(parameter.start) == parameter.start, parameter.name
-        bounds = [domain.low, domain.high] if parameter.numeric else domain.values
+        bounds = [domain.low, domain.high] if isinstance(domain, Range) else domain.values
         parameter.parse(list(bounds))
 
 
@@ -134,7 +134,7 @@ def test_an_optimizer_of_the_configuration_decides_what_matters_with_it():
         ({"cutof": 5}, "did you mean 'cutoff'"),
         ({"activation": []}, "excludes everything"),
         ({"lr": {"low": 1e-2, "high": 1e-3}}, "excludes everything"),
-        ({"activation": "Tan"}, "did you mean 'Tanh'"),
+        ({"activation": "Tan"}, "did you mean 'tanh'"),
         ({"cutoff": 100}, "at most 30"),
         ({"lr": {"low": 0, "high": 1}}, "at least"),
         ({"force_coefficient": {"low": 0, "high": 1}}, "above 0"),

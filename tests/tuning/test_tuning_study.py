@@ -9,8 +9,10 @@ import pytest
 from ase.io import write
 from optuna.trial import FixedTrial, TrialState
 
+import amptorch
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.files import read_json, write_json
 from amptorch.store import shard
 from amptorch.trainer import AtomsTrainer
 from amptorch.training.net import PotentialNet
@@ -22,6 +24,7 @@ from amptorch.tuning.errors import combined, summary
 from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
+from amptorch.tuning.prepare import check_input
 from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.page import markdown
 from amptorch.tuning.run import _Run
@@ -260,8 +263,42 @@ def test_an_ensemble_of_seeds(tmp_path):
     assert first["config"]["cmd"].pop("seed") != second["config"]["cmd"].pop("seed")
     assert first == second
     assert (tuned.chosen / "ensemble.json").is_file()
-    words, _ = markdown(Findings.read(tuned.out))
+    words, _ = markdown(Findings(tuned.out))
     assert "The best trial, with 2 seeds, and the baseline" in words
+
+
+def test_frames_of_different_sizes(tmp_path):
+    """Energies of frames of 2 to 8 atoms, 30 eV for each Cu and 50 eV for each O lower, differ by
+    hundreds of eV; what is left to learn does not."""
+    frames = [labelled(atoms) for atoms in FRAMES]
+    assert len({len(atoms) for atoms in frames}) > 2
+    for atoms in frames:
+        atoms.calc.results["energy"] -= 30 * atoms.numbers.tolist().count(29)
+        atoms.calc.results["energy"] -= 50 * atoms.numbers.tolist().count(8)
+    errors = {}
+    for given in ({}, {"atomic_correction": False}):
+        config = options(members=1, final_epochs=2)
+        config["dataset"] |= given
+        on = not given
+        tuned = run(tmp_path / str(on), 1, frames[:24], frames[24:], config)
+        assert (
+            read_json(tuned.out / "settings.json")["config"]["dataset"]["atomic_correction"] is on
+        )
+        record = read_records(tuned.out)[0]
+        assert train_config(record)["dataset"]["atomic_correction"] is on
+        assert (amptorch.load(tuned.chosen).target_scaler.atomic is not None) is on
+        assert (amptorch.load(tuned.baseline).target_scaler.atomic is not None) is on
+        found = record["errors"], tuned.test["chosen"], tuned.test["baseline"]
+        errors[on] = np.array([one["energy"]["rmse"] for one in found])
+    assert np.all(10 * errors[True] < errors[False])
+
+
+def test_a_study_begun_without_reference_energies_goes_on_without(tmp_path):
+    write_json(tmp_path / "settings.json", {"config": options()})
+    now, _ = check_input(TRAIN, None, options(), tmp_path)
+    assert "atomic_correction" not in now["config"]["dataset"]
+    new, _ = check_input(TRAIN, None, options(), tmp_path / "new")
+    assert new["config"]["dataset"]["atomic_correction"] is True
 
 
 def test_without_forces(tmp_path):
@@ -405,7 +442,7 @@ def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypat
     result = json.loads((tuned.out / "final" / "member-1" / "result.json").read_text())
     assert result["cut_short"] == "ValueError: the Kalman filter has diverged"
     assert tuned.test["chosen"]["energy"]["rmse"] > 0
-    words, _ = markdown(Findings.read(tuned.out))
+    words, _ = markdown(Findings(tuned.out))
     assert "member-1 after 3 epochs (ValueError: the Kalman filter has diverged)" in words
     # No trial begins once it is decided what is trained for long.
     one = _Run(load_problem(tuned.out), tuned.study, f"journal:{tmp_path / 'journal'}", 0, 99, None)

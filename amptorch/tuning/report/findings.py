@@ -1,184 +1,134 @@
 """The findings of a study, read from its folder."""
 
 import os
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amptorch.tuning.final import BASELINE, PLAN, PREDICTIONS, TEST
+from amptorch.files import read_json
+from amptorch.tuning.final import BASELINE, PLAN, PREDICTIONS, TEST, result_file
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.picking import pareto
 from amptorch.tuning.predictions import load_predictions
 from amptorch.tuning.prepare import CALLS
 from amptorch.tuning.report.importance import Mattered
-from amptorch.tuning.settings import TuningConfig, split_config
-from amptorch.tuning.space import Space
-from amptorch.tuning.study import read_json, read_records
+from amptorch.tuning.settings import split_config
+from amptorch.tuning.study import read_records
 
 # Draws of frames that say how far the ratio of two errors may be chance.
 DRAWS = 1000
 
 
-@dataclass
 class Findings:
-    """A study as its folder `out` has it, finished or not.
+    """Read a study as its folder `out` has it, finished or not.
 
     about: settings.json; calls: calls.json; plan: final/plan.json, or None; results: {name: result
-    of a final training}; curve: results of the learning curve, by frames; test: test.json, or None.
+    of a final training}; curve: results of the learning curve, by frames; test: test.json, or None;
+    summary: summary.json, or None; forces: True where potentials have forces.
+
+    Raises FileNotFoundError where there is no study.
     """
 
-    out: Path
-    about: dict
-    tuning: TuningConfig
-    space: Space
-    records: list
-    calls: list = field(default_factory=list)
-    plan: Any = None
-    results: dict = field(default_factory=dict)
-    curve: list = field(default_factory=list)
-    test: Any = None
-    summary: dict | None = None
-    seconds: float = 0.0
-
-    @classmethod
-    def read(cls, out: str | os.PathLike[str]) -> "Findings":
-        """Return those of the study in the folder `out`; FileNotFoundError where there is none."""
-        out = Path(out).absolute()
+    def __init__(self, out: str | os.PathLike[str]):
+        self.out = out = Path(out).absolute()
         if not (out / SETTINGS).exists():
             raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no {SETTINGS}")
-        about = read_json(out / SETTINGS)
-        tuning, _, space = split_config(about["config"])
-        plan = _read(out / "final" / PLAN)
-        results, curve = {}, []
-        if plan is not None:
-            found = {
-                name: _read(out / "final" / name / "result.json") for name in plan["trainings"]
-            }
-            results = {name: result for name, result in found.items() if result is not None}
-            points = [_read(out / "final" / name / "result.json") for name in plan.get("curve", ())]
-            curve = sorted(filter(None, points), key=lambda point: point["frames"])
-        return cls(
-            out,
-            about,
-            tuning,
-            space,
-            read_records(out),
-            _read(out / CALLS) or [],
-            plan,
-            results,
-            curve,
-            _read(out / TEST),
-            _read(out / "summary.json"),
-            sum(read_json(path)["seconds"] for path in out.glob("clock-*.json")),
-        )
+        self.about: dict[str, Any] = read_json(out / SETTINGS)
+        self.tuning, base, self.space = split_config(self.about["config"])
+        self.forces = base["model"].get("get_forces", True)
+        self.records = read_records(out)
+        self.calls: list[dict[str, Any]] = _read(out / CALLS) or []
+        self.plan, self.test = _read(out / "final" / PLAN), _read(out / TEST)
+        self.summary = _read(out / "summary.json")
+        trainings, points = ((self.plan or {}).get(key, ()) for key in ("trainings", "curve"))
+        found = {name: _read(result_file(out, name)) for name in (*trainings, *points)}
+        self.results = {name: found[name] for name in trainings if found[name] is not None}
+        curve = [found[name] for name in points if found[name] is not None]
+        self.curve = sorted(curve, key=lambda point: point["frames"])
+        self.seconds = sum(read_json(path)["seconds"] for path in out.glob("clock-*.json"))
 
     @cached_property
     def complete(self) -> list[dict[str, Any]]:
-        """Records of the trials that gave an error, the best first."""
+        """Return the records of the trials that gave an error, the best first."""
         found = [record for record in self.records if record["state"] == "complete"]
         return sorted(found, key=lambda record: (record["error"], record["number"]))
 
     @property
     def best(self) -> Any:
-        """The record of the best trial, or None."""
+        """Return the record of the best trial, or None."""
         return self.complete[0] if self.complete else None
 
     @cached_property
     def baseline(self) -> Any:
-        """The record of the trial with the settings of the baseline, or None where none of these
-        gave an error."""
+        """Return the record of the trial with the settings of the baseline, or None where none of
+        these gave an error."""
         params = self.space.baseline()
         return next((record for record in self.complete if record["params"] == params), None)
 
     @property
     def front(self) -> list[dict[str, Any]]:
-        """Records of the Pareto front of error and cost."""
+        """Return the records of the Pareto front of error and cost."""
         return pareto(self.complete)
 
     @property
-    def forces(self) -> bool:
-        """Whether there are errors of forces."""
-        return all("forces" in record["errors"] for record in self.complete)
-
-    @property
-    def base_forces(self) -> bool:
-        """Whether the models of this study are to give forces."""
-        model = self.about["config"].get("model") or {}
-        return model.get("get_forces", True)
-
-    @property
-    def members(self) -> list[str]:
-        """Names of the final trainings that succeeded, without the baseline."""
+    def members(self) -> list[dict[str, Any]]:
+        """Return the plans of the final trainings that succeeded, without the baseline."""
         done = [name for name, result in self.results.items() if "failed" not in result]
-        return [name for name in done if name != BASELINE]
+        return [self.plan["trainings"][name] for name in done if name != BASELINE]
 
     @property
     def chosen(self) -> str | None:
-        """Path of the chosen model within the folder, or None."""
+        """Return the path of the chosen model within the folder, or None."""
         return None if self.summary is None else self.summary["chosen"]
 
     @property
-    def searched(self) -> int:
-        """Number of parameters that were searched."""
-        return len(set(self.space.searched) & set(self.space.reachable))
-
-    @property
-    def member_trials(self) -> list[str]:
-        """Numbers of the trials that the members of the chosen model were trained as."""
-        return [str(self.plan["trainings"][name]["trial"]) for name in self.members]
-
-    @property
-    def same_as_baseline(self) -> bool:
-        """Whether the chosen model has the configuration of the baseline."""
-        trainings = self.plan["trainings"]
-        own = [trainings[name]["params"] for name in self.members]
-        return own == [trainings[BASELINE]["params"]]
-
-    @property
-    def weighted(self) -> bool:
-        """Whether frames had weights."""
-        return (self.about["config"].get("dataset") or {}).get("weights") is not None
-
-    @property
     def points(self) -> list[dict[str, Any]]:
-        """Points of the learning curve whose training succeeded."""
+        """Return the points of the learning curve whose training succeeded."""
         return [point for point in self.curve if "failed" not in point]
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return {name: errors} of the models that are compared."""
+        if self.test is not None:
+            return {name: self.test[name] for name in ("chosen", BASELINE) if name in self.test}
+        found = {f"trial {self.best['number']}": self.best["errors"]}
+        if self.baseline not in (None, self.best):
+            found["baseline trial"] = self.baseline["errors"]
+        return found
 
     @cached_property
     def mattered(self) -> Mattered:
-        """What the parameters did."""
+        """Return what the parameters did."""
         return Mattered(self.complete, self.records, self.space, self.tuning.seed)
 
     @cached_property
     def predictions(self) -> Any:
-        """`HeldOut` of the test frames, or of the validation frames by the longest training of the
-        learning curve on all others, or None."""
+        """Return `HeldOut` of the test frames, or of the validation frames by the longest training
+        of the learning curve on all others, or None."""
         if self.test is not None:
-            found = load_predictions(self.out / PREDICTIONS)
-            return None if found is None else HeldOut("test", found)
-        if not self.curve or "failed" in self.curve[-1]:
+            kind, path = "test", self.out / PREDICTIONS
+        elif self.curve and "failed" not in self.curve[-1]:
+            kind, path = "validation", self.out / "final" / self.curve[-1]["name"]
+            path /= "validation.npz"
+        else:
             return None
-        found = load_predictions(self.out / "final" / self.curve[-1]["name"] / "validation.npz")
-        return None if found is None else HeldOut("validation", found)
+        found = load_predictions(path)
+        return None if found is None else HeldOut(kind, found)
 
 
 class HeldOut:
-    """Predictions on frames that were not trained on.
+    """Hold predictions on frames that were not trained on.
 
     kind: "test" or "validation"; arrays: see `predictions.save_predictions`. models: names.
     """
 
     def __init__(self, kind: str, arrays: dict[str, np.ndarray]):
-        self.kind = kind
-        self.arrays = arrays
+        self.kind, self.arrays = kind, arrays
         self.models = [name for name in ("chosen", BASELINE) if f"{name}_energies" in arrays]
-        self.energies = arrays["energies"]
-        self.counts = arrays["counts"]
+        self.energies, self.counts = arrays["energies"], arrays["counts"]
         self.forces: Any = arrays.get("forces")
-        self.atom_frames = np.repeat(np.arange(len(self.counts)), self.counts)
 
     def label(self, name: str) -> str:
         """Return the model's name for people.
@@ -191,18 +141,15 @@ class HeldOut:
         """Return (F,), meV/atom."""
         return 1000 * (self.arrays[f"{name}_energies"] - self.energies)
 
-    def force_errors(self, name: str) -> Any:
-        """Return (n, 3), eV/Å, or None."""
-        predicted = self.arrays.get(f"{name}_forces")
-        return None if predicted is None else predicted.astype(np.float64) - self.forces
+    def force_errors(self, name: str) -> np.ndarray:
+        """Return (n, 3), eV/Å."""
+        return self.arrays[f"{name}_forces"].astype(np.float64) - self.forces
 
-    def frame_force_errors(self, name: str) -> Any:
-        """Return the root mean square of each frame's force errors (F,), eV/Å, or None."""
-        errors = self.force_errors(name)
-        if errors is None:
-            return None
-        squares = np.bincount(self.atom_frames, (errors**2).mean(axis=1), len(self.counts))
-        return np.sqrt(squares / self.counts)
+    def frame_force_errors(self, name: str) -> np.ndarray:
+        """Return the root mean square of each frame's force errors (F,), eV/Å."""
+        squares = (self.force_errors(name) ** 2).mean(axis=1)
+        frames = np.repeat(np.arange(len(self.counts)), self.counts)
+        return np.sqrt(np.bincount(frames, squares, len(self.counts)) / self.counts)
 
     def spreads(self, name: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Return (energies (F,), meV/atom, and forces (n, 3), eV/Å, or None) or None without an
@@ -215,15 +162,13 @@ class HeldOut:
     def ratio(self, quantity: str) -> tuple[float, float] | None:
         """Return the bounds of the RMSE of the chosen model over that of the baseline, for
         95 % of sets of frames drawn with replacement; None without both, or with too few frames."""
-        if len(self.models) < 2 or len(self.counts) < 5:
-            return None
-        if quantity == "forces" and self.forces is None:
+        n = len(self.counts)
+        if len(self.models) < 2 or n < 5 or (quantity == "forces" and self.forces is None):
             return None
         if quantity == "energy":
             squares = [self.energy_errors(name) ** 2 for name in self.models]
         else:
             squares = [self.frame_force_errors(name) ** 2 * self.counts for name in self.models]
-        n = len(self.counts)
         drawn = np.random.default_rng(0).integers(n, size=(DRAWS, n))
         first, second = (square[drawn].sum(axis=1) for square in squares)
         if not (second > 0).all():

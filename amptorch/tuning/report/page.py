@@ -12,17 +12,20 @@ import jinja2
 import yaml
 from markdown_it import MarkdownIt
 
+from amptorch.profiling.environment import environment
 from amptorch.profiling.plots import as_svg
 from amptorch.tuning.picking import train_config
 from amptorch.tuning.report import facts, plots, words
 from amptorch.tuning.report.archive import trial_table, write_results
 from amptorch.tuning.report.findings import Findings
+from amptorch.tuning.report.importance import shown
+from amptorch.tuning.space import BY_NAME
+from amptorch.tuning.training import RUNGS
 from amptorch.writing import write_atomically
 
 TITLE = "Tuning of a neural network potential"
 FIGURES = "figures"
 DPI = 130
-WORDS = ("number", "counted", "listed", "compared", "duration", "budget", "percent", "signed")
 
 
 def write_report(out: str | os.PathLike[str]) -> list[Path]:
@@ -33,24 +36,26 @@ def write_report(out: str | os.PathLike[str]) -> list[Path]:
     the folder. Returns the paths of both reports and of the archive. Raises FileNotFoundError where
     there is no study.
     """
-    findings = Findings.read(out)
-    folder = findings.out
+    findings = Findings(out)
     text, names = markdown(findings)
     drawn = {name: plots.FIGURES[name](findings) for name in names}
+    files: dict[str, str | bytes] = {}
     for name, figure in drawn.items():
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=DPI)
-        _replace(folder / FIGURES / f"{name}.png", image.getvalue())
+        files[f"{FIGURES}/{name}.png"] = image.getvalue()
+    for name, config in configurations(findings).items():
+        content = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        files[f"{facts.CONFIGURATIONS}/{name}.yaml"] = content
+    page = as_page(text, {name: as_svg(figure) for name, figure in drawn.items()})
+    files |= {"trials.csv": trial_table(findings), "report.md": text, "report.html": page}
+    folder = findings.out
     for path in (folder / FIGURES).glob("*.png"):
         if path.stem not in drawn:
             path.unlink()
-    for name, config in configurations(findings).items():
-        content = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        _replace(folder / facts.CONFIGURATIONS / f"{name}.yaml", content.encode("utf8"))
-    _replace(folder / "trials.csv", trial_table(findings).encode("utf8"))
-    _replace(folder / "report.md", text.encode("utf8"))
-    page = as_page(text, {name: as_svg(figure) for name, figure in drawn.items()})
-    _replace(folder / "report.html", page.encode("utf8"))
+    for name, data in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(data if isinstance(data, bytes) else data.encode("utf8"))
     return [folder / "report.html", folder / "report.md", write_results(findings)]
 
 
@@ -62,12 +67,13 @@ def markdown(findings: Findings) -> tuple[str, list[str]]:
         names.append(name)
         return f"![{caption}]({FIGURES}/{name}.png)"
 
-    environment = _environment()
-    environment.globals |= {name: getattr(words, name) for name in (*WORDS, "moment", "table")}
-    environment.globals |= {"facts": facts, "picture": picture}
+    template = _environment()
+    template.globals |= {name: found for name, found in vars(words).items() if callable(found)}
+    template.globals |= {"environment": environment, "picture": picture, "shown": shown}
+    template.globals |= {"facts": facts, "RUNGS": RUNGS, "BY_NAME": BY_NAME}
     source = resources.files(__package__).joinpath("report.md").read_text(encoding="utf8")
     # A block that ends before an empty line takes one line break away.
-    text = environment.from_string(source.replace("\n\n", "\n\n\n")).render(title=TITLE, f=findings)
+    text = template.from_string(source.replace("\n\n", "\n\n\n")).render(title=TITLE, f=findings)
     return _in_paragraphs(text), names
 
 
@@ -91,10 +97,8 @@ def configurations(findings: Findings) -> dict[str, dict[str, Any]]:
     for name, record in (("baseline", findings.baseline), ("best", findings.best)):
         if record is not None:
             found[name] = train_config(record)
-    if findings.plan is not None:
-        for name, training in findings.plan["trainings"].items():
-            found[f"final-{name}"] = training["config"]
-    return found
+    trainings = findings.plan["trainings"] if findings.plan else {}
+    return found | {f"final-{name}": training["config"] for name, training in trainings.items()}
 
 
 def _environment() -> jinja2.Environment:
@@ -116,8 +120,3 @@ def _in_paragraphs(text: str) -> str:
         if block:
             blocks.append(block)
     return "\n\n".join(blocks) + "\n"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with write_atomically(path) as file:
-        file.write(data)

@@ -3,19 +3,20 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from amptorch.profiling.plots import GRAY, new_figure
+from amptorch.profiling.plots import GRAY, WIDTH, new_figure
 from amptorch.tuning.final import BASELINE
+from amptorch.tuning.report.facts import UNITS
 from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.importance import shown
 from amptorch.tuning.space import Choice
 
 COLORS = {"chosen": "#4477aa", BASELINE: "#ee6677"}
 BLACK = "#222222"
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small"}
 # Points of a scatter plot, drawn at random from all.
 MOST_POINTS = 20_000
 SLICES = 6
@@ -25,54 +26,36 @@ def history(findings: Findings) -> Figure:
     """Draw the error of each trial in the order of their numbers, and the best so far."""
     figure, axes = new_figure(3.6)
     done = sorted(findings.complete, key=lambda record: record["number"])
-    ended = [(r["number"], r["reports"][-1][1]) for r in findings.records if _ended(r)]
-    lost = [r["number"] for r in findings.records if r["state"] in ("failed", "died", "diverged")]
-    if ended:
-        axes.plot(*zip(*ended, strict=True), "x", color=GRAY, ms=4, label="ended early: last error")
-    numbers, errors = [r["number"] for r in done], [r["error"] for r in done]
+    ended = [r for r in findings.records if r["state"] == "pruned" and r.get("reports")]
+    last = [r["reports"][-1][1] for r in ended]
+    axes.plot(_all("number", ended), last, "x", color=GRAY, ms=4, label="ended early: last error")
+    numbers, errors = _all("number", done), _all("error", done)
     axes.plot(numbers, errors, "o", ms=4, color=COLORS["chosen"], alpha=0.8, label="completed")
-    last = max(record["number"] for record in findings.records)
-    best: Any = np.minimum.accumulate(errors) if errors else []
-    axes.step([*numbers, last], [*best, *best[-1:]], where="post", color=BLACK, label="best so far")
+    best: dict[str, Any] = {"where": "post", "color": BLACK, "label": "best so far"}
+    axes.step(numbers, np.minimum.accumulate(errors), **best)
     if findings.baseline is not None:
         axes.axhline(findings.baseline["error"], color=COLORS[BASELINE], lw=1, label="baseline")
-    bottom = axes.get_ylim()[0]
-    if lost:
-        at = [bottom] * len(lost)
-        axes.plot(lost, at, "v", color=COLORS[BASELINE], ms=5, clip_on=False, label="no error")
     axes.set(xlabel="trial", ylabel="error (meV/atom)", yscale="log")
     _plain(axes.yaxis)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(**LEGEND)
     return figure
-
-
-def _ended(record: dict[str, Any]) -> bool:
-    return record["state"] == "pruned" and bool(record.get("reports"))
 
 
 def front(findings: Findings) -> Figure:
     """Draw error against cost, the front, the best trial and the baseline."""
     figure, axes = new_figure(4.0)
-    done, best_for_cost = findings.complete, findings.front
-    axes.plot([r["cost"] for r in done], [r["error"] for r in done], "o", ms=4, color=GRAY)
-    xs, ys = [r["cost"] for r in best_for_cost], [r["error"] for r in best_for_cost]
-    axes.step(xs, ys, where="post", color=COLORS["chosen"], lw=1)
-    axes.plot(xs, ys, "o", color=COLORS["chosen"], label="none is both more accurate and cheaper")
-    for record in best_for_cost:
-        axes.annotate(
-            str(record["number"]),
-            (record["cost"], record["error"]),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize="small",
-        )
-    base = findings.baseline
+    done, best, base = findings.complete, findings.front, findings.baseline
+    axes.plot(_all("cost", done), _all("error", done), "o", ms=4, color=GRAY)
+    axes.step(_all("cost", best), _all("error", best), "o-", where="post", color=COLORS["chosen"])
+    for one in best:
+        place = one["cost"], one["error"]
+        axes.annotate(one["number"], place, (4, 4), textcoords="offset points", fontsize="small")
     if base is not None:
         axes.plot(base["cost"], base["error"], "D", color=COLORS[BASELINE], label="baseline")
-    axes.set(xlabel="energy and forces (µs/atom)" if findings.forces else "energy (µs/atom)")
-    axes.set(ylabel="error (meV/atom)", xscale="log", yscale="log")
+        axes.legend(**LEGEND)
+    what = "energy and forces" if findings.forces else "energy"
+    axes.set(xlabel=f"{what} (µs/atom)", ylabel="error (meV/atom)", xscale="log", yscale="log")
     _plain(axes.xaxis, axes.yaxis)
-    axes.legend(frameon=False, fontsize="small")
     return figure
 
 
@@ -87,106 +70,63 @@ def importance_bars(findings: Findings) -> Figure:
     axes.plot(chance, names, "|", color=BLACK, ms=11, label="what 1 in 20 shufflings exceeds")
     axes.invert_yaxis()
     axes.set_xlabel("share of importance (%)")
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    axes.legend(loc="lower right", **LEGEND)
     return figure
 
 
 def slices(findings: Findings) -> Figure:
     """Draw the error against the value of each of the parameters that are shown."""
-    names = findings.mattered.names[:SLICES]
-    rows = -(-len(names) // 3)
-    figure, axes = new_figure(
-        2.5 * rows, rows, ncols=min(3, len(names)), sharey=True, squeeze=False
-    )
-    rng = np.random.default_rng(0)
-    for panel, name in zip(axes.flat, names, strict=False):
+    names = list(findings.mattered.table)[:SLICES]
+    figure = Figure(figsize=(WIDTH, 2.5 * -(-len(names) // 3)), layout="constrained")
+    for place, name in enumerate(names, 1):
+        panel = figure.add_subplot(-(-len(names) // 3), 3, place)
         had = [record for record in findings.complete if name in record["params"]]
         values = [record["params"][name] for record in had]
-        errors = [record["error"] for record in had]
         domain = findings.space.domains[name]
         if isinstance(domain, Choice):
             known = [value for value in domain.values if value in values]
-            places = np.array([known.index(value) for value in values], dtype=np.float64)
-            panel.plot(places + rng.uniform(-0.15, 0.15, len(places)), errors, "o", ms=3, alpha=0.7)
-            panel.set_xticks(range(len(known)), [shown(value) for value in known], fontsize="small")
-            panel.set_xlim(-0.5, len(known) - 0.5)
-            if sum(len(shown(value)) for value in known) > 20:
-                panel.tick_params(axis="x", rotation=25)
-        else:
-            panel.plot(values, errors, "o", ms=3, alpha=0.7)
-            if domain.log:
-                panel.set_xscale("log")
-        panel.set_xlabel(name)
-        panel.set_yscale("log")
+            values = [known.index(value) for value in values]
+            panel.set_xticks(
+                range(len(known)), [shown(v) for v in known], fontsize="small", rotation=25
+            )
+        elif domain.log:
+            panel.set_xscale("log")
+        panel.plot(values, _all("error", had), "o", ms=3, alpha=0.5)
+        panel.set(xlabel=name, yscale="log")
         _plain(panel.yaxis)
-    for panel in axes[:, 0]:
-        panel.set_ylabel("error (meV/atom)")
-    for panel in axes.flat[len(names) :]:
-        panel.remove()
+    figure.supylabel("error (meV/atom)", fontsize="medium")
     return figure
 
 
 def parity(findings: Findings) -> Figure:
     """Draw predicted against reference energies and forces."""
     held = findings.predictions
-    with_forces = held.forces is not None
-    figure, axes = new_figure(4.4, ncols=1 + with_forces, squeeze=False)
-    panels = axes[0]
-    panels[0].set(xlabel="reference energy (eV/atom)", ylabel="predicted energy (eV/atom)")
-    for name in reversed(held.models):
-        predicted = held.arrays[f"{name}_energies"]
-        error = np.sqrt(np.mean(held.energy_errors(name) ** 2))
-        _scatter(
-            panels[0],
-            held.energies,
-            predicted,
-            f"{held.label(name)}: RMSE {error:.3g} meV/atom",
-            name,
-            4,
-        )
-    if with_forces:
-        panels[1].set(xlabel="reference force (eV/Å)", ylabel="predicted force (eV/Å)")
+    quantities = ("energies", "forces") if held.forces is not None else ("energies",)
+    figure, axes = new_figure(4.4, ncols=len(quantities), squeeze=False)
+    for panel, quantity in zip(axes[0], quantities, strict=True):
+        reference = np.ravel(held.arrays[quantity])
+        kept = _some(len(reference))
         for name in reversed(held.models):
-            error = np.sqrt(np.mean(held.force_errors(name) ** 2))
-            predicted = held.arrays[f"{name}_forces"]
-            label = f"{held.label(name)}: RMSE {error:.3g} eV/Å"
-            _scatter(panels[1], held.forces, predicted, label, name, 2)
-    for panel in panels:
-        low, high = panel.dataLim.x0, panel.dataLim.x1
-        panel.plot([low, high], [low, high], color=BLACK, lw=0.8, zorder=3)
-        panel.legend(frameon=False, fontsize="small", loc="upper left")
-    return figure
-
-
-def energy_range(findings: Findings) -> Figure:
-    """Draw the error of each frame against its reference energy."""
-    held, above = findings.predictions, findings.about["outliers_above"]
-    with_forces = held.forces is not None
-    figure, axes = new_figure(3.6, ncols=1 + with_forces, squeeze=False)
-    usual = held.energies <= above
-    for name in reversed(held.models):
-        values = [np.abs(held.energy_errors(name))]
-        values += [held.frame_force_errors(name)] if with_forces else []
-        for panel, errors in zip(axes[0], values, strict=True):
-            color = COLORS[name]
-            # What hardly differs from 0 stands at the bottom.
-            errors = np.maximum(errors, 1e-3 * errors.max())
+            errors = held.energy_errors if quantity == "energies" else held.force_errors
+            unit = UNITS["energy" if quantity == "energies" else "forces"]
+            rms = np.sqrt(np.mean(errors(name) ** 2))
+            predicted = np.ravel(held.arrays[f"{name}_{quantity}"])
             panel.plot(
-                held.energies[usual],
-                errors[usual],
+                reference[kept],
+                predicted[kept],
                 "o",
-                ms=3.5,
-                color=color,
-                label=held.label(name),
+                ms=4 if quantity == "energies" else 2,
+                mew=0,
+                alpha=0.5,
+                color=COLORS[name],
+                label=f"{held.label(name)}: RMSE {rms:.3g} {unit}",
+                rasterized=True,
             )
-            panel.plot(held.energies[~usual], errors[~usual], "^", ms=7, mfc="none", color=color)
-    for panel, label in zip(
-        axes[0], ("|energy error| (meV/atom)", "force RMSE (eV/Å)"), strict=False
-    ):
-        panel.axvline(above, color=GRAY, lw=0.8, ls="--", label="99th percentile of training")
-        panel.set(xlabel="reference energy (eV/atom)", ylabel=label, yscale="log")
-        _plain(panel.yaxis)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+        ends = [reference.min(), reference.max()]
+        panel.plot(ends, ends, color=BLACK, lw=0.8, zorder=3)
+        what = "energy (eV/atom)" if quantity == "energies" else "force (eV/Å)"
+        panel.set(xlabel=f"reference {what}", ylabel=f"predicted {what}")
+        panel.legend(loc="upper left", **LEGEND)
     return figure
 
 
@@ -194,80 +134,49 @@ def uncertainty(findings: Findings) -> Figure:
     """Draw errors of the ensemble against its spread, and their RMS in bins of spread."""
     held = findings.predictions
     energies, forces = held.spreads("chosen")
-    pairs = [(energies, np.abs(held.energy_errors("chosen")), "meV/atom", "energy")]
+    pairs = [(energies, held.energy_errors("chosen"), "energy, meV/atom")]
     if forces is not None:
-        errors = np.abs(held.force_errors("chosen"))
-        pairs.append((forces.ravel(), errors.ravel(), "eV/Å", "force components"))
+        pairs.append((forces.ravel(), held.force_errors("chosen").ravel(), "forces, eV/Å"))
     figure, axes = new_figure(4.2, ncols=len(pairs), squeeze=False)
-    for panel, (spread, errors, unit, what) in zip(axes[0], pairs, strict=True):
-        few = len(spread) <= 1000
-        kept = _some(len(spread))
-        size = 4 if few else 1.5
-        panel.plot(
-            spread[kept],
-            errors[kept],
-            ".",
-            ms=size,
-            color=COLORS["chosen"],
-            alpha=0.7 if few else 0.25,
-            rasterized=True,
-            label="one frame" if what == "energy" else "one component",
-        )
+    for panel, (spread, errors, what) in zip(axes[0], pairs, strict=True):
+        kept, errors = _some(len(spread)), np.abs(errors)
+        panel.plot(spread[kept], errors[kept], ".", ms=2, alpha=0.4, rasterized=True)
         groups = np.array_split(np.argsort(spread), max(1, min(10, len(spread) // 5)))
-        xs = [np.sqrt(np.mean(spread[group] ** 2)) for group in groups]
-        ys = [np.sqrt(np.mean(errors[group] ** 2)) for group in groups]
+        xs, ys = ([np.sqrt(np.mean(v[g] ** 2)) for g in groups] for v in (spread, errors))
         panel.plot(xs, ys, "o-", color=BLACK, ms=5, label="RMS of equal numbers")
         ends = [min(xs), max(xs)]
         panel.plot(ends, ends, "--", color=GRAY, label="error as large as the spread")
-        panel.set(xscale="log", yscale="log", title=what)
-        panel.set(xlabel=f"spread of the members ({unit})", ylabel=f"|error| ({unit})")
-        floor = max(1e-3 * max(ys), 1e-12)
-        panel.set_ylim(bottom=floor)
-        panel.legend(frameon=False, fontsize="small", loc="upper left")
+        panel.set(xscale="log", yscale="log", title=what, xlabel="spread", ylabel="|error|")
+        panel.set_ylim(bottom=max(1e-3 * max(ys), 1e-12))
+        panel.legend(loc="upper left", **LEGEND)
     return figure
 
 
 def learning(findings: Findings) -> Figure:
     """Draw the RMSE on the validation frames against the number of training frames."""
     points = findings.points
-    forces = "forces" in points[0]["errors"]
-    quantities = [("energy", "energy RMSE (meV/atom)")]
-    quantities += [("forces", "force RMSE (eV/Å)")] if forces else []
+    quantities = [quantity for quantity in UNITS if quantity in points[0]["errors"]]
     figure, axes = new_figure(3.4, ncols=len(quantities), squeeze=False)
-    frames = [point["frames"] for point in points]
-    for panel, (quantity, label) in zip(axes[0], quantities, strict=True):
+    frames = _all("frames", points)
+    for panel, quantity in zip(axes[0], quantities, strict=True):
         for statistic, style in (("rmse", "o-"), ("mae", "s--")):
             values = [point["errors"][quantity][statistic] for point in points]
             panel.plot(frames, values, style, color=COLORS["chosen"], label=statistic.upper())
+        label = f"error of the {quantity} ({UNITS[quantity]})"
         panel.set(xscale="log", yscale="log", xlabel="training frames", ylabel=label)
-        panel.set_ylabel(label.replace("RMSE ", "error "))
         panel.set_xticks(frames, [str(number) for number in frames])
         panel.xaxis.set_minor_locator(NullLocator())
         _plain(panel.yaxis)
-        panel.legend(frameon=False, fontsize="small")
+        panel.legend(**LEGEND)
     return figure
 
 
-def _scatter(panel: Axes, x: np.ndarray, y: np.ndarray, label: str, name: str, size: float) -> None:
-    x, y = np.ravel(x), np.ravel(y)
-    kept = _some(len(x))
-    panel.plot(
-        x[kept],
-        y[kept],
-        "o",
-        ms=size,
-        mew=0,
-        alpha=0.5,
-        color=COLORS[name],
-        label=label,
-        rasterized=True,
-    )
+def _all(key: str, records: list[dict[str, Any]]) -> list[Any]:
+    return [record[key] for record in records]
 
 
 def _some(n: int) -> np.ndarray:
-    if n <= MOST_POINTS:
-        return np.arange(n)
-    return np.random.default_rng(0).choice(n, MOST_POINTS, replace=False)
+    return np.random.default_rng(0).choice(n, min(n, MOST_POINTS), replace=False)
 
 
 def _plain(*axes: Axis) -> None:
@@ -288,7 +197,6 @@ FIGURES = {
     "importance": importance_bars,
     "parameters": slices,
     "parity": parity,
-    "energy-range": energy_range,
     "uncertainty": uncertainty,
     "learning-curve": learning,
 }

@@ -1,7 +1,7 @@
-"""Words for numbers."""
+"""Words for numbers, in the template of the report."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from amptorch.reports import duration
@@ -57,21 +57,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def signed(value: float) -> str:
+def signed(value: float | None) -> str:
     """Return such as "0.25" or "−0.11"."""
-    return f"{value:.2f}".replace("-", "−")
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def moment(iso: str) -> str:
-    """Return a time in ISO 8601 as people write it."""
-    return iso.replace("T", " at ").replace("+00:00", " UTC")
+def row(*cells: Any) -> str:
+    """Return the row of a table in Markdown; numbers that are no counts have three figures."""
+    texts = (number(c) if isinstance(c, float) or c is None else str(c) for c in cells)
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
 
-def table(lines: list[list[str]], note: str = "") -> str:
-    """Return a table in Markdown, the header first; columns of numbers are set to the right."""
-    # A number may have a unit, or a name before it.
-    columns = [all(len(cell.split()) < 3 for cell in col[1:]) for col in zip(*lines, strict=True)]
-    rule = ["---", *("---:" if numbers else "---" for numbers in columns[1:])]
-    rows = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    text = "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
-    return f"{text}\n\n{note}" if note else text
+def head(names: Sequence[str], words: int = 1) -> str:
+    """Return the head of a table; columns after the first `words` are set to the right."""
+    rule = ["---" if column < words else "---:" for column in range(len(names))]
+    return f"{row(*names)}\n{row(*rule)}"
