@@ -1,0 +1,542 @@
+"""Look for wrong units, signs and repeated frames in labelled structures, before any training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol, nm
+
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList, neighbor_list
+
+# Frames that are looked at, spread evenly, and frames of one composition that are paired.
+SAMPLE, PAIRED = 500, 60
+# Å: no atom of a pair of frames moves farther. Pairs: at least, at most the nearest.
+FARTHEST_MOVE, FEWEST_PAIRS, MOST_PAIRS = 1.0, 8, 200
+# Correlation of energies with the work of the forces from which on the slope says something, and
+# the slopes that pass. Real data reach 0.997 and 0.8 to 1.3.
+SURE, SLOPES = 0.9, (0.65, 1.55)
+# The same for a pair potential fitted to the forces, which is a cruder measure; the share of the
+# forces that it must explain; Å, its reach; its intervals, and neighbours of an atom at most.
+SURE_OF_MODEL, SLOPES_OF_MODEL, EXPLAINED, REACH, INTERVALS, NEIGHBORS = (
+    0.8,
+    (0.2, 5.0),
+    0.5,
+    5,
+    20,
+    150,
+)
+# Frames and atoms for that fit.
+MODEL_FRAMES, MODEL_ATOMS = (20, 80), (4_000, 20_000)
+# eV/Å: rms forces outside this range are no forces of a training set.
+FORCES = (1e-3, 1e3)
+# Sum of the forces of a frame: share of what chance would give, and eV/Å.
+FORCE_SUM, LEAST_SUM = 0.1, 0.05
+# eV/Å³, the median of the largest component of a stress (48 GPa).
+LARGE_STRESS = 0.3
+# An energy this far off, in eV/atom and in median absolute deviations, is a gross outlier.
+OUTLIER, DEVIATIONS = 1.0, 20
+# Å; frames whose positions and cells differ less are the same.
+SAME = 1e-6
+
+ENERGY_UNITS = {
+    "Hartree": 1 / Hartree,
+    "Rydberg": 1 / Rydberg,
+    "kcal/mol": mol / kcal,
+    "kJ/mol": mol / kJ,
+    "meV": 1000.0,
+}
+FORCE_UNITS = {
+    "Hartree/Bohr": Bohr / Hartree,
+    "Rydberg/Bohr": Bohr / Rydberg,
+    "eV/Bohr": Bohr,
+    "Hartree/Å": 1 / Hartree,
+    "kcal/mol/Å": mol / kcal,
+    "kJ/mol/Å": mol / kJ,
+    "kJ/mol/nm": nm * mol / kJ,
+    "meV/Å": 1000.0,
+}
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Hold a frame with its place in the list and those of its labels that are well formed."""
+
+    index: int
+    atoms: Atoms
+    energy: float | None
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+
+
+def inspect_frames(images: Sequence[Atoms]) -> list[str]:
+    """Return warnings about labels that look wrong, each with its number and what to do about it;
+    an empty list where nothing does.
+
+    images : frames; `atoms.calc.results` may hold "energy" (eV), "forces" (n, 3) (eV/Å) and
+        "stress" (eV/Å³), and whatever is missing or not finite is passed over
+
+    Checked are: whether energies and forces fit each other in units and sign, the size of forces
+    and stresses, sums of forces, energies far from all others, and frames that are there twice. Of
+    more than 500 frames that many are looked at, spread evenly; duplicates are sought among all.
+    Nothing is computed with a calculator, and nothing is raised.
+    """
+    frames = [_labelled(k, images[k]) for k in _spread(len(images), SAMPLE)]
+    neighbors = _Neighbors(frames)
+    found = [
+        _force_sizes(frames),
+        _energies_against_forces(frames, neighbors),
+        _force_sums(frames),
+        _stresses(frames),
+        _outliers(frames),
+        _repeated(images),
+    ]
+    return [warning for warning in found if warning]
+
+
+def duplicates(training: Sequence[Atoms], other: Sequence[Atoms]) -> list[tuple[int, int]]:
+    """Return (index in `training`, index in `other`) of each frame of `other` that is also in
+    `training`: the same atoms in the same order, with positions and cell equal to 1e-6 Å.
+
+    Where a frame is in `training` several times, the first is named.
+    """
+    groups = _by_composition(other)
+    return sorted(
+        (
+            pair
+            for key, first in _by_composition(training).items()
+            if key in groups
+            for pair in _matches(training, first, other, groups[key])
+        ),
+        key=lambda pair: pair[1],
+    )
+
+
+def duplicate_warning(training: Sequence[Atoms], test: Sequence[Atoms], name: str) -> str | None:
+    """Return a warning where frames of `test`, which the text calls `name`, are in `training`; None
+    where there are none."""
+    same = duplicates(training, test)
+    if not same:
+        return None
+    first, second = same[0]
+    return (
+        f"{len(same)} of the {len(test)} frames of {name} are also in the training set (frame "
+        f"{second} is its frame {first}), so that errors on them say nothing about new "
+        "structures; take them out of one of the two"
+    )
+
+
+def _labelled(index: int, atoms: Atoms) -> _Labelled:
+    """Return a frame with the labels that have the right shape and are finite."""
+    results = getattr(atoms.calc, "results", None) or {}
+
+    def label(name: str, *shapes: tuple[int, ...]) -> np.ndarray | None:
+        try:
+            value = np.asarray(results.get(name), dtype=np.float64)
+        except (TypeError, ValueError):
+            return None
+        return value if value.shape in shapes and np.isfinite(value).all() else None
+
+    usable = len(atoms) > 0 and np.isfinite(atoms.positions).all()
+    usable = usable and np.isfinite(atoms.cell.array).all()
+    energy = label("energy", ()) if usable else None
+    forces = label("forces", (len(atoms), 3)) if usable else None
+    stress = label("stress", (6,), (3, 3))
+    return _Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """Return at most `most` of the indices below n, spread evenly."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.arange(0)
+
+
+def _force_sizes(frames: list[_Labelled]) -> str | None:
+    forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
+    if not forces:
+        return None
+    rms = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    # Frames at rest by symmetry have forces of exactly zero, and are right.
+    if rms == 0 or FORCES[0] <= rms <= FORCES[1]:
+        return None
+    size = "small" if rms < FORCES[0] else "large"
+    return (
+        f"the forces are very {size}: their root mean square is {rms:.2g} eV/Å, that of most "
+        "training sets between 0.05 and 5; check that they are in eV/Å"
+    )
+
+
+def _energies_against_forces(frames: list[_Labelled], neighbors: "_Neighbors") -> str | None:
+    """Return a warning where energies and forces do not fit each other in unit or sign."""
+    energies, work = _pairs_of_frames(frames)
+    if len(energies) >= FEWEST_PAIRS:
+        correlation, slope = _correlation(energies, work)
+        if abs(correlation) >= SURE:
+            atoms = np.median([len(frame.atoms) for frame in frames])
+            how = f"between {len(energies)} pairs of similar frames, energies differ by"
+            return _mismatch(slope, SLOPES, how, "the work of the forces", float(atoms))
+    fitted = neighbors.fitted_energies()
+    if fitted is not None:
+        correlation, slope = _correlation(*fitted)
+        if abs(correlation) >= SURE_OF_MODEL:
+            how = f"in {len(fitted[0])} frames, energies differ by about"
+            return _mismatch(slope, SLOPES_OF_MODEL, how, "what the forces let expect", None)
+    return neighbors.wrong_sign()
+
+
+def _correlation(energies: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    """Return the correlation about zero and the slope, energies over expected, errors in both."""
+    squares, others = float(energies @ energies), float(expected @ expected)
+    if not squares or not others:
+        return 0.0, 0.0
+    correlation = float(energies @ expected) / np.sqrt(squares * others)
+    return correlation, float(np.sign(correlation) * np.sqrt(squares / others))
+
+
+def _mismatch(
+    slope: float, right: tuple[float, float], how: str, what: str, atoms: float | None
+) -> str | None:
+    """Return the warning for a slope outside of the range `right`, which may be None."""
+    if right[0] <= slope <= right[1]:
+        return None
+    advice = []
+    if slope < 0:
+        advice.append(
+            "the sign is wrong: the forces look like gradients, multiply them by -1 (or the "
+            "energies have the wrong sign)"
+        )
+    if not right[0] <= abs(slope) <= right[1]:
+        unit = "; ".join(_units(abs(slope), atoms))
+        advice.append(f"this is so with {unit}" if unit else "check the units of both")
+    return (
+        f"energies and forces do not fit each other: {how} {slope:.3g} times {what}, and should by "
+        f"about 1 times; {'; and '.join(advice)}. Energies must be in eV and forces in eV/Å"
+    )
+
+
+def _units(slope: float, atoms: float | None) -> list[str]:
+    """Return in words the units that would give such a slope, the likeliest first."""
+    known = {f"energies in {unit}": factor for unit, factor in ENERGY_UNITS.items()}
+    known |= {f"forces in {unit}": 1 / factor for unit, factor in FORCE_UNITS.items()}
+    known["energies in Hartree and forces in Hartree/Bohr"] = 1 / Bohr
+    if atoms is not None and atoms > 1:
+        known["energies per atom in place of those of whole frames"] = 1 / atoms
+    off = {name: abs(np.log(slope / factor)) for name, factor in known.items()}
+    near = sorted(name for name in known if off[name] < max(np.log(1.15), 1.3 * min(off.values())))
+    near = [name for name in near if off[name] < np.log(1.5)]
+    return [
+        f"{name} ({known[name]:.3g})" for name in sorted(near, key=lambda name: round(off[name], 3))
+    ]
+
+
+def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (P,) differences in energy and (P,) the work of the forces, eV, of the pairs of frames
+    of the same atoms and cell that are nearest to each other.
+
+    ΔE ≈ −½ Σ (F_i + F_j)·(r_j − r_i), which is exact in a harmonic potential.
+    """
+    groups: dict[bytes, list[_Labelled]] = {}
+    for frame in frames:
+        if frame.energy is not None and frame.forces is not None:
+            groups.setdefault(_key(frame.atoms), []).append(frame)
+    found = [np.empty((0, 3))]
+    for group in groups.values():
+        found += _pairs_of_group([group[k] for k in _spread(len(group), PAIRED)])
+    move, energies, work = np.concatenate(found).T
+    nearest = np.argsort(move, kind="stable")[:MOST_PAIRS]
+    return energies[nearest], work[nearest]
+
+
+def _pairs_of_group(group: list[_Labelled]) -> Iterator[np.ndarray]:
+    """Yield rows (largest move, ΔE, work) of pairs of frames with the same atoms."""
+    positions = np.array([frame.atoms.positions for frame in group])
+    cells = np.array([frame.atoms.cell.array for frame in group])
+    full = np.array([frame.atoms.cell.complete().array for frame in group])
+    energies = np.array([frame.energy for frame in group], dtype=np.float64)
+    forces = np.array([frame.forces for frame in group])
+    periodic = group[0].atoms.pbc
+    for apart in range(1, len(group)):
+        near = np.flatnonzero(np.abs(cells[apart:] - cells[:-apart]).max(axis=(1, 2)) < 1e-3)
+        if not len(near):
+            continue
+        moves = positions[near + apart] - positions[near]
+        if periodic.any():
+            scaled = moves @ np.linalg.inv(full[near])
+            moves = (scaled - np.round(scaled) * periodic) @ full[near]
+        moves -= moves.mean(axis=1, keepdims=True)
+        work = -0.5 * np.einsum("pik,pik->p", forces[near] + forces[near + apart], moves)
+        farthest = np.sqrt((moves**2).sum(axis=2).max(axis=1))
+        rows = np.stack([farthest, energies[near + apart] - energies[near], work], axis=1)
+        yield rows[(farthest < FARTHEST_MOVE) & (farthest > SAME)]
+
+
+class _Neighbors:
+    """Hold neighbours in a few of the frames, for what forces along pairs of atoms say."""
+
+    def __init__(self, frames: list[_Labelled]) -> None:
+        self.sample = self._chosen(frames)
+        self.pairs: NeighborList | None = None
+        if not self.sample:
+            return
+        try:
+            self.frames = Frames.from_atoms([frame.atoms for frame in self.sample])
+            self.pairs = neighbor_list(self.frames, self._cutoff())
+        except ValueError:  # atoms in one place, a flat cell: what reads the frames names them
+            return
+        self.forces = np.concatenate([np.asarray(frame.forces) for frame in self.sample])
+        self.distances = np.linalg.norm(self.pairs.vectors, axis=1)
+        kinds, self.kind = np.unique(self.frames.numbers, return_inverse=True)
+        self.n_kinds = len(kinds)
+        first, second = self.kind[self.pairs.centers], self.kind[self.pairs.neighbors]
+        self.types = np.minimum(first, second) * self.n_kinds + np.maximum(first, second)
+
+    @staticmethod
+    def _chosen(frames: list[_Labelled]) -> list[_Labelled]:
+        """Return frames with forces that are not all zero, few enough for a quick fit."""
+        moving = [frame for frame in frames if frame.forces is not None and frame.forces.any()]
+        if len(moving) < MODEL_FRAMES[0]:
+            return []
+        atoms = np.mean([len(frame.atoms) for frame in moving])
+        if atoms * MODEL_FRAMES[0] > MODEL_ATOMS[1]:
+            return []
+        n = int(np.clip(MODEL_ATOMS[0] / atoms, *MODEL_FRAMES))
+        return [moving[k] for k in _spread(len(moving), n)]
+
+    def _cutoff(self) -> float:
+        """Return a cutoff, Å, within which atoms have no more than about 150 neighbours."""
+        periodic = self.frames.pbc.all(axis=1)
+        if not periodic.any():
+            return REACH
+        volumes = np.abs(np.linalg.det(self.frames.cells[periodic]))
+        density = float(np.median(self.frames.counts[periodic] / volumes))
+        return float(min(REACH, (3 * NEIGHBORS / (4 * np.pi * density)) ** (1 / 3)))
+
+    def fitted_energies(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (F,) energies and those of a pair potential fitted to the forces alone, eV, both
+        without reference energies of the elements; None where that says nothing.
+
+        The slope of the potential of each pair of elements is piecewise linear.
+        """
+        if self.pairs is None or not len(self.distances):
+            return None
+        if any(frame.energy is None for frame in self.sample):
+            return None
+        names, types = np.unique(self.types, return_inverse=True)
+        columns = len(names) * INTERVALS
+        if columns * 10 > self.forces.size:
+            return None
+        start, width = self.distances.min(), np.ptp(self.distances) / INTERVALS
+        if width == 0:
+            return None
+        place = np.minimum((self.distances - start) / width, INTERVALS - 1e-9)
+        node = place.astype(np.int64)
+        upper = place - node
+        directions = self.pairs.vectors / self.distances[:, None]
+        # Force on the central atom by a pull of 1 eV/Å at each node; at the last node it is zero.
+        design = np.zeros((3, self.frames.n_atoms * columns))
+        for nodes, weight in ((node, 1 - upper), (node + 1, upper)):
+            inside = nodes < INTERVALS
+            cells = self.pairs.centers * columns + types * INTERVALS + nodes
+            for axis in range(3):
+                design[axis] += np.bincount(
+                    cells[inside],
+                    weights=(weight * directions[:, axis])[inside],
+                    minlength=design.shape[1],
+                )
+        matrix = design.reshape(-1, columns)
+        target = self.forces.T.ravel()
+        pulls = _ridge(matrix, target)
+        left = target - matrix @ pulls
+        if 1 - (left @ left) / (target @ target) < EXPLAINED:
+            return None
+        fitted = self._energies(pulls.reshape(-1, INTERVALS), types, start, width)
+        energies = np.array([frame.energy for frame in self.sample])
+        return self._without_elements(energies), self._without_elements(fitted)
+
+    def _energies(
+        self, pulls: np.ndarray, types: np.ndarray, start: float, width: float
+    ) -> np.ndarray:
+        """Return (F,) energies, eV, of slopes (types, INTERVALS), eV/Å, integrated from where they
+        end."""
+        fine = np.linspace(0, INTERVALS, 50 * INTERVALS + 1)
+        of_pairs = np.zeros(len(self.distances))
+        for kind, slopes in enumerate(pulls):
+            slope = np.interp(fine, np.arange(INTERVALS + 1), [*slopes, 0.0])
+            steps = (slope[1:] + slope[:-1]) / 2 * (fine[1] - fine[0]) * width
+            potential = np.append(0.0, np.cumsum(steps)) - steps.sum()
+            here = types == kind
+            of_pairs[here] = np.interp((self.distances[here] - start) / width, fine, potential)
+        assert self.pairs is not None
+        frames = self.frames.frame_of_atom[self.pairs.centers]
+        return np.bincount(frames, weights=of_pairs / 2, minlength=len(self.frames))
+
+    def _without_elements(self, energies: np.ndarray) -> np.ndarray:
+        """Return the energies less the reference energies of the elements, each frame weighted by
+        the root of its size."""
+        counts = np.zeros((len(self.frames), self.n_kinds))
+        np.add.at(counts, (self.frames.frame_of_atom, self.kind), 1)
+        weights = 1 / np.sqrt(self.frames.counts)
+        scaled = counts * weights[:, None]
+        return energies * weights - scaled @ np.linalg.lstsq(scaled, energies * weights)[0]
+
+    def wrong_sign(self) -> str | None:
+        """Return a warning where atoms that come near their nearest neighbour are pulled to it."""
+        if self.pairs is None or not len(self.distances):
+            return None
+        order = np.lexsort((self.distances, self.pairs.centers))
+        centers, first = np.unique(self.pairs.centers[order], return_index=True)
+        pair = order[first]
+        difference = self.forces[self.pairs.neighbors[pair]] - self.forces[centers]
+        push = np.einsum("pk,pk->p", difference, self.pairs.vectors[pair]) / self.distances[pair]
+        x, y = [], []
+        for kind in np.unique(self.types[pair]):
+            here = self.types[pair] == kind
+            if here.sum() >= MODEL_FRAMES[0]:
+                x.append(self.distances[pair[here]] - np.median(self.distances[pair[here]]))
+                y.append(push[here] - np.median(push[here]))
+        if not x:
+            return None
+        stretch, pushed = np.concatenate(x), np.concatenate(y)
+        if not stretch.any() or not pushed.any():
+            return None
+        correlation = float(np.corrcoef(stretch, pushed)[0, 1])
+        if correlation < 0.5:
+            return None
+        return (
+            f"the forces look like gradients: over {len(stretch)} pairs of nearest atoms, the "
+            "nearer two are, the more they pull each other together (correlation "
+            f"{correlation:.2f}, which should be negative); multiply the forces by -1"
+        )
+
+
+def _ridge(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return least-squares coefficients, with a little damping of what the data do not determine."""
+    square = matrix.T @ matrix
+    scale = np.sqrt(np.diag(square))
+    scale = np.where(scale > 1e-8 * scale.max(), scale, np.inf)
+    square = square / scale[:, None] / scale + 1e-6 * np.eye(len(square))
+    return np.linalg.solve(square, matrix.T @ target / scale) / scale
+
+
+def _force_sums(frames: list[_Labelled]) -> str | None:
+    worst, total, bad = None, 0.0, 0
+    tested = 0
+    for frame in frames:
+        forces = frame.forces
+        if forces is None or len(forces) < 2 or frame.atoms.constraints:
+            continue
+        if (forces == 0).all(axis=1).any():
+            continue
+        tested += 1
+        largest = float(np.abs(forces.sum(axis=0)).max())
+        chance = np.sqrt(np.mean(forces**2) * len(forces))
+        if largest > max(FORCE_SUM * chance, LEAST_SUM):
+            bad += 1
+            if largest > total:
+                worst, total = frame.index, largest
+    if worst is None:
+        return None
+    return (
+        f"in {bad} of {tested} frames the forces do not add up to zero; the largest sum is "
+        f"{total:.3g} eV/Å in frame {worst}. Check that these are the forces of all atoms, without "
+        "those of constraints or an external field"
+    )
+
+
+def _stresses(frames: list[_Labelled]) -> str | None:
+    largest = [np.abs(frame.stress).max() for frame in frames if frame.stress is not None]
+    median = float(np.median(largest)) if largest else 0.0
+    if median <= LARGE_STRESS:
+        return None
+    return (
+        f"the stresses are large: the largest component of a frame is {median:.3g} eV/Å³ in the "
+        f"median, which is {median / GPa:.3g} GPa. If they are in GPa, divide them by "
+        f"{1 / GPa:.1f} (kbar: {10 / GPa:.0f})"
+    )
+
+
+def _outliers(frames: list[_Labelled]) -> str | None:
+    """Return a warning of frames whose energy is far from what their elements have elsewhere."""
+    # A lone atom is not bound, and is a reference that people put there on purpose.
+    known = [frame for frame in frames if frame.energy is not None and len(frame.atoms) > 1]
+    if len(known) < 4:
+        return None
+    kinds = np.unique(np.concatenate([frame.atoms.numbers for frame in known]))
+    shares = np.array([[np.mean(frame.atoms.numbers == z) for z in kinds] for frame in known])
+    energies = np.array([float(frame.energy or 0) / len(frame.atoms) for frame in known])
+    off = energies - shares @ np.linalg.lstsq(shares, energies)[0]
+    # Least absolute deviations by weights: outliers do not draw the reference energies to them.
+    for _ in range(10):
+        weights = 1 / np.sqrt(np.maximum(np.abs(off), 1e-3))
+        solution = np.linalg.lstsq(shares * weights[:, None], energies * weights)[0]
+        off = energies - shares @ solution
+    off -= np.median(off)
+    limit = max(OUTLIER, DEVIATIONS * float(np.median(np.abs(off))))
+    bad = [int(k) for k in np.argsort(-np.abs(off)) if abs(off[k]) > limit]
+    if not bad:
+        return None
+    named = ", ".join(
+        f"frame {known[k].index} ({known[k].atoms.get_chemical_formula()}, {off[k]:+.3g} eV/atom)"
+        for k in bad[:3]
+    )
+    return (
+        f"{len(bad)} of {len(known)} frames have an energy far from all others, given what their "
+        f"elements have elsewhere: {named}{', ...' if len(bad) > 3 else ''}. Check whether these "
+        "calculations converged, with the same settings, and leave them out if not"
+    )
+
+
+def _repeated(images: Sequence[Atoms]) -> str | None:
+    """Return a warning of frames that are there more than once."""
+    pairs = [
+        pair
+        for group in _by_composition(images).values()
+        if len(group) > 1
+        for pair in _matches(images, group, images, group)
+        if pair[0] < pair[1]
+    ]
+    if not pairs:
+        return None
+    first, second = min(pairs, key=lambda pair: pair[1])
+    return (
+        f"{len(pairs)} of {len(images)} frames are copies of an earlier one (frame {second} is "
+        f"frame {first} again); held-out frames that are also trained on hide errors, so remove "
+        "the copies"
+    )
+
+
+def _key(atoms: Atoms) -> bytes:
+    return atoms.numbers.astype(np.int64).tobytes() + atoms.pbc.tobytes()
+
+
+def _by_composition(images: Sequence[Atoms]) -> dict[bytes, list[int]]:
+    """Return the places of frames with the same atoms in the same order."""
+    groups: dict[bytes, list[int]] = {}
+    for index, atoms in enumerate(images):
+        groups.setdefault(_key(atoms), []).append(index)
+    return groups
+
+
+def _matches(
+    first: Sequence[Atoms], places: list[int], second: Sequence[Atoms], others: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield (place in `first`, place in `second`) of frames that are the same; all have the same
+    atoms."""
+    # A sum of all numbers tells nearly all frames apart; only those of the same sum are compared.
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, (len(first[places[0]]) + 3, 3))
+    tolerance = SAME * weights.sum()
+
+    def rows(images: Sequence[Atoms], index: int) -> np.ndarray:
+        return np.concatenate([images[index].positions, images[index].cell.array])
+
+    sums = np.array([np.vdot(rows(first, index), weights) for index in places])
+    order = np.argsort(sums, kind="stable")
+    ordered = sums[order]
+    for other in others:
+        wanted = rows(second, other)
+        total = np.vdot(wanted, weights)
+        start, stop = np.searchsorted(ordered, [total - tolerance, total + tolerance])
+        for place in sorted(places[k] for k in order[start:stop]):
+            if np.abs(rows(first, place) - wanted).max() <= SAME:
+                yield place, other
+                break
