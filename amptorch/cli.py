@@ -121,11 +121,13 @@ def train(
         raise ValueError("give --data FILE with frames to train on, or a configuration")
     if start is not None and resume is not None:
         raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
-    settings = {"defaults": "recommended"} if config is None else read_config(config)
-    settings = {
-        name: dict(part) if isinstance(part, dict) else part for name, part in settings.items()
-    }
-    dataset, optim, cmd = (settings.setdefault(name, {}) for name in ("dataset", "optim", "cmd"))
+    settings: dict[str, Any] = {"defaults": "recommended"}
+    if config is not None:
+        settings = read_config(config)
+    # An empty section of a YAML file is None.
+    for name in ("dataset", "optim", "cmd"):
+        settings[name] = dict(settings.get(name) or {})
+    dataset, optim, cmd = settings["dataset"], settings["optim"], settings["cmd"]
     # Before the frames are read, which may take long.
     Config.from_dict(settings)
     dataset |= _keys(energy_key, forces_key, stress_key)
@@ -446,10 +448,10 @@ def _train_and_report(
         with stages("looking at the frames"):
             for message in inspect_frames(trained_on):
                 logger.warning("warning: %s", message)
-            for name, images in sets.items():
-                if images is not trained_on and (
-                    found := duplicate_warning(trained_on, images, name)
-                ):
+            others = {name: images for name, images in sets.items() if images is not trained_on}
+            for name, images in others.items():
+                found = duplicate_warning(trained_on, images, name)
+                if found is not None:
                     logger.warning("warning: %s", found)
     trainer: Any = AtomsTrainer(settings)
     if resume is None:
@@ -481,12 +483,12 @@ def _train_and_report(
     errors = {name: prediction_errors(*result) for name, result in results.items()}
     if errors:
         typer.echo(f"\n{error_table(errors)}")
-    for name, (found, prediction) in results.items():
-        table = group_table(sets[name], found, prediction)
+    for name, (reference, prediction) in results.items():
+        table = group_table(sets[name], reference, prediction)
         if table:
             typer.echo(f"\n{name}, by group\n{table}")
-        typer.echo(f"\n{name}, worst frames\n{worst_frames(found, prediction)}")
-        for message in unfair_groups(sets[name], found, prediction):
+        typer.echo(f"\n{name}, worst frames\n{worst_frames(reference, prediction)}")
+        for message in unfair_groups(sets[name], reference, prediction):
             logger.warning("warning: %s: %s", name, message)
     typer.echo(f"\n{stages.table()}")
     if not config.cmd.debug:

@@ -410,7 +410,7 @@ class _Neighbors:
 
 
 def _ridge(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return least-squares coefficients, with a little damping of what the data do not determine."""
+    """Return least-squares coefficients, damped where the data do not determine them."""
     square = matrix.T @ matrix
     scale = np.sqrt(np.diag(square))
     scale = np.where(scale > 1e-8 * scale.max(), scale, np.inf)

@@ -97,7 +97,8 @@ class BPNN(AtomicModel):
 
     def start_at(self, energies: Sequence[float] | np.ndarray) -> None:
         """Set the mean energy (scaled) of an atom of each element to begin with."""
-        for network, energy in zip(self.elementwise_models, energies, strict=True):
+        networks: Any = self.elementwise_models
+        for network, energy in zip(networks, energies, strict=True):
             network.start_at(float(energy))
 
     def groups(self, batch: Batch) -> list[Group]:

@@ -41,7 +41,9 @@ class StructureWriter:
     def __init__(self, forces: bool):
         kept = {**ARRAYS, "forces": (np.float64, (3,))} if forces else ARRAYS
         # The first, empty piece gives each array its type where no frame is usable.
-        self._pieces = {name: [np.empty((0, *row), kind)] for name, (kind, row) in kept.items()}
+        self._pieces: dict[str, list[np.ndarray]] = {
+            name: [np.empty((0, *row), kind)] for name, (kind, row) in kept.items()
+        }
 
     def add(self, frames: Frames, neighbors: NeighborList) -> None:
         """Add frames: neighbours as numbers within them, all integers in as few bytes as do."""

@@ -223,6 +223,11 @@ def _with_isolated(settings: Config, images: list[Atoms]) -> tuple[Config, list[
     return replace(settings, dataset=options), [*given, *images]
 
 
+def batch_size_for(n_frames: int) -> int:
+    """Return the frames in a batch: a few, so that there are many corrections in an epoch."""
+    return 8 if n_frames < 5000 else 32
+
+
 def with_functions(settings: Config, frames: Callable[[], Frames]) -> Config:
     """Return the settings with symmetry functions in place of a recipe for them."""
     options = settings.dataset
@@ -238,7 +243,7 @@ def _with_batch_size(settings: Config, n_frames: int) -> Config:
     optim = settings.optim
     if optim.batch_size != "auto":
         return settings
-    return replace(settings, optim=replace(optim, batch_size=8 if n_frames < 5000 else 32))
+    return replace(settings, optim=replace(optim, batch_size=batch_size_for(n_frames)))
 
 
 def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Plan:

@@ -137,9 +137,10 @@ def _angular(distances: PairDistances, chosen: Mapping[str, Any]) -> Entries:
     return found
 
 
-def _entries(distances: PairDistances, *arguments: Any, **changes: Any) -> Entries:
+def _entries(distances: PairDistances, cutoff: float, *radial: Any, **changes: Any) -> Entries:
     """Return `symmetry_functions` of each element, none for one that never has a neighbour."""
-    params = symmetry_functions(distances, *arguments, skip_lonely=True, **changes)
+    changes["skip_lonely"] = True
+    params = symmetry_functions(distances, cutoff, *radial, **changes)
     return {symbol: params[symbol] for symbol in distances.elements}
 
 
