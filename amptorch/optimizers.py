@@ -17,7 +17,7 @@ TOLERATED = 0.1
 # With 30 and less, filters of 60 weights diverged where variances were 1e-10 of the square of H.
 FLOOR = 100
 ATTEMPTS = 5
-# Observations, for each weight, from one look at P to the next: that takes 2 % of the time.
+# Observations, for each weight, from one look at P to the next: it takes 1 to 2 % of the time.
 BETWEEN = 4
 NOT_FINITE = "the Kalman filter has diverged: predictions are not finite; lower its p0 or lr"
 BYTES = {"float64": 8, "float32": 4}

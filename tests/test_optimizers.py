@@ -342,6 +342,24 @@ def test_rounding_does_not_end_a_training(scale, caplog):
     np.testing.assert_array_equal(flat(parameters), flat(again))
 
 
+def test_single_precision_stays_as_good_as_double(caplog):
+    """Before it was looked after, it became worse from some step on, and failed 100 steps later."""
+    goal = np.random.default_rng(1).normal(size=60)
+    errors = {}
+    for precision in ("float32", "float64"):
+        parameters = parameters_of((60,))
+        filter_ = EKF(parameters, precision=precision)
+        errors[precision] = []
+        for step in narrow_steps(goal, parameters, 800, scale=5):
+            seen = step[0] @ (goal - flat(parameters))
+            errors[precision].append(np.sqrt(np.mean(seen**2)))
+            take(filter_, parameters, [step])
+    single, double = (np.array(errors[name]) for name in ("float32", "float64"))
+    assert single[100:].max() < 1.5 * double[100:].max()
+    assert single[-200:].mean() < 1.3 * double[-200:].mean()
+    assert caplog.text.count("has been repaired") == 1
+
+
 def test_a_covariance_of_no_meaning_begins_anew():
     parameters = parameters_of((4,))
     filter_ = EKF(parameters, p0=0.3)
