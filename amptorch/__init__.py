@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "2.0.0.dev0"
-__all__ = ["AmpTorch", "AtomsTrainer", "Ensemble", "Potential", "fit", "load", "prepare"]
+__all__ = ["AmpTorch", "AtomsTrainer", "Ensemble", "Potential", "fit", "load", "prepare", "train"]
 
 
 _PLACES = {
@@ -15,6 +15,7 @@ _PLACES = {
     "fit": "amptorch.training.fit",
     "load": "amptorch.loading",
     "prepare": "amptorch.training.prepare",
+    "train": "amptorch.training.quick",
 }
 
 
