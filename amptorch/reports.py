@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
+from ase.formula import Formula
 from matplotlib.figure import Figure
 
 from amptorch.frames import Frames
@@ -17,6 +19,13 @@ from amptorch.metrics import error_statistics
 
 # A picture shows no more points than this, drawn at random from all.
 MOST_POINTS = 20_000
+
+# Keys of `Atoms.info` that name the kind of a frame, and rows of a table of groups.
+GROUP_KEYS, MOST_GROUPS = ("config_type", "group"), 12
+# A group of at least so many frames is fitted unfairly where its energy error is this many times
+# the median group's, and more than so many meV/atom; an element, where its force error is this
+# many times that of the others.
+FEWEST_FRAMES, UNFAIR_ENERGY, LEAST_ENERGY, UNFAIR_FORCES = 3, 5.0, 20.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,96 @@ def error_table(errors: Mapping[str, Sequence[ErrorRow]]) -> str:
     counts = [[row.count for row in rows[:1]] for rows in errors.values()]
     lines.append(["frames", *(str(cell) for count in counts for cell in (*count, ""))])
     return aligned(lines)
+
+
+def group_table(
+    images: Sequence[Atoms], frames: Frames, prediction: Mapping[str, Any], key: str | None = None
+) -> str:
+    """Return a table of errors for each group of frames, the worst energies first; an empty text
+    where there is one group only.
+
+    images : the Atoms that `frames` are of, in the same order; frames, prediction : as in
+        `prediction_errors`; key : of `Atoms.info`, else "config_type", "group", the number of atoms
+        or the composition, the first that tells frames apart
+
+    Columns are frames, RMSE of the energy (meV/atom) and of the forces (eV/Å, per component). After
+    11 groups all others are one row. Raises ValueError where `images` and `frames` do not have the
+    same length, or no frame has `key`.
+    """
+    what, groups = _groups(images, frames, key)
+    if len(groups) < 2:
+        return ""
+    energies = 1000 * _energy_errors(frames, prediction)
+    forces = _force_errors(frames, prediction)
+    ordered = sorted(groups.items(), key=lambda group: -_rms(energies[group[1]]))
+    if len(ordered) > MOST_GROUPS:
+        rest = ordered[MOST_GROUPS - 1 :]
+        others = (f"{len(rest)} others", np.concatenate([rows for _, rows in rest]))
+        ordered = [*ordered[: MOST_GROUPS - 1], others]
+    lines = [[what, "frames", "energy RMSE (meV/atom)", "forces RMSE (eV/Å)"]]
+    for name, rows in ordered:
+        of_atoms = np.empty(0) if forces is None else _known(forces[frames.atom_rows(rows)])
+        cell = f"{_rms(of_atoms):.3g}" if of_atoms.size else ""
+        lines.append([name, str(len(rows)), f"{_rms(energies[rows]):.4g}", cell])
+    return aligned(lines if forces is not None else [line[:-1] for line in lines])
+
+
+def worst_frames(frames: Frames, prediction: Mapping[str, Any], number: int = 3) -> str:
+    """Return a line for each of the frames with the largest errors of energy: its index, and file
+    where that is known, formula, error of the energy (meV/atom), largest error of a force (eV/Å)
+    and the atom that has it.
+
+    frames, prediction : as in `prediction_errors`; number : of frames
+    """
+    energies = 1000 * _energy_errors(frames, prediction)
+    forces = _force_errors(frames, prediction)
+    lines = []
+    for frame in np.argsort(-np.abs(energies), kind="stable")[:number]:
+        line = (
+            f"frame {frames.name(frame)}, {_formula(frames, frame)}: energy off by "
+            f"{energies[frame]:+.3g} meV/atom"
+        )
+        rows = frames.atom_rows([frame])
+        sizes = np.zeros(0) if forces is None else np.linalg.norm(forces[rows], axis=1)
+        if not np.isnan(sizes).all():
+            atom = rows[np.nanargmax(sizes)]
+            line += f", forces by up to {np.nanmax(sizes):.3g} eV/Å on atom {frames.place(atom)[1]}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def unfair_groups(
+    images: Sequence[Atoms], frames: Frames, prediction: Mapping[str, Any], key: str | None = None
+) -> list[str]:
+    """Return warnings where a group of frames or an element is fitted far worse than the rest; an
+    empty list where none is.
+
+    Arguments are those of `group_table`, and groups are looked for in the same way; frames of
+    similar size are one more way. A group of three frames or more is named where its RMSE of the
+    energy is above 20 meV/atom and five times that of the median group; an element, where the RMSE
+    of its forces is four times that of the forces on all others.
+    """
+    energies = 1000 * _energy_errors(frames, prediction)
+    found = []
+    divisions = dict([_groups(images, frames, key), ("atoms", _by_size(frames))])
+    for what, groups in divisions.items():
+        errors = {
+            name: _rms(energies[rows])
+            for name, rows in groups.items()
+            if len(rows) >= FEWEST_FRAMES
+        }
+        if len(errors) < 2:
+            continue
+        # The lower of the two in the middle, so that one of two groups can be far from the other.
+        typical = sorted(errors.values())[(len(errors) - 1) // 2]
+        for name, error in sorted(errors.items(), key=lambda item: -item[1]):
+            if error > max(UNFAIR_ENERGY * typical, LEAST_ENERGY):
+                found.append(
+                    f"energies of the {len(groups[name])} frames with {what} {name} are off by "
+                    f"{error:.3g} meV/atom, those of the median group by {typical:.3g}; more such "
+                    "frames, or a larger weight of them, may help, if their labels are right"
+                )
+    return found + _unfair_elements(frames, prediction)
 
 
 def parity_plot(
@@ -121,6 +220,73 @@ class Stages:
         """Return a table of the stages, in the order of their first start, and their sum."""
         rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
         return aligned([["stage", "seconds"], *([name, f"{value:.1f}"] for name, value in rows)])
+
+
+def _unfair_elements(frames: Frames, prediction: Mapping[str, Any]) -> list[str]:
+    """Return warnings of elements with forces fitted far worse than those on all others."""
+    forces = _force_errors(frames, prediction)
+    found = []
+    for number in np.unique(frames.numbers) if forces is not None else ():
+        own = _known(forces[frames.numbers == number])
+        others = _known(forces[frames.numbers != number])
+        if own.size and others.size and _rms(own) > UNFAIR_FORCES * _rms(others):
+            found.append(
+                f"forces on {chemical_symbols[number]} are off by {_rms(own):.3g} eV/Å, those on "
+                f"other elements by {_rms(others):.3g}; look at its symmetry functions and at how "
+                f"many of its surroundings are in the training set ({len(own)} atoms here)"
+            )
+    return found
+
+
+def _groups(
+    images: Sequence[Atoms], frames: Frames, key: str | None
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Return by what frames are told apart, and the rows of `frames` of each group."""
+    if len(images) != len(frames):
+        raise ValueError(f"{len(images)} images for {len(frames)} frames; they must be the same")
+    if key is not None and not any(key in atoms.info for atoms in images):
+        there = sorted({str(name) for atoms in images for name in atoms.info})
+        raise ValueError(f"no frame has {key!r} in Atoms.info; there are {there}")
+    for name in GROUP_KEYS if key is None else (key,):
+        groups = _rows_of([str(atoms.info.get(name, "(none)")) for atoms in images])
+        if key is not None or len(groups) > 1:
+            return name, groups
+    sizes = _by_size(frames)
+    if len(sizes) > 1:
+        return "atoms", sizes
+    return "composition", _rows_of([_formula(frames, frame) for frame in range(len(frames))])
+
+
+def _by_size(frames: Frames) -> dict[str, np.ndarray]:
+    """Return the rows of frames by number of atoms: each number, or four ranges of as many frames
+    each where there are more than six."""
+    counts = frames.counts
+    if len(np.unique(counts)) <= 6:
+        return _rows_of([str(count) for count in counts])
+    bins = np.searchsorted(np.quantile(counts, [0.25, 0.5, 0.75]), counts)
+    groups = (np.flatnonzero(bins == k) for k in np.unique(bins))
+    return {f"{counts[rows].min()}-{counts[rows].max()}": rows for rows in groups}
+
+
+def _rows_of(names: Sequence[str]) -> dict[str, np.ndarray]:
+    labels = np.array(names)
+    return {str(name): np.flatnonzero(labels == name) for name in np.unique(labels)}
+
+
+def _formula(frames: Frames, frame: int) -> str:
+    numbers = frames.numbers[frames.offsets[frame] : frames.offsets[frame + 1]]
+    kinds, counts = np.unique(numbers, return_counts=True)
+    symbols = {chemical_symbols[z]: int(n) for z, n in zip(kinds, counts, strict=True)}
+    return Formula.from_dict(symbols).format("hill")
+
+
+def _known(forces: np.ndarray) -> np.ndarray:
+    """Return the rows of forces that are there."""
+    return forces[~np.isnan(forces[:, 0])]
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def _energy_errors(frames: Frames, prediction: Mapping[str, Any]) -> np.ndarray:

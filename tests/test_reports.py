@@ -12,8 +12,11 @@ from amptorch.reports import (
     aligned,
     duration,
     error_table,
+    group_table,
     parity_plot,
     prediction_errors,
+    unfair_groups,
+    worst_frames,
 )
 
 
@@ -141,3 +144,104 @@ def test_columns_and_durations():
     assert aligned([["stage", "s"], ["a", "10"]]) == "stage   s\na      10"
     seconds = (0.42, 25.2, 200, 7560)
     assert [duration(value) for value in seconds] == ["0.42 s", "25 s", "3 min", "2.1 h"]
+
+
+@pytest.fixture
+def images():
+    """Ten frames of H2 and four of OH."""
+    return [labelled(["H", "H"], 1.0) for _ in range(10)] + [
+        labelled(["O", "H"], 1.0) for _ in range(4)
+    ]
+
+
+def predicted(images, energy_errors, force_errors=None):
+    """(frames, prediction) with errors in eV/atom of frames, and in eV/Å of (n, 3) forces."""
+    frames = Frames.from_atoms(images, energies=True, forces=True)
+    forces = np.zeros((frames.n_atoms, 3)) if force_errors is None else force_errors
+    energies = frames.energies + np.asarray(energy_errors) * frames.counts
+    return frames, {"energy": energies, "forces": np.split(forces, frames.offsets[1:-1])}
+
+
+def test_groups_are_sorted_by_their_errors(images):
+    force_errors = np.where(np.arange(28)[:, None] < 20, 0.1, 0.3) * np.ones(3)
+    for key in ("config_type", "group", "mine"):
+        for k, atoms in enumerate(images):
+            atoms.info = {key: "bulk" if k < 10 else "surface"}
+        frames, prediction = predicted(images, [0.002] * 10 + [-0.03] * 4, force_errors)
+        header, first, second = group_table(
+            images, frames, prediction, key if key == "mine" else None
+        ).splitlines()
+        assert header.startswith(key)
+        assert header.endswith("frames  energy RMSE (meV/atom)  forces RMSE (eV/Å)")
+        assert first.split() == ["surface", "4", "30", "0.3"]
+        assert second.split() == ["bulk", "10", "2", "0.1"]
+
+
+def test_without_a_key_frames_are_grouped_by_size_or_composition(images):
+    frames, prediction = predicted(images, [0.001] * 10 + [0.002] * 4)
+    names = [line.split()[0] for line in group_table(images, frames, prediction).splitlines()]
+    assert names == ["composition", "HO", "H2"]
+    assert group_table(images[:10], *predicted(images[:10], [0.001] * 10)) == ""
+    sizes = [labelled(["H"] * n, 1.0) for n in range(2, 14)]
+    table = group_table(sizes, *predicted(sizes, np.arange(12) / 1000)).splitlines()
+    assert [line.split()[:2] for line in table] == [
+        ["atoms", "frames"],
+        *(["11-13", "3"], ["8-10", "3"], ["5-7", "3"], ["2-4", "3"]),
+    ]
+
+
+def test_a_table_of_many_groups_ends_with_the_rest(images):
+    for k, atoms in enumerate(images):
+        atoms.info["group"] = f"g{k}"
+    table = group_table(images, *predicted(images, np.arange(14) / 1000)).splitlines()
+    assert len(table) == 13
+    assert table[1].split()[:3] == ["g13", "1", "13"]
+    assert table[-1].split()[:4] == ["3", "others", "3", f"{np.sqrt(5 / 3):.4g}"]
+
+
+def test_a_table_has_no_forces_where_none_were_predicted(images):
+    frames, prediction = predicted(images, np.zeros(14))
+    prediction["forces"] = [np.empty((0, 3))] * 14
+    assert "forces" not in group_table(images, frames, prediction)
+    assert "forces" not in worst_frames(frames, prediction)
+    assert unfair_groups(images, frames, prediction) == []
+
+
+def test_wrong_groups_are_refused(images):
+    frames, prediction = predicted(images, np.zeros(14))
+    with pytest.raises(ValueError, match="no frame has 'phase'"):
+        group_table(images, frames, prediction, "phase")
+    with pytest.raises(ValueError, match="13 images for 14 frames"):
+        group_table(images[1:], frames, prediction)
+
+
+def test_the_worst_frames_are_named_with_their_worst_atom(images):
+    force_errors = np.zeros((28, 3))
+    force_errors[24] = [3.0, 0.0, 4.0]
+    frames, prediction = predicted(images, [0.001] * 12 + [-0.05, 0.02], force_errors)
+    lines = worst_frames(frames, prediction, number=2).splitlines()
+    assert lines == [
+        "frame 12, HO: energy off by -50 meV/atom, forces by up to 5 eV/Å on atom 0 (O)",
+        "frame 13, HO: energy off by +20 meV/atom, forces by up to 0 eV/Å on atom 0 (O)",
+    ]
+
+
+def test_unfair_groups_and_elements_are_named(images):
+    frames, prediction = predicted(images, [0.005] * 10 + [0.024] * 4)
+    assert unfair_groups(images, frames, prediction) == []
+    force_errors = np.where(Frames.from_atoms(images).numbers == 8, 1.0, 0.1)[:, None] * np.ones(3)
+    frames, prediction = predicted(images, [0.005] * 10 + [0.04] * 4, force_errors)
+    groups, element = unfair_groups(images, frames, prediction)
+    assert "4 frames with composition HO are off by 40 meV/atom" in groups
+    assert "forces on O are off by 1 eV/Å, those on other elements by 0.1" in element
+
+
+def test_frames_of_one_size_are_unfair_whatever_their_group():
+    images = [labelled(["H"] * n, 1.0) for n in (2, 3, 4) for _ in range(4)]
+    for k, atoms in enumerate(images):
+        atoms.info["group"] = "ab"[k % 2]
+    errors = [0.1] * 4 + [0.005] * 8
+    (warning,) = unfair_groups(images, *predicted(images, errors))
+    assert warning.startswith("energies of the 4 frames with atoms 2 are off by 100 meV/atom")
+    # Two frames say little.
+    assert unfair_groups(images[2:], *predicted(images[2:], errors[2:])) == []

@@ -19,16 +19,12 @@ FARTHEST_MOVE, FEWEST_PAIRS, MOST_PAIRS = 1.0, 8, 200
 SURE, SLOPES = 0.9, (0.65, 1.55)
 # The same for a pair potential fitted to the forces, which is a cruder measure; the share of the
 # forces that it must explain; Å, its reach; its intervals, and neighbours of an atom at most.
-SURE_OF_MODEL, SLOPES_OF_MODEL, EXPLAINED, REACH, INTERVALS, NEIGHBORS = (
-    0.8,
-    (0.2, 5.0),
-    0.5,
-    5,
-    20,
-    150,
-)
+SURE_OF_MODEL, SLOPES_OF_MODEL, EXPLAINED = 0.8, (0.2, 5.0), 0.5
+REACH, INTERVALS, NEIGHBORS = 5.0, 20, 150
 # Frames and atoms for that fit.
 MODEL_FRAMES, MODEL_ATOMS = (20, 80), (4_000, 20_000)
+# Å and eV/Å²: bonds of hydrogen to C, N and O, and their force constants; 24 to 79 in real data.
+HYDROGEN_BOND, STIFFNESS = 1.3, (8.0, 250.0)
 # eV/Å: rms forces outside this range are no forces of a training set.
 FORCES = (1e-3, 1e3)
 # Sum of the forces of a frame: share of what chance would give, and eV/Å.
@@ -40,21 +36,22 @@ OUTLIER, DEVIATIONS = 1.0, 20
 # Å; frames whose positions and cells differ less are the same.
 SAME = 1e-6
 
+# eV and eV/Å in other units, the commonest first.
 ENERGY_UNITS = {
     "Hartree": 1 / Hartree,
-    "Rydberg": 1 / Rydberg,
     "kcal/mol": mol / kcal,
     "kJ/mol": mol / kJ,
+    "Rydberg": 1 / Rydberg,
     "meV": 1000.0,
 }
 FORCE_UNITS = {
     "Hartree/Bohr": Bohr / Hartree,
-    "Rydberg/Bohr": Bohr / Rydberg,
-    "eV/Bohr": Bohr,
-    "Hartree/Å": 1 / Hartree,
     "kcal/mol/Å": mol / kcal,
+    "eV/Bohr": Bohr,
+    "Rydberg/Bohr": Bohr / Rydberg,
     "kJ/mol/Å": mol / kJ,
     "kJ/mol/nm": nm * mol / kJ,
+    "Hartree/Å": 1 / Hartree,
     "meV/Å": 1000.0,
 }
 
@@ -83,13 +80,17 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
     Nothing is computed with a calculator, and nothing is raised.
     """
     frames = [_labelled(k, images[k]) for k in _spread(len(images), SAMPLE)]
-    neighbors = _Neighbors(frames)
+    outliers = _outliers(frames)
+    far = {frame.index for frame, _ in outliers}
+    usual = [frame for frame in frames if frame.index not in far]
+    mismatch = _energies_against_forces(usual)
     found = [
         _force_sizes(frames),
-        _energies_against_forces(frames, neighbors),
+        mismatch,
         _force_sums(frames),
         _stresses(frames),
-        _outliers(frames),
+        # In a wrong unit energies seem farther from each other than they are.
+        None if mismatch else _outlier_warning(outliers, len(frames)),
         _repeated(images),
     ]
     return [warning for warning in found if warning]
@@ -146,9 +147,12 @@ def _labelled(index: int, atoms: Atoms) -> _Labelled:
     return _Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
 
 
-def _spread(n: int, most: int) -> np.ndarray:
-    """Return at most `most` of the indices below n, spread evenly."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.arange(0)
+def _spread(n: int, most: int) -> list[int]:
+    """Return at most `most` of the indices below n, spread evenly, two neighbours at each place."""
+    if n <= most:
+        return list(range(n))
+    starts = np.linspace(0, n - 2, most // 2).astype(np.int64).tolist()
+    return sorted({index for start in starts for index in (start, start + 1)})
 
 
 def _force_sizes(frames: list[_Labelled]) -> str | None:
@@ -166,22 +170,24 @@ def _force_sizes(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _energies_against_forces(frames: list[_Labelled], neighbors: "_Neighbors") -> str | None:
+def _energies_against_forces(frames: list[_Labelled]) -> str | None:
     """Return a warning where energies and forces do not fit each other in unit or sign."""
+    neighbors = _Neighbors(frames)
+    stiffness = neighbors.stiffness()
     energies, work = _pairs_of_frames(frames)
-    if len(energies) >= FEWEST_PAIRS:
-        correlation, slope = _correlation(energies, work)
-        if abs(correlation) >= SURE:
-            atoms = np.median([len(frame.atoms) for frame in frames])
-            how = f"between {len(energies)} pairs of similar frames, energies differ by"
-            return _mismatch(slope, SLOPES, how, "the work of the forces", float(atoms))
-    fitted = neighbors.fitted_energies()
-    if fitted is not None:
-        correlation, slope = _correlation(*fitted)
-        if abs(correlation) >= SURE_OF_MODEL:
-            how = f"in {len(fitted[0])} frames, energies differ by about"
-            return _mismatch(slope, SLOPES_OF_MODEL, how, "what the forces let expect", None)
-    return neighbors.wrong_sign()
+    correlation, slope = _correlation(energies, work)
+    if len(energies) >= FEWEST_PAIRS and abs(correlation) >= SURE:
+        of = f"the work of the forces ({len(energies)} pairs of similar frames)"
+        atoms = float(np.median([len(frame.atoms) for frame in frames]))
+        warning = _mismatch(slope, SLOPES, of, 1.3, stiffness, atoms)
+    else:
+        fitted = neighbors.fitted_energies()
+        correlation, slope = (0.0, 0.0) if fitted is None else _correlation(*fitted)
+        if fitted is None or abs(correlation) < SURE_OF_MODEL:
+            return neighbors.wrong_sign() or _soft_or_stiff(stiffness)
+        of = f"what a pair potential fitted to the forces gives ({len(fitted[0])} frames)"
+        warning = _mismatch(slope, SLOPES_OF_MODEL, of, 1.6, stiffness, None)
+    return warning or _soft_or_stiff(stiffness)
 
 
 def _correlation(energies: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
@@ -194,39 +200,67 @@ def _correlation(energies: np.ndarray, expected: np.ndarray) -> tuple[float, flo
 
 
 def _mismatch(
-    slope: float, right: tuple[float, float], how: str, what: str, atoms: float | None
+    slope: float,
+    right: tuple[float, float],
+    of: str,
+    trust: float,
+    stiffness: float | None,
+    atoms: float | None,
 ) -> str | None:
-    """Return the warning for a slope outside of the range `right`, which may be None."""
+    """Return the warning for a slope outside of the range `right`; None for one inside.
+
+    of : what the energies are compared with; trust : factor by which the slope may be off
+    """
     if right[0] <= slope <= right[1]:
         return None
-    advice = []
-    if slope < 0:
-        advice.append(
-            "the sign is wrong: the forces look like gradients, multiply them by -1 (or the "
-            "energies have the wrong sign)"
-        )
-    if not right[0] <= abs(slope) <= right[1]:
-        unit = "; ".join(_units(abs(slope), atoms))
-        advice.append(f"this is so with {unit}" if unit else "check the units of both")
+    if right[0] <= abs(slope) <= right[1]:
+        advice = "the forces look like gradients, multiply them by -1"
+    else:
+        units = " or ".join(_units(abs(slope), trust, stiffness, atoms)[:3])
+        advice = f"this looks like {units}" if units else "check the units of both"
+        if slope < 0:
+            advice += ", and forces with the wrong sign"
     return (
-        f"energies and forces do not fit each other: {how} {slope:.3g} times {what}, and should by "
-        f"about 1 times; {'; and '.join(advice)}. Energies must be in eV and forces in eV/Å"
+        f"energies and forces do not belong together: differences of energy are {slope:.3g} times "
+        f"{of}, where about 1 is right; {advice}. Energies must be in eV and forces in eV/Å"
     )
 
 
-def _units(slope: float, atoms: float | None) -> list[str]:
-    """Return in words the units that would give such a slope, the likeliest first."""
+def _units(slope: float, trust: float, stiffness: float | None, atoms: float | None) -> list[str]:
+    """Return in words the units that would give such a slope, the commonest first.
+
+    Where the force constant `stiffness` of the bonds of hydrogen is known, it says which of the
+    two are in another unit.
+    """
     known = {f"energies in {unit}": factor for unit, factor in ENERGY_UNITS.items()}
-    known |= {f"forces in {unit}": 1 / factor for unit, factor in FORCE_UNITS.items()}
-    known["energies in Hartree and forces in Hartree/Bohr"] = 1 / Bohr
     if atoms is not None and atoms > 1:
-        known["energies per atom in place of those of whole frames"] = 1 / atoms
-    off = {name: abs(np.log(slope / factor)) for name, factor in known.items()}
-    near = sorted(name for name in known if off[name] < max(np.log(1.15), 1.3 * min(off.values())))
-    near = [name for name in near if off[name] < np.log(1.5)]
+        known["energies per atom"] = 1 / atoms
+    of_forces = {f"forces in {unit}": 1 / factor for unit, factor in FORCE_UNITS.items()}
+    of_forces["energies in Hartree and forces in Hartree/Bohr"] = 1 / Bohr
+    if stiffness is None:
+        known |= of_forces
+    elif not STIFFNESS[0] <= stiffness <= STIFFNESS[1]:
+        known = of_forces
     return [
-        f"{name} ({known[name]:.3g})" for name in sorted(near, key=lambda name: round(off[name], 3))
+        f"{name} ({factor:.3g})"
+        for name, factor in known.items()
+        if abs(np.log(slope / factor)) < np.log(trust)
     ]
+
+
+def _soft_or_stiff(stiffness: float | None) -> str | None:
+    """Return a warning where bonds of hydrogen are much softer or stiffer than in any molecule."""
+    if stiffness is None or STIFFNESS[0] <= stiffness <= STIFFNESS[1]:
+        return None
+    near = [
+        unit for unit, factor in FORCE_UNITS.items() if abs(np.log(stiffness / (35 * factor))) < 0.8
+    ]
+    unit = f"; this looks like {' or '.join(near)}" if near else ""
+    return (
+        f"forces look wrong by a factor: bonds of hydrogen to C, N or O have a force constant of "
+        f"{stiffness:.2g}, in molecules it is 25 to 60 eV/Å²{unit}. Forces must be in eV/Å (and "
+        "energies in eV)"
+    )
 
 
 def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
@@ -241,21 +275,24 @@ def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
             groups.setdefault(_key(frame.atoms), []).append(frame)
     found = [np.empty((0, 3))]
     for group in groups.values():
-        found += _pairs_of_group([group[k] for k in _spread(len(group), PAIRED)])
+        found += _pairs_of_group([group[k] for k in _spread(len(group), PAIRED)], len(group))
+        if len(group) > PAIRED:
+            found += _pairs_of_group(group, 2)
     move, energies, work = np.concatenate(found).T
     nearest = np.argsort(move, kind="stable")[:MOST_PAIRS]
     return energies[nearest], work[nearest]
 
 
-def _pairs_of_group(group: list[_Labelled]) -> Iterator[np.ndarray]:
-    """Yield rows (largest move, ΔE, work) of pairs of frames with the same atoms."""
+def _pairs_of_group(group: list[_Labelled], farthest: int) -> Iterator[np.ndarray]:
+    """Yield rows (largest move, ΔE, work) of pairs of frames, up to `farthest` apart in the list;
+    all have the same atoms."""
     positions = np.array([frame.atoms.positions for frame in group])
     cells = np.array([frame.atoms.cell.array for frame in group])
     full = np.array([frame.atoms.cell.complete().array for frame in group])
     energies = np.array([frame.energy for frame in group], dtype=np.float64)
     forces = np.array([frame.forces for frame in group])
     periodic = group[0].atoms.pbc
-    for apart in range(1, len(group)):
+    for apart in range(1, min(len(group), farthest + 1)):
         near = np.flatnonzero(np.abs(cells[apart:] - cells[:-apart]).max(axis=(1, 2)) < 1e-3)
         if not len(near):
             continue
@@ -265,9 +302,9 @@ def _pairs_of_group(group: list[_Labelled]) -> Iterator[np.ndarray]:
             moves = (scaled - np.round(scaled) * periodic) @ full[near]
         moves -= moves.mean(axis=1, keepdims=True)
         work = -0.5 * np.einsum("pik,pik->p", forces[near] + forces[near + apart], moves)
-        farthest = np.sqrt((moves**2).sum(axis=2).max(axis=1))
-        rows = np.stack([farthest, energies[near + apart] - energies[near], work], axis=1)
-        yield rows[(farthest < FARTHEST_MOVE) & (farthest > SAME)]
+        move = np.sqrt((moves**2).sum(axis=2).max(axis=1))
+        rows = np.stack([move, energies[near + apart] - energies[near], work], axis=1)
+        yield rows[(move < FARTHEST_MOVE) & (move > SAME)]
 
 
 class _Neighbors:
@@ -285,10 +322,10 @@ class _Neighbors:
             return
         self.forces = np.concatenate([np.asarray(frame.forces) for frame in self.sample])
         self.distances = np.linalg.norm(self.pairs.vectors, axis=1)
-        kinds, self.kind = np.unique(self.frames.numbers, return_inverse=True)
-        self.n_kinds = len(kinds)
+        self.kinds, self.kind = np.unique(self.frames.numbers, return_inverse=True)
+        n_kinds = len(self.kinds)
         first, second = self.kind[self.pairs.centers], self.kind[self.pairs.neighbors]
-        self.types = np.minimum(first, second) * self.n_kinds + np.maximum(first, second)
+        self.types = np.minimum(first, second) * n_kinds + np.maximum(first, second)
 
     @staticmethod
     def _chosen(frames: list[_Labelled]) -> list[_Labelled]:
@@ -317,17 +354,15 @@ class _Neighbors:
 
         The slope of the potential of each pair of elements is piecewise linear.
         """
-        if self.pairs is None or not len(self.distances):
+        if self.pairs is None or any(frame.energy is None for frame in self.sample):
             return None
-        if any(frame.energy is None for frame in self.sample):
+        if not len(self.distances) or not np.ptp(self.distances):
             return None
         names, types = np.unique(self.types, return_inverse=True)
         columns = len(names) * INTERVALS
         if columns * 10 > self.forces.size:
             return None
         start, width = self.distances.min(), np.ptp(self.distances) / INTERVALS
-        if width == 0:
-            return None
         place = np.minimum((self.distances - start) / width, INTERVALS - 1e-9)
         node = place.astype(np.int64)
         upper = place - node
@@ -349,12 +384,12 @@ class _Neighbors:
         left = target - matrix @ pulls
         if 1 - (left @ left) / (target @ target) < EXPLAINED:
             return None
-        fitted = self._energies(pulls.reshape(-1, INTERVALS), types, start, width)
+        fitted = self._energies(self.pairs, pulls.reshape(-1, INTERVALS), types, start, width)
         energies = np.array([frame.energy for frame in self.sample])
         return self._without_elements(energies), self._without_elements(fitted)
 
     def _energies(
-        self, pulls: np.ndarray, types: np.ndarray, start: float, width: float
+        self, pairs: NeighborList, pulls: np.ndarray, types: np.ndarray, start: float, width: float
     ) -> np.ndarray:
         """Return (F,) energies, eV, of slopes (types, INTERVALS), eV/Å, integrated from where they
         end."""
@@ -366,14 +401,13 @@ class _Neighbors:
             potential = np.append(0.0, np.cumsum(steps)) - steps.sum()
             here = types == kind
             of_pairs[here] = np.interp((self.distances[here] - start) / width, fine, potential)
-        assert self.pairs is not None
-        frames = self.frames.frame_of_atom[self.pairs.centers]
+        frames = self.frames.frame_of_atom[pairs.centers]
         return np.bincount(frames, weights=of_pairs / 2, minlength=len(self.frames))
 
     def _without_elements(self, energies: np.ndarray) -> np.ndarray:
         """Return the energies less the reference energies of the elements, each frame weighted by
         the root of its size."""
-        counts = np.zeros((len(self.frames), self.n_kinds))
+        counts = np.zeros((len(self.frames), len(self.kinds)))
         np.add.at(counts, (self.frames.frame_of_atom, self.kind), 1)
         weights = 1 / np.sqrt(self.frames.counts)
         scaled = counts * weights[:, None]
@@ -381,32 +415,54 @@ class _Neighbors:
 
     def wrong_sign(self) -> str | None:
         """Return a warning where atoms that come near their nearest neighbour are pulled to it."""
-        if self.pairs is None or not len(self.distances):
+        types, stretches, pushes = self._nearest()
+        many = [kind for kind in np.unique(types) if (types == kind).sum() >= MODEL_FRAMES[0]]
+        if not many:
             return None
+        x = np.concatenate([_centred(stretches[types == kind]) for kind in many])
+        y = np.concatenate([_centred(pushes[types == kind]) for kind in many])
+        correlation = _correlation(y, x)[0]
+        if correlation < 0.5:
+            return None
+        return (
+            f"the forces look like gradients: over {len(x)} pairs of nearest atoms, the nearer two "
+            f"are, the more they pull each other together (correlation {correlation:.2f}, which "
+            "should be negative); multiply the forces by -1"
+        )
+
+    def stiffness(self) -> float | None:
+        """Return the force constant of bonds of hydrogen to C, N and O, eV/Å², of either sign; None
+        where there are too few."""
+        types, lengths, pushes = self._nearest()
+        x, y = [], []
+        for kind in np.unique(types):
+            one, other = (self.kinds[place] for place in divmod(int(kind), len(self.kinds)))
+            bonds = (types == kind) & (lengths < HYDROGEN_BOND)
+            if one == 1 and other in (6, 7, 8) and bonds.sum() >= MODEL_FRAMES[0]:
+                x.append(_centred(lengths[bonds]))
+                y.append(_centred(pushes[bonds]))
+        if not x:
+            return None
+        length, push = np.concatenate(x), np.concatenate(y)
+        if abs(_correlation(push, length)[0]) < 0.7:
+            return None
+        return float(abs(push @ length) / (length @ length))
+
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return kinds of pair, distances (Å) and forces apart (eV/Å) of each atom and its
+        nearest."""
+        if self.pairs is None:
+            return (np.empty(0),) * 3
         order = np.lexsort((self.distances, self.pairs.centers))
         centers, first = np.unique(self.pairs.centers[order], return_index=True)
         pair = order[first]
         difference = self.forces[self.pairs.neighbors[pair]] - self.forces[centers]
-        push = np.einsum("pk,pk->p", difference, self.pairs.vectors[pair]) / self.distances[pair]
-        x, y = [], []
-        for kind in np.unique(self.types[pair]):
-            here = self.types[pair] == kind
-            if here.sum() >= MODEL_FRAMES[0]:
-                x.append(self.distances[pair[here]] - np.median(self.distances[pair[here]]))
-                y.append(push[here] - np.median(push[here]))
-        if not x:
-            return None
-        stretch, pushed = np.concatenate(x), np.concatenate(y)
-        if not stretch.any() or not pushed.any():
-            return None
-        correlation = float(np.corrcoef(stretch, pushed)[0, 1])
-        if correlation < 0.5:
-            return None
-        return (
-            f"the forces look like gradients: over {len(stretch)} pairs of nearest atoms, the "
-            "nearer two are, the more they pull each other together (correlation "
-            f"{correlation:.2f}, which should be negative); multiply the forces by -1"
-        )
+        push = np.einsum("pk,pk->p", difference, self.pairs.vectors[pair])
+        return self.types[pair], self.distances[pair], push / self.distances[pair] / 2
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    return values - np.median(values)
 
 
 def _ridge(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -455,16 +511,17 @@ def _stresses(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _outliers(frames: list[_Labelled]) -> str | None:
-    """Return a warning of frames whose energy is far from what their elements have elsewhere."""
+def _outliers(frames: list[_Labelled]) -> list[tuple[_Labelled, float]]:
+    """Return frames with an energy far from what their elements have elsewhere, and by how much,
+    eV/atom; the farthest first."""
     # A lone atom is not bound, and is a reference that people put there on purpose.
     known = [frame for frame in frames if frame.energy is not None and len(frame.atoms) > 1]
     if len(known) < 4:
-        return None
+        return []
     kinds = np.unique(np.concatenate([frame.atoms.numbers for frame in known]))
     shares = np.array([[np.mean(frame.atoms.numbers == z) for z in kinds] for frame in known])
     energies = np.array([float(frame.energy or 0) / len(frame.atoms) for frame in known])
-    off = energies - shares @ np.linalg.lstsq(shares, energies)[0]
+    off = energies - np.median(energies)
     # Least absolute deviations by weights: outliers do not draw the reference energies to them.
     for _ in range(10):
         weights = 1 / np.sqrt(np.maximum(np.abs(off), 1e-3))
@@ -472,17 +529,20 @@ def _outliers(frames: list[_Labelled]) -> str | None:
         off = energies - shares @ solution
     off -= np.median(off)
     limit = max(OUTLIER, DEVIATIONS * float(np.median(np.abs(off))))
-    bad = [int(k) for k in np.argsort(-np.abs(off)) if abs(off[k]) > limit]
-    if not bad:
+    return [(known[k], float(off[k])) for k in np.argsort(-np.abs(off)) if abs(off[k]) > limit]
+
+
+def _outlier_warning(outliers: list[tuple[_Labelled, float]], n_frames: int) -> str | None:
+    if not outliers:
         return None
     named = ", ".join(
-        f"frame {known[k].index} ({known[k].atoms.get_chemical_formula()}, {off[k]:+.3g} eV/atom)"
-        for k in bad[:3]
+        f"frame {frame.index} ({frame.atoms.get_chemical_formula()}, {off:+.3g} eV/atom)"
+        for frame, off in outliers[:3]
     )
     return (
-        f"{len(bad)} of {len(known)} frames have an energy far from all others, given what their "
-        f"elements have elsewhere: {named}{', ...' if len(bad) > 3 else ''}. Check whether these "
-        "calculations converged, with the same settings, and leave them out if not"
+        f"{len(outliers)} of {n_frames} frames have an energy far from all others, given what "
+        f"their elements have elsewhere: {named}{' and more' if len(outliers) > 3 else ''}. Check "
+        "whether these calculations converged and have the same settings, and leave them out if not"
     )
 
 
