@@ -250,7 +250,7 @@ class DatasetConfig(_Section):
     target_scaling: bool | str = option(
         True,
         boolean_or_per_atom,
-        "subtract mean, divide by standard deviation; per_atom: no mean of whole frames",
+        "subtract mean, divide by standard deviation; per_atom: neither, networks begin at means",
     )
     atomic_correction: Any = option(
         False, atomic_correction, "subtract energies of the elements: fitted, or {symbol: eV}"

@@ -78,10 +78,9 @@ class TargetScaler:
         of each of the K `elements`, symbols.
 
         correction : True takes off reference energies fitted to the frames, {symbol: eV} these
-        scaled : False leaves mean and standard deviation at 0 and 1; "per_atom" leaves the mean at
-            0, since a sum over atoms has no constant of a whole frame, takes the standard deviation
-            of what is left of the energies per atom, and leaves frames of a single atom out of the
-            fit of reference energies
+        scaled : False leaves mean and standard deviation at 0 and 1; so does "per_atom", as a sum
+            over atoms has no constant of a whole frame, and fits reference energies without the
+            frames of a single atom, and `start`
 
         Raises ValueError where an element has no reference energy.
         """
@@ -125,11 +124,8 @@ class TargetScaler:
         scaler.start = np.linalg.lstsq(compositions[bound].astype(float), left[bound], rcond=None)[
             0
         ]
-        left = (left - compositions @ scaler.start)[bound] / counts[bound]
         scaler.target_mean = torch.zeros((), dtype=torch.float64)
-        std = float(np.sqrt(np.mean(left**2)))
-        defined = std > 1e-14 * float(np.abs(energies).max(initial=0.0))
-        scaler.target_std = torch.tensor(std if defined else 1.0, dtype=torch.float64)
+        scaler.target_std = torch.ones((), dtype=torch.float64)
         return scaler
 
     def _fit(
