@@ -7,6 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol, nm
 
+from amptorch.data.corrections import composition
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 
@@ -380,7 +381,7 @@ class _Neighbors:
                 )
         matrix = design.reshape(-1, columns)
         target = self.forces.T.ravel()
-        pulls = _ridge(matrix, target)
+        pulls = _least_squares(matrix, target)
         left = target - matrix @ pulls
         if 1 - (left @ left) / (target @ target) < EXPLAINED:
             return None
@@ -407,8 +408,7 @@ class _Neighbors:
     def _without_elements(self, energies: np.ndarray) -> np.ndarray:
         """Return the energies less the reference energies of the elements, each frame weighted by
         the root of its size."""
-        counts = np.zeros((len(self.frames), len(self.kinds)))
-        np.add.at(counts, (self.frames.frame_of_atom, self.kind), 1)
+        counts = composition(self.frames.numbers, self.frames.counts, self.kinds)
         weights = 1 / np.sqrt(self.frames.counts)
         scaled = counts * weights[:, None]
         return energies * weights - scaled @ np.linalg.lstsq(scaled, energies * weights)[0]
@@ -465,7 +465,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return values - np.median(values)
 
 
-def _ridge(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return least-squares coefficients, damped where the data do not determine them."""
     square = matrix.T @ matrix
     scale = np.sqrt(np.diag(square))
@@ -518,14 +518,16 @@ def _outliers(frames: list[_Labelled]) -> list[tuple[_Labelled, float]]:
     known = [frame for frame in frames if frame.energy is not None and len(frame.atoms) > 1]
     if len(known) < 4:
         return []
-    kinds = np.unique(np.concatenate([frame.atoms.numbers for frame in known]))
-    shares = np.array([[np.mean(frame.atoms.numbers == z) for z in kinds] for frame in known])
-    energies = np.array([float(frame.energy or 0) / len(frame.atoms) for frame in known])
-    off = energies - np.median(energies)
+    numbers = np.concatenate([frame.atoms.numbers for frame in known])
+    counts = np.array([len(frame.atoms) for frame in known])
+    shares = composition(numbers, counts, np.unique(numbers)) / counts[:, None]
+    energies = np.array([frame.energy for frame in known], dtype=np.float64) / counts
+    energies -= np.median(energies)
+    off = energies
     # Least absolute deviations by weights: outliers do not draw the reference energies to them.
     for _ in range(10):
         weights = 1 / np.sqrt(np.maximum(np.abs(off), 1e-3))
-        solution = np.linalg.lstsq(shares * weights[:, None], energies * weights)[0]
+        solution = _least_squares(shares * weights[:, None], energies * weights)
         off = energies - shares @ solution
     off -= np.median(off)
     limit = max(OUTLIER, DEVIATIONS * float(np.median(np.abs(off))))
