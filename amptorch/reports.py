@@ -225,8 +225,10 @@ class Stages:
 def _unfair_elements(frames: Frames, prediction: Mapping[str, Any]) -> list[str]:
     """Return warnings of elements with forces fitted far worse than those on all others."""
     forces = _force_errors(frames, prediction)
+    if forces is None:
+        return []
     found = []
-    for number in np.unique(frames.numbers) if forces is not None else ():
+    for number in np.unique(frames.numbers):
         own = _known(forces[frames.numbers == number])
         others = _known(forces[frames.numbers != number])
         if own.size and others.size and _rms(own) > UNFAIR_FORCES * _rms(others):

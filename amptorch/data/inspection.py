@@ -1,12 +1,15 @@
-"""Look for wrong units, signs and repeated frames in labelled structures, before any training."""
+"""Look for wrong units and signs in labelled structures, before any training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol, nm
+from ase.units import GPa
 
+from amptorch.data.copies import SAME, atoms_key, repeated_warning
+from amptorch.data.corrections import composition
+from amptorch.data.units import FORCE_UNITS, STIFFNESS, likely_units
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 
@@ -23,8 +26,8 @@ SURE_OF_MODEL, SLOPES_OF_MODEL, EXPLAINED = 0.8, (0.2, 5.0), 0.5
 REACH, INTERVALS, NEIGHBORS = 5.0, 20, 150
 # Frames and atoms for that fit.
 MODEL_FRAMES, MODEL_ATOMS = (20, 80), (4_000, 20_000)
-# Å and eV/Å²: bonds of hydrogen to C, N and O, and their force constants; 24 to 79 in real data.
-HYDROGEN_BOND, STIFFNESS = 1.3, (8.0, 250.0)
+# Å, the longest bond of hydrogen to C, N or O.
+HYDROGEN_BOND = 1.3
 # eV/Å: rms forces outside this range are no forces of a training set.
 FORCES = (1e-3, 1e3)
 # Sum of the forces of a frame: share of what chance would give, and eV/Å.
@@ -33,27 +36,6 @@ FORCE_SUM, LEAST_SUM = 0.1, 0.05
 LARGE_STRESS = 0.3
 # An energy this far off, in eV/atom and in median absolute deviations, is a gross outlier.
 OUTLIER, DEVIATIONS = 1.0, 20
-# Å; frames whose positions and cells differ less are the same.
-SAME = 1e-6
-
-# eV and eV/Å in other units, the commonest first.
-ENERGY_UNITS = {
-    "Hartree": 1 / Hartree,
-    "kcal/mol": mol / kcal,
-    "kJ/mol": mol / kJ,
-    "Rydberg": 1 / Rydberg,
-    "meV": 1000.0,
-}
-FORCE_UNITS = {
-    "Hartree/Bohr": Bohr / Hartree,
-    "kcal/mol/Å": mol / kcal,
-    "eV/Bohr": Bohr,
-    "Rydberg/Bohr": Bohr / Rydberg,
-    "kJ/mol/Å": mol / kJ,
-    "kJ/mol/nm": nm * mol / kJ,
-    "Hartree/Å": 1 / Hartree,
-    "meV/Å": 1000.0,
-}
 
 
 @dataclass(frozen=True)
@@ -91,41 +73,9 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
         _stresses(frames),
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
-        _repeated(images),
+        repeated_warning(images),
     ]
     return [warning for warning in found if warning]
-
-
-def duplicates(training: Sequence[Atoms], other: Sequence[Atoms]) -> list[tuple[int, int]]:
-    """Return (index in `training`, index in `other`) of each frame of `other` that is also in
-    `training`: the same atoms in the same order, with positions and cell equal to 1e-6 Å.
-
-    Where a frame is in `training` several times, the first is named.
-    """
-    groups = _by_composition(other)
-    return sorted(
-        (
-            pair
-            for key, first in _by_composition(training).items()
-            if key in groups
-            for pair in _matches(training, first, other, groups[key])
-        ),
-        key=lambda pair: pair[1],
-    )
-
-
-def duplicate_warning(training: Sequence[Atoms], test: Sequence[Atoms], name: str) -> str | None:
-    """Return a warning where frames of `test`, which the text calls `name`, are in `training`; None
-    where there are none."""
-    same = duplicates(training, test)
-    if not same:
-        return None
-    first, second = same[0]
-    return (
-        f"{len(same)} of the {len(test)} frames of {name} are also in the training set (frame "
-        f"{second} is its frame {first}), so that errors on them say nothing about new "
-        "structures; take them out of one of the two"
-    )
 
 
 def _labelled(index: int, atoms: Atoms) -> _Labelled:
@@ -216,7 +166,7 @@ def _mismatch(
     if right[0] <= abs(slope) <= right[1]:
         advice = "the forces look like gradients, multiply them by -1"
     else:
-        units = " or ".join(_units(abs(slope), trust, stiffness, atoms)[:3])
+        units = " or ".join(likely_units(abs(slope), trust, stiffness, atoms)[:3])
         advice = f"this looks like {units}" if units else "check the units of both"
         if slope < 0:
             advice += ", and forces with the wrong sign"
@@ -224,28 +174,6 @@ def _mismatch(
         f"energies and forces do not belong together: differences of energy are {slope:.3g} times "
         f"{of}, where about 1 is right; {advice}. Energies must be in eV and forces in eV/Å"
     )
-
-
-def _units(slope: float, trust: float, stiffness: float | None, atoms: float | None) -> list[str]:
-    """Return in words the units that would give such a slope, the commonest first.
-
-    Where the force constant `stiffness` of the bonds of hydrogen is known, it says which of the
-    two are in another unit.
-    """
-    known = {f"energies in {unit}": factor for unit, factor in ENERGY_UNITS.items()}
-    if atoms is not None and atoms > 1:
-        known["energies per atom"] = 1 / atoms
-    of_forces = {f"forces in {unit}": 1 / factor for unit, factor in FORCE_UNITS.items()}
-    of_forces["energies in Hartree and forces in Hartree/Bohr"] = 1 / Bohr
-    if stiffness is None:
-        known |= of_forces
-    elif not STIFFNESS[0] <= stiffness <= STIFFNESS[1]:
-        known = of_forces
-    return [
-        f"{name} ({factor:.3g})"
-        for name, factor in known.items()
-        if abs(np.log(slope / factor)) < np.log(trust)
-    ]
 
 
 def _soft_or_stiff(stiffness: float | None) -> str | None:
@@ -272,7 +200,7 @@ def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
     groups: dict[bytes, list[_Labelled]] = {}
     for frame in frames:
         if frame.energy is not None and frame.forces is not None:
-            groups.setdefault(_key(frame.atoms), []).append(frame)
+            groups.setdefault(atoms_key(frame.atoms), []).append(frame)
     found = [np.empty((0, 3))]
     for group in groups.values():
         found += _pairs_of_group([group[k] for k in _spread(len(group), PAIRED)], len(group))
@@ -380,7 +308,7 @@ class _Neighbors:
                 )
         matrix = design.reshape(-1, columns)
         target = self.forces.T.ravel()
-        pulls = _ridge(matrix, target)
+        pulls = _least_squares(matrix, target)
         left = target - matrix @ pulls
         if 1 - (left @ left) / (target @ target) < EXPLAINED:
             return None
@@ -407,8 +335,7 @@ class _Neighbors:
     def _without_elements(self, energies: np.ndarray) -> np.ndarray:
         """Return the energies less the reference energies of the elements, each frame weighted by
         the root of its size."""
-        counts = np.zeros((len(self.frames), len(self.kinds)))
-        np.add.at(counts, (self.frames.frame_of_atom, self.kind), 1)
+        counts = composition(self.frames.numbers, self.frames.counts, self.kinds)
         weights = 1 / np.sqrt(self.frames.counts)
         scaled = counts * weights[:, None]
         return energies * weights - scaled @ np.linalg.lstsq(scaled, energies * weights)[0]
@@ -465,7 +392,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return values - np.median(values)
 
 
-def _ridge(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return least-squares coefficients, damped where the data do not determine them."""
     square = matrix.T @ matrix
     scale = np.sqrt(np.diag(square))
@@ -518,14 +445,16 @@ def _outliers(frames: list[_Labelled]) -> list[tuple[_Labelled, float]]:
     known = [frame for frame in frames if frame.energy is not None and len(frame.atoms) > 1]
     if len(known) < 4:
         return []
-    kinds = np.unique(np.concatenate([frame.atoms.numbers for frame in known]))
-    shares = np.array([[np.mean(frame.atoms.numbers == z) for z in kinds] for frame in known])
-    energies = np.array([float(frame.energy or 0) / len(frame.atoms) for frame in known])
-    off = energies - np.median(energies)
+    numbers = np.concatenate([frame.atoms.numbers for frame in known])
+    counts = np.array([len(frame.atoms) for frame in known])
+    shares = composition(numbers, counts, np.unique(numbers)) / counts[:, None]
+    energies = np.array([frame.energy for frame in known], dtype=np.float64) / counts
+    energies -= np.median(energies)
+    off = energies
     # Least absolute deviations by weights: outliers do not draw the reference energies to them.
     for _ in range(10):
         weights = 1 / np.sqrt(np.maximum(np.abs(off), 1e-3))
-        solution = np.linalg.lstsq(shares * weights[:, None], energies * weights)[0]
+        solution = _least_squares(shares * weights[:, None], energies * weights)
         off = energies - shares @ solution
     off -= np.median(off)
     limit = max(OUTLIER, DEVIATIONS * float(np.median(np.abs(off))))
@@ -544,59 +473,3 @@ def _outlier_warning(outliers: list[tuple[_Labelled, float]], n_frames: int) -> 
         f"their elements have elsewhere: {named}{' and more' if len(outliers) > 3 else ''}. Check "
         "whether these calculations converged and have the same settings, and leave them out if not"
     )
-
-
-def _repeated(images: Sequence[Atoms]) -> str | None:
-    """Return a warning of frames that are there more than once."""
-    pairs = [
-        pair
-        for group in _by_composition(images).values()
-        if len(group) > 1
-        for pair in _matches(images, group, images, group)
-        if pair[0] < pair[1]
-    ]
-    if not pairs:
-        return None
-    first, second = min(pairs, key=lambda pair: pair[1])
-    return (
-        f"{len(pairs)} of {len(images)} frames are copies of an earlier one (frame {second} is "
-        f"frame {first} again); held-out frames that are also trained on hide errors, so remove "
-        "the copies"
-    )
-
-
-def _key(atoms: Atoms) -> bytes:
-    return atoms.numbers.astype(np.int64).tobytes() + atoms.pbc.tobytes()
-
-
-def _by_composition(images: Sequence[Atoms]) -> dict[bytes, list[int]]:
-    """Return the places of frames with the same atoms in the same order."""
-    groups: dict[bytes, list[int]] = {}
-    for index, atoms in enumerate(images):
-        groups.setdefault(_key(atoms), []).append(index)
-    return groups
-
-
-def _matches(
-    first: Sequence[Atoms], places: list[int], second: Sequence[Atoms], others: list[int]
-) -> Iterator[tuple[int, int]]:
-    """Yield (place in `first`, place in `second`) of frames that are the same; all have the same
-    atoms."""
-    # A sum of all numbers tells nearly all frames apart; only those of the same sum are compared.
-    weights = np.random.default_rng(0).uniform(0.5, 1.5, (len(first[places[0]]) + 3, 3))
-    tolerance = SAME * weights.sum()
-
-    def rows(images: Sequence[Atoms], index: int) -> np.ndarray:
-        return np.concatenate([images[index].positions, images[index].cell.array])
-
-    sums = np.array([np.vdot(rows(first, index), weights) for index in places])
-    order = np.argsort(sums, kind="stable")
-    ordered = sums[order]
-    for other in others:
-        wanted = rows(second, other)
-        total = np.vdot(wanted, weights)
-        start, stop = np.searchsorted(ordered, [total - tolerance, total + tolerance])
-        for place in sorted(places[k] for k in order[start:stop]):
-            if np.abs(rows(first, place) - wanted).max() <= SAME:
-                yield place, other
-                break

@@ -7,7 +7,8 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from amptorch.data.inspection import duplicate_warning, duplicates, inspect_frames
+from amptorch.data.copies import duplicate_warning, duplicates
+from amptorch.data.inspection import inspect_frames
 from amptorch.datasets import iron_water
 from tests.small_frames import labelled
 
