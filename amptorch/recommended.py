@@ -55,6 +55,8 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
             "val_split": 0.1,
             "val_split_mode": "block",
             "save_fps": False,
+            "memory_budget": 6.0,
+            "derivative_dtype": "float32",
         },
     }
 
