@@ -233,7 +233,7 @@ def test_frames_given_to_validate_on_do_so_and_nothing_else_does():
     assert list(validated.indices) == list(range(20, 25))
     assert len(trained) == 20
     potential = amptorch.fit(data)
-    assert "valid_loss" in potential.history[-1]
+    assert "val_forces_mae" in potential.history[-1]
     with pytest.raises(ValueError, match=r"val_data and dataset.val_split"):
         Config.from_dict({**config, "dataset": {"val_data": kept, "val_split": 0.1}})
 
@@ -258,3 +258,17 @@ def test_the_time_is_that_of_everything():
     spent = sum(epoch["dur"] for epoch in potential.history)
     assert spent < 6.5
     assert len(potential.history) >= 1
+
+
+def test_frames_without_any_forces_are_trained_on():
+    frames = [labelled(atoms, atoms.get_potential_energy()) for atoms in copper(20)]
+    for atoms in frames:
+        atoms.calc.results.pop("forces", None)
+    potential = amptorch.train(
+        frames,
+        size="small",
+        config={**QUIET, "optim": {"epochs": 20}, "dataset": {"val_split": 0.2}},
+    )
+    energies = potential.predict(frames)["energy"]
+    expected = [atoms.get_potential_energy() for atoms in frames]
+    assert np.abs(np.subtract(energies, expected)).max() < 0.5
