@@ -35,6 +35,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
         },
         "optim": {
             "optimizer": "ekf",
+            "optimizer_args": {"memory": 4.0},
             "batch_size": "auto",
             "epochs": 100_000,
             "total_seconds": TIME,
@@ -63,7 +64,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
 
 # What stands aside where the key before is given.
 INSTEAD = {
-    ("optim", "optimizer"): [("optim", "averaging")],
+    ("optim", "optimizer"): [("optim", "averaging"), ("optim", "optimizer_args")],
     ("optim", "force_coefficient"): [("optim", "force_per_mev")],
     ("optim", "energy_per_atom"): [("optim", "force_per_mev")],
     ("optim", "epochs"): [("optim", "total_seconds")],

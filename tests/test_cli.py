@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
+from amptorch import load
 from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.files import read_config
@@ -331,6 +332,37 @@ def test_demo_learns(tmp_path, capsys):
     report = capsys.readouterr().out
     for text in ("training", "held out", "fingerprints", "total", "parity plot", "checkpoint"):
         assert text in report
+
+
+def test_training_without_a_configuration(data, tmp_path, capsys):
+    out = ("--out", tmp_path / "run", "--time", "9s", "--size", "small")
+    assert run("train", "--data", data, "--test", data, *out) == 0
+    report = capsys.readouterr().out
+    for text in ("frames ", "energies ", "functions ", "networks ", "training ", "meV/atom"):
+        assert text in report
+    assert "worst frames" in report
+    potential = load(tmp_path / "run")
+    assert potential.elements == ["Fe", "H", "O"]
+    assert potential.settings.optim.energy_per_atom
+
+
+def test_frames_of_the_test_that_are_trained_on_are_told(data, tmp_path, caplog):
+    out = ("--out", tmp_path / "run", "--time", "3s", "--size", "small")
+    assert run("train", "--data", data, "--test", data, *out) == 0
+    assert "test" in caplog.text
+    assert "also" in caplog.text or "both" in caplog.text
+
+
+def test_init_writes_a_configuration_that_trains(data, tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    assert run("init", data, "--out", path, "--size", "small", "--time", "3s") == 0
+    assert run("init", data, "--out", path) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    text = path.read_text().replace("run_dir: ./", f"run_dir: {tmp_path}")
+    path.write_text(text)
+    assert len(text.splitlines()) < 50
+    assert run("train", path) == 0
+    assert load(tmp_path).elements == ["Fe", "H", "O"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

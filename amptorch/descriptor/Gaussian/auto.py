@@ -29,31 +29,43 @@ from amptorch.frames import Frames
 # Functions of each element, in Amp's list form.
 Entries: TypeAlias = dict[str, list[dict[str, Any]]]
 AUTO = "auto"
-# Of each size: arguments of `symmetry_functions`, and those of a second set of angular functions.
+LIMITLESS = 10_000
+# Of each size: cutoff (Å), number of radial functions, and how many widths and which powers the
+# angular ones have, for up to so many pairs of elements around an atom. The Kalman filter's time
+# grows with the square of the number of functions, and so a pair has fewer where there are more.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "cutoff": 5.0,
         "n_radial": 6,
-        "G5": {"n_angular": 2, "zetas": (1.0, 2.0, 4.0)},
-        "G4": {"n_angular": 2, "zetas": (1.0, 4.0), "angular_cutoff": 4.0},
+        "angular": {
+            1: {"G5": (2, (1.0, 4.0)), "G4": (2, (1.0, 4.0))},
+            3: {"G4": (2, (1.0, 4.0))},
+            LIMITLESS: {"G4": (2, (1.0,))},
+        },
     },
     "medium": {
         "cutoff": 6.0,
         "n_radial": 8,
-        "G5": {"n_angular": 2, "zetas": (1.0, 2.0, 4.0)},
-        "G4": {"n_angular": 2, "zetas": (1.0, 2.0, 4.0), "angular_cutoff": 4.5},
+        "angular": {
+            1: {"G5": (2, (1.0, 2.0, 4.0, 6.0)), "G4": (2, (1.0, 2.0, 4.0, 16.0))},
+            3: {"G5": (2, (1.0, 4.0)), "G4": (2, (1.0, 4.0))},
+            LIMITLESS: {"G4": (2, (1.0, 4.0))},
+        },
     },
     "large": {
         "cutoff": 6.0,
         "n_radial": 10,
-        "G5": {"n_angular": 3, "zetas": (1.0, 2.0, 3.0, 4.0, 6.0)},
-        "G4": {"n_angular": 2, "zetas": (1.0, 2.0, 4.0, 16.0)},
+        "angular": {
+            1: {"G5": (3, (1.0, 2.0, 4.0, 6.0)), "G4": (3, (1.0, 2.0, 4.0, 16.0))},
+            3: {"G5": (2, (1.0, 2.0, 4.0)), "G4": (2, (1.0, 2.0, 4.0, 16.0))},
+            LIMITLESS: {"G5": (2, (1.0, 4.0)), "G4": (2, (1.0, 4.0))},
+        },
     },
 }
 ANGLES = ("G5", "G4")
 KEYS = ("recipe", "size", "cutoff", "n_radial", "n_angular", "zetas", "angular", "angular_cutoff")
 # Functions of an element, beyond which they are weighted by atomic numbers.
-MOST_FUNCTIONS = 300
+MOST_FUNCTIONS = 150
 # Frames that are looked at.
 SOME_FRAMES = 200
 
@@ -77,7 +89,7 @@ def functions_of(recipe: Mapping[str, Any], frames: Frames, elements: Sequence[s
     known_keys("dataset.fp_params", recipe, KEYS)
     radial = choice(AUTO, *RADIAL)("dataset.fp_params.recipe", recipe["recipe"])
     size = choice(*SIZES)("dataset.fp_params.size", recipe.get("size", "medium"))
-    chosen = _with_changes(SIZES[size], recipe)
+    chosen = _with_changes(SIZES[size], len(elements) * (len(elements) + 1) // 2, recipe)
     cutoff = number(above=0)("dataset.fp_params.cutoff", chosen["cutoff"])
     several = np.flatnonzero((frames.counts > 1) | frames.pbc.any(axis=1))
     if not len(several):
@@ -96,6 +108,8 @@ def functions_of(recipe: Mapping[str, Any], frames: Frames, elements: Sequence[s
     angular_part = _angular(of_pairs, chosen)
     params = {symbol: radial_part[symbol] + angular_part[symbol] for symbol in elements}
     if _largest(params) > MOST_FUNCTIONS:
+        # One channel of all elements has room for as many shapes as one element.
+        chosen = _with_changes(SIZES[size], 1, recipe)
         angular_part = _weighted(_angular(of_all, chosen), elements)
         params = {symbol: radial_part[symbol] + angular_part[symbol] for symbol in elements}
     if _largest(params) > MOST_FUNCTIONS:
@@ -104,23 +118,24 @@ def functions_of(recipe: Mapping[str, Any], frames: Frames, elements: Sequence[s
     return {"cutoff": cutoff, **params}
 
 
-def _with_changes(size: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a size says, with what the recipe says instead."""
-    chosen = {name: dict(value) if name in ANGLES else value for name, value in size.items()}
-    for name in ("cutoff", "n_radial"):
-        chosen[name] = recipe.get(name, chosen[name])
-    wanted = recipe.get("angular", ANGLES)
+def _with_changes(
+    size: Mapping[str, Any], n_pairs: int, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a size says for so many pairs of elements, with what the recipe says instead."""
+    cutoff = recipe.get("cutoff", size["cutoff"])
+    kinds = next(kinds for most, kinds in size["angular"].items() if n_pairs <= most)
+    wanted = recipe.get("angular", tuple(kinds))
     wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    for kind in ANGLES:
-        if kind not in wanted:
-            del chosen[kind]
-            continue
-        for name in ("n_angular", "zetas", "angular_cutoff"):
-            if name in recipe:
-                chosen[kind][name] = recipe[name]
-        # An angular cutoff of the size's own does not go beyond a cutoff that was given.
-        if "angular_cutoff" not in recipe and "angular_cutoff" in chosen[kind]:
-            chosen[kind]["angular_cutoff"] = min(chosen[kind]["angular_cutoff"], chosen["cutoff"])
+    chosen = {"cutoff": cutoff, "n_radial": recipe.get("n_radial", size["n_radial"])}
+    for kind in wanted:
+        if kind not in ANGLES:
+            raise ValueError(f"dataset.fp_params.angular: {kind!r} is not one of G4 and G5")
+        n_angular, zetas = kinds.get(kind, kinds["G4"])
+        chosen[kind] = {
+            "n_angular": recipe.get("n_angular", n_angular),
+            "zetas": recipe.get("zetas", zetas),
+            "angular_cutoff": recipe.get("angular_cutoff", cutoff),
+        }
     return chosen
 
 
