@@ -28,10 +28,11 @@ def summary(settings: Config, dataset: Dataset, model: AtomicModel) -> str:
 
 
 def _frames(settings: Config, dataset: Dataset) -> str:
-    counts = np.asarray(dataset.counts)
+    # LMDB files do not say how large their frames are.
+    counts = np.asarray(getattr(dataset, "counts", [0]))
     sizes = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else f"{counts[0]}"
     kept = validation_size(len(dataset), settings.dataset.val_split)
-    text = f"{len(dataset)} of {sizes} atoms, {_kinds(dataset)}"
+    text = f"{len(dataset)}" + (f" of {sizes} atoms" if counts[0] else "") + f", {_kinds(dataset)}"
     text += f"; {kept} of them kept to validate" if kept else ""
     frames = getattr(dataset, "frames", None)
     forces = None if frames is None else frames.forces

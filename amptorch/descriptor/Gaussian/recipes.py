@@ -17,10 +17,11 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from amptorch.checks import nearest as did_you_mean
-from amptorch.descriptor.Gaussian.setup import ANGULAR, check_cutoff, neighbor_elements
+from amptorch.descriptor.Gaussian.setup import check_cutoff, neighbor_elements
 from amptorch.frames import Frames, elements_of
 from amptorch.neighbors import NeighborList, neighbor_list
 
+ANGULAR = ("G4", "G5")
 # Å; width of the bins of the histogram of distances.
 BIN = 0.01
 # Å; the even grids end so far before the cutoff, beyond which a function would see nothing.
