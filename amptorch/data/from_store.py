@@ -97,6 +97,7 @@ class StoreDataset(torch.utils.data.Dataset):
                 forcetraining,
                 atomic_correction,
                 target_scaling,
+                lambda: self.store.forces(self._spread(SAMPLE)) if forcetraining else None,
             )
         self.target_scaler = target_scaler
         self._references = self._reference_energies()
@@ -203,8 +204,12 @@ class StoreDataset(torch.utils.data.Dataset):
 
     def sample(self, n_frames: int) -> Frames:
         """Return at most `n_frames` of the Frames, spread evenly over the store."""
+        return self.store.frames(self._spread(n_frames))
+
+    def _spread(self, n_frames: int) -> np.ndarray:
+        """Return the places of at most so many frames, spread evenly."""
         places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
-        return self.store.frames(np.unique(places.astype(np.int64)))
+        return np.unique(places.astype(np.int64))
 
     def _check_pairs(self) -> None:
         if self.store.has_structures:

@@ -141,6 +141,7 @@ class MemoryDataset(torch.utils.data.Dataset):
                 self.forcetraining,
                 self.atomic_correction,
                 self.target_scaling,
+                lambda: self.frames.forces,
             )
         self.fingerprint = self._tensor(self.feature_scaler.transform_rows(values, numbers))
         references = self.target_scaler.references(numbers, self.counts)
