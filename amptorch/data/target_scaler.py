@@ -263,8 +263,8 @@ class TargetScaler:
 def _unit_of(forces: np.ndarray | None) -> torch.Tensor:
     """Return the unit, eV, of the targets of forces, eV/Å: 1 where there are none.
 
-    The Kalman filter takes it for the noise of an observation. Of 0.3, 1, 3, 10, 40 eV the best
-    were about four times the forces for lithium (0.26 eV/Å), silicon (0.87) and water on iron (2.1).
+    The Kalman filter takes it for the noise of an observation. Of 0.3, 1, 3, 10 and 40 eV the best
+    were near four times the forces of lithium (0.26 eV/Å), silicon (0.87), water on iron (2.1).
     """
     known = np.empty(0) if forces is None else forces[~np.isnan(forces)]
     rms = float(np.sqrt(np.mean(known**2))) if known.size else 0.0
