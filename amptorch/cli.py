@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.n2p2.command import convert, export
 from amptorch.profiling.command import profile
 from amptorch.tuning import command as tuning
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from amptorch.ensemble import Ensemble
     from amptorch.frames import Frames
-    from amptorch.potential import Potential
 
 logger = logging.getLogger("amptorch")
 app = typer.Typer(
@@ -274,13 +273,14 @@ def evaluate(
     from amptorch.config import DatasetConfig
     from amptorch.files import check_output
     from amptorch.frames import read_images
+    from amptorch.loading import load
     from amptorch.reports import error_table, parity_plot, prediction_errors
 
     if plot:
         check_output(out, overwrite)
     # A damaged file of frames is found before the potential is loaded.
     images = read_images(data)
-    potential = _load(checkpoint)
+    potential = load(checkpoint)
     keys = _keys(energy_key, forces_key, stress_key)
     options = replace(
         DatasetConfig() if potential.settings is None else potential.settings.dataset, **keys
@@ -307,11 +307,12 @@ def predict(
     """Write predicted energies and forces to a file."""
     from amptorch.files import check_output, labelled, output_format, write_images
     from amptorch.frames import read_images
+    from amptorch.loading import load
 
     check_output(out, overwrite)
     images = read_images(data)
     form = output_format(out, len(images))
-    prediction = _load(checkpoint).predict(images, disable_tqdm=False)
+    prediction = load(checkpoint).predict(images, disable_tqdm=False)
     write_images(out, labelled(images, prediction), form)
     typer.echo(f"{len(images)} frames with predictions: {out}")
 
@@ -356,17 +357,12 @@ def demo(
 
 
 app.command()(profile)
+app.command()(export)
+app.command()(convert)
 
 
 # Of a store, spread over it, whose errors are shown after training.
 REPORTED_FRAMES = 500
-
-
-def _load(checkpoint: Path) -> "Potential | Ensemble":
-    """Return the potential, or the `Ensemble`, in a folder."""
-    from amptorch.loading import load
-
-    return load(checkpoint)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ of the layer before, which is put into W and b here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,7 +54,7 @@ def read_layers(path: Path, widths: Sequence[int], normalized: bool) -> Layers:
     another number of lines, and the line where it is damaged.
     """
     values = np.array([line.as_number(line.words[0]) for line in read_lines(path)])
-    sizes = [(n_in + 1) * n_out for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    sizes = [(n_in + 1) * n_out for n_in, n_out in pairwise(widths)]
     if len(values) != sum(sizes):
         shape = "-".join(map(str, widths))
         raise ValueError(

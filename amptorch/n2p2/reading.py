@@ -114,7 +114,7 @@ def _refuse_others(keywords: Keywords) -> None:
         for line in keywords.all(keyword):
             raise line.error(f"{keyword!r} is not read: {reason}")
     for line in keywords.all("nnp_type"):
-        if len(line.words) < 2 or not line.words[1].upper().startswith(("2G", "HDNNP_2G", "2")):
+        if len(line.words) < 2 or not line.words[1].upper().startswith(("2", "HDNNP_2G")):
             raise line.error(
                 f"only the type 2G-HDNNP is available here, not {' '.join(line.words)}"
             )
@@ -192,7 +192,7 @@ def _targets(keywords: Keywords, numbers: dict[str, int], energy: float) -> Targ
         missing = next(keyword for keyword in NORMALIZATION if keyword not in given)
         line = keywords.all(given[0])[0]
         raise line.error(f"{given[0]!r} needs {missing!r} too, which the file lacks")
-    mean, conv, _ = (keywords.number(k, default) for k, default in zip(NORMALIZATION, (0, 1, 1)))
+    mean, conv = keywords.number("mean_energy", 0.0), keywords.number("conv_energy", 1.0)
     for keyword in given[1:]:
         if keywords.number(keyword, 1) <= 0:
             raise keywords.all(keyword)[0].error(f"{keyword!r} must be positive")
