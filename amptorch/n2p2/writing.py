@@ -68,7 +68,7 @@ def write_potential(
         places = order(rows)
         functions += [write_function(symbol, rows[place]) for place in places]
         offset, scale = _offset_and_scale(potential.feature_scaler, number)
-        columns = np.stack([*limits[number], offset, scale])[:, places]
+        columns = np.stack([part[places] for part in (*limits[number], offset, scale)])
         for function, values in enumerate(columns.T.tolist(), 1):
             scaling.append(" ".join([str(index), str(function), *map(repr, values)]))
         layers = _of_scaled_functions(networks[symbol], potential.feature_scaler, number, len(rows))
