@@ -1,5 +1,6 @@
 """Potentials of n2p2, read: its energies and forces, and what a damaged file is told."""
 
+import re
 import shutil
 
 import numpy as np
@@ -122,14 +123,14 @@ DAMAGED = [
     ("scaling.data", "1 1 ", "1 2 ", "function 2 of element 1 is in line 2 too"),
     ("scaling.data", "\n1 1 ", "\n# 1 1 ", "has no line of function 1 of element 1"),
     ("scaling.data", "\n1 1 ", "\n4 1 ", "line 2: there is no element 4 of 3"),
-    ("scaling.data", "\n1 1 ", "\n1 99 ", "line 2: element 1 has 4 functions in input.nn, not a"),
+    ("scaling.data", "\n1 1 ", "\n1 99 ", "line 2: element 1 has 5 functions in input.nn, not a"),
     ("scaling.data", "\n1 1 ", "\n1 1 nan ", "line 2: expected element, function, min, max"),
     ("weights.008.data", "1", "a", "weights.008.data, line 1: expected a number, got"),
     ("weights.008.data", "\n", "\n#", "weights.008.data has 1 weights and biases, but a network"),
 ]
 
 
-@pytest.mark.parametrize("name, old, new, message", DAMAGED)
+@pytest.mark.parametrize(("name", "old", "new", "message"), DAMAGED)
 def test_damage_is_named(tmp_path, name, old, new, message):
     shutil.copytree(CASE, tmp_path / "case")
     path = tmp_path / "case" / name
@@ -137,9 +138,8 @@ def test_damage_is_named(tmp_path, name, old, new, message):
     assert old in text
     every = old in ("_short H ", "\n")
     path.write_text(text.replace(old, new) if every else text.replace(old, new, 1))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         read_potential(tmp_path / "case")
-    assert message in str(error.value)
     assert name in str(error.value)
 
 

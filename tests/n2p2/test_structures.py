@@ -1,5 +1,7 @@
 """Structures in n2p2's files, read and written."""
 
+import re
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -33,7 +35,8 @@ def test_a_file(tmp_path):
     path = tmp_path / "input.data"
     path.write_text(FRAME)
     (atoms,) = read_data(path)
-    assert atoms.get_chemical_formula() == "H2O" and not atoms.pbc.any()
+    assert atoms.get_chemical_formula() == "H2O"
+    assert not atoms.pbc.any()
     assert atoms.info == {"comment": "a water molecule"}
     assert atoms.get_potential_energy() == -14.5
     np.testing.assert_array_equal(atoms.get_forces()[1], [-0.1, -0.2, 0.3])
@@ -44,13 +47,14 @@ def test_a_file(tmp_path):
     np.testing.assert_allclose(bohr.get_forces()[1, 2], 0.3 * 51.4220670, rtol=1e-7)
 
 
-@pytest.mark.parametrize("units, tolerance", [("angstrom", 0), ("bohr", 1e-15)])
+@pytest.mark.parametrize(("units", "tolerance"), [("angstrom", 0), ("bohr", 1e-15)])
 def test_round_trip(tmp_path, units, tolerance):
     given = frames()
     assert write_data(tmp_path / "input.data", iter(given), units) == 2
     for atoms, expected in zip(read_data(tmp_path / "input.data", units), given, strict=True):
         assert atoms.get_chemical_symbols() == expected.get_chemical_symbols()
-        assert (atoms.pbc == expected.pbc).all() and atoms.info == expected.info
+        assert (atoms.pbc == expected.pbc).all()
+        assert atoms.info == expected.info
         for value, other in [
             (atoms.positions, expected.positions),
             (atoms.cell[:], expected.cell[:] if expected.pbc.all() else np.zeros((3, 3))),
@@ -72,7 +76,7 @@ def test_frames_come_one_by_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "old, new, message",
+    ("old", "new", "message"),
     [
         ("begin\n", "", "line 1: expected 'begin', got 'comment a water"),
         ("end\n", "", "line 1: the frame that begins here has no 'end'"),
@@ -93,9 +97,8 @@ def test_damage_is_named(tmp_path, old, new, message):
     path = tmp_path / "input.data"
     assert FRAME.count(old) == 1
     path.write_text(FRAME.replace(old, new))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         list(read_data(path))
-    assert message in str(error.value)
     assert str(path) in str(error.value)
 
 
