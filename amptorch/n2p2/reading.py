@@ -56,8 +56,10 @@ def read_potential(folder: str | os.PathLike[str], units: Units = "angstrom") ->
     n_hidden, activations = _network(keywords)
     scaling = _Scaling(keywords, folder / "scaling.data", [len(rows[e]) for e in numbers])
 
+    tables = {symbol: np.array(own) for symbol, own in rows.items()}
+    cutoff = max(table[:, 3].max() for table in tables.values())
     descriptor_set = GaussianDescriptorSet.from_setup(
-        list(numbers), max(row[3] for own in rows.values() for row in own), _cutoff(keywords), rows
+        list(numbers), cutoff, _cutoff(keywords), tables
     )
     settings = Config.from_dict(
         {
@@ -134,7 +136,9 @@ def _elements(keywords: Keywords) -> dict[str, int]:
         raise count.error(
             f"'number_of_elements' is {count.words[1]}, but line {line.number} has {len(symbols)}"
         )
-    return {symbol: atomic_numbers[symbol] for symbol in sorted(symbols, key=atomic_numbers.get)}
+    return {
+        symbol: atomic_numbers[symbol] for symbol in sorted(symbols, key=atomic_numbers.__getitem__)
+    }
 
 
 def _functions(keywords: Keywords, numbers: dict[str, int], length: float) -> dict[str, list[Row]]:

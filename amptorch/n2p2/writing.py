@@ -14,6 +14,7 @@ from ase.data import atomic_numbers
 from amptorch.data.scalers import FeatureScaler
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.setup import KINDS, cutoff_function
+from amptorch.ensemble import Ensemble
 from amptorch.frames import Frames, read_images
 from amptorch.model import BPNN, SingleNN
 from amptorch.n2p2.functions import CUTOFFS, Row, counterpart, order, write_function
@@ -28,7 +29,7 @@ NO_MEAN = 1e-13
 
 
 def write_potential(
-    potential: Potential, folder: str | os.PathLike[str], ranges: Any = None
+    potential: Potential | Ensemble, folder: str | os.PathLike[str], ranges: Any = None
 ) -> None:
     """Write a potential to a folder, in the files that n2p2 and LAMMPS's `pair_style hdnnp` read.
 
@@ -170,7 +171,7 @@ def _networks(potential: Potential) -> tuple[dict[str, Layers], list[str]]:
     model: Any = potential.model
     elements = potential.descriptor.elements
     if isinstance(model, SingleNN):
-        networks = [model.model] * len(elements)
+        networks: list[Any] = [model.model] * len(elements)
     elif isinstance(model, BPNN) and model.element_mask.one_hot:
         networks = list(model.elementwise_models)
     else:
