@@ -295,7 +295,9 @@ def torch_class(modules: Iterable[str], base: str, example: str) -> Check:
     return check
 
 
-_module_class = torch_class(("torch.nn",), "torch.nn.Module", "torch.nn.Tanh")
+_module_class = torch_class(
+    ("torch.nn", "amptorch.model.activations"), "torch.nn.Module", "torch.nn.Tanh"
+)
 optimizer_class = torch_class(
     ("torch.optim", "amptorch.optimizers"), "torch.optim.Optimizer", "torch.optim.Adam"
 )
@@ -325,6 +327,13 @@ def activation_class(key: str, value: Any) -> Callable[[], Any]:
             "torch.nn.Tanh, which needs no arguments and has no parameters"
         )
     return made
+
+
+def activations(key: str, value: Any) -> Any:
+    """Return an `activation_class`, or a list of them, one for each layer."""
+    if isinstance(value, (list, tuple)):
+        return [activation_class(f"{key}[{place}]", one) for place, one in enumerate(value)]
+    return activation_class(key, value)
 
 
 def loss_class(key: str, value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from amptorch.checks import (
     Check,
-    activation_class,
+    activations,
     anything,
     atomic_correction,
     averaging,
@@ -117,11 +117,23 @@ class ModelConfig(_Section):
     num_layers: int = option(5, count, "hidden layers")
     num_nodes: int = option(20, count, "nodes in each hidden layer")
     hidden_layers: list | None = option(None, hidden_layers, "widths; overrides the two above")
-    activation: Any = option("Tanh", activation_class, "class, made without arguments")
+    activation: Any = option(
+        "Tanh", activations, "class, made without arguments; or one for each layer"
+    )
     batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
     dropout: bool = option(False, boolean, "dropout after each activation")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
     initialization: str = option("xavier", choice("xavier", "zero", "small"), "of the weights")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.activation, list):
+            n_hidden = self.num_layers if self.hidden_layers is None else len(self.hidden_layers)
+            if len(self.activation) not in (n_hidden, n_hidden + 1):
+                raise ValueError(
+                    f"model.activation lists {len(self.activation)} activations for {n_hidden} "
+                    "hidden layers; give one for each, and one more if the output has one"
+                )
 
 
 @dataclass
@@ -462,9 +474,16 @@ def to_json(value: Any) -> Any:
     return repr(value)
 
 
+# Classes of these go by their names alone.
+MODULES = (
+    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
+    *("amptorch.optimizers", "amptorch.model.activations"),
+)
+
+
 def _class_name(value: Any) -> str:
     name = value.__qualname__
-    for module in ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "amptorch.optimizers"):
+    for module in MODULES:
         if getattr(sys.modules.get(module), name, None) is value:
             return name
     return f"{value.__module__}.{name}"

@@ -38,10 +38,13 @@ class FeatureScaler:
 
     Attributes, as in v1.0: `transform`, `forcetraining`, `elementwise`, `threshold`; elementwise,
     `unique` (sorted atomic numbers) and `scales[Z]`, otherwise `scale`: {"offset", "scale"}, both
-    (n_features,). `pca`: a `PCAReducer` that reduces what was scaled, or None.
+    (n_features,). `pca`: a `PCAReducer` that reduces what was scaled, or None. `ranges[Z]`: the
+    lowest and highest value of each feature over the atoms of an element that it was fitted to,
+    two tensors (n_features,); `ranges` is None where an older checkpoint does not know them.
     """
 
     pca: PCAReducer | None = None
+    ranges: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __init__(
         self, data_list: Sequence[DataObject], forcetraining: bool, scaling: dict | None = None
@@ -97,10 +100,18 @@ class FeatureScaler:
         self.elementwise = options["elementwise"]
         self.threshold = options["threshold"]
         found: dict[int, Statistics] = {}
+        ranges: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for fingerprints, numbers in chunks:
-            for kind, rows in self._kinds(torch.as_tensor(fingerprints), torch.as_tensor(numbers)):
+            fingerprints, numbers = torch.as_tensor(fingerprints), torch.as_tensor(numbers)
+            for kind, rows in self._kinds(fingerprints, numbers):
                 here = Statistics.of(rows)
                 found[kind] = found[kind].merged(here) if kind in found else here
+            for number in torch.unique(numbers.long()).tolist():
+                rows = fingerprints[numbers == number].double()
+                low, high = rows.amin(dim=0), rows.amax(dim=0)
+                known = ranges.get(number, (low, high))
+                ranges[number] = torch.minimum(low, known[0]), torch.maximum(high, known[1])
+        self.ranges = ranges
         scales = {kind: self._scale(found[kind], options["range"]) for kind in sorted(found)}
         if self.elementwise:
             self.unique, self.scales = list(scales), scales
@@ -243,6 +254,11 @@ class FeatureScaler:
             state["scale"] = {name: part.tolist() for name, part in self.scale.items()}
         if self.pca is not None:
             state["pca"] = self.pca.state()
+        if self.ranges is not None:
+            state["ranges"] = {
+                str(number): [limit.tolist() for limit in self.ranges[number]]
+                for number in sorted(self.ranges)
+            }
         return state
 
     @classmethod
@@ -261,6 +277,11 @@ class FeatureScaler:
             scaler.scale = _tensors(state["scale"])
         if state.get("pca") is not None:
             scaler.pca = PCAReducer.from_state(state["pca"])
+        if state.get("ranges") is not None:
+            scaler.ranges = {
+                int(number): (_tensor(low), _tensor(high))
+                for number, (low, high) in state["ranges"].items()
+            }
         return scaler
 
     # What pickles is plain, so that the restricted reader of pickles takes it.
@@ -271,4 +292,8 @@ class FeatureScaler:
 
 
 def _tensors(part: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.as_tensor(part[name], dtype=torch.float64) for name in ("offset", "scale")}
+    return {name: _tensor(part[name]) for name in ("offset", "scale")}
+
+
+def _tensor(values: Sequence[float]) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)

@@ -68,7 +68,7 @@ class BPNN(AtomicModel):
         batchnorm: bool = False,
         dropout: bool = False,
         dropout_rate: float = 0.5,
-        activation: type[nn.Module] = nn.Tanh,
+        activation: type[nn.Module] | Sequence[type[nn.Module]] = nn.Tanh,
         name: str = "bpnn",
         initialization: str = "xavier",
         dtype: torch.dtype = torch.float64,

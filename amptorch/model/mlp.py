@@ -12,13 +12,15 @@ INITIALIZATIONS = ("xavier", "zero", "small")
 
 
 class MLP(nn.Module):
-    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer.
+    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer, which has
+    an activation only where one is listed for it.
 
     Parameters
     ----------
     n_input_nodes : features of an atom
     n_layers, n_hidden_size : number of hidden layers and their width
-    activation : class of the activation, made without arguments
+    activation : class of the activation, made without arguments; or a list of one for each hidden
+        layer, and perhaps one more for the output
     batchnorm, dropout, dropout_rate : what follows a hidden linear layer
     hidden_layers : list of widths; overrides n_layers and n_hidden_size
     n_output_nodes : width of the last layer
@@ -26,7 +28,7 @@ class MLP(nn.Module):
         weights a hundredth as large
     dtype : of the parameters
 
-    Raises ValueError for another `initialization`.
+    Raises ValueError for another `initialization`, or a list of activations of another length.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class MLP(nn.Module):
         n_input_nodes: int,
         n_layers: int = 5,
         n_hidden_size: int = 20,
-        activation: type[nn.Module] = nn.Tanh,
+        activation: type[nn.Module] | Sequence[type[nn.Module]] = nn.Tanh,
         batchnorm: bool = False,
         dropout: bool = False,
         dropout_rate: float = 0.5,
@@ -45,15 +47,21 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [n_hidden_size] * n_layers if hidden_layers is None else list(hidden_layers)
+        several = isinstance(activation, Sequence)
+        activations: Any = activation if several else [activation] * len(widths)
+        if len(activations) not in (len(widths), len(widths) + 1):
+            raise ValueError(f"{len(activations)} activations for {len(widths)} hidden layers")
         layers: list[nn.Module] = []
-        for n_in, n_out in zip([n_input_nodes, *widths], widths, strict=False):
+        inputs = [n_input_nodes, *widths]
+        for n_in, n_out, make in zip(inputs, widths, activations, strict=False):
             layers.append(nn.Linear(n_in, n_out, dtype=dtype))
             if batchnorm:
                 layers.append(BatchNorm(n_out, dtype=dtype))
-            layers.append(activation())
+            layers.append(make())
             if dropout:
                 layers.append(Dropout(dropout_rate))
-        layers.append(nn.Linear([n_input_nodes, *widths][-1], n_output_nodes, dtype=dtype))
+        layers.append(nn.Linear(inputs[-1], n_output_nodes, dtype=dtype))
+        layers += [make() for make in activations[len(widths) :]]
         self.model_net = nn.Sequential(*layers)
         self.reset_parameters(initialization)
 
@@ -74,14 +82,17 @@ class MLP(nn.Module):
             # The energy of a frame is a sum over a hundred atoms: with Xavier's output weights it
             # starts a hundred times as far off as it varies, and training spends itself on that.
             with torch.no_grad():
-                output: Any = self.model_net[-1]
-                output.weight *= 0.01
+                self.output.weight *= 0.01
+
+    @property
+    def output(self) -> nn.Linear:
+        """Return the last linear layer."""
+        return [layer for layer in self.model_net if isinstance(layer, nn.Linear)][-1]
 
     @torch.no_grad()
     def start_at(self, energy: float) -> None:
         """Set the bias of the output: the mean energy of an atom (scaled) to begin with."""
-        output: Any = self.model_net[-1]
-        output.bias.fill_(energy)
+        self.output.bias.fill_(energy)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return energies (n,) of atoms with scaled fingerprints `inputs` (n, n_features); with

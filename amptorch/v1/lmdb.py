@@ -423,7 +423,7 @@ def get_lmdb_dataset(lmdb_paths: Any, cache_type: str = "no", **options: Any) ->
 def _scaling_of(scaler: Any) -> Any:
     """Return what decides how a scaler, or its state, scales fingerprints."""
     state = scaler if isinstance(scaler, dict) else scaler.state()
-    return {name: value for name, value in state.items() if name != "forcetraining"}
+    return {name: value for name, value in state.items() if name not in ("forcetraining", "ranges")}
 
 
 def _without_scaling(matrix: Any, slope: torch.Tensor) -> Any:

@@ -75,7 +75,8 @@ class GaussianDescriptorSet:
         cutoff_params: Mapping[str, Any] | None,
         descriptor_setup: Mapping[str, np.ndarray],
     ) -> GaussianDescriptorSet:
-        """Return the set with this `descriptor_setup`, {symbol: (n, 7 or 8) table}.
+        """Return the set with this `descriptor_setup`, {symbol: (n, 7 or 8) table}, in which every
+        eta is in 1/Å².
 
         Raises ValueError, KeyError or TypeError where it is no such table.
         """
@@ -85,10 +86,8 @@ class GaussianDescriptorSet:
             for kind, first, second, reach, eta, *rest in np.asarray(rows, np.float64).tolist():
                 name = KINDS[int(kind)]
                 neighbors = [symbols[number] for number in (first, second) if number]
-                # The set divides the eta of these by the cutoff squared.
-                eta *= reach**2 if name in ETA_IN_RC2 else 1.0
                 values = (eta, *rest)[: len(PARAMETERS[name])]
-                result._add(name, symbol, neighbors, values, reach, update=False)
+                result._add(name, symbol, neighbors, values, reach, False, eta_in_rc2=False)
         result.update()
         return result
 
@@ -238,6 +237,7 @@ class GaussianDescriptorSet:
         values: Iterable[float],
         cutoff: float | None,
         update: bool,
+        eta_in_rc2: bool = True,
     ) -> GaussianDescriptorSet:
         where = f"{kind} of {'-'.join(map(str, (element, *neighbors)))}"
         for symbol in (element, *neighbors):
@@ -245,7 +245,8 @@ class GaussianDescriptorSet:
                 raise ValueError(f"{where}: {symbol!r} is not in elements {self.elements}")
         pair = [self.numbers[symbol] for symbol in sorted(neighbors, key=self.elements.index)]
         cutoff = self.cutoff if cutoff is None else cutoff
-        row = table_row(where, kind, pair, cutoff, values, kind in ETA_IN_RC2)
+        in_rc2 = eta_in_rc2 and kind in ETA_IN_RC2
+        row = table_row(where, kind, pair, cutoff, values, in_rc2)
         self._rows[element].append(row)
         if update:
             self.update()
