@@ -5,19 +5,14 @@ import re
 import sqlite3
 import zipfile
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from ase.io import write
 
 from amptorch import cli
 from amptorch.config import Config
-from amptorch.datasets import iron_water
 from amptorch.ensemble import Ensemble
-from amptorch.files import read_config
-from amptorch.optimizers import EKF
 from amptorch.tuning import tune
 from amptorch.tuning.picking import pick_trial
 from amptorch.tuning.report.findings import Findings, HeldOut
@@ -428,25 +423,6 @@ def test_a_journal_is_in_the_archive(tmp_path):
     study(out, [record(0)], calls=[call])
     with zipfile.ZipFile(write_report(out)[-1]) as archive:
         assert archive.read("results/study/journal.log") == b'{"op_code": 0}\n'
-
-
-def test_the_preset_of_the_documentation(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
-    text = text.split("## A preset for water on iron")[1].split("\n## ")[0]
-    settings, script, other = re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "preset.yaml").write_text(settings)
-    write("train.traj", iron_water(2))
-    names = {}
-    exec(compile(script, "tuning.md", "exec"), names)  # our own file
-    config = Config.from_dict(read_config(tmp_path / "water-iron.yaml"))
-    assert (config.optim.optimizer, config.model.num_nodes) == (EKF, 20)
-    # 8 G2 for each of three elements, and G4 for six pairs; fewer where none could be seen.
-    functions = config.dataset.fp_params
-    assert all(40 < len(functions[symbol]) <= 72 for symbol in ("Fe", "H", "O"))
-    exec(compile(other, "tuning.md", "exec"), names)
-    functions = Config.from_dict(names["preset"]).dataset.fp_params
-    assert {len(functions[symbol]) for symbol in ("Fe", "H", "O")} == {72}
 
 
 def held_out(chosen, base, spread=None, n=40, seed=0):

@@ -421,7 +421,7 @@ def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
     nothing = TEST[0].copy()
     with pytest.raises(ValueError, match=r"test frames: frame 1.*energy"):
         run(out, test=[TEST[0], nothing])
-    with pytest.raises(ValueError, match="frames cannot be split into 7"):
+    with pytest.raises(ValueError, match="frames cannot be split into 10"):
         run(out, train=TRAIN[:5])
     with pytest.raises(ValueError, match="24 frames cannot be split into 30"):
         run(out, config=options(validation={"folds": 30}))
