@@ -317,21 +317,25 @@ def test_the_best_trial_is_taken_where_it_is_better_by_more_than_the_noise(
 @pytest.mark.slow
 def test_trials_that_cost_too_much_are_not_trained(tmp_path):
     space = {**SPACE, "size": ["small", "large"]}
-    config = options(space, dataset={}, max_cost=None, sampler="random")
-    config["size"] = "small"
-    problem = load_problem(run(tmp_path / "study", 1, config=config).out)
+    config = options(space, dataset={}, max_cost=1e-3)
+    problem = load_problem(run(tmp_path / "study", 1, config={**config, "size": "small"}).out)
+    # The baseline, whatever it costs.
     (first,) = read_records(problem.out)
     assert (first["state"], first["params"]["size"]) == ("complete", "small")
-    large = {**problem.space.baseline(), "size": "large"}
-    with pytest.raises(TrialPruned, match="µs/atom, and a trial may cost"):
-        Objective(problem)(FixedTrial(large))
+    large = FixedTrial({**problem.space.baseline(), "size": "large"})
+    with pytest.raises(TrialPruned, match=r"µs/atom, and a trial may cost 0\.001"):
+        Objective(problem)(large)
     record = read_records(problem.out)[0]
     assert record["state"] == "pruned"
-    assert record["cost"] > 0
+    assert record["cost"] > 1e-3
     assert "epochs" not in record
     problem.tuning.max_cost = 1e9
-    Objective(problem)(FixedTrial(large))
+    Objective(problem)(large)
     assert read_records(problem.out)[0]["state"] == "complete"
+    # Without a word the limit follows from the baseline, as it is now.
+    problem.tuning.max_cost = None
+    cost, most = problem.costs(problem.resolved(first["config"]))
+    assert 0.2 < cost / most < 5
 
 
 def test_frames_of_different_sizes(tmp_path):
