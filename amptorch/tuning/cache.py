@@ -103,11 +103,13 @@ class Cache:
         scaling: dict[str, Any],
         dtype: torch.dtype,
         correction: bool | Mapping[str | int, float] = False,
+        target_scaling: bool | str = True,
     ) -> tuple[StoreDataset, float]:
         """Return a StoreDataset of all frames, and the seconds that its fingerprints took.
 
         setup: (fp_scheme, fp_params, cutoff_params, elements); train: the frames that the scalers
-        and reference energies are fitted to; correction: `dataset.atomic_correction`.
+        and reference energies are fitted to; correction: `dataset.atomic_correction`;
+        target_scaling: `dataset.target_scaling`.
         """
         descriptor = construct_descriptor(setup)
         store, seconds = self.describe(descriptor)
@@ -133,6 +135,7 @@ class Cache:
                 setup[3],
                 self.forces,
                 correction,
+                target_scaling,
             ),
         )
         return dataset, seconds

@@ -36,7 +36,12 @@ def tune(
         Path | None, typer.Option(help="YAML or JSON: AtomsTrainer's sections, and `tuning`.")
     ] = None,
     trial_seconds: Annotated[
-        float | None, typer.Option(help="Training time of a trial; default 60.")
+        float | None,
+        typer.Option(help="Training time of a trial; default: 60, or less by --time."),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="µs/atom that a trial may take; default: 1.1 times the baseline's."),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Optuna's storage; default: SQLite in the folder.")
@@ -63,6 +68,7 @@ def tune(
         ("dataset", "energy_key", energy_key),
         ("dataset", "forces_key", forces_key),
         ("tuning", "trial_seconds", trial_seconds),
+        ("tuning", "max_cost", max_cost),
     ):
         if value is not None:
             settings[section] = {**(settings.get(section) or {}), key: value}
@@ -141,11 +147,12 @@ def _outcome(tuned: "Tuned") -> str:
         f"\nbest trial:  {best['number']}, error {best['error']:.4g}",
         f"parameters:  {json.dumps(best['params'])}",
     ]
-    models = {"chosen": tuned.chosen, "baseline": tuned.baseline}
-    lines += [f"{name + ':':<12} {path}" for name, path in models.items() if path is not None]
+    if tuned.chosen is not None:
+        kind = "configuration of the baseline" if tuned.baseline else "of the best trial"
+        lines.append(f"chosen:      {tuned.chosen} ({kind})")
     if tuned.test is not None:
         lines.append("\nerrors on the test frames, which nothing was decided by:")
-        for name in (name for name in models if name in tuned.test):
+        for name in (name for name in ("chosen", "baseline") if name in tuned.test):
             lines.append(f"{name:<12} {errors_line(tuned.test[name])}")
     return "\n".join([*lines, f"report:      {tuned.out / 'report.html'}"])
 

@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from optuna import TrialPruned
 from amptorch.files import read_json, write_json
 from amptorch.training.restart import newest_run
 from amptorch.tuning.cache import GB, Cache
+from amptorch.tuning.errors import summary
 from amptorch.tuning.objective import FAILURES, Objective, Problem
 from amptorch.tuning.predictions import save_predictions
 from amptorch.tuning.settings import split_config
@@ -29,7 +29,7 @@ def load_problem(out: str | os.PathLike[str]) -> Problem:
     out = Path(out)
     about = read_json(out / SETTINGS)
     tuning, base, space = split_config(about["config"])
-    forces = base["model"].get("get_forces", True)
+    forces = (base.get("model") or {}).get("get_forces", True)
     cache = Cache(out / "cache" / "store", about["data"], forces, tuning.disk * GB)
     folds = [(np.array(fold["train"]), np.array(fold["validate"])) for fold in about["folds"]]
     above = about["outliers_above"]
@@ -37,8 +37,8 @@ def load_problem(out: str | os.PathLike[str]) -> Problem:
 
 
 class Jobs:
-    """Do the jobs of one process: {"job": "trial"}, {"job": "train", "name": …} or {"job":
-    "curve", "name": …}.
+    """Do the jobs of one process: {"job": "trial"}, or {"job": a part of `final/plan.json` that
+    holds trainings, "name": one of these}.
 
     seed: numbers that no other process has.
     """
@@ -53,10 +53,10 @@ class Jobs:
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
         """Do a job and return the answer."""
-        if job["job"] == "train":
+        if job["job"] == "trainings":
             self._train(job["name"])
-        elif job["job"] == "curve":
-            self._curve(job["name"])
+        elif job["job"] == "again":
+            self._train_again(job["name"])
         else:
             with quiet_optuna():
                 self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
@@ -66,19 +66,24 @@ class Jobs:
         return {"done": True, "worker": process_name()}
 
     def _train(self, name: str) -> None:
-        """Train as `final/plan.json` says for `name`, on all training frames; a training that was
-        begun is gone on with."""
-        folder = self.problem.out / "final" / name
+        """Train as `final/plan.json` says for `name`; the frames that validated the first fold
+        choose the best epoch. A training that was begun is gone on with."""
+        problem = self.problem
+        folder = problem.out / "final" / name
         plan = read_json(folder.parent / "plan.json")["trainings"][name]
+        train, validate = problem.folds[0]
         config = plan["config"]
         config["cmd"] |= {"run_dir": str(folder), "debug": False}
         trainer = None
         try:
-            n_frames = self.problem.cache.store().n_frames
-            dataset, _ = self.problem.dataset(config, np.arange(n_frames))
-            trainer = StoreTrainer(config, dataset)
+            dataset, _ = problem.dataset(config, train)
+            trainer = StoreTrainer(config, dataset, train, validate)
             trainer.train(resume=newest_run(folder) is not None)
             result = self._trained(trainer)
+            found = predicted(trainer.potential, dataset, validate)
+            result["errors"] = summary(*found, problem.outliers)
+            frames, energies, forces = found
+            save_predictions(folder / "validation.npz", frames, {"chosen": (energies, forces)})
         except FAILURES as error:
             logger.exception("training %s failed", name)
             reason = f"{type(error).__name__}: {error}"
@@ -92,28 +97,22 @@ class Jobs:
         folder = Path(trainer.cp_dir).relative_to(self.problem.out)
         return {"checkpoint": str(folder), "epochs": epoch_columns(trainer.net.history)}
 
-    def _curve(self, name: str) -> None:
-        """Train a point of the learning curve, as `final/plan.json` says, on some of the first
-        fold's training frames; its errors are those on the frames that validate this fold."""
+    def _train_again(self, name: str) -> None:
+        """Train as `final/plan.json` says on the first fold; its errors are those on the frames
+        that validate this fold."""
         folder = self.problem.out / "final" / name
-        point = read_json(folder.parent / "plan.json")["curve"][name]
+        point = read_json(folder.parent / "plan.json")["again"][name]
         train, validate = self.problem.folds[0]
-        # A smaller share is part of every larger one.
-        drawn = np.random.default_rng(self.problem.tuning.seed).permutation(len(train))
-        train = train[np.sort(drawn[: point["frames"]])]
-        config = point["config"]
-        config["cmd"] |= {"debug": True}
-        start = time.perf_counter()
+        result: dict[str, Any]
         try:
+            config = self.problem.resolved(point["config"])
+            config["cmd"] |= {"debug": True}
             dataset, _ = self.problem.dataset(config, train)
-            trainer = StoreTrainer(config, dataset, train)
+            trainer = StoreTrainer(config, dataset, train, validate)
             trainer.train()
-            frames, energies, forces = predicted(trainer.potential, dataset, validate)
-            errors = finite_summary(frames, energies, forces, self.problem.outliers)
-            result = {"errors": errors, "epochs": len(trainer.net.history)}
-            save_predictions(folder / "validation.npz", frames, {"chosen": (energies, forces)})
+            found = predicted(trainer.potential, dataset, validate)
+            result = {"errors": finite_summary(*found, self.problem.outliers)}
         except (*FAILURES, TrialPruned) as error:
             result = {"failed": f"{type(error).__name__}: {error}"}
-            logger.warning("%s of the learning curve failed: %s", name, error)
-        result["seconds"] = time.perf_counter() - start
-        write_json(folder / "result.json", {"name": name, "frames": len(train), **result})
+            logger.warning("the training %s failed: %s", name, error)
+        write_json(folder / "result.json", {"name": name, **result})

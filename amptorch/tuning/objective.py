@@ -1,5 +1,6 @@
 """One trial: parameters in, error and cost out, and a record of how it went."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from optuna import Trial, TrialPruned
 from amptorch import optimizers
 from amptorch.config import Config
 from amptorch.data.from_store import StoreDataset
+from amptorch.descriptor.Gaussian.auto import SOME_FRAMES, functions_of, is_recipe
 from amptorch.descriptor.Gaussian.recipes import PairDistances, pair_distances
 from amptorch.frames import Frames
+from amptorch.potential import Potential
 from amptorch.reports import Stages
+from amptorch.training.prepare import batch_size_for
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.errors import combined, mean_of
-from amptorch.tuning.functions import by_recipe, by_selection
+from amptorch.tuning.functions import by_selection, recipe_of
 from amptorch.tuning.settings import TuningConfig, configuration
 from amptorch.tuning.space import Space
 from amptorch.tuning.study import process_name, write_record
@@ -31,12 +35,16 @@ from amptorch.tuning.training import (
     finite_summary,
     microseconds_per_atom,
     predicted,
+    some_of,
+    untrained,
 )
 
 # Errors that a trial's parameters may lead to; any other is a bug and ends the worker.
 FAILURES = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError)
 # Frames, at most, whose distances and fingerprints say which functions there are.
-SAMPLE = 100
+SAMPLE = SOME_FRAMES
+# Cost of a trial, in those of the baseline, where `tuning.max_cost` does not say it.
+COST_LIMIT = 1.1
 
 
 @dataclass
@@ -56,15 +64,55 @@ class Problem:
     folds: list[tuple[np.ndarray, np.ndarray]]
     outliers: float
 
-    def functions(self, params: dict[str, Any]) -> dict[str, Any] | None:
-        """Return `fp_params` of a trial, or None where the configuration fixes them."""
-        if "cutoff" not in params:
-            return None
-        if params["selection"] == "none":
-            return by_recipe(params, self.distances)
-        most = int(self.space.domains["functions"].highest())
-        ranked = self.out / "cache" / "ranked"
-        return by_selection(params, self.distances, self._sample, ranked, most)
+    def configuration(
+        self, params: dict[str, Any], budget: dict[str, float], seed: int = 0
+    ) -> dict[str, Any]:
+        """Return the configuration of a trial; `seed` is added to that of the study."""
+        fp_params = None
+        if params.get("selection") == "none":
+            fp_params = recipe_of(params)
+        elif "selection" in params:
+            most = int(self.space.domains["functions"].highest())
+            ranked = self.out / "cache" / "ranked"
+            fp_params = by_selection(params, self.distances, self._sample, ranked, most)
+        return configuration(params, self.base, fp_params, budget, self.tuning.seed + seed)
+
+    def resolved(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a configuration with functions in place of a recipe, placed in frames that the
+        first fold trains on, and with a number for the batch size."""
+        dataset, optim = dict(config["dataset"]), dict(config["optim"])
+        recipe = Config.from_dict(config).dataset.fp_params
+        if is_recipe(recipe):
+            key = json.dumps(recipe, default=list)
+            if key not in self._functions:
+                self._functions[key] = functions_of(recipe, self._sample, self.elements)
+            dataset["fp_params"] = self._functions[key]
+        if optim["batch_size"] == "auto":
+            optim["batch_size"] = batch_size_for(self.cache.store().n_frames)
+        return {**config, "dataset": dataset, "optim": optim}
+
+    def costs(self, config: dict[str, Any]) -> tuple[float, float]:
+        """Return µs per atom of a resolved configuration, and the most that a trial may take."""
+        frames = self._validation_frames
+        potential = untrained(config, frames, self.elements)
+        cost, base = microseconds_per_atom(frames, potential, self._untrained_baseline)
+        if len(self.tuning.objectives) > 1 and self.tuning.max_cost is None:
+            return cost, np.inf
+        return cost, self.tuning.max_cost or COST_LIMIT * base
+
+    @cached_property
+    def _functions(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _validation_frames(self) -> Frames:
+        validate = self.folds[0][1]
+        return self.cache.store().frames(validate[some_of(len(validate))])
+
+    @cached_property
+    def _untrained_baseline(self) -> Potential:
+        config = self.configuration(self.space.baseline(), self.tuning.trial_budget)
+        return untrained(self.resolved(config), self._validation_frames, self.elements)
 
     @cached_property
     def distances(self) -> PairDistances:
@@ -83,12 +131,18 @@ class Problem:
         return train[np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(np.int64))]
 
     def dataset(self, config: dict[str, Any], train: np.ndarray) -> tuple[StoreDataset, float]:
-        """Return the data set of a configuration, and the seconds that its fingerprints took."""
+        """Return the data set of a resolved configuration, and the seconds that its fingerprints
+        took."""
         settings = Config.from_dict(config)
         options = settings.dataset
         setup = (options.fp_scheme, options.fp_params, options.cutoff_params, self.elements)
         return self.cache.dataset(
-            setup, train, options.scaling, settings.cmd.dtype, options.atomic_correction
+            setup,
+            train,
+            options.scaling,
+            settings.cmd.dtype,
+            options.atomic_correction,
+            options.target_scaling,
         )
 
     def error(self, result: dict[str, Any]) -> float:
@@ -101,7 +155,6 @@ class Objective:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.counts = problem.cache.store().counts
 
     def __call__(self, trial: Trial) -> float | list[float]:
         trial.set_user_attr("worker", process_name())
@@ -131,14 +184,18 @@ class Objective:
     def _run(self, trial: Trial, record: dict[str, Any], stage: Stages) -> None:
         problem = self.problem
         params = record["params"] = problem.space.suggest(trial)
-        with stage("fingerprints"):
-            fp_params = problem.functions(params)
         budget = problem.tuning.trial_budget
         if "seconds" in budget:
             budget["seconds"] /= len(problem.folds)
-        config = record["config"] = configuration(
-            params, problem.base, fp_params, budget, problem.tuning.seed
-        )
+        record["config"] = problem.configuration(params, budget)
+        with stage("fingerprints"):
+            config = problem.resolved(record["config"])
+        with stage("evaluation"):
+            record["cost"], most = problem.costs(config)
+        if record["cost"] > most and params != problem.space.baseline():
+            raise TrialPruned(
+                f"it costs {record['cost']:.4g} µs/atom, and a trial may cost {most:.4g}"
+            )
         record["epochs"], record["folds"] = [], []
         for fold, (train, validate) in enumerate(problem.folds):
             dataset, taken = problem.dataset(config, train)
@@ -161,9 +218,6 @@ class Objective:
         record["error"] = problem.error(record["errors"])
         if not np.isfinite(record["error"]):
             raise Diverged("the error is not finite")
-        with stage("evaluation"):
-            frames = dataset.store.frames(validate)
-            record["cost"] = microseconds_per_atom(trainer.potential, frames)
         record["n_functions"] = dataset.descriptor.n_features
         record["n_parameters"] = trainer.model.num_params
         for name in ("error", "cost", "n_functions", "n_parameters"):
@@ -186,7 +240,8 @@ class Objective:
                 return
             reports.append([step, mean])
             trial.report(mean, step)
-            if trial.should_prune():
+            # The others are compared with the baseline.
+            if trial.should_prune() and record["params"] != problem.space.baseline():
                 raise TrialPruned(
                     f"its error of {mean:.4g} after {(fold + share) / folds:.0%} of its budget was "
                     "not among the best of the trials that got so far"
@@ -196,10 +251,9 @@ class Objective:
         return report if len(problem.tuning.objectives) == 1 else lambda share, error: None
 
     def _error_of_row(self, row: dict[str, Any]) -> float:
-        """Return the error in a row of the history. Its energies are per frame; divided by the mean
-        number of atoms they are near enough to compare trials."""
+        """Return the error in a row of the history."""
         name, power = ("mse", 0.5) if "val_energy_mse" in row else ("mae", 1.0)
-        error = 1000 * row[f"val_energy_{name}"] ** power / self.counts.mean()
+        error = 1000 * row[f"val_energy_per_atom_{name}"] ** power
         if f"val_forces_{name}" in row:
             error += self.problem.tuning.force_weight * row[f"val_forces_{name}"] ** power
         return float(error)

@@ -18,21 +18,27 @@ from ase.data import chemical_symbols
 from ase.io import write
 from filelock import FileLock
 
-from amptorch.config import DatasetConfig, to_json
+from amptorch.config import Config, DatasetConfig, to_json
 from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, elements_of, read_images
 from amptorch.profiling.environment import environment
+from amptorch.recommended import RECOMMENDED
 from amptorch.tuning.errors import outlier_energy
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.predictions import digest
-from amptorch.tuning.settings import split_config
+from amptorch.tuning.settings import configuration, split_config, tuning_config
 from amptorch.tuning.splits import correlation
 
 logger = logging.getLogger(__name__)
 # Correlation of consecutive frames above which random validation frames flatter the errors.
 FLATTERS = 0.3
 LOCK = ".lock"
+# Key of `settings.json` that studies of before the recommended defaults lack.
+DEFAULTS = "defaults"
+# Trials, at least, that the time of a search is divided by, and the shortest trial, seconds.
+TRIALS, SHORTEST = 12, 5.0
 CALLS = "calls.json"
 
 
@@ -50,23 +56,27 @@ def locked_folder(out: Path) -> Iterator[None]:
         yield
 
 
+def is_of_before(out: Path) -> bool:
+    """Return True for the folder of a study of before the recommended defaults."""
+    return (out / SETTINGS).exists() and DEFAULTS not in read_json(out / SETTINGS)
+
+
 def check_input(
-    train: Any, test: Any, config: dict[str, Any] | None, out: Path
+    train: Any, test: Any, config: dict[str, Any] | None, out: Path, seconds: float | None = None
 ) -> tuple[dict[str, Any], list[Atoms]]:
     """Check frames and settings; return the content of `settings.json`, and the training images.
 
-    Reference energies are taken off unless the configuration says otherwise, or the folder `out`
-    has a study that was begun before that was so.
+    seconds: of the whole study, by which the time of a trial is chosen where nothing says it.
     """
     config = to_json(config or {})
-    before = read_json(out / SETTINGS)["config"] if (out / SETTINGS).exists() else None
-    if before is None or "atomic_correction" in (before.get("dataset") or {}):
-        config["dataset"] = {"atomic_correction": True, **(config.get("dataset") or {})}
+    before = read_json(out / SETTINGS) if (out / SETTINGS).exists() else None
+    _choose_trial_seconds(config, before, seconds)
     tuning, base, space = split_config(config)
-    options, forces = base["dataset"], base["model"].get("get_forces", True)
-    labels = DatasetConfig.from_dict(options).labels
+    complete = Config.from_dict(configuration({}, base, None, {"epochs": 1}, tuning.seed))
+    options, forces = complete.dataset, complete.model.get_forces
+    labels = options.labels
     images = read_images(train, labels)
-    frames = Frames.from_atoms(images, options.get("elements"), energies=True, forces=forces)
+    frames = Frames.from_atoms(images, options.elements, energies=True, forces=forces)
     if test is not None:
         # Nothing else of the test frames is looked at.
         try:
@@ -74,7 +84,7 @@ def check_input(
             Frames.from_atoms(found, elements_of(frames), energies=True, forces=forces)
         except (ValueError, TypeError) as error:
             raise ValueError(f"test frames: {error}") from error
-    elements = options.get("elements") or elements_of(frames)
+    elements = options.elements or elements_of(frames)
     per_atom, above = frames.energies / frames.counts, outlier_energy(frames)
     folds = tuning.validation.split(len(frames), tuning.seed, np.flatnonzero(per_atom > above))
     for fold, (learned, validated) in enumerate(folds):
@@ -86,9 +96,13 @@ def check_input(
             )
     cutoff = space.largest_cutoff()
     if cutoff is None:
-        cutoff = Gaussian(options["fp_params"], elements, options.get("cutoff_params")).cutoff
+        functions = options.fp_params
+        if is_recipe(functions):
+            functions = functions_of(functions, frames, elements)
+        cutoff = Gaussian(functions, elements, options.cutoff_params).cutoff
     about = {
         "config": config,
+        DEFAULTS: RECOMMENDED,
         "train": digest(frames),
         "elements": elements,
         "frames": len(frames),
@@ -103,6 +117,25 @@ def check_input(
     identity += json.dumps(tuning.identity())
     about["study"] = f"tune-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     return about, images
+
+
+def _choose_trial_seconds(
+    config: dict[str, Any], before: dict[str, Any] | None, seconds: float | None
+) -> None:
+    """Put the time of a trial into the configuration where nothing says it: that of the study
+    that is there, or such that a dozen trials end in the time of the search."""
+    tuning = tuning_config(config)
+    given = config.get("tuning") or {}
+    if tuning.trial_epochs is not None or "trial_seconds" in given:
+        return
+    chosen = tuning.trial_seconds
+    if before is not None:
+        chosen = before["config"].get("tuning", {}).get("trial_seconds", chosen)
+    elif seconds is not None:
+        share = tuning.search_share * seconds / TRIALS
+        chosen = min(chosen, max(SHORTEST, round(share, 1)))
+    if chosen != tuning.trial_seconds:
+        config["tuning"] = {**given, "trial_seconds": chosen}
 
 
 def write_settings(
@@ -127,10 +160,11 @@ def write_settings(
             logger.info("the study goes on with the configuration of this call")
         return before
     (out / "cache").mkdir(exist_ok=True)
-    tuning, base, _ = split_config(about["config"])
+    config = about["config"]
+    tuning = tuning_config(config)
     # `preprocess` reads the user's file, or else a new one of `images`.
     own = isinstance(train, (str, os.PathLike)) and Path(train).is_file()
-    if own and not DatasetConfig.from_dict(base["dataset"]).labels.keys:
+    if own and not DatasetConfig.from_dict(config.get("dataset") or {}).labels.keys:
         about["data"] = str(Path(train).absolute())
     else:
         about["data"] = str(out / "cache" / "frames.traj")

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from amptorch.files import write_json
+from amptorch.files import read_json, write_json
 from amptorch.threads import num_threads
 from amptorch.tuning import final
-from amptorch.tuning.jobs import Jobs, load_problem
+from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
 from amptorch.tuning.objective import Problem
 from amptorch.tuning.picking import pareto
-from amptorch.tuning.prepare import Clock, check_input, locked_folder, note_call, write_settings
-from amptorch.tuning.settings import TuningConfig, split_config
+from amptorch.tuning.prepare import (
+    Clock,
+    check_input,
+    is_of_before,
+    locked_folder,
+    note_call,
+    write_settings,
+)
+from amptorch.tuning.settings import AGAIN, TuningConfig, tuning_config
 from amptorch.tuning.study import (
     completed,
     fail_trials_of,
@@ -46,8 +53,9 @@ class Tuned:
     """Hold the results of `tune`.
 
     out: the study's folder; study: the optuna.Study; best: {"number", "params", "error", "cost"}
-    of the best trial; chosen, baseline: folders of the models (None without a final training);
-    test: errors on the test frames, {"chosen": …, "baseline": …}, or None.
+    of the best trial; chosen: folder of the model (None without a final training); baseline: the
+    same folder where its configuration is that of the baseline, otherwise None; test: errors on the
+    test frames, {"chosen": …}, or None.
     """
 
     out: Path
@@ -71,6 +79,9 @@ def tune(
 ) -> Tuned:
     """Search for symmetry functions, network and training together, then train the best for long.
 
+    The search begins with the recommended defaults, which are trained in place of the best trial
+    where that is not better by more than the noise.
+
     Parameters
     ----------
     train : path that ASE reads, or list of ase.Atoms, with energies and forces
@@ -93,26 +104,27 @@ def tune(
     for name, value in (("trials", trials), ("time", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    about, images = check_input(train, test, config, out)
-    tuning = split_config(about["config"])[0]
-    if seconds is not None and tuning.seconds_of_search(seconds) < tuning.seconds_to_begin:
+    url = storage or f"sqlite:///{out / 'study.db'}"
+    if is_of_before(out):
+        return _finished_before(out, url)
+    about, images = check_input(train, test, config, out, seconds)
+    tuning = tuning_config(about["config"])
+    if seconds is not None and tuning.seconds_of_search(seconds) <= 0:
         raise ValueError(
-            f"time: of {seconds:g} s the search has {tuning.seconds_of_search(seconds):.3g} s, and "
+            f"time: of {seconds:g} s the search has {tuning.search_share * seconds:.3g} s, and "
             f"a trial takes {tuning.trial_seconds:g} s; {_advice(tuning)}"
         )
-    url = storage or f"sqlite:///{out / 'study.db'}"
     workers = num_threads() if workers is None else workers
     # Several machines may begin at the same time.
     with locked_folder(out):
         about = write_settings(about, train, images, out)
         with quiet_optuna():
-            tuning = split_config(about["config"])[0]
+            tuning = tuning_config(about["config"])
             study = open_study(open_storage(url), about["study"], tuning)
         problem = load_problem(out)
         problem.cache.begin(about["elements"], about["cutoff"])
         if not study.get_trials(deepcopy=False):
-            for start in problem.space.starts():
-                study.enqueue_trial(start)
+            study.enqueue_trial(problem.space.baseline())
         call = {"train": train, "test": test, "trials": trials, "seconds": seconds}
         note_call(out, {**call, "workers": workers, "storage": storage and public_url(storage)})
         lost = fail_trials_of(study, out, has_ended, "its process was killed", again=True)
@@ -128,6 +140,25 @@ def tune(
             from amptorch.tuning.report import write_report
 
             write_report(out)
+
+
+def _finished_before(out: Path, url: str) -> Tuned:
+    """Return what came out of a study of before the recommended defaults.
+
+    Raises ValueError where that is not over, since its search cannot go on.
+    """
+    about, path = read_json(out / SETTINGS), out / "summary.json"
+    summary: Any = read_json(path) if path.exists() else {"chosen": None}
+    if summary["chosen"] is None:
+        raise ValueError(
+            f"{str(out)!r} holds a study of an earlier version, which searched other parameters: "
+            "`amptorch report` and `amptorch pick` read it; give another folder to search anew"
+        )
+    with quiet_optuna():
+        study = open_study(open_storage(url), about["study"], tuning_config(about["config"]))
+    chosen, baseline = (summary[name] and out / summary[name] for name in ("chosen", "baseline"))
+    test = read_json(out / "test.json") if (out / "test.json").exists() else None
+    return Tuned(out, study, summary["best"], chosen, baseline, test)
 
 
 class _Run:
@@ -151,8 +182,8 @@ class _Run:
         self.shown = {record["number"] for record in read_records(self.out)}
         self.pool: Workers | None = None
         if workers:
-            first = {"storage": url, "study": study.study_name}
-            self.pool = Workers(self.out, workers, first, self._died)
+            self.first = {"storage": url, "study": study.study_name}
+            self.pool = Workers(self.out, workers, self.first, self._died)
         else:
             self.jobs = Jobs(self.out, url, study.study_name, [0, time.time_ns()])
 
@@ -190,7 +221,7 @@ class _Run:
         about = {name: best.user_attrs[name] for name in ("error", "cost")}
         tuned = Tuned(out, self.study, {"number": best.number, "params": best.params, **about})
         self._write_summary(tuned)
-        if not tuning.members:
+        if not tuning.ensemble:
             self.over = True
             return tuned
         try:
@@ -202,27 +233,43 @@ class _Run:
 
     def _train_best(self, tuned: Tuned, test: Any) -> None:
         out, problem = self.out, self.problem
-        left = None if self.seconds is None else max(0.0, self.seconds - self.clock())
-        plan = final.make_plan(problem, self.study, left, max(self.workers, 1))
-        # A training whose worker died is gone on with, once.
-        for _ in range(2):
-            names = final.missing(out, plan)
-            if names:
-                logger.info("training %s, each for %s", ", ".join(names), plan["budget"])
-            trainings = plan["trainings"]
-            jobs = iter([{"job": "train" if n in trainings else "curve", "name": n} for n in names])
-            self._run(partial(next, jobs, None), self._training_done)
-        final.fail_missing(out, plan, self.last_death)
+        plan = final.make_plan(problem, self.study)
+        self._train_planned(plan)
+        plan = final.decide(problem, plan, self._left(), max(self.workers, 1))
+        chosen = plan["chosen"]
+        logger.info("the %s is trained for long", "best trial" if chosen == "best" else chosen)
+        n = len(plan["trainings"])
+        if self.pool is not None and n < self.workers:
+            # With the cores that no other training needs.
+            self.pool.close()
+            self.pool = Workers(self.out, n, self.first, self._died, threads=self.workers // n)
+        self._train_planned(plan)
         self.over = True
-        chosen, baseline = final.collect(out, plan)
+        model = final.collect(out, plan)
         tuned.chosen = out / "final" / "ensemble"
         if not tuned.chosen.exists():
-            tuned.chosen = out / final.result_of(out, "member-1")["checkpoint"]
-        if baseline is not None:
-            tuned.baseline = out / final.result_of(out, final.BASELINE)["checkpoint"]
+            done = (final.result_of(out, name) for name in plan["trainings"])
+            tuned.chosen = out / next(one["checkpoint"] for one in done if "checkpoint" in one)
+        if chosen == final.BASELINE:
+            tuned.baseline = tuned.chosen
         if test is not None:
-            tuned.test = final.test_once(problem, chosen, baseline, test)
+            tuned.test = final.test_once(problem, model, test)
         self._write_summary(tuned)
+
+    def _left(self) -> float | None:
+        return None if self.seconds is None else max(0.0, self.seconds - self.clock())
+
+    def _train_planned(self, plan: dict[str, Any]) -> None:
+        """Do all trainings of the plan that are not done; one whose worker died is gone on with,
+        once."""
+        parts = {name: part for part in final.TRAININGS for name in plan.get(part, ())}
+        for _ in range(2):
+            names = final.missing(self.out, plan)
+            if names:
+                logger.info("training %s", ", ".join(names))
+            jobs = iter([{"job": parts[name], "name": name} for name in names])
+            self._run(partial(next, jobs, None), self._training_done)
+        final.fail_missing(self.out, plan, self.last_death)
 
     def _run(self, take: Callable[[], Job | None], done: Callable[[Job], None]) -> None:
         """Do jobs in the worker processes, or in this one where there are none."""
@@ -237,9 +284,7 @@ class _Run:
         """Return the next job, or None; never called by two threads at once."""
         self.clock.stop()
         tuning = self.problem.tuning
-        late = self.seconds is not None and (
-            self.clock() + tuning.seconds_to_begin > tuning.seconds_of_search(self.seconds)
-        )
+        late = self.seconds is not None and self.clock() > tuning.seconds_of_search(self.seconds)
         enough = self.trials is not None and len(finished(self.study)) + self.given >= self.trials
         if late or enough or self._decided():
             return None
@@ -291,7 +336,7 @@ def _advice(tuning: TuningConfig) -> str:
     if tuning.trial_epochs is not None:
         return "give more --time, or fewer tuning.trial_epochs"
     # Ten trials are the first that are not drawn blindly.
-    some = 10 * tuning.trial_seconds / (tuning.seconds_of_search(1) * num_threads())
+    some = (10 / num_threads() + AGAIN) * tuning.trial_seconds / tuning.search_share
     return (
         f"give --time {some:.0f}s, which is enough for some ten trials of a small data set, or "
         "shorter trials (--trial-seconds)"

@@ -8,50 +8,43 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from amptorch.checks import choice, mapping, number
-from amptorch.config import Config, _Section, count, option
+from amptorch.config import SECTIONS, Config, _Section, count, option
+from amptorch.recommended import RECOMMENDED, completed, recommended
 from amptorch.tuning.errors import FORCE_WEIGHT
 from amptorch.tuning.space import BY_NAME, Space
 from amptorch.tuning.splits import Validation
 
-# A trial is begun while at least this share of its time is left.
-WORTH_BEGINNING = 0.5
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsga2")
 PRUNERS = ("hyperband", "asha", "median", "none")
 
-# Settings of all trials unless the configuration says otherwise: large frames train to far smaller
-# errors with these than with the defaults of v1.0.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "model": {"initialization": "small"},
-    "optim": {"metric": "mse"},
-    "dataset": {"fp_scheme": "gaussian", "scaling": {"type": "standardize"}},
-    "cmd": {"verbose": False},
-}
 CUTOFFS: dict[str, dict[str, Any]] = {
     "cosine": {"cutoff_func": "Cosine"},
     "polynomial": {"cutoff_func": "Polynomial", "gamma": 4.0},
 }
+EMA_OF_EKF: dict[str, Any] = recommended()["optim"]["averaging"]
 # Keys of `optim` that are not the value of the parameter that stands for them.
 INDIRECT = ("scheduler", "optimizer_args", "averaging")
+# Keys of `tuning` that meant something before, and are passed over.
+OBSOLETE = ("curve", "curve_share")
 # Keys that the study has to set itself.
 OWN = {
     "dataset": (
-        *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode"),
-        *("pca", "target_scaling", "weights", "missing_forces"),
+        *("raw_data", "store", "lmdb_path", "val_split", "val_split_mode", "val_data"),
+        *("pca", "weights", "group_weights", "isolated_atoms", "missing_forces"),
     ),
-    "optim": ("epochs", "max_seconds"),
+    "optim": ("epochs", "max_seconds", "total_seconds"),
     "cmd": ("run_dir", "identifier", "debug", "seed"),
 }
+
+
+# Times of a trial at the end of the search: of the last trial, and of one training more of the
+# best and of the baseline.
+AGAIN = 3
 
 
 def validation(key: str, value: Any) -> Validation:
     """Return the `Validation` that the key describes."""
     return Validation.from_dict(mapping(key, value))
-
-
-def shares(key: str, value: Any) -> list[float]:
-    """Return a sorted list of shares between 0 and 1."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return sorted({float(number(above=0, maximum=1)(key, item)) for item in values})
 
 
 def objectives(key: str, value: Any) -> list[str]:
@@ -68,12 +61,16 @@ class TuningConfig(_Section):
     """Hold the section `tuning` of a configuration."""
 
     name_in_config: ClassVar[str] = "tuning"
+    aliases: ClassVar[dict] = {"members": "ensemble"}
 
     space: dict = option({}, mapping, "ranges of the search space, see amptorch.tuning.space")
     validation: Any = option({}, validation, "method, fraction, folds, blocks, gap, outliers")
     objectives: list = option(["error"], objectives, "[error], or [error, cost] without pruning")
     metric: str = option("rmse", choice("rmse", "mae", "median"), "of the error")
     force_weight: float = option(FORCE_WEIGHT, number(minimum=0), "meV/atom for 1 eV/Å")
+    max_cost: float | None = option(
+        None, number(above=0), "µs/atom that a trial may take; None: 1.1 times the baseline's"
+    )
     trial_seconds: float = option(60.0, number(above=0), "of training in a trial")
     trial_epochs: int | None = option(None, count, "epochs of a trial, instead of seconds")
     sampler: str = option("tpe", choice(*SAMPLERS), "what draws the parameters")
@@ -87,28 +84,23 @@ class TuningConfig(_Section):
     search_share: float = option(
         0.4, number(above=0, below=1), "of the time, for the search; the rest trains the best"
     )
-    members: int = option(3, number(minimum=0, integer=True), "potentials that are trained longer")
-    ensemble: str = option(
-        "trials", choice("trials", "seeds"), "members: the best trials, or the best with more seeds"
+    ensemble: int = option(
+        1, number(minimum=0, integer=True), "potentials that are trained longer; 0 for none"
     )
     final_seconds: float | None = option(None, number(above=0), "of training of each of these")
     final_epochs: int | None = option(None, count, "epochs of each, instead of seconds")
-    curve: list = option(
-        [0.125, 0.25, 0.5, 1.0], shares, "of the frames, trained on for the learning curve"
-    )
-    curve_share: float = option(
-        0.1, number(above=0, below=1), "of the time after the search, for the learning curve"
-    )
     disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
 
     def seconds_of_search(self, seconds: float) -> float:
-        """Return the part of the whole time that the search has; the rest trains the best."""
-        return seconds * (self.search_share if self.members else 1)
+        """Return the part of the whole time in which trials begin; the rest trains the best.
 
-    @property
-    def seconds_to_begin(self) -> float:
-        """Return the seconds that must be left for a trial to begin; 0 for trials by epochs."""
-        return 0.0 if self.trial_epochs is not None else WORTH_BEGINNING * self.trial_seconds
+        Trials by seconds are begun while they end in the search's share, and while the best and the
+        baseline can be trained once more in it.
+        """
+        if not self.ensemble:
+            return seconds
+        own = 0.0 if self.trial_epochs is not None else self.trial_seconds
+        return self.search_share * seconds - AGAIN * own
 
     @property
     def trial_budget(self) -> dict[str, float]:
@@ -123,67 +115,77 @@ class TuningConfig(_Section):
         return {key: getattr(self, key) for key in kept} | {"validation": vars(self.validation)}
 
 
+def tuning_config(config: Mapping[str, Any]) -> TuningConfig:
+    """Return the section `tuning` of a configuration; raises ValueError or TypeError."""
+    section = dict(config.get("tuning") or {})
+    for key in OBSOLETE:
+        section.pop(key, None)
+    # Before, `members` was the number, and this the kind.
+    if section.get("ensemble") in ("trials", "seeds"):
+        section["ensemble"] = section.pop("members", 3)
+    return TuningConfig.from_dict(section)
+
+
 def split_config(
     config: Mapping[str, Any] | None,
-) -> tuple[TuningConfig, dict[str, dict], Space]:
-    """Return the section `tuning` of a configuration, its other sections with DEFAULTS, and the
-    space that both leave to search.
+) -> tuple[TuningConfig, dict[str, Any], Space]:
+    """Return the section `tuning` of a configuration, what else it says, and the space that this
+    leaves to search.
 
     Raises ValueError or TypeError that names the key which is unknown, wrong, or the study's own.
     """
-    base: dict[str, dict] = {name: dict(section or {}) for name, section in (config or {}).items()}
-    tuning = TuningConfig.from_dict(base.pop("tuning", {}))
-    Config.from_dict(base)
+    base: dict[str, Any] = copy.deepcopy(dict(config or {}))
+    tuning = tuning_config(base)
+    base.pop("tuning", None)
+    sections = {name: base.get(name) or {} for name in SECTIONS}
     for section, keys in OWN.items():
         for key in keys:
-            if base.get(section, {}).get(key) is not None:
+            if sections[section].get(key) is not None:
                 raise ValueError(f"{section}.{key} is set by the study itself; leave it out")
-    if str(base.get("dataset", {}).get("fp_scheme", "gaussian")).lower() != "gaussian":
+    if base.get("defaults", RECOMMENDED) != RECOMMENDED:
+        raise ValueError("defaults: a search begins with the recommended ones; leave it out")
+    Config.from_dict({"defaults": RECOMMENDED, **base})
+    if str(sections["dataset"].get("fp_scheme", "gaussian")).lower() != "gaussian":
         raise ValueError("dataset.fp_scheme: only 'gaussian' functions are tuned")
-    space = Space(tuning.space, base)
+    space = Space(tuning.space, sections, base.get("size", "medium"))
     if not set(space.searched) & set(space.reachable):
         raise ValueError(
             "the search space excludes everything: each parameter has one value only; give some "
             "of them a range, or use `amptorch train`"
         )
-    return tuning, merged(DEFAULTS, base), space
-
-
-def merged(first: Mapping[str, dict], second: Mapping[str, dict]) -> dict[str, dict]:
-    """Return copies of the sections of `first`, with the keys of `second` in place or added."""
-    names = {**first, **second}
-    return {name: copy.deepcopy({**first.get(name, {}), **second.get(name, {})}) for name in names}
+    return tuning, base, space
 
 
 def configuration(
     params: Mapping[str, Any],
-    base: Mapping[str, dict],
-    fp_params: dict[str, Any] | None,
+    base: Mapping[str, Any],
+    fp_params: Mapping[str, Any] | None,
     budget: Mapping[str, float],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the dictionary for AtomsTrainer of a trial with `params`.
+    """Return the sections for AtomsTrainer of a trial with `params`.
 
-    fp_params: its symmetry functions, None for those of `base`; budget: {"seconds": s} or
-    {"epochs": n}.
+    base: what the study's configuration says; fp_params: its symmetry functions or the recipe for
+    them, None for those of `base`; budget: {"seconds": s} or {"epochs": n}.
     """
-    config: dict[str, Any] = copy.deepcopy(dict(base))
-    optim, dataset, cmd = (config[name] for name in ("optim", "dataset", "cmd"))
+    config: dict[str, Any] = {"defaults": RECOMMENDED, **copy.deepcopy(dict(base))}
+    _, optim, dataset, cmd = (config.setdefault(name, {}) for name in SECTIONS)
     cmd["seed"] = seed
+    cmd.setdefault("verbose", False)
     for name, value in params.items():
         section, _, key = BY_NAME[name].keys[0].partition(".")
         if section == "model" or (section == "optim" and key not in INDIRECT):
             config[section][key] = value
     if fp_params is not None:
-        dataset["fp_params"] = fp_params
+        dataset["fp_params"] = dict(fp_params)
     if "cutoff_function" in params:
         dataset["cutoff_params"] = copy.deepcopy(CUTOFFS[params["cutoff_function"]])
-    if params.get("averaging", "none") != "none":
-        optim["averaging"] = params["averaging"]
+    ekf = str(optim.get("optimizer", "ekf")).lower() == "ekf"
+    if "averaging" in params:
+        kinds = {"none": None, "ema": EMA_OF_EKF if ekf else "ema", "swa": "swa"}
+        optim["averaging"] = copy.deepcopy(kinds[params["averaging"]])
     if "weight_decay" in params:
         optim["optimizer_args"] = {"weight_decay": params["weight_decay"]}
-    if params.get("early_stopping"):
-        cmd |= {"early_stopping": True, "early_stopping_patience": params["early_stopping"]}
     if params.get("optimizer") in ("lbfgs", "ekf"):
         # Both know the length of their steps.
         optim["lr"] = 1.0
@@ -195,4 +197,5 @@ def configuration(
         optim |= {"epochs": 1_000_000, "max_seconds": budget["seconds"]}
     if params.get("schedule") == "cosine":
         optim["scheduler"] = schedule
-    return config
+    dataset["missing_forces"] = "error"
+    return completed(config)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from amptorch.checks import known_keys, nearest, number
+from amptorch.descriptor.Gaussian.auto import SIZES
+from amptorch.recommended import NODES
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -184,19 +186,9 @@ class Parameter:
 
 _TABLE = resources.files(__package__).joinpath("parameters.yaml").read_text(encoding="utf8")
 BY_NAME = {name: Parameter(name, **given) for name, given in yaml.safe_load(_TABLE).items()}
-# Changes of the baseline with which the trials after it begin: the extended Kalman
-# filter, which takes small networks (`width`, where it holds for the filter) and larger batches, on
-# functions by a published recipe.
-OTHER_STARTS = (
-    {
-        "optimizer": "ekf",
-        "width": 20,
-        "batch_size": 16,
-        "averaging": "ema",
-        "radial_recipe": "imbalzano-shifted",
-    },
-)
-OF_FORCES = ("force_coefficient", "force_fraction")
+OF_FORCES = ("force_per_mev", "force_fraction")
+# Values of a number that are told one by one; of more there is a range, or groups.
+MOST_VALUES = 6
 
 
 class Space:
@@ -204,18 +196,24 @@ class Space:
 
     given : `tuning.space` of a configuration
     base : its other sections; what they say fixes the parameters that stand for it
+    size : of the recommended defaults, with which the search begins
 
     Raises ValueError or TypeError that names the parameter that is unknown, has no meaning, leaves
     nothing to choose from, or is given twice.
     """
 
     def __init__(
-        self, given: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+        self,
+        given: Mapping[str, Any] | None = None,
+        base: Mapping[str, Any] | None = None,
+        size: str = "medium",
     ):
         given, base = dict(given or {}), base or {}
         known_keys("tuning.space", given, BY_NAME)
         said = {f"{s}.{k}" for s, keys in base.items() for k, v in keys.items() if v is not None}
         forces = base.get("model", {}).get("get_forces", True)
+        starts = {name: parameter.start for name, parameter in BY_NAME.items()}
+        self.start: dict[str, Any] = {**starts, "size": size, "width": NODES[size]}
         self.domains: dict[str, Range | Choice] = {}
         self.fixed: dict[str, Any] = {}
         for name, parameter in BY_NAME.items():
@@ -230,9 +228,7 @@ class Space:
                 self.fixed[name] = parameter.known(base, fixed[0])
             elif name in given:
                 self.domains[name] = parameter.parse(given[name])
-            elif not (name == "ekf_width" and "width" in given) and (
-                forces or name not in OF_FORCES
-            ):
+            elif forces or name not in OF_FORCES:
                 self.domains[name] = parameter.default
 
     @property
@@ -243,51 +239,69 @@ class Space:
     @property
     def reachable(self) -> list[str]:
         """Return the names of the parameters that matter in some trial."""
-        return [
-            name
-            for name in self.domains
-            if all(set(self._possible(o)) & set(ok) for o, ok in self._conditions(name).items())
-        ]
+        found: list[str] = []
+        for name in self.domains:
+            known = {other: self._possible(other, found) for other in depends_on(name)}
+            if all(set(known[other]) & set(ok) for other, ok in depends_on(name).items()):
+                found.append(name)
+        return found
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:
         """Return {name: value} of a trial; parameters that do not matter in it are left out."""
         return self._filled(lambda name, domain: domain.suggest(trial, name))
 
     def baseline(self) -> dict[str, Any]:
-        """Return the documented start, or the values of this space nearest to it."""
-        return self._start({})
-
-    def starts(self) -> list[dict[str, Any]]:
-        """Return the baseline and other good starts, as near as this space has them, each once."""
-        starts: list[dict[str, Any]] = []
-        for changes in ({}, *OTHER_STARTS):
-            start = self._start(changes)
-            if start not in starts:
-                starts.append(start)
-        return starts
+        """Return the recommended defaults, or the values of this space nearest to them."""
+        return self._filled(lambda name, domain: domain.nearest(self.start[name]))
 
     def largest_cutoff(self) -> float | None:
         """Return the largest cutoff, Å, or None where the configuration fixes the functions."""
-        domain = self.domains.get("cutoff")
-        return None if domain is None else domain.highest()
+        if "cutoff" not in self.domains:
+            return None
+        found = [self.domains[name].highest() for name in ("cutoff", "angular_cutoff")]
+        return max(*found, *(of_size["cutoff"] for of_size in SIZES.values()))
 
-    def _start(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        return self._filled(
-            lambda name, domain: domain.nearest(changes.get(name, BY_NAME[name].start))
-        )
-
-    def _conditions(self, name: str) -> Mapping[str, Sequence[Any]]:
-        """Return {other parameter: values}: `name` has a meaning with these values only."""
-        return {} if name == "width" and "ekf_width" not in self.domains else BY_NAME[name].when
-
-    def _possible(self, name: str) -> Sequence[Any]:
-        domain = self.domains.get(name)
-        return domain.values if isinstance(domain, Choice) else (self.fixed[name],)
+    def _possible(self, name: str, reachable: Sequence[str]) -> Sequence[Any]:
+        if name in self.fixed:
+            return (self.fixed[name],)
+        domain = self.domains[name]
+        values = domain.values if isinstance(domain, Choice) else ()
+        return values if name in reachable else (None,)
 
     def _filled(self, value: Callable[[str, Any], Any]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             known = {**self.fixed, **values}
-            if all(known[other] in ok for other, ok in self._conditions(name).items()):
+            if all(known.get(other) in ok for other, ok in depends_on(name).items()):
                 values[name] = value(name, domain)
         return values
+
+
+class SeenSpace(Space):
+    """Hold what the trials of a study had whose parameters are not those of BY_NAME: one of before
+    the recommended defaults. The first of the trials is its baseline."""
+
+    def __init__(self, trials: Sequence[Mapping[str, Any]]):
+        self.domains, self.fixed, self.start = {}, {}, dict(trials[0]) if trials else {}
+        for name in dict.fromkeys(name for params in trials for name in params):
+            values = list(dict.fromkeys(params[name] for params in trials if name in params))
+            numbers = all(type(value) in (int, float) for value in values)
+            if numbers and len(values) > MOST_VALUES:
+                integer = all(isinstance(value, int) for value in values)
+                self.domains[name] = Range(min(values), max(values), integer=integer)
+            else:
+                self.domains[name] = Choice(tuple(sorted(values) if numbers else values))
+
+    @property
+    def reachable(self) -> list[str]:
+        """Return the names of all parameters."""
+        return list(self.domains)
+
+    def baseline(self) -> dict[str, Any]:
+        """Return the parameters of the first trial."""
+        return dict(self.start)
+
+
+def depends_on(name: str) -> Mapping[str, Sequence[Any]]:
+    """Return {other parameter: values}: `name` has a meaning with these values only."""
+    return BY_NAME[name].when if name in BY_NAME else {}

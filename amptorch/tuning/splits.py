@@ -28,7 +28,7 @@ class Validation(_Section):
     name_in_config: ClassVar[str] = "tuning.validation"
 
     method: str = option("blocked", choice("blocked", "random"), "of keeping frames")
-    fraction: float = option(0.15, number(above=0, below=1), "kept for each training")
+    fraction: float = option(0.1, number(above=0, below=1), "kept for each training")
     folds: int = option(1, count, "trainings of a trial; each validates on other frames")
     blocks: int = option(5, count, "runs of consecutive frames that validate a training")
     gap: int = option(0, number(minimum=0, integer=True), "frames beside a block that are left out")

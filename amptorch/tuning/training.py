@@ -1,7 +1,7 @@
 """The training of a trial: `AtomsTrainer` on frames of the study's cache."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,24 @@ from optuna import TrialPruned
 from skorch.callbacks import Callback
 from torch.utils.data import Subset
 
+from amptorch.config import Config
 from amptorch.data.from_store import StoreDataset
+from amptorch.data.scalers import FeatureScaler
+from amptorch.data.target_scaler import TargetScaler
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames
 from amptorch.potential import Potential
+from amptorch.threads import use_threads
+from amptorch.training.fit import fresh_model
+from amptorch.training.prepare import with_elements
+from amptorch.training.random_state import RandomState
 from amptorch.tuning.errors import summary
 from amptorch.v1.trainer import AtomsTrainer
 
 # A trial reports its error so many times, at equal shares of its budget.
 RUNGS = 9
 # Frames, and repetitions of which the fastest counts, that the cost is measured on.
-COST_FRAMES, COST_REPEATS = 4, 3
+COST_FRAMES, COST_REPEATS = 4, 5
 BATCH = 16
 
 
@@ -29,8 +37,7 @@ class Diverged(TrialPruned):
 class StoreTrainer(AtomsTrainer):
     """Train as AtomsTrainer does, on a StoreDataset that is given.
 
-    train, validate: frames of the data set, int64 arrays; without `train` all are trained on, and
-    without `validate` nothing is validated.
+    train, validate: frames of the data set, int64 arrays; without `validate` nothing is validated.
     callbacks: further (name, callback) pairs.
     """
 
@@ -42,15 +49,15 @@ class StoreTrainer(AtomsTrainer):
         self,
         config: dict[str, Any],
         dataset: StoreDataset,
-        train: np.ndarray | None = None,
+        train: np.ndarray,
         validate: np.ndarray | None = None,
         callbacks: Sequence[tuple[str, Callback]] = (),
     ):
         self.given = dataset, train, validate, list(callbacks)
         section = {**config["dataset"], "store": str(dataset.store.path)}
-        if train is not None and validate is not None:
-            # Their number; `split` selects them.
-            section["val_split"] = len(validate) / (len(train) + len(validate))
+        # Their share; `split` selects them.
+        kept = 0 if validate is None else len(validate)
+        section["val_split"] = kept / (len(train) + kept)
         super().__init__({**config, "dataset": section})
 
     def load_dataset(self) -> None:
@@ -64,10 +71,9 @@ class StoreTrainer(AtomsTrainer):
         """Add the callbacks and the split that were given."""
         super().load_extras()
         _, train, validate, callbacks = self.given
-        if train is not None:
-            self.split = lambda data, y=None, **kwargs: tuple(
-                None if part is None else Subset(data, part.tolist()) for part in (train, validate)
-            )
+        self.split = lambda data, y=None, **kwargs: tuple(
+            None if part is None else Subset(data, part.tolist()) for part in (train, validate)
+        )
         self.callbacks += callbacks
 
 
@@ -126,19 +132,41 @@ def finite_summary(
     return summary(frames, energies, forces, above)
 
 
-def microseconds_per_atom(potential: Any, frames: Frames) -> float:
-    """Measure the wall time of energy and forces, neighbour search included, µs per atom.
+def microseconds_per_atom(frames: Frames, *potentials: Any) -> list[float]:
+    """Measure the wall time of energy and forces, neighbour search included, µs per atom, of each
+    of the potentials.
 
-    The fastest of a few repetitions on a few of the frames, one thread.
+    The fastest of a few repetitions on a few of the frames, one thread; potentials take turns, so
+    that what else runs on the machine slows them alike.
     """
-    places = np.linspace(0, len(frames) - 1, min(len(frames), COST_FRAMES))
-    chosen = frames.select(places.astype(np.int64))
-    times = []
-    for _ in range(COST_REPEATS):
-        start = time.perf_counter()
-        potential.evaluate(potential.batch(chosen))
-        times.append(time.perf_counter() - start)
-    return 1e6 * min(times) / chosen.n_atoms
+    chosen = frames.select(some_of(len(frames)))
+    times = np.full((COST_REPEATS, len(potentials)), np.inf)
+    with use_threads(1):
+        for repeat, which in np.ndindex(times.shape):
+            start = time.perf_counter()
+            potentials[which].evaluate(potentials[which].batch(chosen))
+            times[repeat, which] = time.perf_counter() - start
+    return (1e6 * times.min(axis=0) / chosen.n_atoms).tolist()
+
+
+def some_of(n_frames: int) -> np.ndarray:
+    """Return the numbers of the frames, of so many, that the cost is measured on."""
+    return np.linspace(0, n_frames - 1, min(n_frames, COST_FRAMES)).astype(np.int64)
+
+
+def untrained(config: Mapping[str, Any], frames: Frames, elements: Sequence[str]) -> Potential:
+    """Return a potential with the functions and the networks of a configuration, not trained, of
+    which nothing but its cost means anything; its scalers are fitted to `frames`."""
+    settings = with_elements(Config.from_dict(config), elements)
+    options, forces = settings.dataset, settings.model.get_forces
+    descriptor = construct_descriptor(options.descriptor_setup)
+    values = descriptor.values(frames), frames.numbers
+    scaler = FeatureScaler.from_chunks([values], options.scaling, forces)
+    width = scaler.width(descriptor.n_features)
+    model = fresh_model(settings, elements, width, RandomState(settings.cmd.seed, "cpu"))
+    energies: Any = frames.energies
+    targets = TargetScaler.from_arrays(energies, frames.forces if forces else None)
+    return Potential(descriptor, model, scaler, targets, settings.cmd.dtype, "cpu", settings)
 
 
 def epoch_columns(history: Iterable[dict[str, Any]]) -> dict[str, list[float]]:

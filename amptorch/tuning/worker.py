@@ -31,10 +31,11 @@ def main() -> None:
 
     import torch
 
+    from amptorch.threads import num_threads
     from amptorch.tuning.jobs import Jobs
 
-    # There is a worker on every core.
-    torch.set_num_threads(1)
+    # There is a worker on every core, or one with all of them.
+    torch.set_num_threads(num_threads())
     work = Jobs(out, first["storage"], first["study"], [number, time.time_ns()])
     _answer(answers, {"ready": True})
     while True:

@@ -26,10 +26,10 @@ class WorkerDied(Exception):
 class Worker:
     """Run one worker process; its messages go to `logs/worker-<number>.log` of the study `out`.
 
-    first: the first message to it
+    first: the first message to it; threads: that it may use
     """
 
-    def __init__(self, out: Path, number: int, first: Job):
+    def __init__(self, out: Path, number: int, first: Job, threads: int = 1):
         self.log = Path(out) / "logs" / f"worker-{number}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         limits = [f"{name}_NUM_THREADS" for name in ("AMPTORCH", "OMP", "MKL", "OPENBLAS")]
@@ -39,7 +39,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **dict.fromkeys(limits, "1")},
+                env={**os.environ, **dict.fromkeys(limits, str(threads))},
                 text=True,
             )
         self.do(first)
@@ -71,11 +71,20 @@ class Worker:
 class Workers:
     """Hold `number` worker processes for the study in `out`.
 
-    first: the first message to each; died(pid, reason): called when one ended in a job
+    first: the first message to each; died(pid, reason): called when one ended in a job; threads: of
+    each
     """
 
-    def __init__(self, out: Path, number: int, first: Job, died: Callable[[int, str], None]):
+    def __init__(
+        self,
+        out: Path,
+        number: int,
+        first: Job,
+        died: Callable[[int, str], None],
+        threads: int = 1,
+    ):
         self.out, self.number, self.first, self.died = out, number, first, died
+        self.threads = threads
         self._workers: dict[int, Worker] = {}
         self._lock = threading.Lock()
         self._deaths = 0
@@ -132,7 +141,7 @@ class Workers:
                 raise WorkerDied("the study was stopped")
             worker = self._workers.get(number)
         if worker is None:
-            worker = Worker(self.out, number, self.first)
+            worker = Worker(self.out, number, self.first, self.threads)
             with self._lock:
                 self._workers[number] = worker
         return worker

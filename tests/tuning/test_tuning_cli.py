@@ -18,7 +18,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     write(folder / "train.traj", TRAIN)
     write(folder / "test.traj", TEST)
-    config = options(members=1, final_epochs=2, pruner="none")
+    config = options(ensemble=1, final_epochs=2, pruner="none")
     config["dataset"]["fp_params"]["default"]["G2"]["etas"] = [0.5, 4.0]
     (folder / "base.yaml").write_text(yaml.safe_dump(config))
     return folder
@@ -101,7 +101,7 @@ def test_too_little_time_says_how_much_is_needed(study, capsys):
         call("tune", "--train", study / "train.traj", "--out", out, "--time", "20s")
     assert ended.value.code == 1
     error = capsys.readouterr().err
-    assert "of 20 s the search has 8 s, and a trial takes 60 s; give --time" in error
+    assert "of 20 s the search has 8 s, and a trial takes 5 s; give --time" in error
     assert not out.exists()
 
 

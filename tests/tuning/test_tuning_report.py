@@ -5,20 +5,16 @@ import re
 import sqlite3
 import zipfile
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from ase.io import write
 
 from amptorch import cli
 from amptorch.config import Config
-from amptorch.datasets import iron_water
 from amptorch.ensemble import Ensemble
-from amptorch.files import read_config
-from amptorch.optimizers import EKF
 from amptorch.tuning import tune
+from amptorch.tuning.picking import pick_trial
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.page import as_page, markdown, write_report
 from amptorch.tuning.report.words import compared, counted, duration, head, listed, number, row
@@ -33,7 +29,7 @@ NOT_FOR_PEOPLE = re.compile(r"\bnan\b|\bNone\b(?! of)|\binf\b|[{}]|  |\.\.|–%|
 def finished(tmp_path_factory):
     """A study of three trials with everything in it."""
     out = tmp_path_factory.mktemp("report") / "study"
-    config = options(members=2, final_epochs=3, pruner="none", curve=[0.5, 1.0])
+    config = options(ensemble=2, final_epochs=3, pruner="none")
     tune(TRAIN, out, TEST, 3, config=config, workers=0)
     return out
 
@@ -72,9 +68,7 @@ def test_files(finished):
     text = (finished / "report.md").read_text()
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert sorted(pictures) == sorted(f"figures/{p.name}" for p in finished.glob("figures/*"))
-    assert {"figures/parity.png", "figures/uncertainty.png", "figures/learning-curve.png"} < {
-        *pictures
-    }
+    assert {"figures/parity.png", "figures/uncertainty.png"} < {*pictures}
     # The same sections, in the same order.
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == re.findall(r"<h2>(.*?)</h2>", page)
@@ -84,9 +78,9 @@ def test_files(finished):
 @pytest.mark.slow
 def test_numbers_of_the_report_are_those_of_the_records(finished):
     test, found = read_json(finished / "test.json"), texts(Findings(finished))
-    chosen, base = test["chosen"], test["baseline"]
+    chosen = test["chosen"]
     table = found["Errors on the test frames"]
-    for value in (chosen["energy"]["rmse"], base["forces"]["mae"]):
+    for value in (chosen["energy"]["rmse"], chosen["forces"]["mae"]):
         assert number(value) in table
     assert (
         test["opened"].replace("T", " at ").replace("+00:00", " UTC")
@@ -104,33 +98,28 @@ def test_numbers_of_the_report_are_those_of_the_records(finished):
 def test_predictions_that_are_kept(finished):
     held, test = Findings(finished).predictions, read_json(finished / "test.json")
     assert held.kind == "test"
-    for name in ("chosen", "baseline"):
-        energy, forces = held.energy_errors(name), held.force_errors(name)
-        assert np.sqrt(np.mean(energy**2)) == pytest.approx(test[name]["energy"]["rmse"])
-        assert np.sqrt(np.mean(forces**2)) == pytest.approx(test[name]["forces"]["rmse"], rel=1e-5)
-        squares = held.frame_force_errors(name) ** 2
-        assert np.average(squares, weights=held.counts) == pytest.approx(np.mean(forces**2))
+    assert held.models == ["chosen"]
+    energy, forces = held.energy_errors("chosen"), held.force_errors("chosen")
+    assert np.sqrt(np.mean(energy**2)) == pytest.approx(test["chosen"]["energy"]["rmse"])
+    assert np.sqrt(np.mean(forces**2)) == pytest.approx(test["chosen"]["forces"]["rmse"], rel=1e-5)
+    squares = held.frame_force_errors("chosen") ** 2
+    assert np.average(squares, weights=held.counts) == pytest.approx(np.mean(forces**2))
     energy, forces = held.spreads("chosen")
     expected = 1000 * np.array(test["chosen"]["energy_uncertainty_per_atom"])
     np.testing.assert_allclose(energy, expected)
     assert forces.shape == held.forces.shape
-    assert held.spreads("baseline") is None
 
 
 @pytest.mark.slow
-def test_learning_curve(finished):
+def test_without_test_frames_the_validation_frames_are_shown(finished):
     findings = Findings(finished)
-    train = findings.about["folds"][0]["train"]
-    assert [point["frames"] for point in findings.curve] == [len(train) // 2, len(train)]
-    # As many steps with half of the frames.
-    assert [point["epochs"] for point in findings.curve] == [4, 2]
-    assert findings.curve[1]["errors"]["frames"] == len(findings.about["folds"][0]["validate"])
-    # Without test frames, its last point is what is shown.
     findings.test = None
     held = findings.predictions
-    assert (held.kind, held.label("chosen")) == ("validation", "configuration")
-    error = np.sqrt(np.mean(held.energy_errors("chosen") ** 2))
-    assert error == pytest.approx(findings.curve[1]["errors"]["energy"]["rmse"])
+    assert held.kind == "validation"
+    errors = findings.results["member-1"]["errors"]
+    assert np.sqrt(np.mean(held.energy_errors("chosen") ** 2)) == pytest.approx(
+        errors["energy"]["rmse"]
+    )
     assert "had a say" in texts(findings)["Parity"]
 
 
@@ -155,7 +144,7 @@ def test_archive(finished, tmp_path):
         config = yaml.safe_load((results / "configurations" / f"{name}.yaml").read_text())
         Config.from_dict(config)
     given = yaml.safe_load((results / "configurations" / "tuning.yaml").read_text())
-    assert given["tuning"]["members"] == 2
+    assert given["tuning"]["ensemble"] == 2
 
 
 @pytest.mark.slow
@@ -212,6 +201,7 @@ def study(out, records, config=None, **files):
         "correlation": 0.9,
         "folds": [{"train": list(range(34)), "validate": list(range(34, 40))}],
         "study": "tune-1",
+        "defaults": "recommended",
         "data": "somewhere/frames.traj",
     }
     write_json(out / "settings.json", about)
@@ -331,34 +321,53 @@ def test_outliers_and_what_they_make_up(tmp_path):
 
 
 def test_nothing_trained_for_longer(tmp_path):
-    config = {"tuning": {"space": SPACE, "members": 0}}
+    config = {"tuning": {"space": SPACE, "ensemble": 0}}
     assert (
         "No trial was trained for longer" in texts(study(tmp_path, [record(0)], config))["In short"]
     )
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("errors_", "noise", "said"),
     [
-        (errors(4.0, 0.4), "More frames of the same kind would likely help further"),
-        (errors(4.0, 0.5), "would likely help, though not with all of it"),
-        (errors(9.0, 0.6), "more frames of the same kind do not help"),
-        (None, "With 30 frames the training failed: ValueError: no."),
+        (([5.0, 6.0], [9.0, 9.5]), 1.0, "it is better by more than the noise"),
+        (([5.0, 9.0], [9.0, 9.5]), 4.0, "not better by more than the noise (4.00)"),
+        (([5.0], [9.0, 9.5]), None, "could not be trained, so that the baseline"),
     ],
 )
-def test_what_the_learning_curve_says(tmp_path, last, said):
-    points = {"curve-10": errors(9.0), "curve-15": errors(8.0, 0.5), "curve-30": last}
+def test_what_is_trained_for_long_and_why(tmp_path, errors_, noise, said):
+    files = after(errors(4.0), None)
+    plan = files["final/plan"]
+    del plan["trainings"]["baseline"]
+    chosen = "best" if noise == 1.0 else "baseline"
+    plan |= {"errors": dict(zip(("best", "baseline"), errors_, strict=True)), "chosen": chosen}
+    plan |= {"best": {"trial": 1}, "baseline": {"trial": 0}}
+    plan |= {} if noise is None else {"noise": noise}
+    found = texts(study(tmp_path, [record(0), record(1, 15.0, width=6)], **files))
+    assert said in found["In short"]
+    assert "34 frames for 2.0 h; the 6 others chose" in found["How it was validated"]
+    assert "There is no baseline beside it" not in found["In short"]
+
+
+def test_a_study_of_before_is_read(tmp_path):
+    """One whose parameters this version does not know."""
+    old = {"radial_recipe": "shells", "radial": 8, "ekf_width": 20, "force_coefficient": 500.0}
+    old |= {"selection": "none", "optimizer": "ekf", "averaging": "none"}
+    records = [record(k, 20.0 - k / 10) for k in range(25)]
+    for k, one in enumerate(records):
+        one["params"] = {**old, "force_coefficient": 500.0 + k, "radial": 6 + 2 * (k % 2)}
+    records[24] |= {"state": "pruned", "reason": "it costs 9 µs/atom, and a trial may cost 4"}
+    tuning = {"members": 3, "ensemble": "trials", "curve": [0.5], "space": {"radial": [6, 8]}}
     files = after(errors(4.0), errors(5.0))
-    files["final/plan"] |= {"curve": dict.fromkeys(points), "curve_budget": {"seconds": 90.0}}
-    for name, result in points.items():
-        outcome = (
-            {"failed": "ValueError: no"} if result is None else {"errors": result, "epochs": 7}
-        )
-        point = {"name": name, "frames": int(name[6:]), "seconds": 1.0, **outcome}
-        files[f"final/{name}/result"] = point
-    text = texts(study(tmp_path, [record(0)], **files))["Learning curve"]
-    assert said in text
-    assert "90 s each, however many frames there are" in text
+    study(tmp_path, records, {"tuning": tuning}, **files)
+    about = read_json(tmp_path / "settings.json")
+    del about["defaults"]
+    write_json(tmp_path / "settings.json", about)
+    found = texts(Findings(tmp_path))
+    assert "`force_coefficient`" in found["What was searched, and how"]
+    assert "20 % lower than the baseline's 5.00" in found["Errors on the test frames"]
+    assert pick_trial(tmp_path, max_error=19.0)["params"]["radial"] in (6, 8)
+    assert "it costs … µs/atom" in found["Trials without a result"]
 
 
 @pytest.mark.parametrize(
@@ -383,9 +392,9 @@ def test_the_search_is_described(tmp_path, tuning, said):
 
 
 def test_what_cannot_matter_is_not_searched(tmp_path):
-    config = {"tuning": {"space": {**SPACE, "selection": "none", "optimizer": "ekf"}}}
+    config = {"tuning": {"space": {**SPACE, "size": "own", "optimizer": "ekf"}}}
     text = texts(study(tmp_path, [record(0)], config))["What was searched, and how"]
-    assert "`radial`" in text
+    assert "`n_radial`" in text
     for name in ("functions", "lr", "weight_decay"):
         assert f"`{name}`" not in text
 
@@ -414,25 +423,6 @@ def test_a_journal_is_in_the_archive(tmp_path):
     study(out, [record(0)], calls=[call])
     with zipfile.ZipFile(write_report(out)[-1]) as archive:
         assert archive.read("results/study/journal.log") == b'{"op_code": 0}\n'
-
-
-def test_the_preset_of_the_documentation(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text()
-    text = text.split("## A preset for water on iron")[1].split("\n## ")[0]
-    settings, script, other = re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "preset.yaml").write_text(settings)
-    write("train.traj", iron_water(2))
-    names = {}
-    exec(compile(script, "tuning.md", "exec"), names)  # our own file
-    config = Config.from_dict(read_config(tmp_path / "water-iron.yaml"))
-    assert (config.optim.optimizer, config.model.num_nodes) == (EKF, 20)
-    # 8 G2 for each of three elements, and G4 for six pairs; fewer where none could be seen.
-    functions = config.dataset.fp_params
-    assert all(40 < len(functions[symbol]) <= 72 for symbol in ("Fe", "H", "O"))
-    exec(compile(other, "tuning.md", "exec"), names)
-    functions = Config.from_dict(names["preset"]).dataset.fp_params
-    assert {len(functions[symbol]) for symbol in ("Fe", "H", "O")} == {72}
 
 
 def held_out(chosen, base, spread=None, n=40, seed=0):

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from amptorch.config import Config
+from amptorch.descriptor.Gaussian.auto import functions_of
+from amptorch.frames import Frames
 from amptorch.optimizers import EKF
-from amptorch.tuning.settings import configuration, split_config
-from amptorch.tuning.space import BY_NAME, Choice, Range, Space
+from amptorch.recommended import NODES, RECOMMENDED, SIZES, completed
+from amptorch.tuning.functions import recipe_of
+from amptorch.tuning.settings import configuration, split_config, tuning_config
+from amptorch.tuning.space import BY_NAME, Choice, Range, SeenSpace, Space
 from amptorch.tuning.splits import Validation, correlation
+from tests.small_frames import mixed_frames
+
+FRAMES = Frames.from_atoms(mixed_frames(8))
 
 
 def test_every_default_contains_its_start_and_is_within_its_limits():
@@ -24,42 +31,61 @@ def test_every_default_contains_its_start_and_is_within_its_limits():
         parameter.parse(list(bounds))
 
 
-def test_the_baseline_is_a_configuration_that_trains():
-    space = Space()
-    config = configuration(
-        space.baseline(),
-        {"model": {}, "optim": {}, "dataset": {}, "cmd": {}},
-        {"cutoff": 6.0, "default": [{"type": "G1", "element": "O"}]},
-        {"seconds": 3.0},
-        seed=1,
-    )
-    checked = Config.from_dict(config)
-    assert checked.optim.lr == 4e-3
-    assert checked.optim.max_seconds == 3.0
-    assert checked.optim.scheduler["policy"] == "cosine_time"
-    assert (checked.model.num_layers, checked.model.num_nodes) == (2, 50)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_baseline_is_the_recommended_defaults(size):
+    params = Space(size=size).baseline()
+    base = {"size": size, "optim": {}}
+    config = configuration(params, base, recipe_of(params), {"seconds": 3.0}, seed=1)
+    expected = completed({"defaults": RECOMMENDED, "size": size, "optim": {"max_seconds": 3.0}})
+    found, wanted = Config.from_dict(config), Config.from_dict(expected)
+    assert found.cmd.seed == 1
+    nodes = [found.model.num_nodes] * found.model.num_layers
+    assert nodes == wanted.model.hidden_layers == [NODES[size]] * 2
+    assert (found.optim.epochs, found.dataset.missing_forces) == (1_000_000, "error")
+    for one in (found, wanted):
+        one.model.hidden_layers, one.model.num_nodes, one.model.num_layers = None, 20, 5
+        one.optim.epochs, one.dataset.missing_forces = 1, "error"
+    assert found.model == wanted.model
+    assert found.optim == wanted.optim
+    assert found.dataset == wanted.dataset
 
 
-def test_the_other_start_is_the_kalman_filter_where_the_space_has_it():
-    baseline, other = Space().starts()
-    assert baseline == Space().baseline()
-    assert (other["optimizer"], other["ekf_width"], other["batch_size"]) == ("ekf", 20, 16)
-    assert not {"lr", "schedule", "batchnorm", "weight_decay", "width"} & set(other)
-    config = configuration(
-        other,
-        {"model": {}, "optim": {}, "dataset": {}, "cmd": {}},
-        {"cutoff": 6.0, "default": [{"type": "G1", "element": "O"}]},
-        {"seconds": 3.0},
-        seed=1,
-    )
-    assert Config.from_dict(config).optim.lr == 1.0
-    assert Config.from_dict(config).model.num_nodes == 20
-    del other["ekf_width"]
-    assert len(Space({**other, "optimizer": "adam", "width": 20}).starts()) == 1
+def test_functions_by_numbers_of_their_own():
+    space = Space({"size": "own", "cutoff": 5.0, "angular_cutoff": 6.0})
+    params = space.baseline()
+    recipe = recipe_of(params)
+    assert (recipe["cutoff"], recipe["angular_cutoff"], recipe["n_radial"]) == (5.0, 5.0, 8)
+    assert (recipe["zetas"], recipe["angular"]) == ([1.0, 2.0, 4.0], ["G5", "G4"])
+    functions = functions_of(recipe, FRAMES, ["Cu", "O"])
+    # G2 of two elements; G5 and G4 of three pairs, 2 widths, 3 powers and 2 signs.
+    assert len(functions["Cu"]) == 2 * 8 + 2 * 3 * 2 * 3 * 2
+
+
+def test_a_search_with_adam_where_it_is_asked_for():
+    space = Space({"optimizer": ["adam", "ekf"], "batchnorm": [False, True]})
+    params = {**space.baseline(), "optimizer": "adam", "lr": 3e-3, "averaging": "ema"}
+    config = configuration(params, {}, recipe_of(params), {"epochs": 2}, seed=0)
+    assert config["optim"]["lr"] == 3e-3
+    assert config["optim"]["averaging"] == "ema"
+    assert "lr" not in space.baseline()
+
+
+def test_the_parameters_of_a_study_of_before():
+    first = {"radial": 8, "lr": 4e-3, "optimizer": "adam", "batchnorm": False}
+    rates = [1e-3 * k for k in range(1, 9)]
+    others = [{"radial": 6, "lr": rate, "optimizer": "ekf", "ekf_width": 20} for rate in rates]
+    space = SeenSpace([first, *others])
+    assert space.baseline() == first
+    assert space.domains["radial"] == Choice((6, 8))
+    assert space.domains["lr"] == Range(1e-3, 8e-3)
+    assert space.domains["batchnorm"] == Choice((False,))
+    assert space.reachable == [*first, "ekf_width"]
+    assert "batchnorm" not in space.searched
 
 
 def test_ranges_are_fixed_and_narrowed():
-    space = Space({"cutoff": 6, "lr": {"low": 2e-3}, "activation": ["silu", "Tanh"], "width": [8]})
+    given = {"cutoff": 6, "lr": {"low": 2e-3}, "activation": ["silu", "Tanh"], "width": [8]}
+    space = Space({**given, "optimizer": "adam"})
     assert space.domains["cutoff"] == Choice((6.0,))
     assert (space.domains["lr"].low, space.domains["lr"].high) == (2e-3, 2e-2)
     assert space.domains["activation"].values == ("SiLU", "Tanh")
@@ -70,7 +96,8 @@ def test_ranges_are_fixed_and_narrowed():
 
 
 def test_a_key_of_the_configuration_fixes_what_stands_for_it():
-    _, base, space = split_config({"optim": {"lr": 1e-3}, "model": {"hidden_layers": [30, 10]}})
+    optim = {"lr": 1e-3, "optimizer": "adam"}
+    _, base, space = split_config({"optim": optim, "model": {"hidden_layers": [30, 10]}})
     assert not {"lr", "layers", "width"} & set(space.domains)
     assert "activation" in space.domains
     config = configuration(space.baseline(), base, None, {"epochs": 2}, seed=0)
@@ -83,49 +110,40 @@ def test_functions_of_the_configuration_leave_no_descriptor_to_search():
     base = {"dataset": {"fp_params": {"default": {"cutoff": 4.0, "G1": {}}}}}
     space = Space({}, base)
     assert space.largest_cutoff() is None
-    assert not {"selection", "radial", "functions"} & set(space.baseline())
+    assert not {"selection", "size", "n_radial", "functions"} & set(space.baseline())
 
 
 def test_without_forces_nothing_of_them_is_searched():
     space = Space({}, {"model": {"get_forces": False}})
-    assert not {"force_coefficient", "force_fraction"} & set(space.domains)
+    assert not {"force_per_mev", "force_fraction"} & set(space.domains)
 
 
 def test_parameters_that_do_not_matter_are_not_drawn():
     space = Space({"selection": "cur", "optimizer": "adam"})
     values = space.baseline()
     assert values["functions"] == 48
-    assert not {"radial", "angular_kind", "weight_decay"} & set(values)
+    assert values["cutoff"] == 6.0
+    assert not {"size", "n_radial", "weight_decay"} & set(values)
+    assert not {"size", "n_radial"} & set(Space({"selection": "cur"}).reachable)
+    assert not {"functions", "cutoff", "lr"} & set(Space({"size": "small"}).reachable)
     # A fixed optimiser is no condition for the rest.
     assert "lr" in Space({}, {"optim": {"optimizer": "sgd"}}).baseline()
 
 
-@pytest.mark.parametrize(("model", "networks"), [("bpnn", 3), ("singlenn", 1)])
-def test_every_network_of_the_default_space_fits_the_kalman_filter(model, networks):
-    # The most functions that three elements get: 12 G2 each; 6 pairs, 2 etas, 3 zetas, 2 signs.
-    domains = Space().domains
-    width, layers = int(domains["ekf_width"].highest()), int(domains["layers"].highest())
-    nodes = [3 * int(domains["radial"].highest()) + 72] + layers * [width] + [1]
-    weights = sum((a + 1) * b for a, b in pairwise(nodes))
+def test_the_widest_network_on_the_functions_of_the_baseline_fits_the_kalman_filter():
+    # Medium functions of three elements: 8 G2 of each; 6 pairs, 2 widths, 3 powers, 2 signs, twice.
+    width = int(Space().domains["width"].highest())
+    weights = sum((a + 1) * b for a, b in pairwise([24 + 144, width, width, 1]))
     # Raises where the covariance is too large; it is made in the first step.
-    EKF([{"params": [torch.nn.Parameter(torch.empty(weights))]} for _ in range(networks)])
-
-
-def test_a_width_that_is_given_holds_for_the_kalman_filter_too():
-    space = Space({"width": [40, 60], "optimizer": ["adam", "ekf"]})
-    assert "ekf_width" not in space.domains
-    assert [start["width"] for start in space.starts()] == [40, 40]
-    both = Space({"width": 40, "ekf_width": 25}).starts()
-    assert [start.get("ekf_width") for start in both] == [None, 25]
+    EKF([{"params": [torch.nn.Parameter(torch.empty(weights))]} for _ in range(3)])
 
 
 def test_an_optimizer_of_the_configuration_decides_what_matters_with_it():
     space = Space({}, {"optim": {"optimizer": "EKF"}})
     found = space.baseline()
-    assert not {"lr", "batchnorm", "schedule", "weight_decay", "width"} & set(found)
-    assert found["ekf_width"] == 20
-    assert set(space.reachable) == set(found) | {"functions"}
-    assert "ekf_width" not in Space({}, {"optim": {"optimizer": "sgd"}}).baseline()
+    assert not {"lr", "batchnorm", "schedule", "weight_decay"} & set(found)
+    own = {"cutoff", "n_radial", "n_angular", "zetas", "angular", "angular_cutoff"}
+    assert set(space.reachable) == set(found) | own
 
 
 @pytest.mark.parametrize(
@@ -137,7 +155,7 @@ def test_an_optimizer_of_the_configuration_decides_what_matters_with_it():
         ({"activation": "Tan"}, "did you mean 'tanh'"),
         ({"cutoff": 100}, "at most 30"),
         ({"lr": {"low": 0, "high": 1}}, "at least"),
-        ({"force_coefficient": {"low": 0, "high": 1}}, "above 0"),
+        ({"weight_decay": {"low": 0, "high": 1}}, "above 0"),
         ({"lr": {"lowest": 1}}, "'low'"),
         ({"layers": [1, 1]}, "twice"),
         ({"lr": {"low": 1e-3, "step": 1e-3, "log": True}}, "not both"),
@@ -164,6 +182,9 @@ def test_types_that_make_no_sense():
         ({"tuning": {"validation": {"metod": "random"}}}, "did you mean 'method'"),
         ({"optm": {}}, "did you mean 'optim'"),
         ({"optim": {"epochs": 3}}, "optim.epochs is set by the study"),
+        ({"optim": {"total_seconds": 3}}, "optim.total_seconds is set by the study"),
+        ({"defaults": "v1.0"}, "begins with the recommended ones"),
+        ({"tuning": {"max_cost": 0}}, "max_cost must be"),
         ({"dataset": {"fp_scheme": "gmp"}}, "gaussian"),
         ({"optim": {"lr": 1e-3}, "tuning": {"space": {"lr": 1e-3}}}, "both given"),
         (
@@ -171,8 +192,8 @@ def test_types_that_make_no_sense():
             "excludes everything: each",
         ),
         (
-            # Of AdamW alone, which is never drawn.
-            {"tuning": {"space": {n: BY_NAME[n].start for n in BY_NAME if n != "weight_decay"}}},
+            # Of Adam alone, which is never drawn.
+            {"tuning": {"space": {n: BY_NAME[n].start for n in BY_NAME if n != "lr"}}},
             "excludes everything: each",
         ),
     ],
@@ -230,6 +251,13 @@ def test_too_few_frames():
         Validation(folds=5, fraction=0.2).split(4)
     with pytest.raises(ValueError, match="gap of 9"):
         Validation(gap=9, fraction=0.5).split(20)
+
+
+def test_settings_of_before_are_read():
+    before = {"members": 4, "ensemble": "seeds", "curve": [0.5, 1.0], "curve_share": 0.1}
+    assert tuning_config({"tuning": before}).ensemble == 4
+    assert tuning_config({"tuning": {"members": 0}}).ensemble == 0
+    assert tuning_config({}).ensemble == 1
 
 
 def test_correlation_of_a_trajectory_and_of_noise():

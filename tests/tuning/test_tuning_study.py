@@ -7,12 +7,13 @@ from copy import deepcopy
 import numpy as np
 import pytest
 from ase.io import write
+from optuna import TrialPruned
 from optuna.trial import FixedTrial, TrialState
 
 import amptorch
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.files import read_json, write_json
+from amptorch.files import write_json
 from amptorch.store import shard
 from amptorch.trainer import AtomsTrainer
 from amptorch.training.net import PotentialNet
@@ -21,10 +22,10 @@ from amptorch.tuning import tune
 from amptorch.tuning.cache import Cache
 from amptorch.tuning.command import front_table, seconds_of
 from amptorch.tuning.errors import combined, summary
+from amptorch.tuning.final import decide
 from amptorch.tuning.jobs import Jobs, load_problem
 from amptorch.tuning.objective import Objective
 from amptorch.tuning.picking import front_of, pick_trial, train_config
-from amptorch.tuning.prepare import check_input
 from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.page import markdown
 from amptorch.tuning.run import _Run
@@ -42,12 +43,13 @@ SPACE = {
     "optimizer": "adam",
     "lr": [4e-3, 6e-3],
     "batch_size": 8,
+    "averaging": "none",
 }
 
 
 def options(space=None, dataset=None, **tuning):
     """A configuration of a study that takes no time."""
-    tuning = {"trial_epochs": 2, "members": 0, "curve": [], "space": space or SPACE, **tuning}
+    tuning = {"trial_epochs": 2, "ensemble": 0, "max_cost": 1e9, "space": space or SPACE, **tuning}
     dataset = (
         {"fp_params": deepcopy(FP_PARAMS), "cutoff_params": {"cutoff_func": "Cosine"}}
         if dataset is None
@@ -66,9 +68,9 @@ def run(out, trials=2, train=TRAIN, test=None, config=None, storage=None):
 @pytest.mark.slow
 def test_a_study_from_frames_to_tested_models(tmp_path):
     config = options(
-        {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [5], "selection": ["none", "fps"]},
+        {**SPACE, "size": ["small", "own"], "functions": [5], "selection": ["none", "fps"]},
         dataset={},
-        members=2,
+        ensemble=2,
         final_epochs=3,
         pruner="none",
     )
@@ -76,7 +78,7 @@ def test_a_study_from_frames_to_tested_models(tmp_path):
     records = read_records(tuned.out)
     assert [record["number"] for record in records] == [0, 1, 2, 3]
     assert {record["state"] for record in records} == {"complete"}
-    assert records[0]["params"]["radial_recipe"] == "shells"
+    assert records[0]["config"]["dataset"]["fp_params"] == {"recipe": "auto", "size": "small"}
     for record in records:
         assert len(record["epochs"][0]["val_energy_mse"]) == 2
         assert record["error"] == pytest.approx(
@@ -86,12 +88,11 @@ def test_a_study_from_frames_to_tested_models(tmp_path):
     assert tuned.best["error"] == min(record["error"] for record in records)
     # The errors on the test frames are those of the models that are there.
     about = json.loads((tuned.out / "settings.json").read_text())
-    baseline = AtomsTrainer()
-    baseline.load_pretrained(str(tuned.baseline))
-    predicted = np.array(baseline.predict(TEST)["energy"])
+    predicted = np.array(amptorch.load(tuned.chosen).predict(TEST)["energy"])
     reference = np.array([atoms.get_potential_energy() for atoms in TEST])
     errors = 1000 * (predicted - reference) / [len(atoms) for atoms in TEST]
-    assert tuned.test["baseline"]["energy"]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert tuned.test["chosen"]["energy"]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+    assert tuned.baseline in (None, tuned.chosen)
     assert len(tuned.test["chosen"]["energy_uncertainty_per_atom"]) == len(TEST)
     assert about["outliers_above"] == tuned.test["outliers_above"]
     assert (tuned.chosen / "ensemble.json").is_file()
@@ -255,16 +256,86 @@ def test_folds_tell_optuna_each_step_once(tmp_path):
 
 @pytest.mark.slow
 def test_an_ensemble_of_seeds(tmp_path):
-    config = options(members=2, final_epochs=1, ensemble="seeds", pruner="none")
+    config = options(ensemble=2, final_epochs=1, pruner="none")
     tuned = run(tmp_path / "study", 2, config=config)
     plan = json.loads((tuned.out / "final" / "plan.json").read_text())["trainings"]
     first, second = plan["member-1"], plan["member-2"]
-    assert first["trial"] == second["trial"] == tuned.best["number"]
+    assert first["trial"] == second["trial"]
     assert first["config"]["cmd"].pop("seed") != second["config"]["cmd"].pop("seed")
     assert first == second
     assert (tuned.chosen / "ensemble.json").is_file()
     words, _ = markdown(Findings(tuned.out))
-    assert "The best trial, with 2 seeds, and the baseline" in words
+    assert "with each of 2 seeds" in words
+
+
+def planned(tmp_path, best, base, again=None):
+    """The plan of a study by hand whose trials and repetitions had these errors."""
+    out = tmp_path / "study"
+    problem = load_problem(run(out, 1, config=options(ensemble=1)).out)
+    problem.tuning.force_weight = 0
+    start = problem.space.baseline()
+    other = {**start, "width": 6}
+    plan = {"again": {}, "best": {"trial": 1, "params": other}}
+    plan["baseline"] = base and {"trial": 0, "params": start}
+    for number, error in enumerate((base or [None])[:1] + best[:1]):
+        write_json(
+            out / "trials" / f"{number:05d}.json",
+            {"number": number, "folds": [{"energy": {"rmse": error}}]},
+        )
+    for name, errors in (("best", best), ("baseline", base or [])):
+        if base is not None:
+            plan["again"][f"again-{name}"] = {"config": {}}
+            result = {"errors": {"energy": {"rmse": errors[1]}}} if errors[1:] else {"failed": "x"}
+            write_json(out / "final" / f"again-{name}" / "result.json", result)
+    return decide(problem, plan, 1000.0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("best", "base", "chosen"),
+    [
+        ([5.0, 6.0], [10.0, 10.5], "best"),
+        # The two seeds of one are as far apart as the two configurations.
+        ([5.0, 10.0], [10.0, 10.5], "baseline"),
+        ([9.0, 9.5], [9.2, 11.5], "baseline"),
+        ([5.0], [10.0, 10.5], "baseline"),
+        ([5.0], None, "best"),
+    ],
+)
+def test_the_best_trial_is_taken_where_it_is_better_by_more_than_the_noise(
+    tmp_path, best, base, chosen
+):
+    plan = planned(tmp_path, best, base)
+    assert plan["chosen"] == chosen
+    (training,) = plan["trainings"].values()
+    assert training["trial"] == (1 if chosen == "best" else 0)
+    assert training["config"]["model"]["num_nodes"] == (6 if chosen == "best" else 4)
+    # All that is left, but for a reserve.
+    assert plan["budget"] == {"seconds": 950.0}
+
+
+@pytest.mark.slow
+def test_trials_that_cost_too_much_are_not_trained(tmp_path):
+    space = {**SPACE, "size": ["small", "large"]}
+    config = options(space, dataset={}, max_cost=1e-3)
+    problem = load_problem(run(tmp_path / "study", 1, config={**config, "size": "small"}).out)
+    # The baseline, whatever it costs.
+    (first,) = read_records(problem.out)
+    assert (first["state"], first["params"]["size"]) == ("complete", "small")
+    large = FixedTrial({**problem.space.baseline(), "size": "large"})
+    with pytest.raises(TrialPruned, match=r"µs/atom, and a trial may cost 0\.001"):
+        Objective(problem)(large)
+    record = read_records(problem.out)[0]
+    assert record["state"] == "pruned"
+    assert record["cost"] > 1e-3
+    assert "epochs" not in record
+    problem.tuning.max_cost = 1e9
+    Objective(problem)(large)
+    assert read_records(problem.out)[0]["state"] == "complete"
+    # Without a word the limit follows from the baseline, as it is now.
+    problem.tuning.max_cost = None
+    cost, most = problem.costs(problem.resolved(first["config"]))
+    assert 0.2 < cost / most < 5
 
 
 def test_frames_of_different_sizes(tmp_path):
@@ -276,29 +347,25 @@ def test_frames_of_different_sizes(tmp_path):
         atoms.calc.results["energy"] -= 30 * atoms.numbers.tolist().count(29)
         atoms.calc.results["energy"] -= 50 * atoms.numbers.tolist().count(8)
     errors = {}
-    for given in ({}, {"atomic_correction": False}):
-        config = options(members=1, final_epochs=2)
+    for given in ({}, {"atomic_correction": False, "target_scaling": True}):
+        config = options(ensemble=1, final_epochs=2)
         config["dataset"] |= given
         on = not given
         tuned = run(tmp_path / str(on), 1, frames[:24], frames[24:], config)
-        assert (
-            read_json(tuned.out / "settings.json")["config"]["dataset"]["atomic_correction"] is on
-        )
         record = read_records(tuned.out)[0]
         assert train_config(record)["dataset"]["atomic_correction"] is on
         assert (amptorch.load(tuned.chosen).target_scaler.atomic is not None) is on
-        assert (amptorch.load(tuned.baseline).target_scaler.atomic is not None) is on
-        found = record["errors"], tuned.test["chosen"], tuned.test["baseline"]
-        errors[on] = np.array([one["energy"]["rmse"] for one in found])
+        errors[on] = np.array(
+            [one["energy"]["rmse"] for one in (record["errors"], tuned.test["chosen"])]
+        )
     assert np.all(10 * errors[True] < errors[False])
 
 
-def test_a_study_begun_without_reference_energies_goes_on_without(tmp_path):
-    write_json(tmp_path / "settings.json", {"config": options()})
-    now, _ = check_input(TRAIN, None, options(), tmp_path)
-    assert "atomic_correction" not in now["config"]["dataset"]
-    new, _ = check_input(TRAIN, None, options(), tmp_path / "new")
-    assert new["config"]["dataset"]["atomic_correction"] is True
+def test_a_study_of_before_is_not_searched_further(tmp_path):
+    config = {"tuning": {"members": 3, "ensemble": "trials", "space": {"radial": [6, 8]}}}
+    write_json(tmp_path / "settings.json", {"config": config, "study": "tune-1"})
+    with pytest.raises(ValueError, match="of an earlier version"):
+        run(tmp_path)
 
 
 def test_without_forces(tmp_path):
@@ -358,7 +425,7 @@ def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
     nothing = TEST[0].copy()
     with pytest.raises(ValueError, match=r"test frames: frame 1.*energy"):
         run(out, test=[TEST[0], nothing])
-    with pytest.raises(ValueError, match="frames cannot be split into 7"):
+    with pytest.raises(ValueError, match="frames cannot be split into 10"):
         run(out, train=TRAIN[:5])
     with pytest.raises(ValueError, match="24 frames cannot be split into 30"):
         run(out, config=options(validation={"folds": 30}))
@@ -401,15 +468,15 @@ def test_a_study_is_gone_on_with_and_only_with_what_it_is_of(tmp_path):
 def test_what_may_change_is_as_the_last_call_says(tmp_path):
     out = tmp_path / "study"
     assert run(out, 1).chosen is None
-    later = run(out, 1, config=options(members=1, final_epochs=1, sampler="random"))
+    later = run(out, 1, config=options(ensemble=1, final_epochs=1, sampler="random"))
     assert later.chosen is not None
-    assert json.loads((out / "settings.json").read_text())["config"]["tuning"]["members"] == 1
+    assert json.loads((out / "settings.json").read_text())["config"]["tuning"]["ensemble"] == 1
 
 
 @pytest.mark.slow
 def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatch):
-    config = options(members=1, final_epochs=2, curve=[1.0])
-    train, deaths = Jobs._train, {"member-1": 1, "baseline": 2}
+    config = options(ensemble=2, final_epochs=2)
+    train, deaths = Jobs._train, {"member-1": 1, "member-2": 2}
 
     def dies(self, name):
         if deaths[name]:
@@ -420,11 +487,10 @@ def test_a_training_whose_process_died_is_gone_on_with_once(tmp_path, monkeypatc
     monkeypatch.setattr(Jobs, "_train", dies)
     tuned = run(tmp_path / "study", 2, test=TEST, config=config)
     assert set(deaths.values()) == {0}
-    assert tuned.baseline is None
-    result = json.loads((tuned.out / "final" / "baseline" / "result.json").read_text())
+    result = json.loads((tuned.out / "final" / "member-2" / "result.json").read_text())
     assert result["failed"] == "its process died"
+    assert tuned.chosen.parents[1].name == "member-1"
     assert "chosen" in tuned.test
-    assert "baseline" not in tuned.test
 
 
 @pytest.mark.slow
@@ -437,7 +503,7 @@ def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypat
             raise ValueError("the Kalman filter has diverged")
 
     monkeypatch.setattr(EpochCheckpoint, "on_epoch_end", diverges)
-    config = options(members=1, final_epochs=5)
+    config = options(ensemble=1, final_epochs=5)
     tuned = run(tmp_path / "study", 1, test=TEST, config=config)
     result = json.loads((tuned.out / "final" / "member-1" / "result.json").read_text())
     assert result["cut_short"] == "ValueError: the Kalman filter has diverged"
@@ -494,19 +560,21 @@ def test_times():
         seconds_of("two hours")
 
 
+ADAM = {"lr": 4e-3, "schedule": "cosine", "batchnorm": False}
+OWN = {"size": "own", "cutoff": 4.0, "n_radial": 3, "n_angular": 1, "zetas": "1 4"}
 KINDS = [
-    {"optimizer": "adamw", "weight_decay": 1e-4, "averaging": "ema", "model": "singlenn"},
-    {"optimizer": "ekf", "activation": "SiLU", "angular_kind": "G5", "angular_range": "imbalzano"},
-    {"optimizer": "lbfgs", "averaging": "swa", "radial_recipe": "gastegger-shifted"},
-    {"schedule": "constant", "early_stopping": 10, "force_fraction": 0.5, "batchnorm": True},
-    {"cutoff_function": "polynomial", "selection": "cur", "functions": 6, "activation": "Softplus"},
+    {**ADAM, "optimizer": "adamw", "weight_decay": 1e-4, "model": "singlenn"},
+    {"optimizer": "ekf", "activation": "SiLU", **OWN, "angular": "G5", "angular_cutoff": 5.0},
+    {"optimizer": "lbfgs", "averaging": "swa", "size": "small"},
+    {**ADAM, "optimizer": "adam", "schedule": "constant", "force_fraction": 0.5, "batchnorm": True},
+    {"cutoff_function": "polynomial", "selection": "cur", "functions": 6, "cutoff": 4.0},
 ]
 
 
 @pytest.mark.slow
 def test_every_kind_of_trial_trains(tmp_path):
-    given = {**SPACE, "cutoff": [4.0], "radial": [3], "functions": [6], "width": [4, 6]}
-    for name in ("optimizer", "averaging", "activation", "early_stopping"):
+    given = {**SPACE, "functions": [6], "width": [4, 6], "size": ["small", "own"]}
+    for name in ("optimizer", "averaging", "activation", "model", "selection", "batchnorm"):
         given[name] = list(BY_NAME[name].limits)
     out = tmp_path / "study"
     run(out, 1, config=options(given, dataset={}))

@@ -62,8 +62,9 @@ def write_results(findings: Findings) -> Path:
     """
     out, summary = findings.out, findings.summary or {}
     files = {f"study/{p.relative_to(out)}": p for glob in STUDY for p in sorted(out.glob(glob))}
-    for name, key in (("checkpoint", "chosen"), ("baseline", "baseline")):
-        model = out / (summary.get(key) or ".")
+    models = {summary.get("baseline"): "baseline", summary.get("chosen"): "checkpoint"}
+    for folder, name in models.items():
+        model = out / (folder or ".")
         for path in sorted(model.rglob("*")) if model != out else ():
             inside = path.relative_to(model)
             # What only an interrupted training would need is left out, and checksums of files

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from amptorch.tuning.prepare import FLATTERS
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.importance import ENOUGH, SHUFFLES, shown
-from amptorch.tuning.space import BY_NAME, Choice, Range
+from amptorch.tuning.space import BY_NAME, Choice, Range, SeenSpace
 
 __all__ = ["FLATTERS", "SHUFFLES"]
 
@@ -48,7 +48,7 @@ def elements(findings: Findings) -> list[tuple[str, float, list[dict[str, float]
     """Return (symbol, RMS of the reference forces, errors of each model) of each element."""
     held, models = findings.predictions, findings.models
     if findings.test is None:
-        models = {held.label("chosen"): findings.curve[-1]["errors"]}
+        models = {"chosen": next(r["errors"] for r in findings.results.values() if "errors" in r)}
     found = [errors.get("forces_by_element", {}) for errors in models.values()]
     if not all(found):
         return []
@@ -113,7 +113,7 @@ def changed(findings: Findings) -> list[str]:
 
 def at_an_end(findings: Findings) -> list[str]:
     """Return numbers that are at the same end of their range in all of the best trials."""
-    if len(findings.complete) < ENOUGH:
+    if len(findings.complete) < ENOUGH or isinstance(findings.space, SeenSpace):
         return []
     best, found = [record["params"] for record in findings.complete[:BEST]], []
     for name, domain in findings.space.domains.items():
@@ -136,7 +136,7 @@ def lost(findings: Findings) -> list[tuple[str, str, list[int]]]:
         reason = (record.get("reason") or "unknown").splitlines()[0]
         # Without what is special to one trial.
         reason = re.sub(r"(?<![\w.])[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "…", reason)
-        if record["state"] == "pruned":
+        if record["state"] == "pruned" and "error" in reason:
             reason = "its error was not among the best of those that got so far"
         groups.setdefault((record["state"], reason), []).append(record["number"])
     return sorted(((*key, found) for key, found in groups.items()), key=lambda one: -len(one[2]))

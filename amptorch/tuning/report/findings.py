@@ -12,9 +12,10 @@ from amptorch.tuning.final import BASELINE, PLAN, PREDICTIONS, TEST, result_file
 from amptorch.tuning.jobs import SETTINGS
 from amptorch.tuning.picking import pareto
 from amptorch.tuning.predictions import load_predictions
-from amptorch.tuning.prepare import CALLS
+from amptorch.tuning.prepare import CALLS, is_of_before
 from amptorch.tuning.report.importance import Mattered
-from amptorch.tuning.settings import split_config
+from amptorch.tuning.settings import split_config, tuning_config
+from amptorch.tuning.space import SeenSpace, Space
 from amptorch.tuning.study import read_records
 
 # Draws of frames that say how far the ratio of two errors may be chance.
@@ -24,9 +25,10 @@ DRAWS = 1000
 class Findings:
     """Read a study as its folder `out` has it, finished or not.
 
-    about: settings.json; calls: calls.json; plan: final/plan.json, or None; results: {name: result
-    of a final training}; curve: results of the learning curve, by frames; test: test.json, or None;
-    summary: summary.json, or None; forces: True where potentials have forces.
+    about: settings.json; of_before: True for one of before the recommended defaults; calls:
+    calls.json; plan: final/plan.json, or None before its trainings are decided; results: {name:
+    result of a final training}; test: test.json, or None; summary: summary.json, or None; forces:
+    True where potentials have forces.
 
     Raises FileNotFoundError where there is no study.
     """
@@ -36,17 +38,24 @@ class Findings:
         if not (out / SETTINGS).exists():
             raise FileNotFoundError(f"there is no study in {str(out)!r}: it has no {SETTINGS}")
         self.about: dict[str, Any] = read_json(out / SETTINGS)
-        self.tuning, base, self.space = split_config(self.about["config"])
-        self.forces = base["model"].get("get_forces", True)
         self.records = read_records(out)
+        config = self.about["config"]
+        self.tuning = tuning_config(config)
+        self.of_before = is_of_before(out)
+        if self.of_before:
+            self.space: Space = SeenSpace([r["params"] for r in self.records if "params" in r])
+        else:
+            self.space = split_config(config)[2]
+        self.forces = (config.get("model") or {}).get("get_forces", True)
         self.calls: list[dict[str, Any]] = _read(out / CALLS) or []
-        self.plan, self.test = _read(out / "final" / PLAN), _read(out / TEST)
+        plan = _read(out / "final" / PLAN) or {}
+        # What is trained for long is decided later than the end of the search.
+        self.plan: Any = plan if "trainings" in plan else None
+        self.test = _read(out / TEST)
         self.summary = _read(out / "summary.json")
-        trainings, points = ((self.plan or {}).get(key, ()) for key in ("trainings", "curve"))
-        found = {name: _read(result_file(out, name)) for name in (*trainings, *points)}
-        self.results = {name: found[name] for name in trainings if found[name] is not None}
-        curve = [found[name] for name in points if found[name] is not None]
-        self.curve = sorted(curve, key=lambda point: point["frames"])
+        names = (self.plan or {}).get("trainings", ())
+        found = {name: _read(result_file(out, name)) for name in names}
+        self.results = {name: one for name, one in found.items() if one is not None}
         self.seconds = sum(read_json(path)["seconds"] for path in out.glob("clock-*.json"))
 
     @cached_property
@@ -84,11 +93,6 @@ class Findings:
         return None if self.summary is None else self.summary["chosen"]
 
     @property
-    def points(self) -> list[dict[str, Any]]:
-        """Return the points of the learning curve whose training succeeded."""
-        return [point for point in self.curve if "failed" not in point]
-
-    @property
     def models(self) -> dict[str, dict[str, Any]]:
         """Return {name: errors} of the models that are compared."""
         if self.test is not None:
@@ -105,17 +109,16 @@ class Findings:
 
     @cached_property
     def predictions(self) -> Any:
-        """Return `HeldOut` of the test frames, or of the validation frames by the longest training
-        of the learning curve on all others, or None."""
+        """Return `HeldOut` of the test frames, or of the validation frames, or None."""
         if self.test is not None:
-            kind, path = "test", self.out / PREDICTIONS
-        elif self.curve and "failed" not in self.curve[-1]:
-            kind, path = "validation", self.out / "final" / self.curve[-1]["name"]
-            path /= "validation.npz"
-        else:
-            return None
-        found = load_predictions(path)
-        return None if found is None else HeldOut(kind, found)
+            return _held_out("test", self.out / PREDICTIONS)
+        held = (self.out / "final" / name / "validation.npz" for name in self.results)
+        return next(filter(None, (_held_out("validation", path) for path in held)), None)
+
+
+def _held_out(kind: str, path: Path) -> "HeldOut | None":
+    found = load_predictions(path)
+    return None if found is None else HeldOut(kind, found)
 
 
 class HeldOut:
@@ -129,13 +132,6 @@ class HeldOut:
         self.models = [name for name in ("chosen", BASELINE) if f"{name}_energies" in arrays]
         self.energies, self.counts = arrays["energies"], arrays["counts"]
         self.forces: Any = arrays.get("forces")
-
-    def label(self, name: str) -> str:
-        """Return the model's name for people.
-
-        On validation frames it is not the chosen one that predicts, which was trained on them.
-        """
-        return name if self.kind == "test" else "configuration"
 
     def energy_errors(self, name: str) -> np.ndarray:
         """Return (F,), meV/atom."""

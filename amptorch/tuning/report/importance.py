@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from amptorch.tuning.space import BY_NAME, Choice, Range, Space
+from amptorch.tuning.space import MOST_VALUES, Choice, Range, Space, depends_on
 from amptorch.tuning.study import quiet_optuna
 
 Records = list[dict[str, Any]]
@@ -27,8 +27,6 @@ TRUSTED = 0.2
 SHOWN = 6
 # Ratio of the largest and the smallest error of a parameter's levels that is worth a sentence.
 WORTH_SAYING = 1.1
-# Values of an integer, or of steps, that are shown one by one; more are put into three groups.
-VALUES = 6
 
 
 @dataclass(frozen=True)
@@ -169,8 +167,8 @@ class Forest:
         for row in rows:
             # Parameters that depend on this one come from a trial that had the value.
             donor = donors[rng.integers(len(donors))] if donors else {}
-            new = {n: v for n, v in row.items() if name not in BY_NAME[n].when}
-            new |= {n: v for n, v in donor.items() if name in BY_NAME[n].when}
+            new = {n: v for n, v in row.items() if name not in depends_on(n)}
+            new |= {n: v for n, v in donor.items() if name in depends_on(n)}
             changed.append({**new, name: value})
         return float(np.exp(self.model.predict(changed).mean()))
 
@@ -197,7 +195,7 @@ def _groups(values: list[Any], domain: Range | Choice) -> list[list[Any]]:
     if isinstance(domain, Choice):
         return [[value] for value in domain.values if value in values]
     distinct = sorted(set(values))
-    if len(distinct) <= (VALUES if domain.step is not None or domain.integer else 3):
+    if len(distinct) <= (MOST_VALUES if domain.step is not None or domain.integer else 3):
         return [[value] for value in distinct]
     return [part.tolist() for part in np.array_split(distinct, 3)]
 

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from amptorch.profiling.environment import environment
 from amptorch.profiling.plots import as_svg
+from amptorch.tuning.objective import COST_LIMIT
 from amptorch.tuning.picking import train_config
 from amptorch.tuning.report import facts, plots, words
 from amptorch.tuning.report.archive import trial_table, write_results
@@ -71,6 +72,7 @@ def markdown(findings: Findings) -> tuple[str, list[str]]:
     template.globals |= {name: found for name, found in vars(words).items() if callable(found)}
     template.globals |= {"environment": environment, "picture": picture, "shown": shown}
     template.globals |= {"facts": facts, "RUNGS": RUNGS, "BY_NAME": BY_NAME}
+    template.globals["COST_LIMIT"] = COST_LIMIT
     source = resources.files(__package__).joinpath("report.md").read_text(encoding="utf8")
     # A block that ends before an empty line takes one line break away.
     text = template.from_string(source.replace("\n\n", "\n\n\n")).render(title=TITLE, f=findings)

@@ -119,7 +119,7 @@ def parity(findings: Findings) -> Figure:
                 mew=0,
                 alpha=0.5,
                 color=COLORS[name],
-                label=f"{held.label(name)}: RMSE {rms:.3g} {unit}",
+                label=f"{name}: RMSE {rms:.3g} {unit}",
                 rasterized=True,
             )
         ends = [reference.min(), reference.max()]
@@ -152,25 +152,6 @@ def uncertainty(findings: Findings) -> Figure:
     return figure
 
 
-def learning(findings: Findings) -> Figure:
-    """Draw the RMSE on the validation frames against the number of training frames."""
-    points = findings.points
-    quantities = [quantity for quantity in UNITS if quantity in points[0]["errors"]]
-    figure, axes = new_figure(3.4, ncols=len(quantities), squeeze=False)
-    frames = _all("frames", points)
-    for panel, quantity in zip(axes[0], quantities, strict=True):
-        for statistic, style in (("rmse", "o-"), ("mae", "s--")):
-            values = [point["errors"][quantity][statistic] for point in points]
-            panel.plot(frames, values, style, color=COLORS["chosen"], label=statistic.upper())
-        label = f"error of the {quantity} ({UNITS[quantity]})"
-        panel.set(xscale="log", yscale="log", xlabel="training frames", ylabel=label)
-        panel.set_xticks(frames, [str(number) for number in frames])
-        panel.xaxis.set_minor_locator(NullLocator())
-        _plain(panel.yaxis)
-        panel.legend(**LEGEND)
-    return figure
-
-
 def _all(key: str, records: list[dict[str, Any]]) -> list[Any]:
     return [record[key] for record in records]
 
@@ -198,5 +179,4 @@ FIGURES = {
     "parameters": slices,
     "parity": parity,
     "uncertainty": uncertainty,
-    "learning-curve": learning,
 }
