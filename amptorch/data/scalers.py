@@ -103,12 +103,12 @@ class FeatureScaler:
         ranges: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for fingerprints, numbers in chunks:
             fingerprints, numbers = torch.as_tensor(fingerprints), torch.as_tensor(numbers)
-            for kind, rows in self._kinds(fingerprints, numbers):
+            by_element = _by_element(fingerprints, numbers)
+            for kind, rows in by_element if self.elementwise else [(ALL, fingerprints)]:
                 here = Statistics.of(rows)
                 found[kind] = found[kind].merged(here) if kind in found else here
-            for number in torch.unique(numbers.long()).tolist():
-                rows = fingerprints[numbers == number].double()
-                low, high = rows.amin(dim=0), rows.amax(dim=0)
+            for number, rows in by_element:
+                low, high = rows.amin(dim=0).double(), rows.amax(dim=0).double()
                 known = ranges.get(number, (low, high))
                 ranges[number] = torch.minimum(low, known[0]), torch.maximum(high, known[1])
         self.ranges = ranges
@@ -117,15 +117,6 @@ class FeatureScaler:
             self.unique, self.scales = list(scales), scales
         else:
             self.scale = scales[ALL]
-
-    def _kinds(
-        self, fingerprints: torch.Tensor, numbers: torch.Tensor
-    ) -> list[tuple[int, torch.Tensor]]:
-        """Return the rows that are scaled alike, with the number of their element."""
-        if not self.elementwise:
-            return [(ALL, fingerprints)]
-        kinds = torch.unique(numbers.long()).tolist()
-        return [(number, fingerprints[numbers == number]) for number in kinds]
 
     def _scale(self, statistics: Statistics, limits: Sequence[float]) -> dict[str, torch.Tensor]:
         if self.transform == "standardize":
@@ -289,6 +280,14 @@ class FeatureScaler:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(self.from_state(state)))
+
+
+def _by_element(
+    fingerprints: torch.Tensor, numbers: torch.Tensor
+) -> list[tuple[int, torch.Tensor]]:
+    """Return the rows of each element, with its number."""
+    kinds = torch.unique(numbers.long()).tolist()
+    return [(number, fingerprints[numbers == number]) for number in kinds]
 
 
 def _tensors(part: Mapping[str, Any]) -> dict[str, torch.Tensor]:
