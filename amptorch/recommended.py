@@ -98,6 +98,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         for section, name in INSTEAD.get(key, []):
             if (section, name) not in given:
                 result[section].pop(name, None)
+    if (sections.get("model") or {}).get("get_forces") in (False, 0):
+        result["optim"]["cp_metric"] = "energy"
     for section, values in sections.items():
         result[section] = {**result.get(section, {}), **(values or {})}
     return result
