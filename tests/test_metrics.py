@@ -79,8 +79,8 @@ def test_validation_columns_are_the_errors_of_the_parameters(frames, tmp_path, m
     # What is printed has units that are compared easily.
     name, root = ("MAE", 1) if metric == "mae" else ("RMSE", 0.5)
     shown = readable(row)
-    assert shown[f"val energy meV/atom {name}"] == pytest.approx(1000 * per_atom**root)
-    assert shown[f"val forces eV/Å {name}"] == pytest.approx(forces_error.mean() ** root)
+    assert shown[f"val meV/atom {name}"] == pytest.approx(1000 * per_atom**root)
+    assert shown[f"val eV/Å {name}"] == pytest.approx(forces_error.mean() ** root)
     assert not any(key.startswith(("val_energy", "train_energy")) for key in shown)
     assert row[f"val_forces_{metric}"] == pytest.approx(forces_error.mean(), rel=1e-9)
 

@@ -130,7 +130,7 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
         part, quantity, metric, best = found.groups()
         if quantity == "energy":
             continue
-        unit, factor = ("energy meV/atom", 1000) if "energy" in quantity else ("forces eV/Å", 1)
+        unit, factor = ("meV/atom", 1000) if "energy" in quantity else ("eV/Å", 1)
         name = f"{part} {unit} {'RMSE' if metric == 'mse' else 'MAE'}"
         if best:
             shown[f"{name}_best"] = value

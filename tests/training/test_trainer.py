@@ -63,7 +63,7 @@ def test_attributes_and_history(frames, tmp_path):
 def test_table_on_the_console_has_the_columns(frames, tmp_path, capsys):
     trained(frames, tmp_path, cmd__verbose=True, optim__epochs=1)
     printed = capsys.readouterr().out
-    errors = ("train energy meV/atom MAE", "train forces eV/Å MAE")
+    errors = ("train meV/atom MAE", "train eV/Å MAE")
     for name in ("epoch", "train_loss", *errors, "cp", "dur"):
         assert name in printed
     assert "energy_mae" not in printed
