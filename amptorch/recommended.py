@@ -40,7 +40,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
             "epochs": 100_000,
             "total_seconds": TIME,
             "energy_per_atom": True,
-            "force_per_mev": 0.005,
+            "force_per_mev": 0.01,
             "loss": "mse",
             "metric": "mae",
             "cp_metric": "forces",
