@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
@@ -13,25 +14,38 @@ from amptorch.ensemble import Ensemble, EnsembleBatch
 from amptorch.frames import Frames
 from amptorch.loading import load, potential_of
 from amptorch.neighbors import VerletList
+from amptorch.prediction import AtomicParts, by_frame, check_stress
 from amptorch.threads import use_threads
 
 
 class AmpTorch(Calculator):
-    """Energy (eV) and forces (eV/Å) of a trained potential, for ASE's optimisers and dynamics.
+    """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a trained potential, for ASE's optimisers
+    and dynamics.
 
     trainer : a `Potential`, an `Ensemble` (its mean), a trained `AtomsTrainer`, or the folder of
         what `amptorch.load` reads
     skin : Å beyond the cutoff up to which neighbours are listed; the list is searched anew only
         when an atom has moved half of it, or the cell or the atoms have changed
 
-    There is no stress. What it has computed is kept until the atoms change: after more training,
-    call `reset()` or make another.
+    `get_stress()` has ASE's sign (positive under tension) and order (xx, yy, zz, yz, xz, xy), and
+    is over the volume of the whole cell, of a slab too. `get_stresses()` (n, 6) and
+    `get_potential_energies()` (n,) are the shares of the atoms, which add up to the whole. What it
+    has computed is kept until the atoms change: after more training, call `reset()` or make
+    another.
 
     Raises ValueError where skin is no number of at least 0; `calculate`, before any work, where an
-    element is not one of the model's.
+    element is not one of the model's, and ASE's PropertyNotImplementedError where the stress is
+    asked of atoms without three cell vectors.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as ASE has it)
+    implemented_properties = [  # noqa: RUF012 (as ASE has it)
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+    ]
 
     def __init__(self, trainer: Any, skin: float = 0.3, **kwargs: Any):
         super().__init__(**kwargs)
@@ -40,7 +54,7 @@ class AmpTorch(Calculator):
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self._lonely = False
         if not self.potential.has_forces:
-            self.implemented_properties = ["energy", "free_energy"]
+            self.implemented_properties = ["energy", "free_energy", "energies"]
 
     @property
     def potential(self) -> Any:
@@ -58,6 +72,8 @@ class AmpTorch(Calculator):
         potential = self.potential
         own: Any = self.atoms
         frames = Frames.from_atoms([own], potential.elements)
+        if "stress" in properties or "stresses" in properties:
+            check_stress(potential, frames)
         with use_threads(potential.threads):
             neighbors = self.neighbors.update(frames)
             if "numbers" in system_changes:
@@ -65,33 +81,34 @@ class AmpTorch(Calculator):
                 self._lonely = False
             if not self._lonely:
                 self._lonely = warn_of_lonely(frames, neighbors, potential.cutoff)
-            batch = potential.batch(frames, neighbors)
-            self.results = self.evaluated(potential, batch)
+            parts, further = self.evaluated(potential, potential.batch(frames, neighbors))
+        found = {name: values for name, (values,) in by_frame(parts, frames).items()}
+        if not potential.has_forces:
+            del found["forces"]
+        elif np.isnan(frames.volumes[0]):
+            del found["stress"], found["stresses"]
+        self.results = {**found, "free_energy": found["energy"], **further}
 
-    def evaluated(self, potential: Any, batch: Any) -> dict[str, Any]:
-        """Return ASE's results for the one frame in `batch`."""
-        energies, forces = potential.evaluate(batch)
-        results = {"energy": float(energies[0]), "free_energy": float(energies[0])}
-        return {**results, "forces": forces} if potential.has_forces else results
+    def evaluated(self, potential: Any, batch: Any) -> tuple[AtomicParts, dict[str, Any]]:
+        """Return what the atoms of the one frame in `batch` have, and further results by name."""
+        return potential.evaluate_atoms(batch), {}
 
 
 class EnsembleCalculator(AmpTorch):
-    """ASE calculator of an `Ensemble`: mean energy and forces, and in `results` too
-    `energy_uncertainty` (eV) and `forces_uncertainty` (n, 3), eV/Å, the standard deviations."""
+    """ASE calculator of an `Ensemble`: the means, and in `results` too `energy_uncertainty` (eV)
+    and `forces_uncertainty` (n, 3), eV/Å, the standard deviations."""
 
     def __init__(self, ensemble: Ensemble, skin: float = 0.3, **kwargs: Any):
         super().__init__(ensemble, skin, **kwargs)
         extra = ["energy_uncertainty"] + ["forces_uncertainty"] * ensemble.has_forces
         self.implemented_properties = [*self.implemented_properties, *extra]
 
-    def evaluated(self, potential: Ensemble, batch: EnsembleBatch) -> dict[str, Any]:
-        """Return ASE's results for the one frame in `batch`, and their standard deviations."""
-        energy, forces, energy_spread, forces_spread = potential.spread(batch)
-        results = {
-            "energy": float(energy[0]),
-            "free_energy": float(energy[0]),
-            "energy_uncertainty": float(energy_spread[0]),
-        }
-        if not potential.has_forces:
-            return results
-        return {**results, "forces": forces, "forces_uncertainty": forces_spread}
+    def evaluated(
+        self, potential: Ensemble, batch: EnsembleBatch
+    ) -> tuple[AtomicParts, dict[str, Any]]:
+        """Return what the atoms of the one frame in `batch` have, and the standard deviations."""
+        parts, energy_spread, forces_spread = potential.spread_atoms(batch)
+        further: dict[str, Any] = {"energy_uncertainty": float(energy_spread[0])}
+        if potential.has_forces:
+            further["forces_uncertainty"] = forces_spread
+        return parts, further

@@ -15,7 +15,15 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.potential import Potential
-from amptorch.prediction import batches_of, checked_frames
+from amptorch.prediction import (
+    AtomicParts,
+    Stress,
+    batches_of,
+    by_frame,
+    check_stress,
+    checked_frames,
+    forces_by_frame,
+)
 
 if TYPE_CHECKING:
     from amptorch.calculator import AmpTorch
@@ -85,7 +93,11 @@ class Ensemble:
         return max(member.cutoff for member in self.members)
 
     def predict(
-        self, images: Any, disable_tqdm: bool = True, uncertainty: bool = True
+        self,
+        images: Any,
+        disable_tqdm: bool = True,
+        uncertainty: bool = True,
+        stress: Stress = False,
     ) -> dict[str, list]:
         """Return energies and forces of frames (list of Atoms, or what `read_images` reads), in
         order.
@@ -93,21 +105,30 @@ class Ensemble:
         Returns a dictionary of lists with an entry for each frame: `energy`, eV; `forces` (n, 3),
         eV/Å, empty arrays unless all members give forces; and with `uncertainty` their standard
         deviations `energy_uncertainty`, eV, `energy_uncertainty_per_atom`, eV, and
-        `forces_uncertainty` (n, 3), eV/Å, of each component.
+        `forces_uncertainty` (n, 3), eV/Å, of each component. `stress`, and what it adds: as of
+        `Potential.predict`, the means of the members.
 
-        Raises ValueError that names the frame which cannot be used.
+        Raises ValueError that names the frame which cannot be used, and with `stress` what
+        `Potential.predict` raises.
         """
         frames = checked_frames(self, images)
-        names = ["energy", "forces"]
-        names += ["energy_uncertainty", "forces_uncertainty"] if uncertainty else []
-        result: dict[str, list] = {name: [] for name in names}
+        if stress:
+            check_stress(self, frames, stress)
+        result: dict[str, list] = {}
         for batch, part, _ in batches_of(self, frames, disable_tqdm):
-            found = (self.spread if uncertainty else self.evaluate)(batch)
-            for name, values in zip(names, found, strict=True):
-                result[name] += self._frame_by_frame(name, values, part)
-        if uncertainty:
-            pairs = zip(result["energy_uncertainty"], frames.counts.tolist(), strict=True)
-            result["energy_uncertainty_per_atom"] = [value / n for value, n in pairs]
+            if uncertainty:
+                parts, energy_spread, forces_spread = self.spread_atoms(batch)
+            else:
+                parts = self.evaluate_atoms(batch)
+            found = by_frame(parts, part)
+            if not stress:
+                found = {name: found[name] for name in ("energy", "forces")}
+            if uncertainty:
+                found["energy_uncertainty"] = energy_spread.tolist()
+                found["energy_uncertainty_per_atom"] = (energy_spread / part.counts).tolist()
+                found["forces_uncertainty"] = forces_by_frame(forces_spread, part)
+            for name, values in found.items():
+                result.setdefault(name, []).extend(values)
         return result
 
     def get_calc(self, skin: float = 0.3, uncertainty: bool = True) -> "AmpTorch":
@@ -180,32 +201,57 @@ class Ensemble:
     def evaluate(self, batch: EnsembleBatch) -> tuple[np.ndarray, np.ndarray]:
         """Return mean energies (F,), eV, and forces (n, 3), eV/Å; forces (0, 3) unless all give
         some."""
+        parts = self.evaluate_atoms(batch)
+        return _sums(parts.energies, batch), parts.forces
+
+    def evaluate_atoms(self, batch: EnsembleBatch) -> AtomicParts:
+        """Return the mean energies, forces and virials of the atoms."""
         energies, gradients = self._of_members(batch)
-        forces = np.zeros((batch.frames.n_atoms if self.has_forces else 0, 3))
+        forces, virials = self._empty(batch)
         if self.has_forces:
             for group in self._groups.values():
                 mean = sum(self.weights[k] * gradients[k] for k in group)
-                forces -= self._contracted(group[0], mean, batch)
-        return self.weights @ energies, forces
+                gradient, virial = self._contracted(group[0], mean, batch)
+                forces -= gradient
+                virials += virial
+        return AtomicParts(self.weights @ energies, forces, virials)
 
     def spread(self, batch: EnsembleBatch) -> tuple[np.ndarray, ...]:
         """Return (energies, forces, their standard deviations), shapes as `evaluate` gives them."""
+        parts, energy_spread, forces_spread = self.spread_atoms(batch)
+        return _sums(parts.energies, batch), parts.forces, energy_spread, forces_spread
+
+    def spread_atoms(self, batch: EnsembleBatch) -> tuple[AtomicParts, np.ndarray, np.ndarray]:
+        """Return what `evaluate_atoms` does, and the standard deviations of the energies of the
+        frames (F,) and of the forces, shapes as `evaluate` gives them."""
         energies, gradients = self._of_members(batch)
-        n_forces = batch.frames.n_atoms if self.has_forces else 0
-        forces = np.zeros((len(self.members), n_forces, 3))
+        mean_force, virials = self._empty(batch)
+        forces = np.zeros((len(self.members), *mean_force.shape))
         if self.has_forces:
             for k, gradient in enumerate(gradients):
-                forces[k] = -self._contracted(k, gradient, batch)
-        energy, energy_spread = self._moments(energies)
-        force, force_spread = self._moments(forces)
-        return energy, force, energy_spread, force_spread
+                pull, virial = self._contracted(k, gradient, batch)
+                forces[k] = -pull
+                virials += self.weights[k] * virial
+        _, energy_spread = self._moments(np.array([_sums(own, batch) for own in energies]))
+        mean_force, forces_spread = self._moments(forces)
+        parts = AtomicParts(self.weights @ energies, mean_force, virials)
+        return parts, energy_spread, forces_spread
+
+    def _empty(self, batch: EnsembleBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Return zeros for forces (n, 3) and virials (n, 6); n is 0 where there are none."""
+        n = batch.frames.n_atoms if self.has_forces else 0
+        return np.zeros((n, 3)), np.zeros((n, 6))
 
     def _of_members(self, batch: EnsembleBatch) -> tuple[np.ndarray, list[np.ndarray]]:
-        pairs = [m.gradient(b) for m, b in zip(self.members, batch.members, strict=True)]
+        """Return energies (k, n) of the atoms, and ∂E/∂G (n, S), of each member."""
+        pairs = [m.atomic_gradient(b) for m, b in zip(self.members, batch.members, strict=True)]
         return np.array([energies for energies, _ in pairs]), [gradient for _, gradient in pairs]
 
-    def _contracted(self, k: int, gradient: np.ndarray, batch: EnsembleBatch) -> np.ndarray:
-        return self.members[k].descriptor.vjp(batch.frames, gradient, batch.neighbors)
+    def _contracted(
+        self, k: int, gradient: np.ndarray, batch: EnsembleBatch
+    ) -> tuple[np.ndarray, np.ndarray]:
+        descriptor = self.members[k].descriptor
+        return descriptor.vjp_and_virials(batch.frames, gradient, batch.neighbors)
 
     def _moments(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation over the members, the first axis."""
@@ -213,12 +259,10 @@ class Ensemble:
         variance = np.tensordot(self.weights, (values - mean) ** 2, axes=1)
         return mean, np.sqrt(variance / (1 - (self.weights**2).sum()))
 
-    def _frame_by_frame(self, name: str, values: np.ndarray, frames: Frames) -> list:
-        if not name.startswith("forces"):
-            return values.tolist()
-        if not self.has_forces:
-            return [np.empty((0, 3)) for _ in range(len(frames))]
-        return np.split(values, frames.offsets[1:-1])
+
+def _sums(energies: np.ndarray, batch: EnsembleBatch) -> np.ndarray:
+    """Return the energies (F,) of frames from those (n,) of their atoms."""
+    return np.add.reduceat(energies, batch.frames.offsets[:-1])
 
 
 def is_ensemble(folder: str | os.PathLike[str]) -> bool:

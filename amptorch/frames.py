@@ -132,6 +132,14 @@ class Frames:
         return np.diff(self.offsets)
 
     @property
+    def volumes(self) -> np.ndarray:
+        """Return (F,), the volume of each cell, Å³; NaN where there are no three cell vectors, or
+        they lie in one plane."""
+        volumes = np.abs(np.linalg.det(self.cells))
+        largest = np.linalg.norm(self.cells, axis=2).prod(axis=1)
+        return np.where(volumes > DEGENERATE * largest, volumes, np.nan)
+
+    @property
     def frame_of_atom(self) -> np.ndarray:
         """Return (N,), the position in this object of the frame that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)

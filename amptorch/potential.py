@@ -1,7 +1,7 @@
 """A trained potential: all that it takes to go from frames to energies and forces."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,7 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.frames import Frames
 from amptorch.model import AtomicModel, make_model
 from amptorch.neighbors import NeighborList, neighbor_list
-from amptorch.prediction import predict
+from amptorch.prediction import AtomicParts, Stress, predict, predict_atoms
 
 if TYPE_CHECKING:
     from amptorch.calculator import AmpTorch
@@ -140,15 +140,27 @@ class Potential:
         """Å, how far neighbours are listed."""
         return self.descriptor.cutoff
 
-    def predict(self, images: Any, disable_tqdm: bool = True) -> dict[str, list]:
-        """Return energies and forces of frames, in order.
+    def predict(
+        self, images: Any, disable_tqdm: bool = True, stress: Stress = False
+    ) -> dict[str, list]:
+        """Return energies and forces of frames, in order, and with `stress` stresses and energies
+        of atoms.
 
         images : list of Atoms, or what `read_images` reads
+        stress : True, or "optional" where some frames may have no three cell vectors; their
+            stresses are then NaN
 
         Returns a dictionary of lists with an entry for each frame: `energy`, float, eV; `forces`
-        (n_atoms, 3), eV/Å, empty arrays where the model gives none. Raises ValueError that names
-        the frame which cannot be used.
+        (n_atoms, 3), eV/Å, empty arrays where the model gives none. With `stress` also `stress`
+        (6,) and `stresses` (n_atoms, 6), eV/Å³, positive under tension, xx, yy, zz, yz, xz, xy, and
+        `energies` (n_atoms,), eV; those of the atoms add up to those of the frame.
+
+        Raises ValueError that names the frame which cannot be used, or where the model gives no
+        forces and thus no stress, and ASE's PropertyNotImplementedError that names the frame which
+        has no three cell vectors.
         """
+        if stress:
+            return predict_atoms(self, images, stress, disable_tqdm)
         found = predict(self, images, self.has_forces, quiet=disable_tqdm)
         return {name: found[name] for name in ("energy", "forces")}
 
@@ -206,18 +218,47 @@ class Potential:
     def gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with
         J."""
+        energies, gradient = self._gradient(batch, lambda batch, _: self.model(batch)[0])
+        return self._energies(energies, batch), gradient
+
+    def atomic_gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (n,) of the atoms, eV, and ∂E/∂G (n, S), eV, of a batch.
+
+        The energy of an atom is the output of its network and the reference energy of its element;
+        a mean energy of whole frames is shared out equally. They add up to the energies of the
+        frames.
+        """
+        energies, gradient = self._gradient(batch, self.model.atomic_energies)
+        shares = self.mean / batch.counts.cpu().numpy()[batch.image_idx.cpu().numpy()]
+        numbers = batch.atomic_numbers.cpu().numpy()
+        references = self.target_scaler.references(numbers, np.ones(len(numbers), dtype=np.int64))
+        return _as_float64(energies) * self.std + shares + references, gradient
+
+    def evaluate_atoms(self, batch: Batch) -> AtomicParts:
+        """Return energies, forces and virials of the atoms of a batch that `batch` made."""
+        energies, g = self.atomic_gradient(batch)
+        if not self.has_forces or batch.derivatives is None:
+            return AtomicParts(energies, np.zeros((0, 3)), np.zeros((0, 6)))
+        made_of: Any = batch.derivatives
+        gradient, virials = self.descriptor.vjp_and_virials(made_of.frames, g, made_of.neighbors)
+        return AtomicParts(energies, -gradient, virials)
+
+    def _gradient(
+        self, batch: Batch, energies_of: Callable[[Batch, torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Return scaled energies, as `energies_of` finds them from a batch and its fingerprints,
+        and ∂E/∂G (n, S), eV, of their sum."""
         self.model.eval()
         batch = batch.to(self.device)
         x = batch.fingerprint.detach().requires_grad_()
         with torch.enable_grad():
-            energy, _ = self.model(replace(batch, fingerprint=x, derivatives=None))
+            energy = energies_of(replace(batch, fingerprint=x, derivatives=None), x)
             (gradient,) = torch.autograd.grad(energy.sum(), x)
-        of_descriptor = batch.pulled_back(gradient).cpu().numpy().astype(np.float64)
-        return self._energies(energy.detach(), batch), of_descriptor * self.std
+        return energy.detach(), _as_float64(batch.pulled_back(gradient)) * self.std
 
     def _energies(self, energy: torch.Tensor, batch: Batch) -> np.ndarray:
         """Return energies (F,), eV, out of scaled ones."""
-        energies = energy.cpu().numpy().astype(np.float64) * self.std + self.mean
+        energies = _as_float64(energy) * self.std + self.mean
         if self.target_scaler.atomic is None:
             return energies
         counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
@@ -228,6 +269,10 @@ class Potential:
         self.model.eval()
         with torch.no_grad():
             return self.model.latent(batch.to(self.device), layer).cpu().numpy()
+
+
+def _as_float64(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().astype(np.float64)
 
 
 def _without_frames(settings: Config | None) -> Config | None:

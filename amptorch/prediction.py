@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
 from tqdm import tqdm
 
 from amptorch.data.fingerprints import chunks_of_frames
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 
 # Atoms in a batch: enough for every core, little memory.
 BATCH_ATOMS = 4096
+
+
+class AtomicParts(NamedTuple):
+    """Hold what the n atoms of some frames have of energies, forces and strain derivatives.
+
+    energies (n,), eV, add up to the energy of each frame; forces (n, 3), eV/Å; virials (n, 6), eV,
+    add up to the derivative ∂E/∂ε with respect to the strain, in the order xx, yy, zz, yz, xz, xy.
+    Forces and virials have no rows where the model gives no forces.
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virials: np.ndarray
+
+
+# Whether stresses are asked for; "optional": NaN for frames without three cell vectors.
+Stress: TypeAlias = bool | Literal["optional"]
 
 
 class EnergyModel(Protocol):
@@ -43,6 +61,10 @@ class EnergyModel(Protocol):
 
     def evaluate(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (F,), eV, and forces (n, 3), eV/Å, or (0, 3)."""
+        ...
+
+    def evaluate_atoms(self, batch: Any) -> AtomicParts:
+        """Return energies, forces and virials of the atoms of a batch."""
         ...
 
     def check_compositions(self, frames: Frames) -> None:
@@ -134,6 +156,59 @@ def predict(
         start = time.perf_counter()
         t_forward += start - described
     return {**result, "t_fingerPrint": t_fingerprint, "t_forwardPass": t_forward}
+
+
+def predict_atoms(
+    model: EnergyModel, images: Any, stress: Stress = True, quiet: bool = True
+) -> dict[str, list]:
+    """Return lists of `energy`, `forces`, `energies`, `stress` and `stresses`, with an entry for
+    each frame, as `Potential.predict` describes them."""
+    frames = checked_frames(model, images)
+    check_stress(model, frames, stress)
+    result: dict[str, list] = {}
+    for batch, part, _ in batches_of(model, frames, quiet):
+        for name, values in by_frame(model.evaluate_atoms(batch), part).items():
+            result.setdefault(name, []).extend(values)
+    return result
+
+
+def check_stress(model: EnergyModel, frames: Frames, stress: Stress = True) -> None:
+    """Raise ValueError where the model gives no stress, and unless it is "optional" ASE's
+    PropertyNotImplementedError that names a frame without three cell vectors."""
+    if not model.has_forces:
+        raise ValueError("the model gives no forces, and thus no stress (model.get_forces)")
+    missing = np.flatnonzero(np.isnan(frames.volumes))
+    if len(missing) and stress != "optional":
+        raise PropertyNotImplementedError(
+            f"frame {frames.name(missing[0])} has no stress: it needs three cell vectors, and its "
+            f"cell is {frames.cells[missing[0]].tolist()}"
+        )
+
+
+def by_frame(parts: AtomicParts, frames: Frames) -> dict[str, list]:
+    """Return `energy`, `energies`, `forces`, `stress` and `stresses` of each frame, from what their
+    atoms have; stresses are NaN where a frame has no volume, and not there without virials."""
+    first, ends = frames.offsets[:-1], frames.offsets[1:-1]
+    found: dict[str, list] = {
+        "energy": np.add.reduceat(parts.energies, first).tolist(),
+        "energies": np.split(parts.energies, ends),
+    }
+    found["forces"] = forces_by_frame(parts.forces, frames)
+    if not len(parts.virials):
+        return found
+    stresses = parts.virials / np.repeat(frames.volumes, frames.counts)[:, None]
+    return {
+        **found,
+        "stress": list(np.add.reduceat(stresses, first, axis=0)),
+        "stresses": np.split(stresses, ends),
+    }
+
+
+def forces_by_frame(forces: np.ndarray, frames: Frames) -> list[np.ndarray]:
+    """Return the rows (n_atoms, 3) of each frame; empty arrays where there are no forces."""
+    if not len(forces):
+        return [np.empty((0, 3)) for _ in range(len(frames))]
+    return np.split(forces, frames.offsets[1:-1])
 
 
 def _frame_means(rows: np.ndarray, frames: Frames) -> list[np.ndarray]:

