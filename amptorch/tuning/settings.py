@@ -180,7 +180,8 @@ def configuration(
         dataset["fp_params"] = dict(fp_params)
     if "cutoff_function" in params:
         dataset["cutoff_params"] = copy.deepcopy(CUTOFFS[params["cutoff_function"]])
-    ekf = str(optim.get("optimizer", "ekf")).lower() == "ekf"
+    optimizer = optim.get("optimizer", "ekf")
+    ekf = str(getattr(optimizer, "__name__", optimizer)).lower() == "ekf"
     if "averaging" in params:
         kinds = {"none": None, "ema": EMA_OF_EKF if ekf else "ema", "swa": "swa"}
         optim["averaging"] = copy.deepcopy(kinds[params["averaging"]])

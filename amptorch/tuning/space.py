@@ -134,11 +134,13 @@ class Parameter:
             self.default = Range(**numbers, integer=isinstance(start, int))
 
     def known(self, base: Mapping[str, Any], key: str) -> Any:
-        """Return the value of `key` in the configuration, on which other parameters depend; the
-        start, where it is not among the known values (another optimizer)."""
+        """Return the value of `key` in the configuration, on which other parameters depend; where
+        it is not among the known values, the start, and for another optimizer "adam"."""
         section, _, name = key.partition(".")
-        said = str(base[section][name]).lower()
-        return next((value for value in self.limits if str(value).lower() == said), self.start)
+        said = base[section][name]
+        said = str(getattr(said, "__name__", said)).lower()
+        other = "adam" if self.name == "optimizer" else self.start
+        return next((value for value in self.limits if str(value).lower() == said), other)
 
     def parse(self, given: Any) -> Range | Choice:
         """Return the Range or Choice that `tuning.space` gives for this parameter.

@@ -191,7 +191,7 @@ def record(number, error=20.0, cost=10.0, state="complete", forces=0.5, **params
 NO_FORCES = {"model": {"get_forces": False}}
 
 
-def study(out, records, config=None, **files):
+def study(out, records, config=None, of_before=False, **files):
     """The folder of a study, by hand, and its Findings."""
     about = {
         "config": config or {"tuning": {"space": SPACE}},
@@ -201,7 +201,7 @@ def study(out, records, config=None, **files):
         "correlation": 0.9,
         "folds": [{"train": list(range(34)), "validate": list(range(34, 40))}],
         "study": "tune-1",
-        "defaults": "recommended",
+        **({} if of_before else {"defaults": "recommended"}),
         "data": "somewhere/frames.traj",
     }
     write_json(out / "settings.json", about)
@@ -256,7 +256,7 @@ def test_one_trial_that_is_the_baseline(tmp_path):
     assert "No test frames were given" in found["How it was validated"]
     assert "too good by the luck of the draw" in found["Errors on the validation frames"]
     assert "no predictions on held-out frames" in found["Parity"]
-    assert "training of the best trials is not over" in found["In short"]
+    assert "The final training is not over" in found["In short"]
 
 
 def test_the_baseline_failed(tmp_path):
@@ -359,11 +359,7 @@ def test_a_study_of_before_is_read(tmp_path):
     records[24] |= {"state": "pruned", "reason": "it costs 9 µs/atom, and a trial may cost 4"}
     tuning = {"members": 3, "ensemble": "trials", "curve": [0.5], "space": {"radial": [6, 8]}}
     files = after(errors(4.0), errors(5.0))
-    study(tmp_path, records, {"tuning": tuning}, **files)
-    about = read_json(tmp_path / "settings.json")
-    del about["defaults"]
-    write_json(tmp_path / "settings.json", about)
-    found = texts(Findings(tmp_path))
+    found = texts(study(tmp_path, records, {"tuning": tuning}, of_before=True, **files))
     assert "`force_coefficient`" in found["What was searched, and how"]
     assert "20 % lower than the baseline's 5.00" in found["Errors on the test frames"]
     assert pick_trial(tmp_path, max_error=19.0)["params"]["radial"] in (6, 8)
