@@ -7,6 +7,7 @@ import torch
 import amptorch
 from amptorch.cli import main
 from amptorch.data.scalers import FeatureScaler
+from amptorch.descriptor.construct import construct_descriptor
 from amptorch.n2p2 import read_potential, write_potential
 from tests.n2p2.golden import CASES, FOLDER, largest_difference, structures
 from tests.small_frames import config, mixed_frames
@@ -126,13 +127,6 @@ def test_ranges_are_those_of_the_training_atoms(frames, tmp_path):
             },
             r"\['H'\] were in no training frame.*dataset.elements \['Cu', 'O'\]",
         ),
-        (
-            {
-                "dataset__fp_scheme": "gmpordernorm",
-                "dataset__fp_params": {"MCSHs": {"orders": [0], "sigmas": [1.0]}, "cutoff": 5},
-            },
-            "GMPOrderNorm have no counterpart in n2p2; train with dataset.fp_scheme 'gaussian'",
-        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value),
 )
@@ -143,8 +137,14 @@ def test_what_has_no_counterpart(frames, tmp_path, changes, message):
     assert not (tmp_path / "n2p2").exists()
 
 
-def test_a_trained_mask_and_an_ensemble(tmp_path):
+def test_other_kinds_of_potentials(tmp_path):
     potential = read_potential(FOLDER / "scale")
+    gaussian = potential.descriptor
+    params = {"MCSHs": {"orders": [0], "sigmas": [1.0]}, "cutoff": 5}
+    potential.descriptor = construct_descriptor(("gmpordernorm", params, None, gaussian.elements))
+    with pytest.raises(ValueError, match=r"GMPOrderNorm have no counterpart .*'gaussian'"):
+        write_potential(potential, tmp_path)
+    potential.descriptor = gaussian
     potential.model.element_mask.one_hot = False
     with pytest.raises(ValueError, match="mixed them by a trained mask"):
         write_potential(potential, tmp_path)
