@@ -110,8 +110,8 @@ def images_of(frames: Frames) -> list[Atoms]:
 
 
 def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Atoms]:
-    """Return copies of `images` whose calculators hold the predicted energy and forces, and the stress
-    where there is one.
+    """Return copies of `images` whose calculators hold the predicted energy and forces, and the
+    stress where there is one.
 
     Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), for the formats
     that have a place for them, such as extended XYZ.

@@ -81,8 +81,8 @@ def stress_of(atoms: Atoms, name: int | str = 0) -> np.ndarray | None:
     """Return the stress (6,) that a frame was labelled with, eV/Å³, or None where there is none.
 
     It is positive under tension, in the order xx, yy, zz, yz, xz, xy. It is what the calculator
-    holds, or `info["stress"]`, or −virial/volume for `info["virial"]` (eV). Each may be 6 numbers in
-    this order, 9, or 3 by 3.
+    holds, or `info["stress"]`, or −virial/volume for `info["virial"]` (eV). Each may be 6 numbers
+    in this order, 9, or 3 by 3.
 
     name : what errors call the frame
 
@@ -159,7 +159,7 @@ def _stress(atoms: Atoms, key: str, array: np.ndarray, name: int | str) -> np.nd
         return array
     if atoms.cell.rank < 3:
         raise ValueError(
-            f"frame {name} has a virial under {key!r}, and no three cell vectors whose volume would "
-            "make a stress of it"
+            f"frame {name} has a virial under {key!r}, and no three cell vectors whose volume "
+            "would make a stress of it"
         )
     return -array / atoms.cell.volume
