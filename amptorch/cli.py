@@ -4,7 +4,7 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -146,7 +146,10 @@ def evaluate(
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
 ) -> None:
-    """Print the errors of a trained potential: of energies, and of forces where there are any."""
+    """Print the errors of a trained potential: of energies, and of forces and stresses where there
+    are any."""
+    import numpy as np
+
     from amptorch.config import DatasetConfig
     from amptorch.files import check_output
     from amptorch.frames import read_images
@@ -165,8 +168,17 @@ def evaluate(
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
     forces = forces and potential.has_forces
-    frames = with_labels(name, images, potential.elements, forces, options.missing_forces)
-    prediction = potential.predict(images, disable_tqdm=False)
+    frames = with_labels(
+        name, images, potential.elements, forces, options.missing_forces, potential.has_forces
+    )
+    known = frames.stress is not None and not np.isnan(frames.stress).all()
+    if stress_key is not None and not known:
+        raise ValueError(
+            f"{name}: no frame has a stress under {stress_key!r}, or the model has none"
+        )
+    prediction = potential.predict(
+        images, disable_tqdm=False, stress="optional" if known else False
+    )
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:
         parity_plot(out, {name: (frames, prediction)})
@@ -180,14 +192,17 @@ def predict(
     out: Annotated[Path, typer.Argument(help="File to write: .traj, .xyz, .json or .db.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write predicted energies and forces to a file."""
+    """Write predicted energies and forces to a file, and stresses of frames with three cell
+    vectors."""
     from amptorch.files import check_output, labelled, output_format, write_images
     from amptorch.frames import read_images
 
     check_output(out, overwrite)
     images = read_images(data)
     form = output_format(out, len(images))
-    prediction = _load(checkpoint).predict(images, disable_tqdm=False)
+    potential = _load(checkpoint)
+    stress: Any = "optional" if potential.has_forces else False
+    prediction = potential.predict(images, disable_tqdm=False, stress=stress)
     write_images(out, labelled(images, prediction), form)
     typer.echo(f"{len(images)} frames with predictions: {out}")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -19,6 +20,9 @@ from amptorch.writing import replacing
 
 # Formats of ASE with a place for energies and forces of any frame.
 FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
+
+# What frames are predicted to have; "virial" is another name of a stress.
+PREDICTED = ("energy", "forces", "stress", "virial", "energy_uncertainty", "forces_uncertainty")
 
 
 class _Loader(yaml.SafeLoader):
@@ -106,19 +110,27 @@ def images_of(frames: Frames) -> list[Atoms]:
 
 
 def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Atoms]:
-    """Return copies of `images` whose calculators hold the predicted energy and forces.
+    """Return copies of `images` whose calculators hold the predicted energy and forces, and the
+    stress where there is one.
 
     Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), for the formats
     that have a place for them, such as extended XYZ.
     """
     copies = [atoms.copy() for atoms in images]
-    for atoms, energy, forces in zip(
-        copies, prediction["energy"], prediction["forces"], strict=True
+    none = [np.full(6, np.nan)] * len(copies)
+    for atoms, energy, forces, stress in zip(
+        copies,
+        prediction["energy"],
+        prediction["forces"],
+        prediction.get("stress", none),
+        strict=True,
     ):
         results = {"energy": energy} | ({"forces": forces} if len(forces) else {})
+        if np.isfinite(stress).all():
+            results["stress"] = stress
         # What a frame calls by these names, such as what another potential gave, is not what is
         # predicted, and has no place beside it.
-        for name in ("energy", "forces", "energy_uncertainty", "forces_uncertainty"):
+        for name in PREDICTED:
             atoms.info.pop(name, None)
             atoms.arrays.pop(name, None)
         atoms.calc = SinglePointCalculator(atoms, **results)

@@ -14,7 +14,7 @@ from ase.db import connect
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
-from amptorch.labels import Labels, keys_there
+from amptorch.labels import Labels, keys_there, stress_of
 from amptorch.rows import offsets_of, rows_between
 from amptorch.xyz import iter_xyz
 
@@ -41,7 +41,8 @@ class Frames:
     rows are cell vectors, zeros where there is none; pbc (F, 3) bool; offsets (F + 1,) int64: frame
     f holds atoms offsets[f]:offsets[f + 1]; energies (F,) and forces (N, 3), or None; indices (F,)
     int64, the places of the frames in the list they came from, which errors name; origin: what
-    `FileImages.origin` is, or None.
+    `FileImages.origin` is, or None; stress (F, 6), eV/Å³, as `stress_of` gives it, NaN in frames
+    without one, or None.
     """
 
     numbers: np.ndarray
@@ -53,6 +54,7 @@ class Frames:
     forces: np.ndarray | None = None
     indices: np.ndarray = None  # type: ignore[assignment]  # made where it is not given
     origin: Origin | None = None
+    stress: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.indices is None:
@@ -67,12 +69,14 @@ class Frames:
         forces: bool = False,
         first_index: int = 0,
         missing_forces: str = "error",
+        stress: bool = False,
     ) -> Frames:
         """Return the frames of `images` (a list of ase.Atoms, or one), checked.
 
         `elements`: the symbols that may occur. `energies`, `forces`: read them from the images'
         calculators, without the forces of constraints. `first_index`: what errors call images[0].
         `missing_forces`: "ignore" takes frames without forces, whose `forces` are then NaN.
+        `stress`: read those that are there, see `stress_of`; the others are NaN.
 
         Raises ValueError that names the frame and what is wrong: no frames, no atoms, NaN or
         infinity, an atom 10⁸ Å away, an element not in `elements`, a periodic direction without a
@@ -108,6 +112,10 @@ class Frames:
             frames._read_energies(images)
         if forces:
             frames._read_forces(images, missing_forces == "ignore")
+        if stress:
+            found = [stress_of(atoms, frames.name(k)) for k, atoms in enumerate(images)]
+            rows = [np.full(6, np.nan) if one is None else one for one in found]
+            object.__setattr__(frames, "stress", np.array(rows))
         return frames
 
     def __len__(self) -> int:
@@ -164,6 +172,7 @@ class Frames:
             forces=None if self.forces is None else self.forces[rows],
             indices=self.indices[indices],
             origin=self.origin,
+            stress=None if self.stress is None else self.stress[indices],
         )
 
     def name(self, frame: int) -> int | str:

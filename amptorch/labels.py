@@ -1,4 +1,4 @@
-"""Where frames have their energies and forces, if a calculator does not hold them."""
+"""Where frames have energies, forces and stresses, if a calculator does not hold them."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -8,6 +8,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+# Shapes of a stress: Voigt's order, or the whole matrix.
+STRESSES: list[Any] = [(6,), (3, 3), (9,)]
 # Arrays of ASE's own, which are no forces.
 OWN_ARRAYS = ("positions", "momenta", "initial_magmoms", "numbers")
 
@@ -18,7 +20,7 @@ class Labels:
 
     energy, forces, stress : keys of `Atoms.info` or `Atoms.arrays`, of a calculator's results, or
         of the `data` and `key_value_pairs` of ASE's databases; None for what the calculator gives.
-        In eV, eV/Å and eV/Å³
+        In eV, eV/Å and eV/Å³; a stress key with "virial" in it names a virial, see `stress_of`
     missing_forces : "error", or "ignore" for frames without forces
     """
 
@@ -37,7 +39,7 @@ class Labels:
         """Return a copy of frame `index` whose calculator holds what stands under the keys.
 
         Raises ValueError that names the frame, and what keys there are, where there is no such key
-        or it holds something else.
+        or it holds something else. Frames without a stress are left without one.
         """
         if not self.keys or not isinstance(atoms, Atoms):
             return atoms
@@ -45,10 +47,13 @@ class Labels:
         shapes: dict[str, list] = {
             "energy": [()],
             "forces": [(len(atoms), 3)],
-            "stress": [(6,), (3, 3), (9,)],
+            "stress": STRESSES,
         }
         for name, key in self.keys.items():
             value = _found(atoms, key)
+            if value is None and name == "stress":
+                results.pop("stress", None)
+                continue
             if value is None and name == "forces" and self.missing_forces == "ignore":
                 results.pop("forces", None)
                 continue
@@ -63,10 +68,41 @@ class Labels:
                     f"frame {index}: what stands under {key!r} (dataset.{name}_key) is no {name}: "
                     f"{value!r:.80}"
                 )
-            results[name] = float(array) if name == "energy" else _voigt(name, array)
+            if name == "stress":
+                results[name] = _stress(atoms, key, array, index)
+            else:
+                results[name] = float(array) if name == "energy" else array
         copy = atoms.copy()
         copy.calc = SinglePointCalculator(copy, **results)
         return copy
+
+
+def stress_of(atoms: Atoms, name: int | str = 0) -> np.ndarray | None:
+    """Return the stress (6,) that a frame was labelled with, eV/Å³, or None where there is none.
+
+    It is positive under tension, in the order xx, yy, zz, yz, xz, xy. It is what the calculator
+    holds, or `info["stress"]`, or −virial/volume for `info["virial"]` (eV). Each may be 6 numbers
+    in this order, 9, or 3 by 3.
+
+    name : what errors call the frame
+
+    Raises ValueError where such a label is something else, or not finite.
+    """
+    for key, place in (
+        ("stress", getattr(atoms.calc, "results", {})),
+        ("stress", atoms.info),
+        ("virial", atoms.info),
+    ):
+        value = place.get(key)
+        if value is None:
+            continue
+        array = _numbers(value)
+        if array is None or array.shape not in STRESSES or not np.isfinite(array).all():
+            raise ValueError(
+                f"frame {name}: {key} {value!r:.80} is not made of 6, 9 or 3 by 3 finite numbers"
+            )
+        return _stress(atoms, key, array, name)
+    return None
 
 
 def keys_there(atoms: Atoms) -> str:
@@ -115,9 +151,15 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return None if array is None else array.shape
 
 
-def _voigt(name: str, array: np.ndarray) -> np.ndarray:
-    """Return a stress as ASE has it: xx, yy, zz, yz, xz, xy."""
-    if name != "stress" or array.shape == (6,):
+def _stress(atoms: Atoms, key: str, array: np.ndarray, name: int | str) -> np.ndarray:
+    """Return the stress (6,), in ASE's order, of numbers under a key, which may be a virial."""
+    if array.shape != (6,):
+        array = array.reshape(3, 3)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    if "virial" not in key.lower():
         return array
-    full = array.reshape(3, 3)
-    return full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    if atoms.cell.rank < 3:
+        raise ValueError(
+            f"frame {name} has a virial under {key!r}, and no three cell vectors whose volume "
+            "would make a stress of it"
+        )
+    return -array / atoms.cell.volume

@@ -94,10 +94,11 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         if values is not None and not isinstance(values, Mapping):
             raise TypeError(f"config section {section!r} must be a dictionary, got {values!r}")
     given = {(section, key) for section, values in sections.items() for key in values or ()}
-    for key in given:
-        for section, name in INSTEAD.get(key, []):
-            if (section, name) not in given:
-                result[section].pop(name, None)
+    for section, key in given:
+        same = sections[section][key] == result.get(section, {}).get(key)
+        for other, name in [] if same else INSTEAD.get((section, key), []):
+            if (other, name) not in given:
+                result[other].pop(name, None)
     if (sections.get("model") or {}).get("get_forces") in (False, 0):
         result["optim"]["cp_metric"] = "energy"
     for section, values in sections.items():

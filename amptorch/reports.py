@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.formula import Formula
+from ase.units import GPa
 from matplotlib.figure import Figure
 
 from amptorch.frames import Frames
@@ -41,24 +42,46 @@ class ErrorRow:
 
 def prediction_errors(frames: Frames, prediction: Mapping[str, Any]) -> list[ErrorRow]:
     """Return a row of errors for each quantity: energy (meV/atom), forces (eV/Å, per component),
-    forces on each element.
+    forces on each element, and stress (GPa, per component).
 
-    frames: `amptorch.frames.Frames` with energies, and with forces where they are to be compared;
-    prediction: what `AtomsTrainer.predict` returned for the same structures. Without forces on
-    either side there are no rows for them; atoms of frames without forces (NaN) are left out.
+    frames: `amptorch.frames.Frames` with energies, and with forces and stresses where they are to
+    be compared; prediction: what `AtomsTrainer.predict` or `Potential.predict` returned for the
+    same structures. Without forces or stresses on either side there are no rows for them; frames
+    without (NaN) are left out.
     """
     rows = [_error_row("energy", "meV/atom", 1000 * _energy_errors(frames, prediction))]
+    return rows + _force_rows(frames, prediction) + _stress_rows(frames, prediction)
+
+
+def _force_rows(frames: Frames, prediction: Mapping[str, Any]) -> list[ErrorRow]:
     difference = _force_errors(frames, prediction)
     if difference is None:
-        return rows
+        return []
     known = ~np.isnan(difference[:, 0])
     difference, numbers = difference[known], frames.numbers[known]
-    rows.append(_error_row("forces", "eV/Å", difference))
+    rows = [_error_row("forces", "eV/Å", difference)]
     symbols = {chemical_symbols[number]: number for number in np.unique(numbers)}
     for symbol in sorted(symbols):
         on_element = difference[numbers == symbols[symbol]]
         rows.append(_error_row(f"forces on {symbol}", "eV/Å", on_element))
     return rows
+
+
+def _stress_rows(frames: Frames, prediction: Mapping[str, Any]) -> list[ErrorRow]:
+    pair = _stresses(frames, prediction)
+    return [] if pair is None else [_error_row("stress", "GPa", pair[1] - pair[0])]
+
+
+def _stresses(
+    frames: Frames, prediction: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return reference and predicted stresses (k, 6), GPa, of the frames that have both; None where
+    there are none."""
+    if frames.stress is None or "stress" not in prediction:
+        return None
+    predicted = np.array(prediction["stress"])
+    known = np.isfinite(predicted + frames.stress).all(axis=1)
+    return (frames.stress[known] / GPa, predicted[known] / GPa) if known.any() else None
 
 
 def error_table(errors: Mapping[str, Sequence[ErrorRow]]) -> str:
@@ -171,28 +194,30 @@ def unfair_groups(
 def parity_plot(
     path: str | os.PathLike[str], sets: Mapping[str, tuple[Frames, Mapping[str, Any]]]
 ) -> None:
-    """Draw predicted against reference energies (eV/atom) and forces (eV/Å) into the file `path`,
-    in the format that its name ends with (.png, .pdf, .svg, ...), else as a PNG.
+    """Draw predicted against reference energies (eV/atom), forces (eV/Å) and stresses (GPa) into
+    the file `path`, in the format that its name ends with (.png, .pdf, .svg, ...), else as a PNG.
 
     sets: a dict from the name of a set of frames to (frames, prediction) as in
-    `prediction_errors`. The drawing needs no display and leaves matplotlib's backend alone. At most
-    20,000 points, drawn at random, are shown of a set.
+    `prediction_errors`. Forces are drawn where all sets have some, and so are stresses. The drawing
+    needs no display and leaves matplotlib's backend alone. At most 20,000 points, drawn at random,
+    are shown of a set.
     """
-    has_forces = all(_force_errors(*pair) is not None for pair in sets.values())
-    figure = Figure(figsize=(9.6 if has_forces else 4.8, 4.6), layout="constrained")
-    panels = figure.subplots(1, 2 if has_forces else 1, squeeze=False)[0]
-    panels[0].set(xlabel="reference energy (eV/atom)", ylabel="predicted energy (eV/atom)")
-    for name, (frames, prediction) in sets.items():
-        reference = frames.energies / frames.counts
-        predicted = np.asarray(prediction["energy"]) / frames.counts
-        rmse = 1000 * np.sqrt(np.mean((predicted - reference) ** 2))
-        _scatter(panels[0], reference, predicted, f"{name}: RMSE {rmse:.3g} meV/atom")
-    if has_forces:
-        panels[1].set(xlabel="reference force (eV/Å)", ylabel="predicted force (eV/Å)")
-        for name, (frames, prediction) in sets.items():
-            predicted = np.concatenate(prediction["forces"])
-            rmse = np.sqrt(np.nanmean((predicted - frames.forces) ** 2))
-            _scatter(panels[1], frames.forces, predicted, f"{name}: RMSE {rmse:.3g} eV/Å")
+    drawn = [("energy", "eV/atom", {name: _energies(*pair) for name, pair in sets.items()})]
+    if all(_force_errors(*pair) is not None for pair in sets.values()):
+        forces = {name: (f.forces, np.concatenate(p["forces"])) for name, (f, p) in sets.items()}
+        drawn.append(("force", "eV/Å", forces))
+    stresses = {name: _stresses(*pair) for name, pair in sets.items()}
+    if None not in stresses.values():
+        drawn.append(("stress", "GPa", stresses))
+    figure = Figure(figsize=(4.8 * len(drawn), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for panel, (quantity, unit, of_sets) in zip(panels, drawn, strict=True):
+        panel.set(xlabel=f"reference {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
+        for name, (reference, predicted) in of_sets.items():
+            rmse = np.sqrt(np.nanmean((predicted - reference) ** 2))
+            scale, small = (1000, "meV/atom") if quantity == "energy" else (1, unit)
+            label = f"{name}: RMSE {scale * rmse:.3g} {small}"
+            _scatter(panel, reference, predicted, label)
     for panel in panels:
         panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
         panel.legend(loc="upper left", frameon=False, fontsize="small")
@@ -289,6 +314,12 @@ def _known(forces: np.ndarray) -> np.ndarray:
 
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _energies(frames: Frames, prediction: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return reference and predicted energies (F,), eV/atom."""
+    reference = np.asarray(frames.energies) / frames.counts
+    return reference, np.asarray(prediction["energy"]) / frames.counts
 
 
 def _energy_errors(frames: Frames, prediction: Mapping[str, Any]) -> np.ndarray:

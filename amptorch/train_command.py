@@ -226,12 +226,14 @@ def with_labels(
     elements: list[str] | None,
     forces: bool,
     missing_forces: str = "error",
+    stress: bool = False,
 ) -> "Frames":
-    """Return the Frames of `images` with energies (and forces); a ValueError says whose."""
+    """Return the Frames of `images` with energies (and forces, and the stresses that are there); a
+    ValueError says whose."""
     from amptorch.frames import Frames
 
     try:
-        return Frames.from_atoms(images, elements, True, forces, 0, missing_forces)
+        return Frames.from_atoms(images, elements, True, forces, 0, missing_forces, stress)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

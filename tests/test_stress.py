@@ -5,19 +5,29 @@ import pytest
 import torch
 from ase.build import bulk, make_supercell
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.filters import FrechetCellFilter
+from ase.io import read, write
+from ase.md.nose_hoover_chain import MTKNPT
+from ase.md.nptberendsen import NPTBerendsen
+from ase.optimize import BFGS
+from ase.units import GPa, fs, kB
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
 
-from amptorch import AmpTorch, Ensemble, Potential
+from amptorch import AmpTorch, AtomsTrainer, Ensemble, Potential
+from amptorch.cli import app
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.GMP import GMP
 from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
-from amptorch.frames import Frames
+from amptorch.frames import Frames, read_images
+from amptorch.labels import Labels
 from amptorch.model import BPNN, SingleNN
 from tests.contracts import systems
 from tests.contracts.descriptor import STENCIL
+from tests.small_frames import config, labelled
 
 VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
 ANGLES = {"etas": [0.05], "zetas": [1.0, 4.0], "gammas": [1.0, -1.0]}
@@ -244,3 +254,123 @@ def test_without_forces_there_is_no_stress():
     assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+
+
+@pytest.fixture(scope="module")
+def relaxed():
+    """Copper and a potential of it, trained for a moment on strained cells, so that it binds."""
+    images = []
+    for number, factor in enumerate(np.linspace(0.94, 1.06, 9)):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
+        atoms.rattle(0.05, seed=number)
+        images.append(labelled(atoms))
+    settings = config(images, ".", optim__epochs=60, optim__force_coefficient=0.3, cmd__debug=True)
+    settings["optim"]["lr"] = 3e-2
+    trainer = AtomsTrainer(settings)
+    trainer.train()
+    return trainer.potential
+
+
+def test_a_cell_relaxes(relaxed):
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell.array * 1.03 @ (np.eye(3) + [[0, 0.03, 0]] * 3), scale_atoms=True)
+    atoms.rattle(0.03, seed=1)
+    atoms.calc = relaxed.get_calc()
+    before, energy = np.abs(atoms.get_stress()).max(), atoms.get_potential_energy()
+    assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.01, steps=80)
+    assert np.abs(atoms.get_stress()).max() < 0.02 * before
+    assert atoms.get_potential_energy() < energy
+
+
+def test_dynamics_at_constant_pressure(relaxed):
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = relaxed.get_calc()
+    momenta = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    atoms.set_momenta(momenta * np.sqrt(300 * kB * atoms.get_masses())[:, None])
+    momenta = atoms.get_momenta()
+    volumes = []
+    dynamics = NPTBerendsen(
+        atoms,
+        1 * fs,
+        temperature_K=300,
+        pressure_au=5 * GPa,
+        taup=20 * fs,
+        compressibility_au=0.01 / GPa,
+    )
+    dynamics.attach(lambda: volumes.append(atoms.get_volume()))
+    dynamics.run(15)
+    # Under pressure the cell shrinks.
+    assert volumes[-1] < 0.999 * volumes[0]
+
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = relaxed.get_calc()
+    atoms.set_momenta(momenta)
+    dynamics = MTKNPT(
+        atoms, 0.5 * fs, temperature_K=300, pressure_au=0, tdamp=50 * fs, pdamp=200 * fs
+    )
+    conserved, potential = [], []
+    dynamics.attach(lambda: conserved.append(dynamics.get_conserved_energy()))
+    dynamics.attach(lambda: potential.append(atoms.get_potential_energy()))
+    dynamics.run(40)
+    assert np.ptp(potential) > 1e-2
+    assert np.ptp(conserved) < 0.05 * np.ptp(potential)
+
+
+def test_labels_of_stress():
+    atoms = bulk("Cu", cubic=True)
+    full = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
+    virial = -full * atoms.get_volume()
+    images = [atoms.copy() for _ in range(5)]
+    images[1].info["stress"] = full
+    images[2].info["virial"] = virial.ravel()
+    images[3] = labelled(atoms, 0.0, np.zeros((4, 3)))
+    images[3].calc.results["stress"] = np.arange(1.0, 7)
+    images[4].info["dft_virial"] = virial
+    found = Frames.from_atoms(read_images(images[:4]), stress=True).select([1, 2, 3, 0]).stress
+    assert_allclose(found[:3], [[1, 2, 3, 4, 5, 6]] * 3)
+    assert np.isnan(found[3]).all()
+    keyed = read_images([images[0], images[4]], Labels(stress="dft_virial"))
+    found = Frames.from_atoms(keyed, stress=True).stress
+    assert_allclose(found[1], [1, 2, 3, 4, 5, 6])
+    assert np.isnan(found[0]).all()
+    for wrong in (np.ones(5), "none", [np.nan] * 6):
+        images[1].info["stress"] = wrong
+        with pytest.raises(ValueError, match=r"frame 1.*stress.*6, 9 or 3 by 3"):
+            Frames.from_atoms(images, stress=True)
+    images[2].set_cell(None)
+    images[2].pbc = False
+    with pytest.raises(ValueError, match=r"frame 0.*virial.*cell"):
+        Frames.from_atoms(images[2:3], stress=True)
+
+
+def test_commands(relaxed, tmp_path):
+    relaxed.save(tmp_path / "model")
+    images = []
+    for number in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.1, seed=number)
+        images.append(labelled(atoms))
+    exact = relaxed.predict(images, stress=True)
+    for atoms, stress in zip(images, exact["stress"], strict=True):
+        atoms.calc.results["stress"] = stress + 0.5 * GPa
+    del images[2].calc.results["stress"]
+    images[3].set_cell(None)
+    images[3].pbc = False
+    images[3] = labelled(images[3])
+    write(tmp_path / "a.traj", images)
+    run = CliRunner().invoke
+    plot = tmp_path / "p.png"
+    arguments = ["evaluate", str(tmp_path / "model"), str(tmp_path / "a.traj")]
+    result = run(app, [*arguments, "--plot", "--out", str(plot)], catch_exceptions=False)
+    (row,) = [line for line in result.stdout.splitlines() if "stress" in line]
+    assert row.split() == ["stress", "(GPa)", "0.5", "0.5"]
+    assert plot.stat().st_size > 1000
+    with pytest.raises(ValueError, match="'nothing'"):
+        run(app, [*arguments, "--stress-key", "nothing"], catch_exceptions=False)
+    out = tmp_path / "b.xyz"
+    run(app, ["predict", *arguments[1:], str(out)], catch_exceptions=False)
+    written = read(out, ":")
+    for atoms, stress in zip(written[:3], exact["stress"], strict=False):
+        assert_allclose(atoms.get_stress(), stress, atol=1e-7)
+    assert "stress" not in written[3].calc.results

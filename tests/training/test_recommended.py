@@ -99,6 +99,11 @@ def test_the_configuration_written_out_is_the_one_that_would_be_used(tmp_path):
     assert written.optim.total_seconds == 60.0
 
 
+def test_a_recommended_value_that_is_given_replaces_nothing():
+    given = {"optim": {"optimizer": "ekf", "energy_per_atom": True}}
+    assert completed({"defaults": "recommended", **given}) == recommended()
+
+
 # --- functions ---
 
 
@@ -177,7 +182,7 @@ def test_frames_of_any_size_are_learnt_and_energies_grow_with_the_atoms(tmp_path
         seconds=120,
         size="small",
         folder=tmp_path,
-        config={**QUIET, "optim": {"epochs": 40}},
+        config={**QUIET, "optim": {"epochs": 300}},
     )
     held_out = copper(10, seed=1)
     prediction = potential.predict(held_out)
