@@ -173,7 +173,7 @@ class OptimConfig(_Section):
     )
     metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
     cp_metric: str = option(
-        "energy", choice("energy", "forces", "loss"), "picks the best checkpoint"
+        "energy", choice("energy", "forces", "both", "loss"), "picks the best checkpoint"
     )
     force_fraction: float = option(
         1.0,

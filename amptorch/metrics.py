@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from skorch.callbacks import Checkpoint, EpochScoring
+from skorch.callbacks import Callback, Checkpoint, EpochScoring
 from skorch.utils import to_device
 
 
@@ -139,6 +139,37 @@ class MemEffEpochScoring(EpochScoring):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: no prediction was kept."""
+
+
+class BothErrors(Callback):
+    """Record one error of energies and forces: that per atom (eV) and `force_weight` times that of
+    the forces (eV/Å), of root mean squares where `metric` is "mse".
+
+    part : "train" or "val"; metric : "mae" or "mse"; force_weight : Å
+    """
+
+    def __init__(self, part: str, metric: str, force_weight: float) -> None:
+        self.part = part
+        self.metric = metric
+        self.force_weight = force_weight
+
+    def initialize(self) -> "BothErrors":
+        """Forget the best error; return the callback, as skorch asks for it."""
+        self.best_score_ = np.inf
+        return self
+
+    def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the error to the history, and "best" where no epoch had a smaller one."""
+        row, power = net.history[-1], 1 if self.metric == "mae" else 0.5
+        weights = {"energy_per_atom": 1.0, "forces": self.force_weight}
+        names = {name: f"{self.part}_{name}_{self.metric}" for name in weights}
+        error = sum(
+            weights[name] * row[column] ** power for name, column in names.items() if column in row
+        )
+        better = bool(error < self.best_score_)
+        self.best_score_ = min(self.best_score_, error)
+        net.history.record(f"{self.part}_both_{self.metric}", error)
+        net.history.record(f"{self.part}_both_{self.metric}_best", better)
 
 
 def scoring_callbacks(

@@ -43,7 +43,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
             "force_per_mev": 0.01,
             "loss": "mse",
             "metric": "mae",
-            "cp_metric": "forces",
+            "cp_metric": "both",
             "averaging": {"kind": "ema", "decay": 0.98},
         },
         "dataset": {
@@ -99,8 +99,6 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         for other, name in [] if same else INSTEAD.get((section, key), []):
             if (other, name) not in given:
                 result[other].pop(name, None)
-    if (sections.get("model") or {}).get("get_forces") in (False, 0):
-        result["optim"]["cp_metric"] = "energy"
     for section, values in sections.items():
         result[section] = {**result.get(section, {}), **(values or {})}
     return result

@@ -123,12 +123,14 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the history with the errors as they are printed, by the columns' names."""
     shown = {}
     for key, value in row.items():
-        found = re.fullmatch(r"(train|val)_(energy|energy_per_atom|forces)_(mae|mse)(_best)?", key)
+        found = re.fullmatch(
+            r"(train|val)_(energy|energy_per_atom|forces|both)_(mae|mse)(_best)?", key
+        )
         if found is None:
             shown[key] = value
             continue
         part, quantity, metric, best = found.groups()
-        if quantity == "energy":
+        if quantity in ("energy", "both"):
             continue
         unit, factor = ("meV/atom", 1000) if "energy" in quantity else ("eV/Å", 1)
         name = f"{part} {unit} {'RMSE' if metric == 'mse' else 'MAE'}"

@@ -15,7 +15,7 @@ from amptorch.data.loader import BatchLoader
 from amptorch.data.protocol import Dataset
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
-from amptorch.metrics import best_column, scoring_callbacks
+from amptorch.metrics import BothErrors, best_column, scoring_callbacks
 from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.model.mlp import Dropout
 from amptorch.optimizers import EKF
@@ -31,6 +31,8 @@ from amptorch.training.ranks import Ranks
 from amptorch.training.splits import make_split
 
 NamedCallback = tuple[str, Callback]
+# eV/Å that count as much as 1 meV/atom where the best epoch is chosen by both.
+DEFAULT_FORCE_PER_MEV = 0.01
 
 
 def fit(
@@ -135,6 +137,10 @@ def make_callbacks(
         ("divergence", RecoverWhenDiverged(monitor) if recover else StopWhenDiverged())
     ]
     callbacks += scoring_callbacks(fraction, metric, settings.model.get_forces)
+    if settings.optim.cp_metric == "both":
+        part, weight = "val" if fraction else "train", settings.optim.force_per_mev
+        both = BothErrors(part, metric, 1e-3 / (weight or DEFAULT_FORCE_PER_MEV))
+        callbacks.append(("both", both))
     callbacks += averaging_callbacks(settings, progress)
     if save is not None:
         callbacks.append(("checkpoint", BestCheckpoint(monitor, save)))

@@ -162,9 +162,6 @@ def _in_memory(
     settings, images = _with_isolated(settings, images)
     options = settings.dataset
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
-    if options.missing_forces == "ignore" and not any(_has_forces(atoms) for atoms in images):
-        # Nothing to choose the best epoch by but energies.
-        settings = replace(settings, optim=replace(settings.optim, cp_metric="energy"))
     validation_size(len(images), options.val_split)
     settings = with_functions(settings, lambda: Frames.from_atoms(images))
     settings = _with_batch_size(settings, len(images))
@@ -185,10 +182,6 @@ def _in_memory(
         **_dataset_options(settings, trained, images),
     )
     return TrainingData(settings, cast(Dataset, dataset), plan)
-
-
-def _has_forces(atoms: Atoms) -> bool:
-    return atoms.calc is not None and "forces" in getattr(atoms.calc, "results", {})
 
 
 def _with_validation(settings: Config, images: list[Atoms]) -> tuple[Config, list[Atoms]]:
