@@ -162,7 +162,9 @@ class UncertaintyEstimator:
         ]
         arrays = [(name, value) for name, value in vars(parts[0]).items() if name != "parts"]
         names = [name for name, value in arrays if value is not None]
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        joined: Any = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
+        }
         observed = Observed(**joined)
         return observed.with_errors(frames) if labels else observed
 
