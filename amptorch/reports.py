@@ -202,9 +202,8 @@ def parity_plot(
     needs no display and leaves matplotlib's backend alone. At most 20,000 points, drawn at random,
     are shown of a set.
     """
-    drawn: list[tuple[str, str, Any]] = [
-        ("energy", "eV/atom", {name: _energies(*pair) for name, pair in sets.items()})
-    ]
+    energies = {name: _energies(*pair) for name, pair in sets.items()}
+    drawn: list[tuple[str, str, Any]] = [("energy", "eV/atom", energies)]
     if all(_force_errors(*pair) is not None for pair in sets.values()):
         forces = {name: (f.forces, np.concatenate(p["forces"])) for name, (f, p) in sets.items()}
         drawn.append(("force", "eV/Å", forces))
