@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.lammps.command import lammps
 from amptorch.profiling.command import profile
 from amptorch.train_command import (
     Data,
@@ -198,6 +199,7 @@ app.command()(tuning.report)
 
 app.command()(demo)
 app.command()(profile)
+app.command()(lammps)
 
 
 def _load(checkpoint: Path) -> "Potential | Ensemble":
