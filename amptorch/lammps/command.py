@@ -35,13 +35,17 @@ def lammps(
 
     if not script.is_file():
         raise FileNotFoundError(f"there is no LAMMPS input {str(script)!r}")
-    words = ["-log", "log.lammps", *arguments.split()]
-    lmp = start(words)
+    lmp = start(arguments.split())
     try:
         _run(lmp, model, script, elements.split() if elements else None, skin)
-    except Exception as error:  # any: the other processes wait for this one
-        _fail(lmp, error)
-    lmp.close()
+    except Exception as error:  # any: other processes wait for this one
+        if lmp.extract_setting("world_size") > 1:
+            _fail(lmp, error)
+        if isinstance(error, (ValueError, TypeError, OSError, ImportError)):
+            raise
+        raise ValueError(f"LAMMPS: {error}") from error
+    finally:
+        lmp.close()
 
 
 def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: float) -> None:
@@ -50,17 +54,28 @@ def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: flo
     from amptorch.loading import load
 
     potential = load(model)
-    # LAMMPS knows its units only when it has read them, and they scale the cutoff.
-    style = _units(script)
-    for piece in pieces(script, pair_zero(potential, style)):
+    for piece in pieces(script):
         _execute(lmp, piece.text)
-        if piece.elements is None:
+        if piece.command is None:
             continue
-        found = lmp.expand(" ".join(piece.elements)).split() if piece.elements else given
-        found = found or elements_by_mass(lmp, potential.elements)
+        if piece.command[:1] == ("pair_style",):
+            zero = pair_zero(lmp, potential)
+            words = [zero if word == "amptorch" else word for word in piece.command]
+            lmp.command(" ".join(words))
+            continue
+        named = lmp.expand(" ".join(piece.command[1:])).split() if piece.command else given
+        if piece.command:
+            hybrid = lmp.extract_global("pair_style").startswith("hybrid")
+            lmp.command("pair_coeff * *" + " zero" * hybrid)
         if lmp.has_id("fix", FIX):
             lmp.command(f"unfix {FIX}")
-        attach(lmp, potential, found, skin, on_error=lambda error: _fail(lmp, error))
+        attach(
+            lmp,
+            potential,
+            named or elements_by_mass(lmp, potential.elements),
+            skin,
+            on_error=lambda error: _fail(lmp, error),
+        )
 
 
 def _execute(lmp: Any, text: str) -> None:
@@ -71,15 +86,6 @@ def _execute(lmp: Any, text: str) -> None:
         lmp.file(file.name)
 
 
-def _units(script: Path) -> str:
-    """Return LAMMPS's `units` in an input; `lj`, as LAMMPS does, where there are none."""
-    for line in script.read_text(encoding="utf8").splitlines():
-        words = line.split()
-        if words[:1] == ["units"] and len(words) > 1:
-            return words[1]
-    return "lj"
-
-
 def _fail(lmp: Any, error: Exception) -> None:
     """End all processes with one message, as LAMMPS's own errors do; what was written so far is
     kept."""
@@ -88,9 +94,9 @@ def _fail(lmp: Any, error: Exception) -> None:
     lmp.flush_buffers()
     # Open dump files are LAMMPS's: whoever looks for the reason wants their last frames.
     ctypes.CDLL(None).fflush(None)
-    if rank == 0:
-        typer.echo(f"error: {error}", err=True)
+    if rank > 0:
+        time.sleep(2)  # one message: the first process ends all before, if it met the error too
+    typer.echo(f"error: {error}", err=True)
     if size > 1:
-        time.sleep(0 if rank == 0 else 2)  # the message first
         lmp.get_mpi_comm().Abort(1)
     os._exit(1)

@@ -56,16 +56,16 @@ def attach(
     potential = potential_of(model)
     coupling = Coupling(lmp, potential, elements, skin, fix)
     if lmp.extract_global("pair_style") in (None, "", "none"):
-        lmp.command(f"pair_style {pair_zero(potential, lmp.extract_global('units'))}")
+        lmp.command(f"pair_style {pair_zero(lmp, potential)}")
         lmp.command("pair_coeff * *")
     coupling.begin(on_error)
     return coupling
 
 
-def pair_zero(potential: Potential | Ensemble, style: str) -> str:
-    """Return the words that stand for the potential in a `pair_style` command, `style` being
-    LAMMPS's `units`; ValueError where these are none that are known."""
-    return f"zero {potential.cutoff / _scales(style)[1]:.6f}"
+def pair_zero(lmp: Any, potential: Potential | Ensemble) -> str:
+    """Return the words that stand for the potential in a `pair_style` command; ValueError where
+    LAMMPS's units are none that are known."""
+    return f"zero {potential.cutoff / _scales(lmp)[1]:.6f}"
 
 
 class Coupling:
@@ -83,7 +83,7 @@ class Coupling:
         skin: float = 0.5,
         fix: str = FIX,
     ) -> None:
-        self.energy_unit, self.length_unit = _scales(lmp.extract_global("units"))
+        self.energy_unit, self.length_unit = _scales(lmp)
         if not lmp.extract_setting("box_exist"):
             raise ValueError(
                 "LAMMPS has no simulation box yet: attach after read_data, read_restart or "
@@ -105,7 +105,7 @@ class Coupling:
         )
         self.threads = _threads(potential, self.comm)
         self.error: Exception | None = None
-        self._known: np.ndarray | None = None
+        self._known = np.empty(0)
         self._handle: Callable[[Exception], None] = self._stop
 
     def begin(self, on_error: Callable[[Exception], None] | None = None) -> None:
@@ -240,7 +240,8 @@ class Coupling:
         return called
 
 
-def _scales(style: str) -> tuple[float, float]:
+def _scales(lmp: Any) -> tuple[float, float]:
+    style = lmp.extract_global("units")
     if style not in UNITS:
         raise ValueError(f"LAMMPS has `units {style}`; the potential needs {', '.join(UNITS)}")
     return UNITS[style]

@@ -11,89 +11,78 @@ RUNS = {"run", "minimize", "rerun", "label", "write_data", "write_restart"}
 
 @dataclass
 class Piece:
-    """Some lines of an input, and what is attached behind them.
+    """Some lines of an input, and the command behind them that Python carries out.
 
-    elements : the words behind `pair_coeff * *`, which may hold LAMMPS variables; () where the
-        input names none; None where nothing is attached
+    command : the words of a `pair_style` or `pair_coeff` that name `amptorch` or its elements; ()
+        where the potential is attached without one; None where nothing is to be done
     """
 
     text: str
-    elements: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
 
 
-def pieces(path: Path, zero: str) -> list[Piece]:
+def pieces(path: Path) -> list[Piece]:
     """Return the pieces of the input at `path`.
 
-    zero : the words that stand for `amptorch` in `pair_style`
-
-    `pair_style amptorch`, or `hybrid/overlay amptorch …`, becomes `pair_style zero`, and a piece
-    ends behind its `pair_coeff * *` with the elements. Where the input has no such line, a piece
-    ends before the first run that follows the making of the box.
+    They end at `pair_style amptorch` (or `hybrid/overlay amptorch …`) and at its `pair_coeff * *`
+    with the elements; where the input has neither, before the first run (or label, which begins a
+    loop) that follows the making of the box.
 
     Raises ValueError that names file and line: `pair_style amptorch` without `pair_coeff`, with
-    arguments, or in another hybrid style; `pair_coeff` that does not begin with `* *`.
+    arguments, or in another hybrid style; a `pair_coeff` that does not begin with `* *`; another
+    pair style alone; an input that makes no box.
     """
     commands = _commands(path)
-    if any(words[:1] == ["pair_style"] and "amptorch" in words for _, words, _ in commands):
-        return _at_pair_coeff(commands, zero)
-    boxes = [k for k, (_, words, _) in enumerate(commands) if words and words[0] in BOX]
+    styles = [(where, words) for where, words, _ in commands if words[:1] == ["pair_style"]]
+    if any("amptorch" in words for _, words in styles):
+        return _at_pair_coeff(commands)
+    for where, words in styles:
+        if words[1:2] not in (["zero"], ["none"]):
+            raise ValueError(
+                f"{where}: {' '.join(words)!r} would be added to the model; write `pair_style "
+                "amptorch` in its place, or `pair_style hybrid/overlay amptorch …` for the sum"
+            )
+    names = [words[0] if words else "" for _, words, _ in commands]
+    boxes = [k for k, name in enumerate(names) if name in BOX]
     if not boxes:
         raise ValueError(f"{path} makes no box: none of {', '.join(sorted(BOX))}")
-    runs = [
-        k
-        for k, (_, words, _) in enumerate(commands)
-        if k > boxes[-1] and words[:1] and words[0] in RUNS
-    ]
+    runs = [k for k, name in enumerate(names) if k > boxes[-1] and name in RUNS]
     cut = runs[0] if runs else len(commands)
     texts = [text for _, _, text in commands]
     return [Piece("".join(texts[:cut]), ()), Piece("".join(texts[cut:]))]
 
 
-def _at_pair_coeff(commands: list[tuple[str, list[str], str]], zero: str) -> list[Piece]:
+def _at_pair_coeff(commands: list[tuple[str, list[str], str]]) -> list[Piece]:
     found: list[Piece] = []
-    text = style = ""
-    waiting = False
-    for where, words, original in commands:
-        line = original
-        if words[:1] == ["pair_style"]:
-            if waiting:
-                raise ValueError(f"{where}: no `pair_coeff * *` before the next pair_style")
-            style = words[1] if len(words) > 1 else ""
-            waiting = "amptorch" in words
-            if waiting:
-                line = _zero_style(where, words, zero)
-        elif words[:1] == ["pair_coeff"] and waiting:
-            names = words[3:]
-            ours = style == "amptorch" or names[:1] == ["amptorch"]
-            if ours:
-                names = names[1:] if style != "amptorch" else names
-                if words[1:3] != ["*", "*"] or not names:
-                    raise ValueError(
-                        f"{where}: expected `pair_coeff * * …` with the element of each atom type, "
-                        f"such as `pair_coeff * * H O`, got {' '.join(words)!r}"
-                    )
-                text += "pair_coeff * *\n" if style == "amptorch" else "pair_coeff * * zero\n"
-                found.append(Piece(text, tuple(names)))
-                text, waiting = "", False
-                continue
-        text += line
+    text = waiting = ""
+    prefix = ["pair_coeff"]
+    for where, words, line in commands:
+        if words[:1] == ["pair_style"] and "amptorch" in words:
+            hybrid = words[1] == "hybrid/overlay"
+            if words[1:] != ["amptorch"] and not hybrid:
+                raise ValueError(
+                    f"{where}: expected `pair_style amptorch` or `pair_style hybrid/overlay "
+                    f"amptorch …`, got {' '.join(words)!r}; the model is an argument of `amptorch "
+                    "lammps`"
+                )
+            prefix = ["pair_coeff", "*", "*"] + ["amptorch"] * hybrid
+            found.append(Piece(text, tuple(words)))
+            text, waiting = "", where
+        elif waiting and words[:1] == ["pair_coeff"] and ("amptorch" in words or len(prefix) == 3):
+            if words[: len(prefix)] != prefix or len(words) == len(prefix):
+                raise ValueError(
+                    f"{where}: expected `{' '.join(prefix)} …` with the element of each atom type, "
+                    f"such as `{' '.join(prefix)} H O`, got {' '.join(words)!r}"
+                )
+            found.append(Piece(text, ("pair_coeff", *words[len(prefix) :])))
+            text = waiting = ""
+        else:
+            text += line
     if waiting:
         raise ValueError(
-            "`pair_style amptorch` has no `pair_coeff * *` with the element of each atom type "
-            "behind it, such as `pair_coeff * * H O`"
+            f"{waiting}: no `{' '.join(prefix)} …` with the element of each atom type behind it"
         )
     return [*found, Piece(text)]
-
-
-def _zero_style(where: str, words: list[str], zero: str) -> str:
-    if words == ["pair_style", "amptorch"]:
-        return f"pair_style {zero}\n"
-    if words[1] != "hybrid/overlay":
-        raise ValueError(
-            f"{where}: expected `pair_style amptorch` or `pair_style hybrid/overlay amptorch …`, "
-            f"got {' '.join(words)!r}; the model is the argument of `amptorch lammps`"
-        )
-    return " ".join(zero if word == "amptorch" else word for word in words) + "\n"
 
 
 def _commands(path: Path) -> list[tuple[str, list[str], str]]:
