@@ -297,8 +297,8 @@ def _threads(potential: Potential | Ensemble, comm: Any) -> int | None:
 
 
 def _explained(error: Exception, step: int) -> Exception:
-    text = f"LAMMPS step {step}: {error}"
-    if "atom " in str(error) and "ID" not in str(error):
-        text += " (atoms counted from 0 in the order of their IDs)"
-    advice = "; check the time step, the starting structure, and what the model was trained on"
-    return ValueError(text + advice)
+    text = str(error).removeprefix("frame 0: ").removeprefix("frame 0, ")
+    if text.startswith("atom"):
+        text += " (atoms are counted from 0 in the order of their IDs)"
+    advice = "check the time step, the starting structure, and what the model was trained on"
+    return ValueError(f"LAMMPS step {step}: {text}; {advice}")

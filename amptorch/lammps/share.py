@@ -53,7 +53,7 @@ class SharedList(VerletList):
             self.first, self.last = 0, len(found.counts)
             return found
         work = np.cumsum(found.counts + 1)
-        bounds = np.searchsorted(work, work[-1] * np.arange(self.size + 1) / self.size)
+        bounds = np.searchsorted(work, np.linspace(0, work[-1], self.size + 1), side="right")
         self.first, self.last = (int(bound) for bound in bounds[self.rank : self.rank + 2])
         start, stop = found.offsets[self.first], found.offsets[self.last]
         return replace(
