@@ -144,7 +144,7 @@ class Frames:
         """Return (F,), the volume of each cell, Å³; NaN where there are no three cell vectors, or
         they lie in one plane."""
         volumes = np.abs(np.linalg.det(self.cells))
-        largest = np.linalg.norm(self.cells, axis=2).prod(axis=1)
+        largest = np.sqrt((self.cells**2).sum(axis=2).prod(axis=1))
         return np.where(volumes > DEGENERATE * largest, volumes, np.nan)
 
     @property

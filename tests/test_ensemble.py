@@ -139,7 +139,7 @@ class TestMeanAndSpread:
 class TestSharing:
     def test_one_list_and_one_evaluation_of_equal_functions(self, trainers, frames, monkeypatch):
         ensemble = Ensemble(trainers)
-        calls = {"values": 0, "vjp": 0}
+        calls = {"values": 0, "vjp_and_virials": 0}
         for descriptor in {id(t.descriptor): t.descriptor for t in trainers}.values():
             for name in calls:
                 original = getattr(descriptor, name)
@@ -150,9 +150,9 @@ class TestSharing:
 
                 monkeypatch.setattr(descriptor, name, counted)
         ensemble.predict(frames[:2], uncertainty=False)
-        assert calls == {"values": 2, "vjp": 2}
+        assert calls == {"values": 2, "vjp_and_virials": 2}
         ensemble.predict(frames[:2])
-        assert calls == {"values": 4, "vjp": 6}
+        assert calls == {"values": 4, "vjp_and_virials": 6}
 
 
 class TestCalculator:
