@@ -270,10 +270,7 @@ def evaluate(
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
 ) -> None:
-    """Print the errors of a trained potential: of energies, and of forces and stresses where there
-    are any."""
-    import numpy as np
-
+    """Print the errors of a trained potential: of energies, forces and stresses, where known."""
     from amptorch.config import DatasetConfig
     from amptorch.files import check_output
     from amptorch.frames import read_images
@@ -284,25 +281,14 @@ def evaluate(
     # A damaged file of frames is found before the potential is loaded.
     images = read_images(data)
     potential = _load(checkpoint)
-    keys = _keys(energy_key, forces_key, stress_key)
-    options = replace(
-        DatasetConfig() if potential.settings is None else potential.settings.dataset, **keys
-    )
+    options = DatasetConfig() if potential.settings is None else potential.settings.dataset
+    options = replace(options, **_keys(energy_key, forces_key, stress_key))
     images = read_images(images, options.labels)
     name = Path(data).name
     forces = any(atoms.calc is not None and "forces" in atoms.calc.results for atoms in images)
     forces = forces and potential.has_forces
-    frames = _with_labels(
-        name, images, potential.elements, forces, options.missing_forces, potential.has_forces
-    )
-    known = frames.stress is not None and not np.isnan(frames.stress).all()
-    if stress_key is not None and not known:
-        raise ValueError(
-            f"{name}: no frame has a stress under {stress_key!r}, or the model has none"
-        )
-    prediction = potential.predict(
-        images, disable_tqdm=False, stress="optional" if known else False
-    )
+    frames = _with_labels(name, images, potential.elements, forces, options.missing_forces, True)
+    prediction = potential.predict(images, disable_tqdm=False, stress="optional")
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:
         parity_plot(out, {name: (frames, prediction)})
@@ -316,17 +302,14 @@ def predict(
     out: Annotated[Path, typer.Argument(help="File to write: .traj, .xyz, .json or .db.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write predicted energies and forces to a file, and stresses of frames with three cell
-    vectors."""
+    """Write predicted energies, forces, and stresses of frames with a cell to a file."""
     from amptorch.files import check_output, labelled, output_format, write_images
     from amptorch.frames import read_images
 
     check_output(out, overwrite)
     images = read_images(data)
     form = output_format(out, len(images))
-    potential = _load(checkpoint)
-    stress: Any = "optional" if potential.has_forces else False
-    prediction = potential.predict(images, disable_tqdm=False, stress=stress)
+    prediction = _load(checkpoint).predict(images, disable_tqdm=False, stress="optional")
     write_images(out, labelled(images, prediction), form)
     typer.echo(f"{len(images)} frames with predictions: {out}")
 
@@ -410,8 +393,7 @@ def _with_labels(
     missing_forces: str = "error",
     stress: bool = False,
 ) -> "Frames":
-    """Return the Frames of `images` with energies (and forces, and the stresses that are there); a
-    ValueError says whose."""
+    """Return the Frames of `images` with energies (forces, stresses); a ValueError says whose."""
     from amptorch.frames import Frames
 
     try:

@@ -147,8 +147,8 @@ class Potential:
         of atoms.
 
         images : list of Atoms, or what `read_images` reads
-        stress : True, or "optional" where some frames may have no three cell vectors; their
-            stresses are then NaN
+        stress : True, or "optional" to take what there is: NaN for frames without three cell
+            vectors, no `stress` at all of a model that gives no forces
 
         Returns a dictionary of lists with an entry for each frame: `energy`, float, eV; `forces`
         (n_atoms, 3), eV/Å, empty arrays where the model gives none. With `stress` also `stress`
