@@ -14,7 +14,7 @@ from amptorch.ensemble import Ensemble, EnsembleBatch
 from amptorch.frames import Frames
 from amptorch.loading import load, potential_of
 from amptorch.neighbors import VerletList
-from amptorch.prediction import AtomicParts, by_frame, check_stress
+from amptorch.prediction import AtomicParts, check_stress
 from amptorch.threads import use_threads
 
 
@@ -82,12 +82,18 @@ class AmpTorch(Calculator):
             if not self._lonely:
                 self._lonely = warn_of_lonely(frames, neighbors, potential.cutoff)
             parts, further = self.evaluated(potential, potential.batch(frames, neighbors))
-        found = {name: values for name, (values,) in by_frame(parts, frames).items()}
-        if not potential.has_forces:
-            del found["forces"]
-        elif np.isnan(frames.volumes[0]):
-            del found["stress"], found["stresses"]
-        self.results = {**found, "free_energy": found["energy"], **further}
+        energy, volume = float(parts.energies.sum()), frames.volumes[0]
+        found: dict[str, Any] = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": parts.energies,
+        }
+        if potential.has_forces:
+            found["forces"] = parts.forces
+        if potential.has_forces and not np.isnan(volume):
+            found["stresses"] = parts.virials / volume
+            found["stress"] = found["stresses"].sum(axis=0)
+        self.results = {**found, **further}
 
     def evaluated(self, potential: Any, batch: Any) -> tuple[AtomicParts, dict[str, Any]]:
         """Return what the atoms of the one frame in `batch` have, and further results by name."""

@@ -144,7 +144,7 @@ class Frames:
         """Return (F,), the volume of each cell, Å³; NaN where there are no three cell vectors, or
         they lie in one plane."""
         volumes = np.abs(np.linalg.det(self.cells))
-        largest = np.linalg.norm(self.cells, axis=2).prod(axis=1)
+        largest = np.sqrt((self.cells**2).sum(axis=2).prod(axis=1))
         return np.where(volumes > DEGENERATE * largest, volumes, np.nan)
 
     @property
@@ -329,7 +329,16 @@ def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
     images = _images(raw_data)
     if labels is None or not labels.keys:
         return images
-    return FileImages(map(labels.apply, images, range(len(images))), getattr(images, "files", None))
+    found = FileImages(
+        map(labels.apply, images, range(len(images))), getattr(images, "files", None)
+    )
+    frames = [atoms for atoms in found if isinstance(atoms, Atoms)]
+    if labels.stress and frames and all("stress" not in atoms.calc.results for atoms in frames):
+        raise ValueError(
+            f"no frame has anything under {labels.stress!r}, which dataset.stress_key names; "
+            f"{keys_there(frames[0])}"
+        )
+    return found
 
 
 class FileImages(list):

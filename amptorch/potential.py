@@ -147,8 +147,8 @@ class Potential:
         of atoms.
 
         images : list of Atoms, or what `read_images` reads
-        stress : True, or "optional" where some frames may have no three cell vectors; their
-            stresses are then NaN
+        stress : True, or "optional" to take what there is: NaN for frames without three cell
+            vectors, no `stress` at all of a model that gives no forces
 
         Returns a dictionary of lists with an entry for each frame: `energy`, float, eV; `forces`
         (n_atoms, 3), eV/Å, empty arrays where the model gives none. With `stress` also `stress`
@@ -228,11 +228,15 @@ class Potential:
         a mean energy of whole frames is shared out equally. They add up to the energies of the
         frames.
         """
-        energies, gradient = self._gradient(batch, self.model.atomic_energies)
-        shares = self.mean / batch.counts.cpu().numpy()[batch.image_idx.cpu().numpy()]
-        numbers = batch.atomic_numbers.cpu().numpy()
-        references = self.target_scaler.references(numbers, np.ones(len(numbers), dtype=np.int64))
-        return _as_float64(energies) * self.std + shares + references, gradient
+        outputs, gradient = self._gradient(batch, self.model.atomic_energies)
+        energies = _as_float64(outputs) * self.std
+        if self.mean:
+            frame = batch.image_idx.cpu().numpy()
+            energies += self.mean / np.bincount(frame)[frame]
+        if self.target_scaler.atomic is not None:
+            each = np.ones(len(energies), dtype=np.int64)
+            energies += self.target_scaler.references(batch.atomic_numbers.cpu().numpy(), each)
+        return energies, gradient
 
     def evaluate_atoms(self, batch: Batch) -> AtomicParts:
         """Return energies, forces and virials of the atoms of a batch that `batch` made."""

@@ -35,7 +35,7 @@ class AtomicParts(NamedTuple):
     virials: np.ndarray
 
 
-# Whether stresses are asked for; "optional": NaN for frames without three cell vectors.
+# Whether stresses are asked for; "optional": where model and frames have them, see `Potential`.
 Stress: TypeAlias = bool | Literal["optional"]
 
 
@@ -173,12 +173,14 @@ def predict_atoms(
 
 
 def check_stress(model: EnergyModel, frames: Frames, stress: Stress = True) -> None:
-    """Raise ValueError where the model gives no stress, and unless it is "optional" ASE's
+    """Unless the stress is "optional", raise ValueError where the model gives none, and ASE's
     PropertyNotImplementedError that names a frame without three cell vectors."""
+    if stress == "optional":
+        return
     if not model.has_forces:
         raise ValueError("the model gives no forces, and thus no stress (model.get_forces)")
     missing = np.flatnonzero(np.isnan(frames.volumes))
-    if len(missing) and stress != "optional":
+    if len(missing):
         raise PropertyNotImplementedError(
             f"frame {frames.name(missing[0])} has no stress: it needs three cell vectors, and its "
             f"cell is {frames.cells[missing[0]].tolist()}"

@@ -250,6 +250,7 @@ def test_without_forces_there_is_no_stress():
     potential = make_potential(atoms, get_forces=False)
     with pytest.raises(ValueError, match="no stress"):
         potential.predict([atoms], stress=True)
+    assert "stress" not in potential.predict([atoms], stress="optional")
     atoms.calc = potential.get_calc()
     assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())
     with pytest.raises(PropertyNotImplementedError):

@@ -70,7 +70,11 @@ class DescriptorContract:
         neighbors = neighbor_list(frames, descriptor.cutoff)
         gradients = descriptor.pair_gradients(frames, g, neighbors)
         virial = np.einsum("pa,pb->ab", gradients, neighbors.vectors)
-        close(virial, np.einsum("is,isab->ab", g, strain))
+        of_atoms = np.einsum("is,isab->iab", g, strain)
+        close(virial, of_atoms.sum(axis=0))
+        _, virials = descriptor.vjp_and_virials(frames, g, neighbors)
+        symmetric = (of_atoms + of_atoms.transpose(0, 2, 1)) / 2
+        close(virials, symmetric[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
         assert np.abs(virial).max() > 1e-3
 
     @every_system
