@@ -167,6 +167,8 @@ class Coupling:
 
     def _share(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what `Members.evaluate` does, of the atoms in `table`: ID, type, position (Å)."""
+        if len(table) == 0:
+            raise ValueError("LAMMPS has lost all atoms")
         positions = np.ascontiguousarray(table[:, 2:])
         bad = np.flatnonzero(~(np.abs(positions) < FARTHEST).all(axis=1))
         if len(bad):

@@ -1,4 +1,4 @@
-"""Untrained potentials with sound scalers: what they give is smooth, and costs no training."""
+"""A small potential, trained for two epochs: nothing but smooth."""
 
 from amptorch import fit, prepare
 

@@ -239,6 +239,17 @@ def run(*arguments):
     return exit_info.value.code or 0
 
 
+def in_processes(n):
+    """Runs the command in so many processes of its own."""
+    command = [sys.executable, "-c", PROGRAM, "lammps", "model", "in.lammps"]
+    if n > 1:
+        mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
+        if mpiexec is None:
+            pytest.skip("there is no mpiexec beside this Python")
+        command = [mpiexec, "-n", str(n), *command]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
 def thermo(log):
     """The last line of the table of a run."""
     rows = re.findall(r"^ +\d+ +[-\d.e+ ]+$", log.read_text(), re.MULTILINE)
@@ -258,14 +269,10 @@ def test_the_page_in_one_process_and_in_two(folder):
     assert g.shape == (50, 4)
     assert g[-1, 1] == pytest.approx(4.0, abs=0.1)  # the model's cutoff
 
-    mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
-    if mpiexec is None:
-        pytest.skip("there is no mpiexec beside this Python")
     Path("in.lammps").write_text(re.sub(r"run +100", "run 20", script))
     assert run("lammps", "model", "in.lammps") == 0
     one = thermo(folder / "log.lammps")
-    command = [mpiexec, "-n", "2", sys.executable, "-c", PROGRAM, "lammps", "model", "in.lammps"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = in_processes(2)
     assert done.returncode == 0, done.stderr
     assert "1 by 1 by 2 MPI processor grid" in (folder / "log.lammps").read_text()
     np.testing.assert_allclose(thermo(folder / "log.lammps"), one, rtol=1e-10)
@@ -299,13 +306,14 @@ def test_a_sum_with_a_pair_style_of_lammps(folder, atoms):
     assert with_lj > without + 1e-3
 
 
-def test_a_step_that_explodes_ends_with_a_message(folder):
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_that_explodes_ends_with_a_message(folder, processes):
     script = script_of_docs().replace("0.0005", "1000").replace("nvt temp 300 300 0.1", "nve")
     Path("in.lammps").write_text(script + "write_data after.data\n")
-    command = [sys.executable, "-c", PROGRAM, "lammps", "model", "in.lammps"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = in_processes(processes)
     assert done.returncode == 1
-    assert re.search(r"^error: .*(step \d+|ERROR)", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r"error: LAMMPS step 1: .* lost all atoms", done.stderr), done.stderr
     assert not os.path.exists("after.data")
 
 
