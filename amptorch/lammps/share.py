@@ -141,5 +141,14 @@ class Members:
                 energies[k] = energy[0] - member.mean
                 gradient[first:last] += self.weights[k] * of_member
             slopes += descriptor.pair_gradients(frames, gradient, pairs)
-        scatter_pair_gradients(pairs.offsets, pairs.neighbors, slopes, 0, frames.n_atoms, forces)
+        scatter_pair_gradients(
+            pairs.offsets,
+            pairs.neighbors,
+            pairs.vectors,
+            slopes,
+            0,
+            frames.n_atoms,
+            forces,
+            np.empty((frames.n_atoms, 6)),
+        )
         return energies, -forces, -pairs.vectors.T @ slopes
