@@ -80,7 +80,7 @@ def test_a_study_from_frames_to_tested_models(tmp_path):
     assert {record["state"] for record in records} == {"complete"}
     assert records[0]["config"]["dataset"]["fp_params"] == {"recipe": "auto", "size": "small"}
     for record in records:
-        assert len(record["epochs"][0]["val_energy_mse"]) == 2
+        assert len(record["epochs"][0]["val_energy_mae"]) == 2
         assert record["error"] == pytest.approx(
             record["errors"]["energy"]["rmse"] + 10 * record["errors"]["forces"]["rmse"]
         )
@@ -562,7 +562,7 @@ def test_times():
 
 
 ADAM = {"lr": 4e-3, "schedule": "cosine", "batchnorm": False}
-OWN = {"size": "own", "cutoff": 4.0, "n_radial": 3, "n_angular": 1, "zetas": "1 4"}
+OWN = {"size": "own", "cutoff": 4.0, "n_radial": 3, "n_angular": 2, "zetas": "1 4"}
 KINDS = [
     {**ADAM, "optimizer": "adamw", "weight_decay": 1e-4, "model": "singlenn"},
     {"optimizer": "ekf", "activation": "SiLU", **OWN, "angular": "G5", "angular_cutoff": 5.0},
@@ -575,7 +575,8 @@ KINDS = [
 @pytest.mark.slow
 def test_every_kind_of_trial_trains(tmp_path):
     given = {**SPACE, "functions": [6], "width": [4, 6], "size": ["small", "own"]}
-    for name in ("optimizer", "averaging", "activation", "model", "selection", "batchnorm"):
+    searched = ("optimizer", "averaging", "activation", "model", "selection", "batchnorm")
+    for name in (*searched, "cutoff_function"):
         given[name] = list(BY_NAME[name].limits)
     out = tmp_path / "study"
     run(out, 1, config=options(given, dataset={}))
