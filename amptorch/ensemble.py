@@ -216,11 +216,6 @@ class Ensemble:
                 virials += virial
         return AtomicParts(self.weights @ energies, forces, virials)
 
-    def spread(self, batch: EnsembleBatch) -> tuple[np.ndarray, ...]:
-        """Return (energies, forces, their standard deviations), shapes as `evaluate` gives them."""
-        parts, energy_spread, forces_spread = self.spread_atoms(batch)
-        return _sums(parts.energies, batch), parts.forces, energy_spread, forces_spread
-
     def spread_atoms(self, batch: EnsembleBatch) -> tuple[AtomicParts, np.ndarray, np.ndarray]:
         """Return what `evaluate_atoms` does, and the standard deviations of the energies of the
         frames (F,) and of the forces, shapes as `evaluate` gives them."""

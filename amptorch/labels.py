@@ -1,4 +1,4 @@
-"""Where frames have energies, forces and stresses, if a calculator does not hold them."""
+"""Find energies, forces and stresses of frames where a calculator does not hold them."""
 
 from dataclasses import dataclass
 from numbers import Real

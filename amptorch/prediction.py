@@ -40,7 +40,7 @@ Stress: TypeAlias = bool | Literal["optional"]
 
 
 class EnergyModel(Protocol):
-    """What gives energies and forces of frames: a `Potential` or an `Ensemble` of them.
+    """Give energies and forces of frames: a `Potential` or an `Ensemble` of them.
 
     elements : symbols of the elements that frames may hold
     cutoff : Å, how far neighbours are listed

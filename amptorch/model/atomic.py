@@ -1,4 +1,4 @@
-"""What every model does: energies of frames as sums over atoms, and forces from them."""
+"""Add up energies of frames over atoms, and take forces from them: the base of every model."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trained(Protocol):
-    """What parameters mean nothing without: a `Potential`, a `Checkpoint` and a trainer have it."""
+    """Hold what gives parameters their meaning; a `Potential`, a `Checkpoint`, a trainer do."""
 
     elements: list[str]
     feature_scaler: FeatureScaler
