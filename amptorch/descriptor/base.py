@@ -112,9 +112,32 @@ class BaseDescriptor(ABC):
         neighbors: NeighborList | None = None,
         threads: int | None = None,
         rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return J v (N, S), the derivative of G along displacements v (N, 3) of the atoms; with
-        `rows`, v (len(rows), 3) moves those atoms alone."""
+        `rows`, v (len(rows), 3) moves those atoms alone.
+
+        With `strain` (F, 6) each frame is strained beside: its pair vectors r change by ε r. It is
+        in Voigt's order, with the usual (engineering) shears: εyz = strain[:, 3] / 2.
+        """
+
+    def strain_derivatives(
+        self,
+        frames: Frames,
+        neighbors: NeighborList | None = None,
+        dtype: np.dtype | type = np.float64,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return the derivatives (N, S, 6) of G along each of the six strains of `jvp`."""
+        neighbors = self.neighbors(frames, neighbors, threads)
+        derivatives = np.empty((frames.n_atoms, self.n_features, 6), dtype=dtype)
+        still = np.zeros((frames.n_atoms, 3))
+        for component in range(6):
+            strain = np.zeros((len(frames), 6))
+            strain[:, component] = 1.0
+            moved = self.jvp(frames, still, neighbors, threads, strain=strain)
+            derivatives[:, :, component] = moved
+        return derivatives
 
     def vjp(
         self,

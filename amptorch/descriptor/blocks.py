@@ -15,7 +15,7 @@ from amptorch.kernels import forces as kernels
 from amptorch.kernels.structures import Blocks
 from amptorch.kernels.triplets import write_triplets
 from amptorch.neighbors import NeighborList
-from amptorch.rows import checked_rows, offsets_of, row_places
+from amptorch.rows import checked_rows, offsets_of, row_places, rows_between
 from amptorch.threads import run_chunks
 
 if TYPE_CHECKING:
@@ -58,15 +58,32 @@ class KeptDerivatives(ABC):
         frame_ids: FrameIds,
         v: np.ndarray,
         rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
         threads: int | None = None,
     ) -> np.ndarray:
-        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
+        and `strain` (frames, 6) strains the frames beside, where `strains` are kept."""
         runs, counts = self.runs(frame_ids)
         place, n_rows = row_places(rows, counts.sum())
         v = checked_rows(v, (n_rows, 3))
         out = np.zeros((counts.sum(), self.n_features))
         _contract(kernels.apply_blocks, runs, counts, place, v, out, threads)
+        if strain is not None:
+            of_atoms = np.repeat(checked_rows(strain, (len(counts), 6)), counts, axis=0)
+            for strains, atoms in _strains(runs, counts):
+                out[atoms] += (strains @ of_atoms[atoms, :, None])[:, :, 0]
         return out
+
+    def vjp_and_virials(
+        self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Jᵀg as `vjp` does, and ∂E/∂ε (frames, 6), where `strains` are kept."""
+        runs, counts = self.runs(frame_ids)
+        of_atoms = np.zeros((counts.sum(), 6))
+        for strains, atoms in _strains(runs, counts):
+            of_atoms[atoms] = (g[atoms, None, :] @ strains)[:, 0]
+        virials = np.add.reduceat(of_atoms, offsets_of(counts)[:-1])
+        return self.vjp(frame_ids, g, rows), virials
 
     def parts(
         self, frame_ids: FrameIds
@@ -91,11 +108,19 @@ class DerivativeBlocks(KeptDerivatives):
     blocks : kernels.structures.Blocks
     n_features : int
     frame_offsets : (F+1,) first atom of each frame
+    strains : (N, S, 6) derivatives along strains, see `BaseDescriptor.strain_derivatives`, or None
     """
 
-    def __init__(self, blocks: Blocks, n_features: int, frame_offsets: np.ndarray) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        n_features: int,
+        frame_offsets: np.ndarray,
+        strains: np.ndarray | None = None,
+    ) -> None:
         self.blocks = blocks
         self.n_features = n_features
+        self.strains = strains
         self.frame_offsets = np.asarray(frame_offsets, dtype=np.int64)
         # Features of each kind and neighbour element, one after the other.
         stands = blocks.feature_row >= 0
@@ -117,7 +142,8 @@ class DerivativeBlocks(KeptDerivatives):
     @property
     def nbytes(self) -> int:
         """Return the bytes of all arrays whose size grows with the number of atoms."""
-        return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes
+        strains = 0 if self.strains is None else self.strains.nbytes
+        return sum(array.nbytes for array in self.blocks) - self.blocks.feature_row.nbytes + strains
 
     def runs(self, frame_ids: FrameIds) -> tuple[Runs, np.ndarray]:
         """Return one run, that of all `frame_ids`, and the number of atoms of each frame."""
@@ -190,7 +216,8 @@ class DerivativeBlocks(KeptDerivatives):
     def astype(self, dtype: np.dtype | type) -> DerivativeBlocks:
         """Return the same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
-        return DerivativeBlocks(blocks, self.n_features, self.frame_offsets)
+        strains = None if self.strains is None else self.strains.astype(dtype, copy=False)
+        return DerivativeBlocks(blocks, self.n_features, self.frame_offsets, strains)
 
     @classmethod
     def concatenate(cls, parts: Iterable[DerivativeBlocks]) -> DerivativeBlocks:
@@ -214,7 +241,10 @@ class DerivativeBlocks(KeptDerivatives):
             kind=np.concatenate([kinds.add(p.blocks.feature_row)[p.blocks.kind] for p in parts]),
             feature_row=kinds.feature_row,
         )
-        return cls(blocks, parts[0].n_features, _join([p.frame_offsets for p in parts], atoms))
+        found = [part.strains for part in parts if part.strains is not None]
+        strains = np.concatenate(found) if len(found) == len(parts) else None
+        frame_offsets = _join([p.frame_offsets for p in parts], atoms)
+        return cls(blocks, parts[0].n_features, frame_offsets, strains)
 
 
 class Kinds:
@@ -288,15 +318,44 @@ class RecomputedDerivatives:
         frames, neighbors = self._select(frame_ids)
         return self.descriptor.vjp(frames, g, neighbors, rows=rows)
 
-    def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+    def jvp(
+        self,
+        frame_ids: FrameIds,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
+        and `strain` (frames, 6) strains the frames beside."""
         frames, neighbors = self._select(frame_ids)
-        return self.descriptor.jvp(frames, v, neighbors, rows=rows)
+        return self.descriptor.jvp(frames, v, neighbors, rows=rows, strain=strain)
+
+    def vjp_and_virials(
+        self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Jᵀg as `vjp` does, and ∂E/∂ε (frames, 6); all pairs count, whatever `rows` is."""
+        frames, neighbors = self._select(frame_ids)
+        gradient, virials = self.descriptor.vjp_and_virials(frames, g, neighbors)
+        of_frames = np.add.reduceat(virials, frames.offsets[:-1])
+        return gradient if rows is None else gradient[rows], of_frames
 
     def _select(self, frame_ids: FrameIds) -> tuple[Frames, NeighborList]:
         if np.array_equal(frame_ids, np.arange(len(self.frames))):
             return self.frames, self.neighbors
         return self.frames.select(frame_ids), self.neighbors.select(self.frames, frame_ids)
+
+
+def _strains(runs: Runs, counts: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+    """Yield (strain derivatives (k, S, 6), their atoms' rows in the batch) of each of `runs`."""
+    starts, first = offsets_of(counts), 0
+    for blocks, local in runs:
+        if blocks.strains is None:
+            raise ValueError("no derivatives along strains are kept here; they make stresses")
+        last = first + len(local)
+        offsets = blocks.frame_offsets
+        rows = rows_between(offsets[local], offsets[local + 1])
+        yield blocks.strains[rows], slice(starts[first], starts[last])
+        first = last
 
 
 def _contract(

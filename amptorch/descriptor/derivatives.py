@@ -2,7 +2,8 @@
 
 J = ∂G/∂r of the frames of a data set is kept, read from a store or recomputed; whoever has it
 offers two products with it. Forces are −Jᵀg with g = ∂E/∂G, and the gradient of a loss with respect
-to g is −J ∂L/∂F; nothing else of J is needed.
+to g is −J ∂L/∂F; nothing else of J is needed. The same holds for the derivatives along a strain
+and virials.
 """
 
 from collections.abc import Sequence
@@ -37,5 +38,23 @@ class Derivatives(Protocol):
     def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return Jᵀg (n, 3), or (len(rows), 3) for those atoms alone."""
 
-    def jvp(self, frame_ids: FrameIds, v: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return J v (n, S); with `rows`, v (len(rows), 3) moves those atoms alone."""
+    def jvp(
+        self,
+        frame_ids: FrameIds,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return J v (n, S); with `rows`, v (len(rows), 3) moves those atoms alone, and with
+        `strain` (frames, 6) the frames are strained beside: see `BaseDescriptor.jvp`."""
+
+    def vjp_and_virials(
+        self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Jᵀg as `vjp` does, and the strain derivative ∂E/∂ε (frames, 6) of each frame."""
+
+
+def strain_matrices(strain: np.ndarray) -> np.ndarray:
+    """Return the strains ε (F, 3, 3) of `strain` (F, 6): Voigt's order, engineering shears."""
+    xx, yy, zz, yz, xz, xy = strain.T * np.array([1, 1, 1, 0.5, 0.5, 0.5])[:, None]
+    return np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=1).reshape(-1, 3, 3)

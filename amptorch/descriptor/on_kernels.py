@@ -9,6 +9,7 @@ import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import DerivativeBlocks
+from amptorch.descriptor.derivatives import strain_matrices
 from amptorch.frames import Frames, element_table
 from amptorch.kernels.structures import Blocks, NeighborPairs
 from amptorch.kernels.symmetry_functions import count_block_atoms
@@ -82,14 +83,19 @@ class KernelDescriptor(BaseDescriptor):
         neighbors: NeighborList | None = None,
         threads: int | None = None,
         rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
+        """Return J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
+        and `strain` (F, 6) strains the frames beside: see `BaseDescriptor.jvp`."""
         pairs, counts = self._inputs(frames, neighbors, threads)
         v = checked_rows(v, (frames.n_atoms if rows is None else len(rows), 3), self.dtype)
         if rows is not None:
             given, v = v, self._zeros(frames.n_atoms, 3)
             v[rows] = given
         moving = row_flags(rows, frames.n_atoms)
+        if strain is not None:
+            moving = row_flags(None, frames.n_atoms)
+            pairs, v = _strained(frames, pairs, v, checked_rows(strain, (len(frames), 6)))
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(
             self.KERNELS.directional, self._tables(), pairs, counts, threads, moving, v, values
@@ -189,3 +195,23 @@ class KernelDescriptor(BaseDescriptor):
 
     def _zeros(self, *shape: int) -> np.ndarray:
         return np.zeros(shape, dtype=self.dtype)
+
+
+def _strained(
+    frames: Frames, pairs: NeighborPairs, v: np.ndarray, strain: np.ndarray
+) -> tuple[NeighborPairs, np.ndarray]:
+    """Return pairs whose neighbours are atoms of their own, and velocities (N + P, 3) of all.
+
+    What a strain does to a pair depends on the image of the neighbour, and not on its atom alone;
+    so each neighbour gets a velocity of its own.
+    """
+    n = frames.n_atoms
+    ends = v[pairs.neighbors]
+    starts = pairs.offsets[frames.offsets]
+    for first, last, matrix in zip(starts, starts[1:], strain_matrices(strain), strict=False):
+        ends[first:last] += pairs.vectors[first:last] @ matrix.astype(v.dtype)
+    own = pairs._replace(
+        element=np.concatenate([pairs.element, pairs.element[pairs.neighbors]]),
+        neighbors=np.arange(n, n + len(ends), dtype=pairs.neighbors.dtype),
+    )
+    return own, np.concatenate([v, ends])

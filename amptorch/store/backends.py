@@ -125,7 +125,18 @@ class RecomputedFromStore:
         return self.prepare(frame_ids).vjp(np.arange(len(frame_ids)), g, rows)
 
     def jvp(
-        self, frame_ids: np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
+        self,
+        frame_ids: np.ndarray,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone."""
-        return self.prepare(frame_ids).jvp(np.arange(len(frame_ids)), v, rows)
+        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
+        and `strain` (frames, 6) strains the frames beside."""
+        return self.prepare(frame_ids).jvp(np.arange(len(frame_ids)), v, rows, strain)
+
+    def vjp_and_virials(
+        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Jᵀg as `vjp` does, and ∂E/∂ε (frames, 6)."""
+        return self.prepare(frame_ids).vjp_and_virials(np.arange(len(frame_ids)), g, rows)

@@ -9,6 +9,10 @@ from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.kernels.structures import Blocks
 from amptorch.rows import offsets_of
 
+NO_STRAINS = (
+    "derivatives as AMPTorch v1.0 keeps them say nothing of strains, so that stresses cannot be "
+    "trained on; train on the frames themselves (dataset.raw_data)"
+)
 # Share of the largest derivative that moving all atoms together may change, in each precision.
 TRANSLATION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -71,13 +75,25 @@ class SparseDerivatives:
         return result if rows is None else result[rows]
 
     def jvp(
-        self, frame_ids: np.ndarray, v: np.ndarray, rows: np.ndarray | None = None
+        self,
+        frame_ids: np.ndarray,
+        v: np.ndarray,
+        rows: np.ndarray | None = None,
+        strain: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms."""
+        if strain is not None:
+            raise ValueError(NO_STRAINS)
         if rows is not None:
             some, v = v, np.zeros((self.n_atoms, 3))
             v[rows] = some
         return self._product(v, transposed=False).reshape(self.n_atoms, self.n_features)
+
+    def vjp_and_virials(
+        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Raise ValueError: v1.0's matrices say nothing of strains."""
+        raise ValueError(NO_STRAINS)
 
     def _product(self, vector: np.ndarray, transposed: bool) -> np.ndarray:
         row, col = self._matrix.indices().cpu().numpy()

@@ -76,6 +76,43 @@ class DescriptorContract:
         symmetric = (of_atoms + of_atoms.transpose(0, 2, 1)) / 2
         close(virials, symmetric[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
         assert np.abs(virial).max() > 1e-3
+        half = (strain + strain.swapaxes(2, 3)) / 2
+        close(
+            descriptor.strain_derivatives(frames, neighbors),
+            half[:, :, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
+        )
+
+    @every_system
+    def test_strains_are_adjoint_and_equal_in_all_back_ends(self, name):
+        _, frames, descriptor = self.setup_for(name)
+        frames = frames.select([0, 0])
+        _, blocks = descriptor.values_and_derivatives(frames)
+        blocks.strains = descriptor.strain_derivatives(frames)
+        rng = np.random.default_rng(8)
+        g = rng.normal(size=(frames.n_atoms, descriptor.n_features))
+        v, strain = rng.normal(size=(frames.n_atoms, 3)), rng.normal(size=(2, 6))
+        neighbors = neighbor_list(frames, descriptor.cutoff)
+        recomputed = RecomputedDerivatives(descriptor, frames, neighbors)
+        rows = np.arange(0, frames.n_atoms, 2)
+        moved = descriptor.jvp(frames, v, neighbors, strain=strain)
+        gradient, virials = descriptor.vjp_and_virials(frames, g, neighbors)
+        virials = np.add.reduceat(virials, frames.offsets[:-1])
+        close(np.vdot(g, moved), np.vdot(gradient, v) + np.vdot(virials, strain))
+        for backend in (blocks, recomputed):
+            close(backend.jvp([0, 1], v, strain=strain), moved)
+            for found, expected in zip(
+                backend.vjp_and_virials([0, 1], g, rows), (gradient[rows], virials), strict=True
+            ):
+                close(found, expected)
+            close(
+                backend.jvp([1], v[rows[: len(rows) // 2]], rows[: len(rows) // 2], strain[:1]),
+                descriptor.jvp(
+                    frames[1],
+                    v[rows[: len(rows) // 2]],
+                    rows=rows[: len(rows) // 2],
+                    strain=strain[:1],
+                ),
+            )
 
     @every_system
     def test_contractions_are_adjoint_and_equal_the_blocks(self, name):
