@@ -85,6 +85,9 @@ def preprocess(
     derivatives: Annotated[
         Literal["float32", "float64"] | None, typer.Option(help="Keep derivatives in this type.")
     ] = None,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="Keep stresses, and what training on them needs.")
+    ] = False,
     frames_per_shard: Annotated[int, typer.Option(min=1, help="Of a new store.")] = 512,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out unusable frames; list them in the end.")
@@ -126,6 +129,7 @@ def preprocess(
         threads=threads,
         dask=dask,
         labels=labels,
+        stress=stress,
     )
     typer.echo(
         f"store:  {out}\n{store.n_frames} frames, {store.n_atoms} atoms, "

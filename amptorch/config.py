@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from ase.units import GPa
+
 from amptorch.checks import (
     Check,
     activations,
@@ -150,6 +152,16 @@ class OptimConfig(_Section):
         number(above=0),
         "eV/Å of force error that weigh as much as 1 meV/atom of energy; sets force_coefficient",
     )
+    stress_coefficient: float = option(
+        0.0,
+        number(minimum=0),
+        "gamma in ½ (L_E + alpha L_F + gamma L_S)",
+    )
+    stress_per_mev: float | None = option(
+        None,
+        number(above=0),
+        "GPa of stress error that weigh as much as 1 meV/atom, where frames have stresses",
+    )
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
     batch_size: int | str = option(32, count_or_auto, "frames in a batch; auto: by their number")
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
@@ -191,24 +203,26 @@ class OptimConfig(_Section):
         super().__post_init__()
         if self.lr is None:
             self.lr = getattr(self.optimizer, "default_lr", 0.1)
-        if self.force_per_mev is not None:
-            self.force_coefficient = self._coefficient_of(self.force_per_mev)
+        for name, unit in (("force", 1.0), ("stress", GPa)):
+            if getattr(self, f"{name}_per_mev") is not None:
+                setattr(self, f"{name}_coefficient", self._coefficient_of(name, unit))
         optimizer_takes(self.optimizer, self.lr, self.optimizer_options)
 
-    def _coefficient_of(self, force_per_mev: float) -> float:
-        """Return the `force_coefficient` with which so many eV/Å count as much as 1 meV/atom."""
+    def _coefficient_of(self, name: str, unit: float) -> float:
+        """Return the coefficient with which `<name>_per_mev` counts as much as 1 meV/atom."""
+        per_mev, given = getattr(self, f"{name}_per_mev"), getattr(self, f"{name}_coefficient")
         if not self.energy_per_atom:
             raise ValueError(
-                f"optim.force_per_mev is {force_per_mev}, which weighs forces against energies per "
-                "atom; set optim.energy_per_atom to True"
+                f"optim.{name}_per_mev is {per_mev}, which weighs against energies per atom; "
+                "set optim.energy_per_atom to True"
             )
         # The errors are squared, but for "mae".
-        coefficient = (1e-3 / force_per_mev) ** (1 if self.loss == "mae" else 2)
+        coefficient = (1e-3 / (per_mev * unit)) ** (1 if self.loss == "mae" else 2)
         # A configuration that was written out holds both.
-        if self.force_coefficient not in (0, coefficient):
+        if given not in (0, coefficient):
             raise ValueError(
-                f"optim.force_coefficient is {self.force_coefficient} and optim.force_per_mev is "
-                f"{force_per_mev}, which sets it to {coefficient:.4g}; give one of them"
+                f"optim.{name}_coefficient is {given} and optim.{name}_per_mev is {per_mev}, "
+                f"which sets it to {coefficient:.4g}; give one of them"
             )
         return coefficient
 
@@ -394,6 +408,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.dataset.val_data is not None and self.dataset.val_split:
             raise ValueError("config gives dataset.val_data and dataset.val_split: give one")
+        if self.optim.stress_coefficient and not self.model.get_forces:
+            raise ValueError(
+                f"optim.stress_coefficient is {self.optim.stress_coefficient:g}, but "
+                "model.get_forces is False: stresses come with forces"
+            )
         if self.optim.cp_metric == "forces" and not self.model.get_forces:
             raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
         if getattr(self.optim.optimizer, "by_observations", False):

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from skorch.callbacks import Callback, Checkpoint, EpochScoring
 from skorch.utils import to_device
+
+# Where predictions and targets of a batch have each quantity.
+QUANTITIES = {"energy": 0, "energy_per_atom": 0, "forces": 1, "stress": 2}
+PLACES = {**QUANTITIES, "stress": 4}
 
 
 def error_statistics(errors: ArrayLike) -> dict[str, float]:
@@ -25,7 +30,8 @@ class Score:
     """Return a mean error in physical units, absolute ("mae") or squared ("mse").
 
     That of "energy" is of the total energy of a frame (eV, eV²), that of "energy_per_atom" of this
-    divided by its atoms, that of "forces" per component (eV/Å, eV²/Å²).
+    divided by its atoms, that of "forces" per component (eV/Å, eV²/Å²), that of "stress" per
+    component of the frames that have one (eV/Å³).
 
     Called as skorch and scikit-learn call a scorer: `score(net, X, y)` is the error of `net` on
     the data set X; y is the list of targets of its batches, or None to take them from X.
@@ -46,13 +52,14 @@ class Score:
 
         counts : (frames,) atoms of each frame, for energies per atom
         """
-        which = ("energy", "forces").index(self.quantity.removesuffix("_per_atom"))
-        predicted = prediction[which].detach()
-        difference = predicted - target[which].to(predicted.device)
+        predicted = prediction[QUANTITIES[self.quantity]].detach()
+        difference = predicted - target[PLACES[self.quantity]].to(predicted.device)
+        if self.quantity == "stress":
+            difference = difference[~torch.isnan(difference[:, 0])]
         if self.quantity == "energy_per_atom":
             difference = difference / counts.to(difference.device)
         error = difference.abs() if self.metric == "mae" else difference.square()
-        # Both targets are divided by the same standard deviation; the mean cancels.
+        # All targets are divided by the same standard deviation; the mean cancels.
         unit = float(target_scaler.target_std) ** (1 if self.metric == "mae" else 2)
         return unit * float(error.sum()), error.numel()
 
@@ -143,15 +150,18 @@ class MemEffEpochScoring(EpochScoring):
 
 class BothErrors(Callback):
     """Record one error of energies and forces: that per atom (eV) and `force_weight` times that of
-    the forces (eV/Å), of root mean squares where `metric` is "mse".
+    the forces (eV/Å), of root mean squares where `metric` is "mse"; stresses (eV/Å³) likewise.
 
-    part : "train" or "val"; metric : "mae" or "mse"; force_weight : Å
+    part : "train" or "val"; metric : "mae" or "mse"; force_weight : Å; stress_weight : Å³
     """
 
-    def __init__(self, part: str, metric: str, force_weight: float) -> None:
+    def __init__(
+        self, part: str, metric: str, force_weight: float, stress_weight: float = 0.0
+    ) -> None:
         self.part = part
         self.metric = metric
         self.force_weight = force_weight
+        self.stress_weight = stress_weight
 
     def initialize(self) -> "BothErrors":
         """Forget the best error; return the callback, as skorch asks for it."""
@@ -161,7 +171,11 @@ class BothErrors(Callback):
     def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
         """Write the error to the history, and "best" where no epoch had a smaller one."""
         row, power = net.history[-1], 1 if self.metric == "mae" else 0.5
-        weights = {"energy_per_atom": 1.0, "forces": self.force_weight}
+        weights = {
+            "energy_per_atom": 1.0,
+            "forces": self.force_weight,
+            "stress": self.stress_weight,
+        }
         names = {name: f"{self.part}_{name}_{self.metric}" for name in weights}
         error = sum(
             weights[name] * row[column] ** power for name, column in names.items() if column in row
@@ -173,15 +187,16 @@ class BothErrors(Callback):
 
 
 def scoring_callbacks(
-    val_split: float, metric: str, forcetraining: bool
+    val_split: float, metric: str, forcetraining: bool, stress: bool = False
 ) -> list[tuple[str, MemEffEpochScoring]]:
     """Return the scoring callbacks of a training as (name, callback) pairs.
 
-    val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces.
-    The columns are `train_energy_mae`, `train_energy_per_atom_mae`, `train_forces_mae`, and the
-    same with `val`.
+    val_split: fraction kept for validation; metric: "mae" or "mse"; forcetraining: also forces;
+    stress: also stresses. The columns are `train_energy_mae`, `train_energy_per_atom_mae`,
+    `train_forces_mae`, `train_stress_mae`, and the same with `val`.
     """
     quantities = ("energy", "energy_per_atom", *(["forces"] if forcetraining else []))
+    quantities += ("stress",) if stress else ()
     callbacks = []
     for part in ("train", "val") if val_split else ("train",):
         for quantity in quantities:

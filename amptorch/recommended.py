@@ -41,6 +41,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
             "total_seconds": TIME,
             "energy_per_atom": True,
             "force_per_mev": 0.01,
+            "stress_per_mev": 0.1,
             "loss": "mse",
             "metric": "mae",
             "cp_metric": "both",
@@ -66,7 +67,9 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
 INSTEAD = {
     ("optim", "optimizer"): [("optim", "averaging"), ("optim", "optimizer_args")],
     ("optim", "force_coefficient"): [("optim", "force_per_mev")],
-    ("optim", "energy_per_atom"): [("optim", "force_per_mev")],
+    ("optim", "stress_coefficient"): [("optim", "stress_per_mev")],
+    ("optim", "energy_per_atom"): [("optim", "force_per_mev"), ("optim", "stress_per_mev")],
+    ("model", "get_forces"): [("optim", "stress_per_mev")],
     ("optim", "epochs"): [("optim", "total_seconds")],
     ("optim", "max_seconds"): [("optim", "total_seconds")],
     ("model", "num_layers"): [("model", "hidden_layers")],

@@ -9,7 +9,7 @@ import torch
 from amptorch.config import Config
 from amptorch.dataset import AtomsDataset
 from amptorch.model import BPNN, CustomLoss, SingleNN
-from amptorch.model.jacobian import jacobian
+from amptorch.model.jacobian import Direction, jacobian
 from amptorch.optimizers import EKF
 from amptorch.trainer import AtomsTrainer
 from amptorch.training.kalman import observations
@@ -92,14 +92,14 @@ def test_jacobian_is_that_of_autograd_row_by_row(frames, dataset, kind, activati
     batch = dataset.batch([0, 1, 2, 7])
     rng = np.random.default_rng(1)
     parts = np.array_split(rng.permutation(len(batch.fingerprint)), 3)
-    directions = [(np.sort(part), rng.normal(size=(len(part), 3))) for part in parts]
+    directions = [Direction(np.sort(part), rng.normal(size=(len(part), 3))) for part in parts]
     found = jacobian(model, batch, directions)
     energies, forces = model(batch)
     parameters = list(found)
     assert {p for p in model.parameters() if p.requires_grad} == set(parameters)
     for frame in range(len(batch)):
         observed = [energies[frame]]
-        for rows, v in directions:
+        for rows, v, _ in directions:
             inside = (batch.image_idx[rows] == frame)[:, None]
             observed.append((forces[rows] * torch.from_numpy(v) * inside).sum())
         for place, value in enumerate(observed):
@@ -144,7 +144,7 @@ def test_observations_are_errors_of_what_the_jacobian_is_of(dataset, fraction):
     counts = torch.bincount(batch.image_idx)
     torch.testing.assert_close(variances[:, 0], torch.ones(3, dtype=torch.float64))
     torch.testing.assert_close(variances[:, 1], 3 * counts / 20.0, check_dtype=False)
-    observed = np.concatenate([rows for rows, _ in directions])
+    observed = np.concatenate([direction.rows for direction in directions])
     everything = np.arange(len(batch.fingerprint))
     np.testing.assert_array_equal(
         np.sort(observed), everything if batch.force_rows is None else batch.force_rows
@@ -152,7 +152,7 @@ def test_observations_are_errors_of_what_the_jacobian_is_of(dataset, fraction):
     difference = torch.zeros(len(everything), 3, dtype=torch.float64)
     rows = everything if batch.force_rows is None else batch.force_rows
     difference[rows] = batch.forces - forces
-    for k, (rows, v) in enumerate(directions):
+    for k, (rows, v, _) in enumerate(directions):
         for frame in range(3):
             own = rows[(batch.image_idx[rows] == frame).numpy()]
             mean = difference[own].abs().mean() if len(own) else torch.tensor(0.0)

@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 
 from amptorch.data.scalers import FeatureScaler
 from amptorch.descriptor.derivatives import Derivatives
+from amptorch.frames import Frames
 
 RowsT = TypeVar("RowsT", np.ndarray, torch.Tensor, None)
 
@@ -31,6 +32,8 @@ class Batch:
     energy (num_images,) and forces (n, 3): scaled targets, or None. force_rows: sorted int64 array
     of the atoms whose forces are computed and compared, one row of `forces` each; None for all.
     weights (num_images,), force_weights (rows of forces,): of the errors in the loss, or None.
+    stress (num_images, 6): scaled targets, NaN in frames that have none, and volumes (num_images,),
+    Å³, 1 where there is none, so that stresses are predicted; or None.
     """
 
     fingerprint: torch.Tensor
@@ -47,6 +50,8 @@ class Batch:
     force_rows: np.ndarray | None = None
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
+    stress: torch.Tensor | None = None
+    volumes: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.num_images
@@ -59,7 +64,8 @@ class Batch:
     @property
     def targets(self) -> list[torch.Tensor]:
         """Return [energy, forces], or [energy] where there are no forces; with weights [energy,
-        forces, weights, force_weights], the forces (0, 3) where there are none."""
+        forces, weights, force_weights], the forces (0, 3) where there are none; with stresses
+        [energy, forces, weights, force_weights, stress], the weights 1 where there are none."""
         return _targets(self)
 
     def pulled_back(self, gradient: torch.Tensor) -> torch.Tensor:
@@ -103,8 +109,8 @@ class Share:
     """Hold what one of several processes has of a batch of `num_images` frames.
 
     part: Batch, without targets, of the frames that it evaluates, or None where there are none.
-    energy, forces, weights, force_weights, counts: of the whole batch, as of `Batch`. The parts of
-    all processes, one after the other, are the batch.
+    energy, forces, weights, force_weights, counts, stress: of the whole batch, as of `Batch`. The
+    parts of all processes, one after the other, are the batch.
     """
 
     part: Batch | None
@@ -114,6 +120,7 @@ class Share:
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
     counts: torch.Tensor | None = None
+    stress: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.num_images
@@ -172,8 +179,29 @@ class Batcher:
         )
 
 
+def stress_targets(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """Return the stresses (F, 6), eV/Å³, NaN where there is none to train on, and the volumes (F,),
+    Å³, 1 where there is no stress.
+
+    Raises ValueError where the frames were read without stresses.
+    """
+    if frames.stress is None:
+        raise ValueError(
+            "stresses are to be trained on (optim.stress_coefficient), and the frames were kept "
+            "without: make the store anew"
+        )
+    known = ~np.isnan(frames.stress[:, 0]) & ~np.isnan(frames.volumes)
+    return np.where(known[:, None], frames.stress, np.nan), np.where(known, frames.volumes, 1.0)
+
+
 def _targets(batch: Any) -> list[torch.Tensor]:
     energy, forces, weights = batch.energy, batch.forces, batch.weights
+    if batch.stress is not None:
+        if weights is None:
+            weights, force_weights = torch.ones_like(energy), forces.new_ones(len(forces))
+        else:
+            force_weights = batch.force_weights
+        return [energy, forces, weights, force_weights, batch.stress]
     if weights is None:
         return [energy] if forces is None else [energy, forces]
     if forces is None:

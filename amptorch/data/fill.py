@@ -15,7 +15,7 @@ from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.distances import check_cutoff, check_distances
 from amptorch.frames import Frames
-from amptorch.labels import Labels
+from amptorch.labels import Labels, stress_of
 from amptorch.store import FrameStore, preprocess
 from amptorch.store.reader import join_frames
 from amptorch.store.sources import find_elements, open_sources
@@ -28,6 +28,8 @@ RawData: TypeAlias = StrPath | Sequence[StrPath] | Sequence[Atoms]
 CANDIDATES = 1024
 # Frames in which a recipe places its functions.
 LOOKED_AT = 200
+# Frames of each file that are asked for a stress.
+STRESS_LOOKED_AT = 16
 
 
 def elements_of_store(
@@ -58,6 +60,22 @@ def frames_to_look_at(
     return store.frames(_evenly(store.n_frames, LOOKED_AT))
 
 
+def stress_in_store(
+    folder: StrPath, raw_data: RawData | None, labels: Labels | None = None
+) -> bool:
+    """Return whether a store keeps stresses; where it is yet to be made, whether one of some frames
+    of `raw_data` has one."""
+    store = FrameStore(folder) if raw_data is None else _complete_store(folder)
+    if store is not None:
+        return bool(store.about.get("stress"))
+    return any(
+        stress_of(get()) is not None
+        for source in open_sources(raw_data, labels)
+        for place in _evenly(len(source), STRESS_LOOKED_AT).tolist()
+        for _, get in source.part(place, place + 1).read()
+    )
+
+
 def fill_store(
     folder: StrPath,
     descriptor: BaseDescriptor,
@@ -67,13 +85,15 @@ def fill_store(
     threads: int | None = None,
     verbose: bool = True,
     show: Callable[[Plan], object] | None = None,
+    stress: bool = False,
 ) -> tuple[FrameStore, Plan | None, str]:
     """Return the FrameStore in `folder`, the Plan of its derivatives (None without `forces`, or
     where the store has no structures), and the dtype that they are stored in.
 
     options: the section `dataset` of a configuration. raw_data: what `preprocess` takes, put into
     the store as far as it is not there, with stored derivatives where the plan says so; None to
-    take what is there. show: called with the plan before long work starts.
+    take what is there. show: called with the plan before long work starts. stress: whether
+    stresses are trained on.
     """
     options = DatasetConfig() if options is None else options
     store = FrameStore(folder) if raw_data is None else _complete_store(folder)
@@ -82,7 +102,7 @@ def fill_store(
     if forces:
         there = False if raw_data is None else None
         if store is not None:
-            found = _stored_dtype(store, descriptor, dtype, options.derivatives)
+            found = _stored_dtype(store, descriptor, dtype, options.derivatives, stress)
             there, dtype = (there, dtype) if found is None else (True, found)
         if store is not None and not store.has_structures:
             # Nothing to choose between, and nothing to measure.
@@ -95,7 +115,15 @@ def fill_store(
             sample, n_frames = store.frames(sample_of(store.counts)), store.n_frames
         budget = GB * options.memory_budget
         plan = make_plan(
-            descriptor, sample, n_frames, dtype, budget, options.derivatives, there, threads
+            descriptor,
+            sample,
+            n_frames,
+            dtype,
+            budget,
+            options.derivatives,
+            there,
+            threads,
+            strains=stress,
         )
         if show is not None:
             show(plan)
@@ -111,6 +139,7 @@ def fill_store(
             threads=threads,
             verbose=verbose,
             labels=options.labels,
+            stress=stress,
         )
     return cast(FrameStore, store), plan, dtype
 
@@ -125,13 +154,13 @@ def _complete_store(folder: StrPath) -> FrameStore | None:
 
 
 def _stored_dtype(
-    store: FrameStore, descriptor: BaseDescriptor, dtype: str, wanted: str
+    store: FrameStore, descriptor: BaseDescriptor, dtype: str, wanted: str, strains: bool
 ) -> str | None:
     """Return the dtype in which a store has derivatives: `dtype`, or for "auto" another; or
     None."""
     others = [other for other in ("float64", "float32") if other != dtype]
     for name in [dtype, *(others if wanted == "auto" else [])]:
-        if store.has_derivatives(descriptor.descriptor_setup_hash, name):
+        if store.has_derivatives(descriptor.descriptor_setup_hash, name, strains):
             return name
     return None
 

@@ -72,12 +72,14 @@ def describe(
     store: FingerprintStore | None = None,
     threads: int | None = None,
     verbose: bool = False,
+    strains: bool = False,
 ) -> tuple[np.ndarray, DerivativeBlocks | RecomputedDerivatives | None]:
     """Return fingerprints (N, S), not scaled, and the back end of their derivatives.
 
     derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
     for no back end. images, store: see `BaseDescriptor.stored_values`; the store is of no use to
-    "stored". threads: of the kernels, None for all cores.
+    "stored". threads: of the kernels, None for all cores. strains: keep the derivatives along
+    strains too, where derivatives are "stored".
     """
     check_distances(frames, threads)
     check_cutoff(frames, descriptor.cutoff)
@@ -92,7 +94,8 @@ def describe(
         for chunk in chunks_of_frames(frames):
             part = frames.select(chunk)
             if derivatives == "stored":
-                value, block = descriptor.values_and_derivatives(part, dtype=dtype, threads=threads)
+                make = descriptor.with_strains if strains else descriptor.values_and_derivatives
+                value, block = make(part, dtype=dtype, threads=threads)
                 blocks.append(block)
             else:
                 listed = None if neighbors is None else neighbors.select(frames, chunk)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amptorch.data.batch import Batch, Batcher, Share, rows_inside
+from amptorch.data.batch import Batch, Batcher, Share, rows_inside, stress_targets
 from amptorch.data.corrections import composition
 from amptorch.data.samplers import known_rows, with_known_forces
 from amptorch.data.scalers import FeatureScaler
@@ -45,7 +45,7 @@ class StoreDataset(torch.utils.data.Dataset):
     dtype : torch dtype of what the model sees
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
         one pass through the store, or two with `pca`
-    pca, target_scaling, atomic_correction, weights, missing_forces : as of `AtomsDataset`
+    pca, target_scaling, atomic_correction, weights, missing_forces, stress : as of `AtomsDataset`
 
     Raises ValueError where the store does not hold what is asked for, and that names the file where
     one is damaged.
@@ -67,7 +67,9 @@ class StoreDataset(torch.utils.data.Dataset):
         atomic_correction: bool | dict = False,
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",
+        stress: bool = False,
     ) -> None:
+        self.with_stress = stress
         self.missing_forces = missing_forces
         self.store = store if isinstance(store, FrameStore) else FrameStore(store)
         self.descriptor_setup = descriptor_setup
@@ -82,7 +84,7 @@ class StoreDataset(torch.utils.data.Dataset):
         self._check_pairs()
         self._backend: Any = None
         if self.derivative_kind == "stored":
-            self._backend = self.store.derivatives(self._hash, derivative_dtype)
+            self._backend = self.store.derivatives(self._hash, derivative_dtype, stress)
         elif self.derivative_kind == "recompute":
             self._backend = self.store.recompute(self.descriptor)
         if feature_scaler is None:
@@ -143,6 +145,8 @@ class StoreDataset(torch.utils.data.Dataset):
         frame_ids = np.asarray(indices, dtype=np.int64)
         batch = self._inputs(frame_ids)
         batch.energy, batch.forces = self._targets(frame_ids)
+        if self.with_stress:
+            batch.stress, batch.volumes = self._stress(frame_ids)
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
@@ -177,6 +181,10 @@ class StoreDataset(torch.utils.data.Dataset):
             part.force_rows = rows_inside(force_rows, starts[a], starts[b])
         counts = torch.from_numpy(self.counts[frame_ids])
         share = Share(part, len(frame_ids), energy, forces, counts=counts)
+        if self.with_stress:
+            share.stress, volumes = self._stress(frame_ids)
+            if part is not None:
+                part.volumes = volumes[a:b]
         if self.weights is not None:
             set_weights(share, self.weights[frame_ids], self.counts[frame_ids], force_rows)
         return share
@@ -201,6 +209,10 @@ class StoreDataset(torch.utils.data.Dataset):
         if not self.forcetraining:
             return energy, None
         return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
+
+    def _stress(self, frame_ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        stress, volumes = stress_targets(self.store.frames(frame_ids))
+        return self._tensor(self.target_scaler.norm_forces(stress)), self._tensor(volumes)
 
     def sample(self, n_frames: int) -> Frames:
         """Return at most `n_frames` of the Frames, spread evenly over the store."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from amptorch.data.batch import Batch, Batcher
+from amptorch.data.batch import Batch, Batcher, stress_targets
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import describe
 from amptorch.data.samplers import with_known_forces
@@ -47,12 +47,14 @@ class MemoryDataset(torch.utils.data.Dataset):
     target_scaling, atomic_correction : see `TargetScaler.fitted`
     weights : (F,) positive numbers, of the frames' errors in the loss; None for equal ones
     missing_forces : "error", or "ignore" for frames without forces, to train on their energies
+    stress : whether stresses are trained on, where frames have them
 
     Attributes
     ----------
     frames : Frames with N atoms in all; energies in eV, forces in eV/Å
     fingerprint : (N, S) tensor, scaled, or (N, num_pc)
     energy, forces : (F,) and (N, 3) tensors, scaled; forces None without `forcetraining`
+    stress, volumes : (F, 6) and (F,) tensors, as of `Batch`, or None
     derivatives : the back end, `vjp(frame_ids, g)` and `jvp(frame_ids, v)`, or None
     counts, energies : (F,) atoms, and energy in eV, of each frame
     elements, descriptor, feature_scaler, target_scaler, input_dim, data_list : as in v1.0
@@ -81,6 +83,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         atomic_correction: bool | dict = False,
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",
+        stress: bool = False,
     ) -> None:
         if derivatives not in ("stored", "recompute"):
             raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
@@ -103,6 +106,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.atomic_correction = atomic_correction
         self.weights = checked_weights(weights, len(self.images))
         self.missing_forces = missing_forces
+        self.with_stress = stress
         # Frames, once processed.
         self.frames: Any = None
         if process:
@@ -116,6 +120,7 @@ class MemoryDataset(torch.utils.data.Dataset):
             energies=True,
             forces=self.forcetraining,
             missing_forces=self.missing_forces,
+            stress=self.with_stress,
         )
         values, self.derivatives = describe(
             self.descriptor,
@@ -126,6 +131,7 @@ class MemoryDataset(torch.utils.data.Dataset):
             self.store,
             self.cores,
             self.verbose,
+            self.with_stress,
         )
         numbers = self.frames.numbers
         if self.feature_scaler is None:
@@ -151,6 +157,12 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.forces: torch.Tensor | None = None
         if self.forcetraining:
             self.forces = self._tensor(self.target_scaler.norm_forces(self.frames.forces))
+        self.stress: torch.Tensor | None = None
+        self.volumes: torch.Tensor | None = None
+        if self.with_stress:
+            stress, volumes = stress_targets(self.frames)
+            self.stress = self._tensor(self.target_scaler.norm_forces(stress))
+            self.volumes = self._tensor(volumes)
         self.batcher = Batcher(self.elements, self.feature_scaler, self.dtype)
 
     # All frames are as near as any other: see `BlockSampler`.
@@ -189,6 +201,8 @@ class MemoryDataset(torch.utils.data.Dataset):
         )
         batch.energy = self.energy[frame_ids]
         batch.forces = None if self.forces is None else self.forces[atoms]
+        if self.stress is not None and self.volumes is not None:
+            batch.stress, batch.volumes = self.stress[frame_ids], self.volumes[frame_ids]
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)

@@ -91,6 +91,7 @@ def make_plan(
     there: bool | None = None,
     threads: int | None = None,
     available: float = np.inf,
+    strains: bool = False,
 ) -> Plan:
     """Return the plan for `n_frames` frames of which `sample` (Frames) is typical: see `sample_of`.
 
@@ -98,8 +99,11 @@ def make_plan(
     are stored already, which "auto" follows; None where they can be made, and then it stores what
     fits into `budget` bytes, and recomputes otherwise. threads: of the kernels. available: bytes of
     memory where derivatives are to be kept there; while they are joined they take it twice.
+    strains: whether those along strains are kept too.
     """
     measured = _measure(descriptor, sample, np.dtype(dtype), threads)
+    if strains:
+        measured[0] += sample.n_atoms * descriptor.n_features * 6 * np.dtype(dtype).itemsize
     stored, making, reading, recomputing = measured * (n_frames / len(sample))
     if wanted != "auto":
         chosen, reason = wanted, "as dataset.derivatives says"

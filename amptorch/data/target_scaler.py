@@ -208,6 +208,7 @@ class TargetScaler:
         return (unscaled - references - float(self.target_mean)) / float(self.target_std)
 
     def norm_forces(self, forces: Rows) -> Rows:
+        """Return scaled forces, or stresses, out of those in eV/Å, or eV/Å³."""
         return forces / float(self.target_std)
 
     def denorm(self, tensor: Rows, pred: str = "energy") -> Rows:

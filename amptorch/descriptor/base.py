@@ -86,6 +86,19 @@ class BaseDescriptor(ABC):
     ) -> tuple[np.ndarray, DerivativeBlocks]:
         """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
 
+    def with_strains(
+        self,
+        frames: Frames,
+        neighbors: NeighborList | None = None,
+        dtype: np.dtype | type = np.float64,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, DerivativeBlocks]:
+        """Return what `values_and_derivatives` does, the blocks with their `strains`."""
+        neighbors = self.neighbors(frames, neighbors, threads)
+        values, blocks = self.values_and_derivatives(frames, neighbors, dtype, threads)
+        blocks.strains = self.strain_derivatives(frames, neighbors, dtype, threads)
+        return values, blocks
+
     @abstractmethod
     def pair_gradients(
         self,

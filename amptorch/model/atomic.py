@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from amptorch.data.batch import Batch
-from amptorch.model.forces import Forces
+from amptorch.model.forces import Forces, ForcesAndVirials
 from amptorch.model.mlp import MLP
 
 # A network, the rows that go into it (None: all), and weights of its outputs (None: 1).
@@ -49,12 +49,13 @@ class AtomicModel(nn.Module):
         """Set the mean energy (scaled) of an atom of each element to begin with, (K,)."""
         raise TypeError(f"{type(self).__name__} does not say what its atoms begin with")
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
 
         F = −Jᵀ (∂E/∂G), with ∂E/∂G as `Batch.pulled_back` finds it. Forces are those of the atoms
         `batch.force_rows` alone where it is there, and (0, 3) where `get_forces` is False or the
-        batch has no derivatives.
+        batch has no derivatives. Where the batch has `volumes`, there is a third, the stresses
+        (n_frames, 6), scaled as the forces are.
         """
         x = batch.fingerprint
         if not self.get_forces or batch.derivatives is None:
@@ -66,8 +67,14 @@ class AtomicModel(nn.Module):
             energies = self._energies(batch, x)
             (gradient,) = torch.autograd.grad(energies.sum(), x, create_graph=keep_graph)
             gradient = batch.pulled_back(gradient)
-            forces = Forces.apply(gradient, batch.derivatives, batch.frame_ids, batch.force_rows)
-        return (energies, forces) if keep_graph else (energies.detach(), forces.detach())
+            inputs = (gradient, batch.derivatives, batch.frame_ids, batch.force_rows)
+            found: tuple[torch.Tensor, ...]
+            if batch.volumes is None:
+                found = (energies, Forces.apply(*inputs))
+            else:
+                forces, virials = ForcesAndVirials.apply(*inputs)
+                found = (energies, forces, virials / batch.volumes[:, None])
+        return found if keep_graph else tuple(one.detach() for one in found)
 
     def _energies(self, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         energies = x.new_zeros(batch.num_images)

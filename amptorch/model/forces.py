@@ -52,6 +52,36 @@ class Forces(torch.autograd.Function):
         return _as_tensor(gradient, grad), None, None, None
 
 
+class ForcesAndVirials(torch.autograd.Function):
+    """Compute, by `ForcesAndVirials.apply(g, derivatives, frame_ids, rows)`, forces as `Forces`
+    does, and the strain derivatives ∂E/∂ε (frames, 6) of the energies, in units of energy.
+
+    Differentiable once. All is done on the CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        g: torch.Tensor,
+        derivatives: Derivatives,
+        frame_ids: np.ndarray,
+        rows: np.ndarray | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.derivatives, ctx.frame_ids, ctx.rows = derivatives, frame_ids, rows
+        gradient, virials = derivatives.vjp_and_virials(frame_ids, _as_array(g), rows)
+        return _as_tensor(gradient, g), -_as_tensor(virials, g)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, forces: torch.Tensor, virials: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None]:
+        gradient = ctx.derivatives.jvp(
+            ctx.frame_ids, _as_array(forces), ctx.rows, -_as_array(virials)
+        )
+        return _as_tensor(gradient, forces), None, None, None
+
+
 def _stays_on(device: torch.device) -> bool:
     """Tell whether stored derivatives are contracted on this device and not by the kernels."""
     return device.type != "cpu"

@@ -1,7 +1,8 @@
 """Derivatives of single predictions with respect to the parameters of the networks.
 
-One row for the energy of each frame and for each projection v·F of its forces. Forces are linear in
-∂E/∂G, so that v·F = −Σ_i (J v)_i · ∂E_i/∂G_i: one contraction J v, then the derivative of each
+One row for the energy of each frame and for each projection v·F of its forces; what is said here of
+forces holds for strain derivatives too. Forces are linear in ∂E/∂G, so that
+v·F = −Σ_i (J v)_i · ∂E_i/∂G_i: one contraction J v, then the derivative of each
 atomic energy in the direction t_i = −slope · (J v)_i. Through a layer z = W h + b, h' = φ(z) a
 direction goes as ż = W ḣ, ḣ' = φ'(z) ż; the gradient of ė with respect to W is δz hᵀ + δż ḣᵀ with
 
@@ -13,7 +14,7 @@ from the layer above (₊), beginning with δż = 1, δz = 0. δż is what gives
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,15 +25,25 @@ from amptorch.model.atomic import AtomicModel
 from amptorch.model.mlp import MLP
 
 
+class Direction(NamedTuple):
+    """Hold a projection of the forces, v·F, and of the strain derivatives, u·(∂E/∂ε), of each frame
+    of a batch.
+
+    v (len(rows), 3): for these atoms of the batch, zero for the others; rows: sorted array; u
+    (frames, 6), or None for zero
+    """
+
+    rows: np.ndarray
+    v: np.ndarray
+    u: np.ndarray | None = None
+
+
 @torch.no_grad()
 def jacobian(
-    model: AtomicModel, batch: Batch, directions: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    model: AtomicModel, batch: Batch, directions: Sequence[Direction] = ()
 ) -> dict[nn.Parameter, torch.Tensor]:
-    """Return rows for each frame of a `Batch`: its energy, then v·F of its forces in each of D
-    directions.
-
-    directions : of pairs (rows, v): v (len(rows), 3) for these atoms of the batch, zero for the
-        others; sorted array `rows`
+    """Return rows for each frame of a `Batch`: its energy, then v·F of its forces, or u·(∂E/∂ε), in
+    each of D directions.
 
     Returns {parameter: (frames, 1 + D, *its shape)} of the parameters that are trained, in scaled
     units of energy and of forces. Raises ValueError where the networks are not made of linear
@@ -40,9 +51,11 @@ def jacobian(
     """
     x = batch.fingerprint
     tangents = x.new_zeros((len(directions), *x.shape))
-    for tangent, (rows, v) in zip(tangents, directions, strict=True):
+    for tangent, along in zip(tangents, directions, strict=True):
         derivatives: Any = batch.derivatives
-        change = torch.from_numpy(derivatives.jvp(batch.frame_ids, v, rows=rows))
+        strain = {} if along.u is None else {"strain": -along.u}
+        moved = derivatives.jvp(batch.frame_ids, along.v, rows=along.rows, **strain)
+        change = torch.from_numpy(moved)
         tangent.copy_(batch.pushed_forward(change.to(x))).neg_()
     result = {
         p: p.new_zeros((batch.num_images, 1 + len(directions), *p.shape))

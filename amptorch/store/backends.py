@@ -43,10 +43,11 @@ class ShardedDerivatives(KeptDerivatives):
 class StoredDerivatives(ShardedDerivatives):
     """Contract derivatives that lie in a store, over the memory maps; nothing is copied."""
 
-    def __init__(self, store: "FrameStore", setup_hash: str, dtype: str):
+    def __init__(self, store: "FrameStore", setup_hash: str, dtype: str, strains: bool = False):
         self.store = store
         self.setup_hash = setup_hash
         self.dtype = np.dtype(dtype)
+        self.strains = strains
         entry = store.reader(0).fingerprint_entry(setup_hash)
         self.n_features = entry["shape"][1]
 
@@ -74,7 +75,7 @@ class StoredDerivatives(ShardedDerivatives):
     def blocks(self, number: int) -> DerivativeBlocks:
         """Return the DerivativeBlocks of a shard."""
         reader = self.store.reader(int(number))
-        return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features)
+        return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features, self.strains)
 
 
 class RecomputedFromStore:

@@ -53,6 +53,7 @@ def preprocess(
     verbose: bool = True,
     dask: Any = None,
     labels: Labels | None = None,
+    stress: bool = False,
 ) -> FrameStore:
     """Make the store in the folder `out`, or what is missing of it, and return its FrameStore.
 
@@ -74,6 +75,7 @@ def preprocess(
     dask : address of a Dask scheduler ("tcp://…") or a distributed.Client; its workers see the
         files and `out` under the same paths. This machine does the work where None.
     labels : the `Labels` of the frames, where a calculator does not hold energies and forces
+    stress : whether stresses are kept where frames have them, to be trained on
 
     Raises FileNotFoundError where there is no such file; ValueError that names the file and index
     of an unusable frame, or says why an old store does not fit; OSError that names the folder where
@@ -89,6 +91,7 @@ def preprocess(
         skip_bad=skip_bad,
         threads=threads,
         missing_forces=labels.missing_forces,
+        stress=bool(stress),
     )
     if np.dtype(getattr(descriptor, "dtype", np.float64)) != np.float64:
         raise ValueError("a store keeps fingerprints in float64; make the descriptor with that")
@@ -181,7 +184,7 @@ def _fill(
 
 def _remove_leftovers(root: Path) -> None:
     remove_unfinished(root, ("*", "setups/*", "shards/*", "shards/*/fingerprints/*"))
-    remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*"))
+    remove_unfinished(root, ("shards/*/*.json", "shards/*/derivatives/*", "shards/*/strains/*"))
 
 
 def _begin(
@@ -201,6 +204,7 @@ def _begin(
         "cutoff": settings.cutoff,
         "forces": settings.forces,
         "missing_forces": settings.missing_forces,
+        "stress": settings.stress,
         "frames_per_shard": int(frames_per_shard),
         "inputs": inputs,
         "complete": False,
@@ -231,6 +235,8 @@ def _check_fit(settings: Settings, about: dict[str, Any], inputs: list[dict[str,
         )
     if settings.forces and not about["forces"]:
         raise ValueError(f"{refused} it was made without forces; {advice}")
+    if settings.stress and not about.get("stress", False):
+        raise ValueError(f"{refused} it was made without stresses; {advice}")
     # Frames that were left out may be usable now: those of elements that are new.
     for number in range(_n_shards(about)):
         folder = layout.shard_folder(settings.store, number)

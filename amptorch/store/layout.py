@@ -35,3 +35,13 @@ def fingerprint_entry(shard: Path, setup_hash: str) -> Path:
 def derivative_folder(shard: Path, setup_hash: str, dtype: str) -> Path:
     """Return the folder of a shard's derivatives."""
     return Path(shard) / "derivatives" / f"{setup_hash}-{dtype}"
+
+
+def strain_file(shard: Path, setup_hash: str, dtype: str) -> Path:
+    """Return the file of a shard's derivatives along strains."""
+    return Path(shard) / "strains" / f"{setup_hash}-{dtype}.npy"
+
+
+def strain_entry(shard: Path, setup_hash: str, dtype: str) -> Path:
+    """Return the file that is written after these, so that where it is they are."""
+    return Path(shard) / "strains" / f"{setup_hash}-{dtype}.json"

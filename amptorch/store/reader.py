@@ -67,6 +67,7 @@ class ShardReader:
                 else None
             ),
             indices=self.array("indices")[frames],
+            stress=self.array("stress")[frames] if "stress" in self.about["arrays"] else None,
         )
 
     def neighbors(
@@ -109,9 +110,17 @@ class ShardReader:
             self._fingerprints[setup_hash] = self._array(path, entry, delete)
         return self._fingerprints[setup_hash]
 
-    def derivatives(self, setup_hash: str, dtype: str, n_features: int) -> DerivativeBlocks:
-        """Return DerivativeBlocks over the memory maps."""
-        key = setup_hash, dtype
+    def strains(self, setup_hash: str, dtype: str) -> np.ndarray:
+        """Return the derivatives along strains (N, S, 6) of all atoms."""
+        entry = layout.strain_entry(self.folder, setup_hash, dtype)
+        path = layout.strain_file(self.folder, setup_hash, dtype)
+        return self._array(path, self._entry(entry, entry)["array"], entry)
+
+    def derivatives(
+        self, setup_hash: str, dtype: str, n_features: int, strains: bool = False
+    ) -> DerivativeBlocks:
+        """Return DerivativeBlocks over the memory maps, with their `strains` where asked for."""
+        key = setup_hash, dtype, strains
         if key not in self._blocks:
             folder = layout.derivative_folder(self.folder, setup_hash, dtype)
             entries = self._entry(folder / layout.DERIVATIVES, folder)["arrays"]
@@ -119,7 +128,8 @@ class ShardReader:
                 name: self._array(folder / f"{name}.npy", entries[name], folder)
                 for name in Blocks._fields
             }
-            blocks = DerivativeBlocks(Blocks(**arrays), n_features, self.array("offsets"))
+            along = self.strains(setup_hash, dtype) if strains else None
+            blocks = DerivativeBlocks(Blocks(**arrays), n_features, self.array("offsets"), along)
             self._blocks[key] = blocks
         return self._blocks[key]
 
@@ -160,7 +170,7 @@ def join_frames(parts: Sequence[Frames]) -> Frames:
     """Join several Frames, one after the other, to one."""
     if len(parts) == 1:
         return parts[0]
-    names = ("numbers", "positions", "cells", "pbc", "energies", "forces", "indices")
+    names = ("numbers", "positions", "cells", "pbc", "energies", "forces", "indices", "stress")
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in names

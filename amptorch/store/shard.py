@@ -18,7 +18,12 @@ from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
 from amptorch.store.reader import ShardReader, join_frames
 from amptorch.store.sharing import SharedFunctions, compute
 from amptorch.store.sources import checked_frame
-from amptorch.store.writers import StructureWriter, derivative_writer, fingerprint_writer
+from amptorch.store.writers import (
+    StructureWriter,
+    derivative_writer,
+    fingerprint_writer,
+    strain_writer,
+)
 
 # Atoms described in one go: enough work for every core, little memory beside the result.
 CHUNK_ATOMS = 4096
@@ -29,6 +34,8 @@ class Settings:
     """Hold what all shards of a store are made with; `derivatives` is their dtype, None for none.
 
     missing_forces : "error", or "ignore" for frames without forces, which are kept as NaN
+    stress : whether frames have stresses that are kept, and derivatives come with those along
+        strains
     share : whether a set of functions that is added takes from other sets what they have in common
     """
 
@@ -40,6 +47,7 @@ class Settings:
     skip_bad: bool
     threads: int | None = None
     missing_forces: str = "error"
+    stress: bool = False
     share: bool = False
 
 
@@ -76,20 +84,25 @@ def make_shard(
 
 
 def missing_descriptions(folder: Path, settings: Settings) -> set[str]:
-    """Return which of "fingerprints" and "derivatives" a shard should have and has not."""
+    """Return which of "fingerprints", "derivatives" and "strains" a shard should have and has
+    not."""
     name, dtype = settings.descriptor.descriptor_setup_hash, settings.derivatives
     missing = set()
     if not layout.fingerprint_entry(folder, name).is_file():
         missing.add("fingerprints")
     if dtype is not None and not layout.derivative_folder(folder, name, dtype).is_dir():
         missing.add("derivatives")
+    if dtype is None or not settings.stress:
+        return missing
+    if not layout.strain_entry(folder, name, dtype).is_file():
+        missing.add("strains")
     return missing
 
 
 def _write_shard(
     folder: Path, settings: Settings, parts: list[Any], proceed: Callable[[int], None]
 ) -> Any:
-    structures = StructureWriter(settings.forces)
+    structures = StructureWriter(settings.forces, settings.stress)
     skipped: list[Any] = []
     with _descriptions(folder, settings, missing_descriptions(folder, settings)) as add:
         for source, part in parts:
@@ -126,18 +139,22 @@ def _descriptions(
     other; what is missing of both is written to the shard in `folder` at the end."""
     descriptor = settings.descriptor
     name = descriptor.descriptor_setup_hash
-    wanted: list[Any] = [nullcontext(), nullcontext()]
+    wanted: list[Any] = [nullcontext(), nullcontext(), nullcontext()]
     if "fingerprints" in missing:
         wanted[0] = fingerprint_writer(folder, name, descriptor.n_features)
     if "derivatives" in missing and settings.derivatives is not None:
         wanted[1] = derivative_writer(folder, name, settings.derivatives)
-    with wanted[0] as fingerprints, wanted[1] as derivatives:
+    if "strains" in missing and settings.derivatives is not None:
+        wanted[2] = strain_writer(folder, name, settings.derivatives, descriptor.n_features)
+    with wanted[0] as fingerprints, wanted[1] as derivatives, wanted[2] as strains:
 
         def add(values: np.ndarray, blocks: DerivativeBlocks | None) -> None:
             if fingerprints is not None:
                 fingerprints.append(values)
             if derivatives is not None:
                 derivatives.add(blocks)
+            if strains is not None and blocks is not None:
+                strains.append(blocks.strains)
 
         yield add
 
@@ -153,8 +170,9 @@ def _checked_chunks(
     for index, get in part.read():
         n_read += 1
         try:
-            options = settings.descriptor.elements, settings.forces, settings.missing_forces
-            pieces.append(checked_frame(get(), part.name, index, *options))
+            options = settings.forces, settings.missing_forces, settings.stress
+            elements = settings.descriptor.elements
+            pieces.append(checked_frame(get(), part.name, index, elements, *options))
         except ValueError as error:
             if not settings.skip_bad:
                 raise

@@ -155,7 +155,8 @@ def compute(
     if settings.derivatives is None:
         return descriptor.values(frames, neighbors, settings.threads), None
     dtype = np.dtype(settings.derivatives)
-    return descriptor.values_and_derivatives(frames, neighbors, dtype, settings.threads)
+    make = descriptor.with_strains if settings.stress else descriptor.values_and_derivatives
+    return make(frames, neighbors, dtype, settings.threads)
 
 
 def _cutoffs(tables: Any) -> Any:

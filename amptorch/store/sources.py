@@ -251,10 +251,11 @@ def checked_frame(
     elements: list[str] | None = None,
     forces: bool = True,
     missing_forces: str = "error",
+    stress: bool = False,
 ) -> Frames:
     """Return the Frames of one frame; ValueError names source and frame where it is unusable."""
     try:
-        frame = Frames.from_atoms([atoms], elements, True, forces, index, missing_forces)
+        frame = Frames.from_atoms([atoms], elements, True, forces, index, missing_forces, stress)
         # What a neighbour list would find too, but here it is one frame that is to blame.
         neighbor_list(frame, 2 * COINCIDENT, threads=1)
     except (ValueError, TypeError) as error:

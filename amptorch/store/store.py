@@ -153,23 +153,27 @@ class FrameStore:
 
         return self._atom_rows(array, frame_ids)
 
-    def has_derivatives(self, setup_hash: str, dtype: str) -> bool:
-        """Return whether every shard has derivatives of this set-up, "float32" or "float64"."""
+    def has_derivatives(self, setup_hash: str, dtype: str, strains: bool = False) -> bool:
+        """Return whether every shard has derivatives of this set-up, "float32" or "float64", with
+        those along strains where asked for."""
         dtype = np.dtype(dtype).name
         return all(
             layout.derivative_folder(self._folder(k), setup_hash, dtype).is_dir()
+            and (not strains or layout.strain_entry(self._folder(k), setup_hash, dtype).is_file())
             for k in range(self.n_shards)
         )
 
-    def derivatives(self, setup_hash: str, dtype: str) -> StoredDerivatives:
+    def derivatives(self, setup_hash: str, dtype: str, strains: bool = False) -> StoredDerivatives:
         """Return the back end of the stored derivatives; ValueError where they are not there."""
         dtype = np.dtype(dtype).name
-        if not self.has_derivatives(setup_hash, dtype):
+        if not self.has_derivatives(setup_hash, dtype, strains):
+            stress = " --stress" if strains else ""
             raise ValueError(
                 f"the store {self.path} has no {dtype} derivatives of the set-up {setup_hash}; run "
-                f"`amptorch preprocess --derivatives {dtype}` on it with these symmetry functions"
+                f"`amptorch preprocess --derivatives {dtype}{stress}` on it with these symmetry "
+                "functions"
             )
-        return StoredDerivatives(self, setup_hash, dtype)
+        return StoredDerivatives(self, setup_hash, dtype, strains)
 
     def recompute(self, descriptor: BaseDescriptor) -> RecomputedFromStore:
         """Return the back end that contracts derivatives of `descriptor` on the fly.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from amptorch.descriptor.blocks import DerivativeBlocks, Kinds
 from amptorch.frames import Frames
@@ -36,10 +37,14 @@ ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
 
 
 class StructureWriter:
-    """Collect structures, targets and neighbour lists; with `forces`, these too."""
+    """Collect structures, targets and neighbour lists; with `forces` and `stress`, these too."""
 
-    def __init__(self, forces: bool):
-        kept = {**ARRAYS, "forces": (np.float64, (3,))} if forces else ARRAYS
+    def __init__(self, forces: bool, stress: bool = False):
+        kept = {**ARRAYS}
+        if forces:
+            kept["forces"] = np.float64, (3,)
+        if stress:
+            kept["stress"] = np.float64, (6,)
         # The first, empty piece gives each array its type where no frame is usable.
         self._pieces: dict[str, list[np.ndarray]] = {
             name: [np.empty((0, *row), kind)] for name, (kind, row) in kept.items()
@@ -90,16 +95,36 @@ def fingerprint_writer(shard: Path, setup_hash: str, n_features: int) -> Iterato
     """Take the fingerprints (N, S) of one chunk of frames after the other with `append`; they go
     to disk as they come, and the file has its name at the end."""
     path = layout.fingerprint_file(shard, setup_hash)
+    entry = layout.fingerprint_entry(shard, setup_hash)
+    with _growing_array(path, entry, np.float64, (n_features,)) as values:
+        yield values
+
+
+@contextmanager
+def strain_writer(
+    shard: Path, setup_hash: str, dtype: str, n_features: int
+) -> Iterator[ArrayWriter]:
+    """Take the derivatives along strains (N, S, 6), likewise."""
+    path = layout.strain_file(shard, setup_hash, dtype)
+    entry = layout.strain_entry(shard, setup_hash, dtype)
+    with _growing_array(path, entry, dtype, (n_features, 6)) as values:
+        yield values
+
+
+@contextmanager
+def _growing_array(
+    path: Path, entry: Path, dtype: DTypeLike, row_shape: tuple[int, ...]
+) -> Iterator[ArrayWriter]:
     path.parent.mkdir(exist_ok=True)
     unfinished = unfinished_name(path)
     try:
-        with ArrayWriter(unfinished, np.float64, (n_features,)) as values:
+        with ArrayWriter(unfinished, dtype, row_shape) as values:
             yield values
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     # The entry comes last: where it is, the array is complete.
-    write_json(layout.fingerprint_entry(shard, setup_hash), {"array": values.entry})
+    write_json(entry, {"array": values.entry})
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ase.units import GPa
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler, PrintLog, WandbLogger
 
@@ -18,6 +19,12 @@ from amptorch.training.averaging import WeightAveraging
 from amptorch.training.progress import CosineTime, Progress
 
 NamedCallback = tuple[str, Callback]
+# In what the epoch table shows an error, and how many of it are one of the history's.
+UNITS = {
+    "energy_per_atom": ("meV/atom", 1000.0),
+    "forces": ("eV/Å", 1.0),
+    "stress": ("GPa", 1 / GPa),
+}
 
 
 class BestCheckpoint(Callback):
@@ -124,7 +131,7 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
     shown = {}
     for key, value in row.items():
         found = re.fullmatch(
-            r"(train|val)_(energy|energy_per_atom|forces|both)_(mae|mse)(_best)?", key
+            r"(train|val)_(energy|energy_per_atom|forces|stress|both)_(mae|mse)(_best)?", key
         )
         if found is None:
             shown[key] = value
@@ -132,7 +139,7 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
         part, quantity, metric, best = found.groups()
         if quantity in ("energy", "both"):
             continue
-        unit, factor = ("meV/atom", 1000) if "energy" in quantity else ("eV/Å", 1)
+        unit, factor = UNITS[quantity]
         name = f"{part} {unit} {'RMSE' if metric == 'mse' else 'MAE'}"
         if best:
             shown[f"{name}_best"] = value
@@ -142,7 +149,7 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class EpochTable(PrintLog):
-    """Print skorch's table of the epochs, with errors in meV/atom and eV/Å.
+    """Print skorch's table of the epochs, with errors in meV/atom, eV/Å and GPa.
 
     They are root mean square errors where `optim.metric` is "mse", else mean absolute ones, and
     those of the history. The best values are coloured on a terminal only, and not where NO_COLOR is

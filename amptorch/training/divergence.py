@@ -109,7 +109,7 @@ def is_usable(net: PotentialNet, dataset: Dataset) -> bool:
     batch, targets = next(iter(net.get_iterator(dataset)))
     net.module.eval()
     with torch.no_grad():
-        energy, _ = net.infer(batch)
+        energy = net.infer(batch)[0]
     expected = targets[0].to(net.device)
     usual = max(1.0, float(expected.square().mean()))
     return bool((energy - expected).square().double().mean() <= LARGEST_ERROR * usual)

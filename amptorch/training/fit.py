@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from ase.units import GPa
 from skorch.callbacks import Callback
 
 from amptorch.checkpoints.folder import HistoryText, save_checkpoint
@@ -33,6 +34,8 @@ from amptorch.training.splits import make_split
 NamedCallback = tuple[str, Callback]
 # eV/Å that count as much as 1 meV/atom where the best epoch is chosen by both.
 DEFAULT_FORCE_PER_MEV = 0.01
+# GPa, likewise.
+DEFAULT_STRESS_PER_MEV = 0.1
 
 
 def fit(
@@ -136,10 +139,15 @@ def make_callbacks(
     callbacks: list[NamedCallback] = [
         ("divergence", RecoverWhenDiverged(monitor) if recover else StopWhenDiverged())
     ]
-    callbacks += scoring_callbacks(fraction, metric, settings.model.get_forces)
+    stress = settings.optim.stress_coefficient > 0
+    callbacks += scoring_callbacks(fraction, metric, settings.model.get_forces, stress)
     if settings.optim.cp_metric == "both":
         part, weight = "val" if fraction else "train", settings.optim.force_per_mev
-        both = BothErrors(part, metric, 1e-3 / (weight or DEFAULT_FORCE_PER_MEV))
+        weights = [1e-3 / (weight or DEFAULT_FORCE_PER_MEV)]
+        if stress:
+            per_mev = settings.optim.stress_per_mev or DEFAULT_STRESS_PER_MEV
+            weights.append(1e-3 / (per_mev * GPa))
+        both = BothErrors(part, metric, *weights)
         callbacks.append(("both", both))
     callbacks += averaging_callbacks(settings, progress)
     if save is not None:

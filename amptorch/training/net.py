@@ -20,7 +20,7 @@ from amptorch.training.progress import Progress
 from amptorch.training.random_state import RandomState
 from amptorch.training.ranks import Ranks
 
-Prediction = tuple[torch.Tensor, torch.Tensor]
+Prediction = tuple[torch.Tensor, ...]
 
 
 class PotentialNet(NeuralNetRegressor):
@@ -57,7 +57,7 @@ class PotentialNet(NeuralNetRegressor):
         return iterator
 
     def infer(self, x: Batch | Share, **fit_params: Any) -> Prediction:
-        """Return (energy, forces) of a batch, scaled.
+        """Return (energy, forces), and stresses where these are trained on, of a batch, scaled.
 
         With several processes each evaluates its share, so all have to call it.
         """
@@ -74,7 +74,7 @@ class PotentialNet(NeuralNetRegressor):
         X: Batch | Share | None = None,
         training: bool = False,
     ) -> torch.Tensor:
-        """Return the loss of a batch; y_true is [energy, forces], scaled."""
+        """Return the loss of a batch; y_true is `Batch.targets`."""
         y_true = to_tensor(y_true, self.device)
         if X is not None and self._energy_per_atom:
             return self.criterion_(y_pred, y_true, X.counts)
@@ -164,23 +164,25 @@ class PotentialNet(NeuralNetRegressor):
 
 
 def criterion_args(criterion: Callable[..., Any], optim: OptimConfig) -> dict[str, Any]:
-    """Return `force_coefficient`, `loss`, `energy_per_atom` and `huber_delta` of the section
-    `optim`, where the criterion takes them, by skorch's names.
+    """Return `force_coefficient`, `stress_coefficient`, `loss`, `energy_per_atom` and `huber_delta`
+    of the section `optim`, where the criterion takes them, by skorch's names.
 
     Raises ValueError where a criterion of the user's own cannot do what `optim` asks for.
     """
     given = {
         "force_coefficient": optim.force_coefficient,
+        "stress_coefficient": optim.stress_coefficient,
         "loss": optim.loss,
         "energy_per_atom": optim.energy_per_atom,
         "huber_delta": optim.huber_delta,
     }
     taken = inspect.signature(criterion).parameters
-    if optim.energy_per_atom and "energy_per_atom" not in taken:
-        raise ValueError(
-            f"optim.energy_per_atom is True, but optim.loss_fn {criterion.__name__} does not take "
-            "energy_per_atom; set it to False, or derive the class from amptorch.model.CustomLoss"
-        )
+    for name in ("energy_per_atom", "stress_coefficient"):
+        if given[name] and name not in taken:
+            raise ValueError(
+                f"optim.{name} is {given[name]}, but optim.loss_fn {criterion.__name__} does not "
+                f"take {name}; leave it out, or derive the class from amptorch.model.CustomLoss"
+            )
     return {f"criterion__{name}": value for name, value in given.items() if name in taken}
 
 

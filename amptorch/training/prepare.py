@@ -12,7 +12,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from amptorch.config import Config, DatasetConfig
-from amptorch.data.fill import elements_of_store, fill_store, frames_to_look_at
+from amptorch.data.fill import elements_of_store, fill_store, frames_to_look_at, stress_in_store
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.in_memory import MemoryDataset
 from amptorch.data.plan import GB, Plan, make_plan, sample_of
@@ -26,6 +26,7 @@ from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
+from amptorch.labels import stress_of
 from amptorch.memory import available_memory
 from amptorch.potential import Potential
 from amptorch.store.sources import usable
@@ -139,6 +140,24 @@ def wanted_images(images: list[Atoms], options: DatasetConfig, forces: bool) -> 
     return images
 
 
+def with_stress(settings: Config, found: Callable[[], bool]) -> Config:
+    """Return the settings as they are where stresses are trained on and `found()` some; without
+    them where `optim.stress_per_mev` asks for them if there are any.
+
+    Raises ValueError where `optim.stress_coefficient` asks for them and there are none.
+    """
+    optim = settings.optim
+    if not optim.stress_coefficient or found():
+        return settings
+    if optim.stress_per_mev is None:
+        raise ValueError(
+            f"optim.stress_coefficient is {optim.stress_coefficient:g}, but no frame has a stress "
+            "and a cell; name them by dataset.stress_key, or leave the coefficient out"
+        )
+    optim = replace(optim, stress_per_mev=None, stress_coefficient=0.0)
+    return replace(settings, optim=optim)
+
+
 def fingerprint_store(settings: Config) -> FingerprintStore:
     """Return the file in `cmd.run_dir` where fingerprints are kept."""
     return FingerprintStore(Path(settings.cmd.run_dir) / STORE)
@@ -161,6 +180,7 @@ def _in_memory(
     settings, images = _with_validation(settings, images)
     settings, images = _with_isolated(settings, images)
     options = settings.dataset
+    settings = with_stress(settings, lambda: any(map(_has_stress, images)))
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
     settings = with_functions(settings, lambda: Frames.from_atoms(images))
@@ -260,6 +280,7 @@ def _plan_derivatives(settings: Config, images: list[Atoms], ranks: Ranks) -> Pl
         GB * options.memory_budget,
         threads=settings.cmd.threads,
         available=available_memory(),
+        strains=settings.optim.stress_coefficient > 0,
     )
     _show_plan(settings, ranks, plan)
     return plan
@@ -275,6 +296,7 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
     # One process fills the store, on all cores; the others find it full.
     with ranks.first_before_others(), use_threads(ranks.threads_alone):
         folder = str(options.store)
+        settings = with_stress(settings, lambda: stress_in_store(folder, frames, options.labels))
         found = elements_of_store(folder, frames, options.skip_bad, forces, options.labels)
         settings = _with_found_elements(settings, found, trained)
         elements: Any = settings.dataset.elements
@@ -290,6 +312,7 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
             threads=cmd.threads,
             verbose=cmd.verbose and ranks.first,
             show=lambda plan: _show_plan(settings, ranks, plan),
+            stress=settings.optim.stress_coefficient > 0,
         )
     _warn_of_skipped([reason for _, _, reason in store.skipped])
     settings = _with_batch_size(settings, store.n_frames)
@@ -338,10 +361,15 @@ def _dataset_options(
         "atomic_correction": options.atomic_correction,
         "weights": weights,
         "missing_forces": options.missing_forces,
+        "stress": settings.optim.stress_coefficient > 0,
         "dtype": settings.cmd.dtype,
         "feature_scaler": None if trained is None else trained.feature_scaler,
         "target_scaler": None if trained is None else trained.target_scaler,
     }
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    return atoms.cell.rank == 3 and stress_of(atoms) is not None
 
 
 def _with_found_elements(settings: Config, found: list[str], trained: Trained | None) -> Config:

@@ -25,7 +25,7 @@ from amptorch.data.samplers import cuts_of
 from amptorch.threads import num_threads
 from amptorch.training.random_state import RandomState
 
-Prediction = tuple[torch.Tensor, torch.Tensor]
+Prediction = tuple[torch.Tensor, ...]
 Made = TypeVar("Made")
 
 # torchrun ends the others when one process ends; one that preprocesses may take long.
@@ -85,12 +85,12 @@ class Ranks:
     # --- a batch ---
 
     def evaluate(self, batch: Batch | Share, model: Callable[[Batch], Prediction]) -> Prediction:
-        """Return (energy, forces) of a batch, of which each process evaluates its share.
+        """Return what `model` gives of a batch, of which each process evaluates its share.
 
         Only the rows of this process carry a graph.
 
         batch : the whole batch, or this process's `Share` of it
-        model : gives (energy, forces) of a batch
+        model : gives (energy, forces), with the stresses where the batch has some to compare
         """
         if self.size == 1 and isinstance(batch, Batch):
             return model(batch)
@@ -98,20 +98,26 @@ class Ranks:
         if share.part is None:
             # It still takes part, and needs something for the loss to go back to.
             options: dict[str, Any] = {"dtype": share.energy.dtype, "device": self.device}
-            energy = torch.zeros(0, requires_grad=torch.is_grad_enabled(), **options)
-            forces = torch.zeros((0, 3), **options)
+            own = [torch.zeros(0, requires_grad=torch.is_grad_enabled(), **options)]
+            own += [torch.zeros((0, width), **options) for width in (3, 6)]
         else:
-            energy, forces = model(share.part)
-        own_sizes = torch.tensor([len(energy), len(forces)], device=energy.device)
-        sizes = [size.tolist() for size in self._gather(own_sizes)]
-        own = torch.cat([energy, forces.flatten()])
-        padded = own.detach().new_zeros(max(e + 3 * f for e, f in sizes))
-        padded[: len(own)] = own.detach()
+            own = list(model(share.part))
+        own = own if share.stress is not None else own[:2]
+        sizes = [
+            size.tolist()
+            for size in self._gather(
+                torch.tensor([one.numel() for one in own], device=own[0].device)
+            )
+        ]
+        flat = torch.cat([one.flatten() for one in own])
+        padded = flat.detach().new_zeros(max(map(sum, sizes)))
+        padded[: len(flat)] = flat.detach()
         values = self._gather(padded)
-        values[self.rank] = own
-        energies = [value[:e] for value, (e, f) in zip(values, sizes, strict=True)]
-        flat = [value[e : e + 3 * f] for value, (e, f) in zip(values, sizes, strict=True)]
-        return torch.cat(energies), torch.cat(flat).view(-1, 3)
+        values[self.rank] = flat
+        parts = [value[: sum(size)].split(size) for value, size in zip(values, sizes, strict=True)]
+        energy, *others = (torch.cat(of_all) for of_all in zip(*parts, strict=True))
+        shaped = [one.view(-1, width) for one, width in zip(others, (3, 6), strict=False)]
+        return (energy, *shaped)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace the gradients of all processes by their sum; one that none has stays None."""
@@ -199,7 +205,14 @@ def share_of(batch: Batch, rank: int, size: int) -> Share:
     part = part_of(batch, first, last) if first < last else None
     energy: Any = batch.energy
     return Share(
-        part, len(batch), energy, batch.forces, batch.weights, batch.force_weights, batch.counts
+        part,
+        len(batch),
+        energy,
+        batch.forces,
+        batch.weights,
+        batch.force_weights,
+        batch.counts,
+        batch.stress,
     )
 
 
@@ -230,5 +243,7 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
         forces=None,
         weights=None,
         force_weights=None,
+        stress=None,
+        volumes=None if batch.volumes is None else batch.volumes[first:last],
         force_rows=force_rows,
     )

@@ -87,5 +87,7 @@ def _training(settings: Config, dataset: Dataset) -> str:
     text = f"{name}, batches of {optim.batch_size} frames"
     if optim.force_per_mev is not None:
         text += f"; 1 meV/atom counts as much as {optim.force_per_mev:g} eV/Å"
+    if optim.stress_per_mev is not None:
+        text += f" and {optim.stress_per_mev:g} GPa"
     seconds = optim.total_seconds or optim.max_seconds
     return text + (f"; {optim.epochs} epochs" if seconds is None else f"; {seconds:.0f} s")

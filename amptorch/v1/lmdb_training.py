@@ -6,7 +6,7 @@ from typing import Any
 from amptorch.config import Config, DatasetConfig
 from amptorch.data.plan import GB
 from amptorch.descriptor.construct import construct_descriptor
-from amptorch.training.prepare import Trained, TrainingData, with_elements
+from amptorch.training.prepare import Trained, TrainingData, with_elements, with_stress
 from amptorch.training.ranks import Ranks
 from amptorch.training.splits import validation_size
 from amptorch.v1.lmdb import get_lmdb_dataset
@@ -52,6 +52,7 @@ def prepare_lmdb(settings: Config, trained: Trained | None, ranks: Ranks) -> Tra
         memory_budget=GB * options.memory_budget,
         weights=options.weights,
     )
+    settings = with_stress(settings, lambda: False)
     validation_size(len(dataset), options.val_split)
     frames: Any = dataset
     return TrainingData(_settings_of(settings, dataset, trained), frames)

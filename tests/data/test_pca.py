@@ -8,7 +8,7 @@ from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset
 from amptorch.frames import Frames
 from amptorch.model import BPNN
-from amptorch.model.jacobian import jacobian
+from amptorch.model.jacobian import Direction, jacobian
 from amptorch.preprocessing import AtomsToData, FeatureScaler, PCAReducer
 from amptorch.store import preprocess
 from amptorch.trainer import AtomsTrainer
@@ -129,7 +129,7 @@ def test_derivatives_of_single_predictions(frames, elementwise):
     torch.manual_seed(0)
     model = BPNN(elements=["Cu", "O"], input_dim=4, num_nodes=3, num_layers=2, dtype=torch.float64)
     v = np.random.default_rng(0).normal(size=(len(batch.forces), 3))
-    rows = jacobian(model, batch, [(np.arange(len(v)), v)])
+    rows = jacobian(model, batch, [Direction(np.arange(len(v)), v)])
     _, forces = model(batch)
     (forces * torch.from_numpy(v)).sum().backward()
     for parameter, of_parameter in rows.items():

@@ -64,7 +64,7 @@ def test_the_filter_pulls_as_the_loss_does(frames, per_atom):
     _, plain, _ = observations(*options)
     directions, errors, variances = observations(*options, 1.5)
     # Each observed error is that along its direction, and the spoilt atom counts for less.
-    rows, v = directions[0]
+    rows, v, _ = directions[0]
     difference = (batch.forces - prediction[1])[torch.from_numpy(rows)] * torch.from_numpy(v)
     projected = torch.zeros(2).double().index_add(0, batch.image_idx[rows], difference.sum(dim=1))
     torch.testing.assert_close(errors.view(2, 2)[:, 1], projected)
