@@ -283,10 +283,9 @@ def _train_and_report(
     elements = options.elements
     if elements is None and trained_on is not None and options.store is None:
         elements = sorted({symbol for atoms in trained_on for symbol in set(atoms.symbols)})
-    frames = {
-        name: with_labels(name, images, elements, config.model.get_forces, options.missing_forces)
-        for name, images in sets.items()
-    }
+    stress = config.optim.stress_coefficient > 0
+    labels = elements, config.model.get_forces, options.missing_forces, stress
+    frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
             for message in inspect_frames(trained_on):
@@ -319,7 +318,12 @@ def _train_and_report(
     results = {}
     for name, images in sets.items():
         with stages("predicting"):
-            results[name] = frames[name], trainer.predict(images, disable_tqdm=False)
+            found = (
+                trainer.potential.predict(images, disable_tqdm=False, stress="optional")
+                if stress
+                else trainer.predict(images, disable_tqdm=False)
+            )
+            results[name] = frames[name], found
     errors = {name: prediction_errors(*result) for name, result in results.items()}
     if errors:
         typer.echo(f"\n{error_table(errors)}")

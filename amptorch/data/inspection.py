@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +14,7 @@ from amptorch.data.copies import SAME, atoms_key, repeated_warning
 from amptorch.data.corrections import composition
 from amptorch.data.units import FORCE_UNITS, STIFFNESS, likely_units
 from amptorch.frames import Frames
+from amptorch.labels import stress_of
 from amptorch.neighbors import NeighborList, neighbor_list
 
 # Frames that are looked at, spread evenly, and frames of one composition that are paired.
@@ -34,6 +38,10 @@ FORCES = (1e-3, 1e3)
 FORCE_SUM, LEAST_SUM = 0.1, 0.05
 # eV/Å³, the median of the largest component of a stress (48 GPa).
 LARGE_STRESS = 0.3
+# Correlation of stresses with those of a pair potential from which on it says something.
+SURE_OF_STRESS = 0.6
+SHEARS = ("yz", "xz", "xy")
+VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
 # An energy this far off, in eV/atom and in median absolute deviations, is a gross outlier.
 OUTLIER, DEVIATIONS = 1.0, 20
 
@@ -53,13 +61,15 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
     """Return warnings about labels that look wrong, each with its number and what to do about it;
     an empty list where nothing does.
 
-    images : frames; `atoms.calc.results` may hold "energy" (eV), "forces" (n, 3) (eV/Å) and
-        "stress" (eV/Å³), and whatever is missing or not finite is passed over
+    images : frames; `atoms.calc.results` may hold "energy" (eV) and "forces" (n, 3) (eV/Å), and
+        stresses (eV/Å³) are found as by `stress_of`; whatever is missing or not finite is passed
+        over
 
     Checked are: whether energies and forces fit each other in units and sign, the size of forces
-    and stresses, sums of forces, energies far from all others, and frames that are there twice. Of
-    more than 500 frames that many are looked at, spread evenly; duplicates are sought among all.
-    Nothing is computed with a calculator, and nothing is raised.
+    and stresses, whether stresses fit the forces in sign and order, sums of forces, energies far
+    from all others, and frames that are there twice. Of more than 500 frames that many are looked
+    at, spread evenly; duplicates are sought among all. Nothing is computed with a calculator, and
+    nothing is raised.
     """
     frames = [_labelled(k, images[k]) for k in _spread(len(images), SAMPLE)]
     outliers = _outliers(frames)
@@ -70,7 +80,7 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
         _force_sizes(frames),
         mismatch,
         _force_sums(frames),
-        _stresses(frames),
+        _stresses(frames) or _stress_order(usual),
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
         repeated_warning(images),
@@ -93,7 +103,10 @@ def _labelled(index: int, atoms: Atoms) -> _Labelled:
     usable = usable and np.isfinite(atoms.cell.array).all()
     energy = label("energy", ()) if usable else None
     forces = label("forces", (len(atoms), 3)) if usable else None
-    stress = label("stress", (6,), (3, 3))
+    try:
+        stress = stress_of(atoms, index)
+    except ValueError:  # what reads the frames names it
+        stress = None
     return _Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
 
 
@@ -278,13 +291,43 @@ class _Neighbors:
 
     def fitted_energies(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return (F,) energies and those of a pair potential fitted to the forces alone, eV, both
-        without reference energies of the elements; None where that says nothing.
-
-        The slope of the potential of each pair of elements is piecewise linear.
-        """
-        if self.pairs is None or any(frame.energy is None for frame in self.sample):
+        without reference energies of the elements; None where that says nothing."""
+        if self.fit is None or any(frame.energy is None for frame in self.sample):
             return None
-        if not len(self.distances) or not np.ptp(self.distances):
+        energies = np.array([frame.energy for frame in self.sample])
+        return self._without_elements(energies), self._without_elements(self._energies(*self.fit))
+
+    def fitted_stresses(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (k, 6) stresses and those of the same pair potential, eV/Å³, each less the median
+        of the frames of one composition; None where that says nothing."""
+        known = [k for k, frame in enumerate(self.sample) if frame.stress is not None]
+        known = [k for k in known if not np.isnan(self.frames.volumes[k])]
+        if self.fit is None or self.pairs is None or not known:
+            return None
+        r = self.pairs.vectors
+        weights = self._slopes(*self.fit) / self.distances / 2
+        of_pairs = [weights * r[:, a] * r[:, b] for a, b in VOIGT]
+        n = len(self.frames)
+        virials = [np.bincount(self._frame_of_pair, one, minlength=n) for one in of_pairs]
+        fitted = np.stack(virials, axis=1)[known] / self.frames.volumes[known, None]
+        labels: Any = [self.sample[k].stress for k in known]
+        stresses = np.array(labels)
+        counts = composition(self.frames.numbers, self.frames.counts, self.kinds)[known]
+        shares = np.round(counts / counts.sum(axis=1, keepdims=True), 6)
+        groups = np.unique(shares, axis=0, return_inverse=True)[1].reshape(-1)
+        for group in np.unique(groups):
+            rows = groups == group
+            stresses[rows] -= np.median(stresses[rows], axis=0)
+            fitted[rows] -= np.median(fitted[rows], axis=0)
+        return stresses, fitted
+
+    @cached_property
+    def fit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(pulls, types, place): slopes (types, INTERVALS), eV/Å, of a pair potential fitted to the
+        forces alone, the type of each pair, and its place among the nodes; None where that says
+        nothing. The slope of the potential of each pair of elements is piecewise linear.
+        """
+        if self.pairs is None or not len(self.distances) or not np.ptp(self.distances):
             return None
         names, types = np.unique(self.types, return_inverse=True)
         columns = len(names) * INTERVALS
@@ -312,15 +355,11 @@ class _Neighbors:
         left = target - matrix @ pulls
         if 1 - (left @ left) / (target @ target) < EXPLAINED:
             return None
-        fitted = self._energies(self.pairs, pulls.reshape(-1, INTERVALS), types, start, width)
-        energies = np.array([frame.energy for frame in self.sample])
-        return self._without_elements(energies), self._without_elements(fitted)
+        return pulls.reshape(-1, INTERVALS), types, place
 
-    def _energies(
-        self, pairs: NeighborList, pulls: np.ndarray, types: np.ndarray, start: float, width: float
-    ) -> np.ndarray:
-        """Return (F,) energies, eV, of slopes (types, INTERVALS), eV/Å, integrated from where they
-        end."""
+    def _energies(self, pulls: np.ndarray, types: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return (F,) energies, eV, of the slopes of `fit`, integrated from where they end."""
+        width = np.ptp(self.distances) / INTERVALS
         fine = np.linspace(0, INTERVALS, 50 * INTERVALS + 1)
         of_pairs = np.zeros(len(self.distances))
         for kind, slopes in enumerate(pulls):
@@ -328,9 +367,20 @@ class _Neighbors:
             steps = (slope[1:] + slope[:-1]) / 2 * (fine[1] - fine[0]) * width
             potential = np.append(0.0, np.cumsum(steps)) - steps.sum()
             here = types == kind
-            of_pairs[here] = np.interp((self.distances[here] - start) / width, fine, potential)
-        frames = self.frames.frame_of_atom[pairs.centers]
-        return np.bincount(frames, weights=of_pairs / 2, minlength=len(self.frames))
+            of_pairs[here] = np.interp(place[here], fine, potential)
+        return np.bincount(self._frame_of_pair, of_pairs / 2, minlength=len(self.frames))
+
+    def _slopes(self, pulls: np.ndarray, types: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return (P,) the slope of the potential of `fit`, eV/Å, for each pair."""
+        slopes = np.column_stack([pulls, np.zeros(len(pulls))])
+        node = place.astype(np.int64)
+        upper = place - node
+        return (1 - upper) * slopes[types, node] + upper * slopes[types, node + 1]
+
+    @property
+    def _frame_of_pair(self) -> np.ndarray:
+        pairs: Any = self.pairs
+        return self.frames.frame_of_atom[pairs.centers]
 
     def _without_elements(self, energies: np.ndarray) -> np.ndarray:
         """Return the energies less the reference energies of the elements, each frame weighted by
@@ -435,6 +485,40 @@ def _stresses(frames: list[_Labelled]) -> str | None:
         f"the stresses are large: the largest component of a frame is {median:.3g} eV/Å³ in the "
         f"median, which is {median / GPa:.3g} GPa. If they are in GPa, divide them by "
         f"{1 / GPa:.1f} (kbar: {10 / GPa:.0f})"
+    )
+
+
+def _stress_order(frames: list[_Labelled]) -> str | None:
+    """Return a warning where stresses have another sign or order than a pair potential that is
+    fitted to the forces."""
+    if not any(frame.stress is not None for frame in frames):
+        return None
+    found = _Neighbors(frames).fitted_stresses()
+    if found is None or len(found[0]) < FEWEST_PAIRS:
+        return None
+    stresses, fitted = found
+    axial = _correlation(stresses[:, :3].ravel(), fitted[:, :3].ravel())[0]
+    if axial < -SURE_OF_STRESS:
+        return (
+            f"the stresses have the wrong sign: they go against those of a pair potential fitted "
+            f"to the forces ({len(stresses)} frames, correlation {axial:.2f}); multiply them by "
+            "-1. ASE's are positive under tension; VASP's and virials are not"
+        )
+    # By the places at which a label would have ASE's shears.
+    shear = {
+        order: _correlation(stresses[:, order].ravel(), fitted[:, 3:].ravel())[0]
+        for order in permutations((3, 4, 5))
+    }
+    best = max(shear, key=shear.__getitem__)
+    right = shear[3, 4, 5]
+    if axial < 0 or shear[best] < SURE_OF_STRESS or right > 0.6 * shear[best]:
+        return None
+    names = " ".join(SHEARS[best.index(place)] for place in (3, 4, 5))
+    return (
+        f"the shears of the stresses look as if they were in the order {names}: so they correlate "
+        f"with those of a pair potential fitted to the forces ({len(stresses)} frames) by "
+        f"{shear[best]:.2f}, and in ASE's order, {' '.join(SHEARS)}, by {right:.2f}; bring them "
+        "into ASE's order"
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
@@ -109,6 +110,43 @@ def test_forces_of_no_sensible_size(copper, factor, words):
 def test_stress_in_gigapascal(copper):
     (warning,) = inspect_frames(changed(copper, stress=160.2))
     assert "divide them by 160.2" in warning
+
+
+@pytest.fixture(scope="module")
+def strained():
+    """Hot frames of strained crystals with EMT's stresses."""
+    rng, images = np.random.default_rng(3), []
+    for _ in range(24):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        strain = 0.03 * rng.normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        found = {
+            name: atoms.calc.get_property(name, atoms) for name in ("energy", "forces", "stress")
+        }
+        images.append(with_labels(atoms, **found))
+    return images
+
+
+def test_sign_and_order_of_stresses(strained):
+    assert inspect_frames(strained) == []
+    (warning,) = inspect_frames(changed(strained, stress=-1.0))
+    assert "the stresses have the wrong sign" in warning
+    assert "correlation -" in warning
+    vasp = changed(strained)
+    for atoms in vasp:
+        atoms.calc.results["stress"] = atoms.calc.results["stress"][[0, 1, 2, 5, 3, 4]]
+    (warning,) = inspect_frames(vasp)
+    assert "in the order xy yz xz" in warning
+    assert "in ASE's order, yz xz xy, by 0." in warning or "by -0." in warning
+    # They may stand elsewhere than in a calculator, and be of some frames alone.
+    for atoms in vasp[::2]:
+        atoms.info["stress"] = atoms.calc.results.pop("stress")
+    for atoms in vasp[1::4]:
+        del atoms.calc.results["stress"]
+    (warning,) = inspect_frames(vasp)
+    assert "in the order xy yz xz" in warning
 
 
 def test_forces_that_do_not_add_up(copper):
