@@ -35,7 +35,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
         },
         "optim": {
             "optimizer": "ekf",
-            "optimizer_args": {"memory": 8.0},
+            "optimizer_args": {"memory": 8.0, "precision": "float32"},
             "batch_size": "auto",
             "epochs": 100_000,
             "total_seconds": TIME,
