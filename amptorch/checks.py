@@ -209,6 +209,17 @@ def pca(key: str, value: Any) -> dict[str, Any]:
     }
 
 
+def repulsion(key: str, value: Any) -> dict[str, Any]:
+    """Return the settings of a repulsive pair potential with their defaults, of "zbl" or of
+    options."""
+    options = {"kind": value} if isinstance(value, str) else mapping(key, value)
+    known_keys(key, options, ["kind", "inner", "outer"])
+    kind = choice("zbl")(f"{key}.kind", options.get("kind", "zbl"))
+    outer = number(above=0)(f"{key}.outer", options.get("outer", 0.9))
+    inner = number(minimum=0, below=outer)(f"{key}.inner", options.get("inner", outer / 2))
+    return {"kind": kind, "inner": inner, "outer": outer}
+
+
 def atomic_correction(key: str, value: Any) -> bool | dict[str, float]:
     """Return True, False, or reference energies {symbol: eV}."""
     if not isinstance(value, Mapping):

@@ -11,8 +11,6 @@ torch is imported only when a configuration is made: classes may be given as suc
 # ruff: noqa: RUF009 (`option` only wraps dataclasses.field)
 
 import copy
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -43,12 +41,14 @@ from amptorch.checks import (
     path,
     paths,
     pca,
+    repulsion,
     scaling,
     scheduler,
     text,
     weights,
 )
 from amptorch.labels import Labels
+from amptorch.plain import to_json
 from amptorch.recommended import completed
 
 
@@ -125,6 +125,9 @@ class ModelConfig(_Section):
     batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
     dropout: bool = option(False, boolean, "dropout after each activation")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
+    repulsion: Any = option(
+        None, repulsion, "'zbl', or its {inner, outer}: a pair potential under the networks"
+    )
     initialization: str = option("xavier", choice("xavier", "zero", "small"), "of the weights")
 
     def __post_init__(self) -> None:
@@ -469,40 +472,3 @@ class Config:
         for key in (*elsewhere, "weights", "group_weights"):
             del result["dataset"][key]
         return to_json(result)
-
-
-def to_json(value: Any) -> Any:
-    """Return `value` in JSON types: arrays become lists, classes and dtypes their names.
-
-    What has no such form becomes its `repr`, which a reader refuses by name where it matters.
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [to_json(item) for item in value]
-    if hasattr(value, "tolist"):
-        return to_json(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if type(value).__name__ == "dtype":
-        return str(value).removeprefix("torch.")
-    if callable(value) and hasattr(value, "__qualname__"):
-        return _class_name(value)
-    return repr(value)
-
-
-# Classes of these go by their names alone.
-MODULES = (
-    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
-    *("amptorch.optimizers", "amptorch.model.activations"),
-)
-
-
-def _class_name(value: Any) -> str:
-    name = value.__qualname__
-    for module in MODULES:
-        if getattr(sys.modules.get(module), name, None) is value:
-            return name
-    return f"{value.__module__}.{name}"

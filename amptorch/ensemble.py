@@ -189,7 +189,9 @@ class Ensemble:
         for group in self._groups.values():
             values = self.members[group[0]].descriptor.values(frames, neighbors)
             for k in group:
-                batches[k] = self.members[k].batch_of(frames, neighbors, values)
+                member = self.members[k]
+                batch = member.batch_of(frames, neighbors, values)
+                batches[k] = member.with_base(batch, frames, neighbors)
         return EnsembleBatch(frames, neighbors, [batches[k] for k in range(len(self.members))])
 
     def check_compositions(self, frames: Frames) -> None:
@@ -214,6 +216,10 @@ class Ensemble:
                 gradient, virial = self._contracted(group[0], mean, batch)
                 forces -= gradient
                 virials += virial
+            for weight, own in zip(self.weights, batch.members, strict=True):
+                if own.base is not None:
+                    forces += weight * own.base.forces
+                    virials += weight * own.base.virials
         return AtomicParts(self.weights @ energies, forces, virials)
 
     def spread_atoms(self, batch: EnsembleBatch) -> tuple[AtomicParts, np.ndarray, np.ndarray]:
@@ -226,6 +232,10 @@ class Ensemble:
             for k, gradient in enumerate(gradients):
                 pull, virial = self._contracted(k, gradient, batch)
                 forces[k] = -pull
+                base = batch.members[k].base
+                if base is not None:
+                    forces[k] += base.forces
+                    virial = virial + base.virials
                 virials += self.weights[k] * virial
         _, energy_spread = self._moments(np.array([_sums(own, batch) for own in energies]))
         mean_force, forces_spread = self._moments(forces)

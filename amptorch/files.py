@@ -14,8 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
-from amptorch.config import to_json
 from amptorch.frames import Frames
+from amptorch.plain import to_json
 from amptorch.writing import replacing
 
 # Formats of ASE with a place for energies and forces of any frame.

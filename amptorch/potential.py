@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 from amptorch.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
 from amptorch.config import Config
 from amptorch.data.batch import Batch, Batcher
+from amptorch.data.repulsion import Repulsion
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
@@ -71,6 +72,7 @@ class Potential:
         self.history = history
         self.has_forces = model.get_forces
         self.threads = None if settings is None else settings.cmd.threads
+        self.repulsion = None if settings is None else Repulsion.of(settings.model.repulsion)
         self.elements = _scaled_elements(descriptor.elements, feature_scaler)
         self.batcher = Batcher(descriptor.elements, feature_scaler, dtype)
 
@@ -190,10 +192,17 @@ class Potential:
             values = self.descriptor.values(frames, neighbors)
         else:
             values = self.descriptor.stored_values(store, frames, images, neighbors)
-        return self.batch_of(frames, neighbors, values)
+        return self.with_base(self.batch_of(frames, neighbors, values), frames, neighbors)
+
+    def with_base(self, batch: Batch, frames: Frames, neighbors: NeighborList) -> Batch:
+        """Return the batch of `frames` with the repulsion that is added to what the model gives."""
+        if self.repulsion is not None:
+            batch.base = self.repulsion.parts(frames, neighbors)
+        return batch
 
     def batch_of(self, frames: Frames, neighbors: NeighborList, values: np.ndarray) -> Batch:
-        """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled."""
+        """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled, and
+        without what `with_base` adds."""
         scaled = self.feature_scaler.transform_rows(values, frames.numbers)
         return self.batcher(
             torch.as_tensor(scaled, dtype=self.dtype),
@@ -213,7 +222,10 @@ class Potential:
         self.model.eval()
         with torch.no_grad():
             energy, forces = self.model(batch.to(self.device))
-        return self._energies(energy, batch), forces.cpu().numpy() * self.std
+        forces = forces.cpu().numpy() * self.std
+        if batch.base is not None and len(forces):
+            forces = forces + batch.base.forces
+        return self._energies(energy, batch), forces
 
     def gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with
@@ -236,6 +248,8 @@ class Potential:
         if self.target_scaler.atomic is not None:
             each = np.ones(len(energies), dtype=np.int64)
             energies += self.target_scaler.references(batch.atomic_numbers.cpu().numpy(), each)
+        if batch.base is not None:
+            energies += batch.base.energies
         return energies, gradient
 
     def evaluate_atoms(self, batch: Batch) -> AtomicParts:
@@ -245,7 +259,9 @@ class Potential:
             return AtomicParts(energies, np.zeros((0, 3)), np.zeros((0, 6)))
         made_of: Any = batch.derivatives
         gradient, virials = self.descriptor.vjp_and_virials(made_of.frames, g, made_of.neighbors)
-        return AtomicParts(energies, -gradient, virials)
+        if batch.base is None:
+            return AtomicParts(energies, -gradient, virials)
+        return AtomicParts(energies, batch.base.forces - gradient, batch.base.virials + virials)
 
     def _gradient(
         self, batch: Batch, energies_of: Callable[[Batch, torch.Tensor], torch.Tensor]
@@ -263,9 +279,12 @@ class Potential:
     def _energies(self, energy: torch.Tensor, batch: Batch) -> np.ndarray:
         """Return energies (F,), eV, out of scaled ones."""
         energies = _as_float64(energy) * self.std + self.mean
+        frame = batch.image_idx.cpu().numpy()
+        if batch.base is not None:
+            energies = energies + np.bincount(frame, batch.base.energies, minlength=len(batch))
         if self.target_scaler.atomic is None:
             return energies
-        counts = torch.bincount(batch.image_idx, minlength=len(batch)).cpu().numpy()
+        counts = np.bincount(frame, minlength=len(batch))
         return energies + self.target_scaler.references(batch.atomic_numbers.cpu().numpy(), counts)
 
     def latent(self, batch: Batch, layer: int) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 from tqdm import tqdm
 
+from amptorch.data.batch import AtomicParts
 from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances, warn_of_lonely
@@ -20,19 +21,6 @@ if TYPE_CHECKING:
 
 # Atoms in a batch: enough for every core, little memory.
 BATCH_ATOMS = 4096
-
-
-class AtomicParts(NamedTuple):
-    """Hold what the n atoms of some frames have of energies, forces and strain derivatives.
-
-    energies (n,), eV, add up to the energy of each frame; forces (n, 3), eV/Å; virials (n, 6), eV,
-    add up to the derivative ∂E/∂ε with respect to the strain, in the order xx, yy, zz, yz, xz, xy.
-    Forces and virials have no rows where the model gives no forces.
-    """
-
-    energies: np.ndarray
-    forces: np.ndarray
-    virials: np.ndarray
 
 
 # Whether stresses are asked for; "optional": where model and frames have them, see `Potential`.

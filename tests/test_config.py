@@ -25,6 +25,7 @@ DEFAULTS = {
         "batchnorm": False,
         "dropout": False,
         "dropout_rate": 0.5,
+        "repulsion": None,
         "initialization": "xavier",
     },
     "optim": {
@@ -32,6 +33,8 @@ DEFAULTS = {
         "force_coefficient": 0,
         "energy_per_atom": False,
         "force_per_mev": None,
+        "stress_coefficient": 0,
+        "stress_per_mev": None,
         "lr": 0.1,
         "batch_size": 32,
         "epochs": 100,

@@ -6,9 +6,10 @@ import warnings
 from dataclasses import fields, replace
 from typing import Any
 
-from amptorch.config import SECTIONS, Config, OptimConfig, to_json
+from amptorch.config import SECTIONS, Config, OptimConfig
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 from amptorch.descriptor.multipole.parameters import with_densities
+from amptorch.plain import to_json
 
 DESCRIPTOR_SET = "GaussianDescriptorSet"
 # v1.0's keys for what the descriptor was made of, in its order.

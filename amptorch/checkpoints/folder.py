@@ -28,9 +28,10 @@ from typing import Any, TypeVar
 import torch
 
 from amptorch.checkpoints.config import config_from_json, config_from_v1, config_to_json
-from amptorch.config import Config, to_json
+from amptorch.config import Config
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
+from amptorch.plain import to_json
 from amptorch.v1.unpickle import load_torch_file
 
 CHECKSUMS = "checksums.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,19 @@ from amptorch.descriptor.derivatives import Derivatives
 from amptorch.frames import Frames
 
 RowsT = TypeVar("RowsT", np.ndarray, torch.Tensor, None)
+
+
+class AtomicParts(NamedTuple):
+    """Hold what the n atoms of some frames have of energies, forces and strain derivatives.
+
+    energies (n,), eV, add up to the energy of each frame; forces (n, 3), eV/Å; virials (n, 6), eV,
+    add up to the derivative ∂E/∂ε with respect to the strain, in the order xx, yy, zz, yz, xz, xy.
+    Forces and virials have no rows where the model gives no forces.
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virials: np.ndarray
 
 
 @dataclass
@@ -33,7 +46,8 @@ class Batch:
     of the atoms whose forces are computed and compared, one row of `forces` each; None for all.
     weights (num_images,), force_weights (rows of forces,): of the errors in the loss, or None.
     stress (num_images, 6): scaled targets, NaN in frames that have none, and volumes (num_images,),
-    Å³, 1 where there is none, so that stresses are predicted; or None.
+    Å³, 1 where there is none, so that stresses are predicted; or None. base: what is added to the
+    atoms' energies, forces and virials that the model gives, in eV and Å; or None.
     """
 
     fingerprint: torch.Tensor
@@ -52,6 +66,7 @@ class Batch:
     force_weights: torch.Tensor | None = None
     stress: torch.Tensor | None = None
     volumes: torch.Tensor | None = None
+    base: AtomicParts | None = None
 
     def __len__(self) -> int:
         return self.num_images

@@ -12,6 +12,7 @@ import torch
 
 from amptorch.data.batch import Batch, Batcher, Share, rows_inside, stress_targets
 from amptorch.data.corrections import composition
+from amptorch.data.repulsion import Repulsion
 from amptorch.data.samplers import known_rows, with_known_forces
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
@@ -45,7 +46,8 @@ class StoreDataset(torch.utils.data.Dataset):
     dtype : torch dtype of what the model sees
     feature_scaler, target_scaler : those of a trained model; None to fit them to these frames, in
         one pass through the store, or two with `pca`
-    pca, target_scaling, atomic_correction, weights, missing_forces, stress : as of `AtomsDataset`
+    pca, target_scaling, atomic_correction, weights, missing_forces, stress, repulsion : as of
+        `AtomsDataset`
 
     Raises ValueError where the store does not hold what is asked for, and that names the file where
     one is damaged.
@@ -68,7 +70,9 @@ class StoreDataset(torch.utils.data.Dataset):
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",
         stress: bool = False,
+        repulsion: Repulsion | None = None,
     ) -> None:
+        self.repulsion = repulsion
         self.with_stress = stress
         self.missing_forces = missing_forces
         self.store = store if isinstance(store, FrameStore) else FrameStore(store)
@@ -80,6 +84,7 @@ class StoreDataset(torch.utils.data.Dataset):
         self.derivative_kind = derivatives if forcetraining else None
         self.dtype = dtype
         self._hash = self.descriptor.descriptor_setup_hash
+        self.energies = self._energies()
         self._check_targets()
         self._check_pairs()
         self._backend: Any = None
@@ -99,7 +104,7 @@ class StoreDataset(torch.utils.data.Dataset):
                 forcetraining,
                 atomic_correction,
                 target_scaling,
-                lambda: self.store.forces(self._spread(SAMPLE)) if forcetraining else None,
+                lambda: self._forces(self._spread(SAMPLE)) if forcetraining else None,
             )
         self.target_scaler = target_scaler
         self._references = self._reference_energies()
@@ -118,11 +123,6 @@ class StoreDataset(torch.utils.data.Dataset):
     def sizes(self) -> np.ndarray:
         """Return (F,) what reading a frame takes, in any unit."""
         return self.store.counts
-
-    @property
-    def energies(self) -> np.ndarray:
-        """Return the (F,) energies, eV."""
-        return self.store.energies
 
     @property
     def shards(self) -> np.ndarray:
@@ -208,10 +208,31 @@ class StoreDataset(torch.utils.data.Dataset):
         energy = self._tensor(energies)
         if not self.forcetraining:
             return energy, None
-        return energy, self._tensor(self.target_scaler.norm_forces(self.store.forces(frame_ids)))
+        return energy, self._tensor(self.target_scaler.norm_forces(self._forces(frame_ids)))
+
+    def _energies(self) -> np.ndarray:
+        """Return the energies (F,), eV, of all frames, less the repulsion."""
+        if self.repulsion is None:
+            return self.store.energies
+        self.repulsion.check(symbol_numbers(self.store.elements), self.descriptor.cutoff)
+        parts: list[Any] = [self._labelled(ids).energies for ids in self._chunks_of_frames()]
+        return np.concatenate(parts)
+
+    def _forces(self, frame_ids: np.ndarray) -> np.ndarray:
+        """Return the forces (n, 3), eV/Å, of frames, less the repulsion."""
+        if self.repulsion is None:
+            return self.store.forces(frame_ids)
+        forces: Any = self._labelled(frame_ids).forces
+        return forces
+
+    def _labelled(self, frame_ids: np.ndarray) -> Frames:
+        """Return frames with labels less the repulsion."""
+        if self.repulsion is None:
+            return self.store.frames(frame_ids)
+        return self.repulsion.without(*self.store.structures(frame_ids))
 
     def _stress(self, frame_ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        stress, volumes = stress_targets(self.store.frames(frame_ids))
+        stress, volumes = stress_targets(self._labelled(frame_ids))
         return self._tensor(self.target_scaler.norm_forces(stress)), self._tensor(volumes)
 
     def sample(self, n_frames: int) -> Frames:

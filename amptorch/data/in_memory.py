@@ -13,6 +13,7 @@ from ase import Atoms
 from amptorch.data.batch import Batch, Batcher, stress_targets
 from amptorch.data.corrections import composition
 from amptorch.data.fingerprints import describe
+from amptorch.data.repulsion import Repulsion
 from amptorch.data.samplers import with_known_forces
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
@@ -48,6 +49,7 @@ class MemoryDataset(torch.utils.data.Dataset):
     weights : (F,) positive numbers, of the frames' errors in the loss; None for equal ones
     missing_forces : "error", or "ignore" for frames without forces, to train on their energies
     stress : whether stresses are trained on, where frames have them
+    repulsion : what is subtracted from the labels, or None
 
     Attributes
     ----------
@@ -84,6 +86,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         weights: Sequence[float] | np.ndarray | None = None,
         missing_forces: str = "error",
         stress: bool = False,
+        repulsion: Repulsion | None = None,
     ) -> None:
         if derivatives not in ("stored", "recompute"):
             raise ValueError(f"derivatives must be 'stored' or 'recompute', got {derivatives!r}")
@@ -107,6 +110,7 @@ class MemoryDataset(torch.utils.data.Dataset):
         self.weights = checked_weights(weights, len(self.images))
         self.missing_forces = missing_forces
         self.with_stress = stress
+        self.repulsion = repulsion
         # Frames, once processed.
         self.frames: Any = None
         if process:
@@ -122,6 +126,9 @@ class MemoryDataset(torch.utils.data.Dataset):
             missing_forces=self.missing_forces,
             stress=self.with_stress,
         )
+        if self.repulsion is not None:
+            self.repulsion.check(np.unique(self.frames.numbers), self.descriptor.cutoff)
+            self.frames = self.repulsion.without(self.frames)
         values, self.derivatives = describe(
             self.descriptor,
             self.frames,

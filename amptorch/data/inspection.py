@@ -1,10 +1,7 @@
 """Look for wrong units and signs in labelled structures, before any training."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -12,10 +9,9 @@ from ase.units import GPa
 
 from amptorch.data.copies import SAME, atoms_key, repeated_warning
 from amptorch.data.corrections import composition
+from amptorch.data.pair_forces import Labelled, PairForces, correlation_of, least_squares, spread
 from amptorch.data.units import FORCE_UNITS, STIFFNESS, likely_units
-from amptorch.frames import Frames
 from amptorch.labels import stress_of
-from amptorch.neighbors import NeighborList, neighbor_list
 
 # Frames that are looked at, spread evenly, and frames of one composition that are paired.
 SAMPLE, PAIRED = 500, 60
@@ -24,14 +20,8 @@ FARTHEST_MOVE, FEWEST_PAIRS, MOST_PAIRS = 1.0, 8, 200
 # Correlation of energies with the work of the forces from which on the slope says something, and
 # the slopes that pass. Real data reach 0.997 and 0.8 to 1.3.
 SURE, SLOPES = 0.9, (0.65, 1.55)
-# The same for a pair potential fitted to the forces, which is a cruder measure; the share of the
-# forces that it must explain; Å, its reach; its intervals, and neighbours of an atom at most.
-SURE_OF_MODEL, SLOPES_OF_MODEL, EXPLAINED = 0.8, (0.2, 5.0), 0.5
-REACH, INTERVALS, NEIGHBORS = 5.0, 20, 150
-# Frames and atoms for that fit.
-MODEL_FRAMES, MODEL_ATOMS = (20, 80), (4_000, 20_000)
-# Å, the longest bond of hydrogen to C, N or O.
-HYDROGEN_BOND = 1.3
+# The same for a pair potential fitted to the forces, which is a cruder measure.
+SURE_OF_MODEL, SLOPES_OF_MODEL = 0.8, (0.2, 5.0)
 # eV/Å: rms forces outside this range are no forces of a training set.
 FORCES = (1e-3, 1e3)
 # Sum of the forces of a frame: share of what chance would give, and eV/Å.
@@ -41,20 +31,8 @@ LARGE_STRESS = 0.3
 # Correlation of stresses with those of a pair potential from which on it says something.
 SURE_OF_STRESS = 0.6
 SHEARS = ("yz", "xz", "xy")
-VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
 # An energy this far off, in eV/atom and in median absolute deviations, is a gross outlier.
 OUTLIER, DEVIATIONS = 1.0, 20
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """Hold a frame with its place in the list and those of its labels that are well formed."""
-
-    index: int
-    atoms: Atoms
-    energy: float | None
-    forces: np.ndarray | None
-    stress: np.ndarray | None
 
 
 def inspect_frames(images: Sequence[Atoms]) -> list[str]:
@@ -71,7 +49,7 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
     at, spread evenly; duplicates are sought among all. Nothing is computed with a calculator, and
     nothing is raised.
     """
-    frames = [_labelled(k, images[k]) for k in _spread(len(images), SAMPLE)]
+    frames = [_labelled(k, images[k]) for k in spread(len(images), SAMPLE)]
     outliers = _outliers(frames)
     far = {frame.index for frame, _ in outliers}
     usual = [frame for frame in frames if frame.index not in far]
@@ -88,7 +66,7 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
     return [warning for warning in found if warning]
 
 
-def _labelled(index: int, atoms: Atoms) -> _Labelled:
+def _labelled(index: int, atoms: Atoms) -> Labelled:
     """Return a frame with the labels that have the right shape and are finite."""
     results = getattr(atoms.calc, "results", None) or {}
 
@@ -107,18 +85,10 @@ def _labelled(index: int, atoms: Atoms) -> _Labelled:
         stress = stress_of(atoms, index)
     except ValueError:  # what reads the frames names it
         stress = None
-    return _Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
+    return Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
 
 
-def _spread(n: int, most: int) -> list[int]:
-    """Return at most `most` of the indices below n, spread evenly, two neighbours at each place."""
-    if n <= most:
-        return list(range(n))
-    starts = np.linspace(0, n - 2, most // 2).astype(np.int64).tolist()
-    return sorted({index for start in starts for index in (start, start + 1)})
-
-
-def _force_sizes(frames: list[_Labelled]) -> str | None:
+def _force_sizes(frames: list[Labelled]) -> str | None:
     forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
     if not forces:
         return None
@@ -133,33 +103,24 @@ def _force_sizes(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _energies_against_forces(frames: list[_Labelled]) -> str | None:
+def _energies_against_forces(frames: list[Labelled]) -> str | None:
     """Return a warning where energies and forces do not fit each other in unit or sign."""
-    neighbors = _Neighbors(frames)
+    neighbors = PairForces(frames)
     stiffness = neighbors.stiffness()
     energies, work = _pairs_of_frames(frames)
-    correlation, slope = _correlation(energies, work)
+    correlation, slope = correlation_of(energies, work)
     if len(energies) >= FEWEST_PAIRS and abs(correlation) >= SURE:
         of = f"the work of the forces ({len(energies)} pairs of similar frames)"
         atoms = float(np.median([len(frame.atoms) for frame in frames]))
         warning = _mismatch(slope, SLOPES, of, 1.3, stiffness, atoms)
     else:
         fitted = neighbors.fitted_energies()
-        correlation, slope = (0.0, 0.0) if fitted is None else _correlation(*fitted)
+        correlation, slope = (0.0, 0.0) if fitted is None else correlation_of(*fitted)
         if fitted is None or abs(correlation) < SURE_OF_MODEL:
             return neighbors.wrong_sign() or _soft_or_stiff(stiffness)
         of = f"what a pair potential fitted to the forces gives ({len(fitted[0])} frames)"
         warning = _mismatch(slope, SLOPES_OF_MODEL, of, 1.6, stiffness, None)
     return warning or _soft_or_stiff(stiffness)
-
-
-def _correlation(energies: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """Return the correlation about zero and the slope, energies over expected, errors in both."""
-    squares, others = float(energies @ energies), float(expected @ expected)
-    if not squares or not others:
-        return 0.0, 0.0
-    correlation = float(energies @ expected) / np.sqrt(squares * others)
-    return correlation, float(np.sign(correlation) * np.sqrt(squares / others))
 
 
 def _mismatch(
@@ -204,19 +165,19 @@ def _soft_or_stiff(stiffness: float | None) -> str | None:
     )
 
 
-def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
+def _pairs_of_frames(frames: list[Labelled]) -> tuple[np.ndarray, np.ndarray]:
     """Return (P,) differences in energy and (P,) the work of the forces, eV, of the pairs of frames
     of the same atoms and cell that are nearest to each other.
 
     ΔE ≈ −½ Σ (F_i + F_j)·(r_j − r_i), which is exact in a harmonic potential.
     """
-    groups: dict[bytes, list[_Labelled]] = {}
+    groups: dict[bytes, list[Labelled]] = {}
     for frame in frames:
         if frame.energy is not None and frame.forces is not None:
             groups.setdefault(atoms_key(frame.atoms), []).append(frame)
     found = [np.empty((0, 3))]
     for group in groups.values():
-        found += _pairs_of_group([group[k] for k in _spread(len(group), PAIRED)], len(group))
+        found += _pairs_of_group([group[k] for k in spread(len(group), PAIRED)], len(group))
         if len(group) > PAIRED:
             found += _pairs_of_group(group, 2)
     move, energies, work = np.concatenate(found).T
@@ -224,7 +185,7 @@ def _pairs_of_frames(frames: list[_Labelled]) -> tuple[np.ndarray, np.ndarray]:
     return energies[nearest], work[nearest]
 
 
-def _pairs_of_group(group: list[_Labelled], farthest: int) -> Iterator[np.ndarray]:
+def _pairs_of_group(group: list[Labelled], farthest: int) -> Iterator[np.ndarray]:
     """Yield rows (largest move, ΔE, work) of pairs of frames, up to `farthest` apart in the list;
     all have the same atoms."""
     positions = np.array([frame.atoms.positions for frame in group])
@@ -248,210 +209,7 @@ def _pairs_of_group(group: list[_Labelled], farthest: int) -> Iterator[np.ndarra
         yield rows[(move < FARTHEST_MOVE) & (move > SAME)]
 
 
-class _Neighbors:
-    """Hold neighbours in a few of the frames, for what forces along pairs of atoms say."""
-
-    def __init__(self, frames: list[_Labelled]) -> None:
-        self.sample = self._chosen(frames)
-        self.pairs: NeighborList | None = None
-        if not self.sample:
-            return
-        try:
-            self.frames = Frames.from_atoms([frame.atoms for frame in self.sample])
-            self.pairs = neighbor_list(self.frames, self._cutoff())
-        except ValueError:  # atoms in one place, a flat cell: what reads the frames names them
-            return
-        self.forces = np.concatenate([np.asarray(frame.forces) for frame in self.sample])
-        self.distances = np.linalg.norm(self.pairs.vectors, axis=1)
-        self.kinds, self.kind = np.unique(self.frames.numbers, return_inverse=True)
-        n_kinds = len(self.kinds)
-        first, second = self.kind[self.pairs.centers], self.kind[self.pairs.neighbors]
-        self.types = np.minimum(first, second) * n_kinds + np.maximum(first, second)
-
-    @staticmethod
-    def _chosen(frames: list[_Labelled]) -> list[_Labelled]:
-        """Return frames with forces that are not all zero, few enough for a quick fit."""
-        moving = [frame for frame in frames if frame.forces is not None and frame.forces.any()]
-        if len(moving) < MODEL_FRAMES[0]:
-            return []
-        atoms = np.mean([len(frame.atoms) for frame in moving])
-        if atoms * MODEL_FRAMES[0] > MODEL_ATOMS[1]:
-            return []
-        n = int(np.clip(MODEL_ATOMS[0] / atoms, *MODEL_FRAMES))
-        return [moving[k] for k in _spread(len(moving), n)]
-
-    def _cutoff(self) -> float:
-        """Return a cutoff, Å, within which atoms have no more than about 150 neighbours."""
-        periodic = self.frames.pbc.all(axis=1)
-        if not periodic.any():
-            return REACH
-        volumes = np.abs(np.linalg.det(self.frames.cells[periodic]))
-        density = float(np.median(self.frames.counts[periodic] / volumes))
-        return float(min(REACH, (3 * NEIGHBORS / (4 * np.pi * density)) ** (1 / 3)))
-
-    def fitted_energies(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return (F,) energies and those of a pair potential fitted to the forces alone, eV, both
-        without reference energies of the elements; None where that says nothing."""
-        if self.fit is None or any(frame.energy is None for frame in self.sample):
-            return None
-        energies = np.array([frame.energy for frame in self.sample])
-        return self._without_elements(energies), self._without_elements(self._energies(*self.fit))
-
-    def fitted_stresses(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return (k, 6) stresses and those of the same pair potential, eV/Å³, each less the median
-        of the frames of one composition; None where that says nothing."""
-        known = [k for k, frame in enumerate(self.sample) if frame.stress is not None]
-        known = [k for k in known if not np.isnan(self.frames.volumes[k])]
-        if self.fit is None or self.pairs is None or not known:
-            return None
-        r = self.pairs.vectors
-        weights = self._slopes(*self.fit) / self.distances / 2
-        of_pairs = [weights * r[:, a] * r[:, b] for a, b in VOIGT]
-        n = len(self.frames)
-        virials = [np.bincount(self._frame_of_pair, one, minlength=n) for one in of_pairs]
-        fitted = np.stack(virials, axis=1)[known] / self.frames.volumes[known, None]
-        labels: Any = [self.sample[k].stress for k in known]
-        stresses = np.array(labels)
-        counts = composition(self.frames.numbers, self.frames.counts, self.kinds)[known]
-        shares = np.round(counts / counts.sum(axis=1, keepdims=True), 6)
-        groups = np.unique(shares, axis=0, return_inverse=True)[1].reshape(-1)
-        for group in np.unique(groups):
-            rows = groups == group
-            stresses[rows] -= np.median(stresses[rows], axis=0)
-            fitted[rows] -= np.median(fitted[rows], axis=0)
-        return stresses, fitted
-
-    @cached_property
-    def fit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(pulls, types, place): slopes (types, INTERVALS), eV/Å, of a pair potential fitted to the
-        forces alone, the type of each pair, and its place among the nodes; None where that says
-        nothing. The slope of the potential of each pair of elements is piecewise linear.
-        """
-        if self.pairs is None or not len(self.distances) or not np.ptp(self.distances):
-            return None
-        names, types = np.unique(self.types, return_inverse=True)
-        columns = len(names) * INTERVALS
-        if columns * 10 > self.forces.size:
-            return None
-        start, width = self.distances.min(), np.ptp(self.distances) / INTERVALS
-        place = np.minimum((self.distances - start) / width, INTERVALS - 1e-9)
-        node = place.astype(np.int64)
-        upper = place - node
-        directions = self.pairs.vectors / self.distances[:, None]
-        # Force on the central atom by a pull of 1 eV/Å at each node; at the last node it is zero.
-        design = np.zeros((3, self.frames.n_atoms * columns))
-        for nodes, weight in ((node, 1 - upper), (node + 1, upper)):
-            inside = nodes < INTERVALS
-            cells = self.pairs.centers * columns + types * INTERVALS + nodes
-            for axis in range(3):
-                design[axis] += np.bincount(
-                    cells[inside],
-                    weights=(weight * directions[:, axis])[inside],
-                    minlength=design.shape[1],
-                )
-        matrix = design.reshape(-1, columns)
-        target = self.forces.T.ravel()
-        pulls = _least_squares(matrix, target)
-        left = target - matrix @ pulls
-        if 1 - (left @ left) / (target @ target) < EXPLAINED:
-            return None
-        return pulls.reshape(-1, INTERVALS), types, place
-
-    def _energies(self, pulls: np.ndarray, types: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return (F,) energies, eV, of the slopes of `fit`, integrated from where they end."""
-        width = np.ptp(self.distances) / INTERVALS
-        fine = np.linspace(0, INTERVALS, 50 * INTERVALS + 1)
-        of_pairs = np.zeros(len(self.distances))
-        for kind, slopes in enumerate(pulls):
-            slope = np.interp(fine, np.arange(INTERVALS + 1), [*slopes, 0.0])
-            steps = (slope[1:] + slope[:-1]) / 2 * (fine[1] - fine[0]) * width
-            potential = np.append(0.0, np.cumsum(steps)) - steps.sum()
-            here = types == kind
-            of_pairs[here] = np.interp(place[here], fine, potential)
-        return np.bincount(self._frame_of_pair, of_pairs / 2, minlength=len(self.frames))
-
-    def _slopes(self, pulls: np.ndarray, types: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return (P,) the slope of the potential of `fit`, eV/Å, for each pair."""
-        slopes = np.column_stack([pulls, np.zeros(len(pulls))])
-        node = place.astype(np.int64)
-        upper = place - node
-        return (1 - upper) * slopes[types, node] + upper * slopes[types, node + 1]
-
-    @property
-    def _frame_of_pair(self) -> np.ndarray:
-        pairs: Any = self.pairs
-        return self.frames.frame_of_atom[pairs.centers]
-
-    def _without_elements(self, energies: np.ndarray) -> np.ndarray:
-        """Return the energies less the reference energies of the elements, each frame weighted by
-        the root of its size."""
-        counts = composition(self.frames.numbers, self.frames.counts, self.kinds)
-        weights = 1 / np.sqrt(self.frames.counts)
-        scaled = counts * weights[:, None]
-        return energies * weights - scaled @ np.linalg.lstsq(scaled, energies * weights)[0]
-
-    def wrong_sign(self) -> str | None:
-        """Return a warning where atoms that come near their nearest neighbour are pulled to it."""
-        types, stretches, pushes = self._nearest()
-        many = [kind for kind in np.unique(types) if (types == kind).sum() >= MODEL_FRAMES[0]]
-        if not many:
-            return None
-        x = np.concatenate([_centred(stretches[types == kind]) for kind in many])
-        y = np.concatenate([_centred(pushes[types == kind]) for kind in many])
-        correlation = _correlation(y, x)[0]
-        if correlation < 0.5:
-            return None
-        return (
-            f"the forces look like gradients: over {len(x)} pairs of nearest atoms, the nearer two "
-            f"are, the more they pull each other together (correlation {correlation:.2f}, which "
-            "should be negative); multiply the forces by -1"
-        )
-
-    def stiffness(self) -> float | None:
-        """Return the force constant of bonds of hydrogen to C, N and O, eV/Å², of either sign; None
-        where there are too few."""
-        types, lengths, pushes = self._nearest()
-        x, y = [], []
-        for kind in np.unique(types):
-            one, other = (self.kinds[place] for place in divmod(int(kind), len(self.kinds)))
-            bonds = (types == kind) & (lengths < HYDROGEN_BOND)
-            if one == 1 and other in (6, 7, 8) and bonds.sum() >= MODEL_FRAMES[0]:
-                x.append(_centred(lengths[bonds]))
-                y.append(_centred(pushes[bonds]))
-        if not x:
-            return None
-        length, push = np.concatenate(x), np.concatenate(y)
-        if abs(_correlation(push, length)[0]) < 0.7:
-            return None
-        return float(abs(push @ length) / (length @ length))
-
-    def _nearest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return kinds of pair, distances (Å) and forces apart (eV/Å) of each atom and its
-        nearest."""
-        if self.pairs is None:
-            return (np.empty(0),) * 3
-        order = np.lexsort((self.distances, self.pairs.centers))
-        centers, first = np.unique(self.pairs.centers[order], return_index=True)
-        pair = order[first]
-        difference = self.forces[self.pairs.neighbors[pair]] - self.forces[centers]
-        push = np.einsum("pk,pk->p", difference, self.pairs.vectors[pair])
-        return self.types[pair], self.distances[pair], push / self.distances[pair] / 2
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-    return values - np.median(values)
-
-
-def _least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return least-squares coefficients, damped where the data do not determine them."""
-    square = matrix.T @ matrix
-    scale = np.sqrt(np.diag(square))
-    scale = np.where(scale > 1e-8 * scale.max(), scale, np.inf)
-    square = square / scale[:, None] / scale + 1e-6 * np.eye(len(square))
-    return np.linalg.solve(square, matrix.T @ target / scale) / scale
-
-
-def _force_sums(frames: list[_Labelled]) -> str | None:
+def _force_sums(frames: list[Labelled]) -> str | None:
     worst, total, bad = None, 0.0, 0
     tested = 0
     for frame in frames:
@@ -476,7 +234,7 @@ def _force_sums(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _stresses(frames: list[_Labelled]) -> str | None:
+def _stresses(frames: list[Labelled]) -> str | None:
     largest = [np.abs(frame.stress).max() for frame in frames if frame.stress is not None]
     median = float(np.median(largest)) if largest else 0.0
     if median <= LARGE_STRESS:
@@ -488,16 +246,16 @@ def _stresses(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _stress_order(frames: list[_Labelled]) -> str | None:
+def _stress_order(frames: list[Labelled]) -> str | None:
     """Return a warning where stresses have another sign or order than a pair potential that is
     fitted to the forces."""
     if not any(frame.stress is not None for frame in frames):
         return None
-    found = _Neighbors(frames).fitted_stresses()
+    found = PairForces(frames).fitted_stresses()
     if found is None or len(found[0]) < FEWEST_PAIRS:
         return None
     stresses, fitted = found
-    axial = _correlation(stresses[:, :3].ravel(), fitted[:, :3].ravel())[0]
+    axial = correlation_of(stresses[:, :3].ravel(), fitted[:, :3].ravel())[0]
     if axial < -SURE_OF_STRESS:
         return (
             f"the stresses have the wrong sign: they go against those of a pair potential fitted "
@@ -506,7 +264,7 @@ def _stress_order(frames: list[_Labelled]) -> str | None:
         )
     # By the places at which a label would have ASE's shears.
     shear = {
-        order: _correlation(stresses[:, order].ravel(), fitted[:, 3:].ravel())[0]
+        order: correlation_of(stresses[:, order].ravel(), fitted[:, 3:].ravel())[0]
         for order in permutations((3, 4, 5))
     }
     best = max(shear, key=shear.__getitem__)
@@ -522,7 +280,7 @@ def _stress_order(frames: list[_Labelled]) -> str | None:
     )
 
 
-def _outliers(frames: list[_Labelled]) -> list[tuple[_Labelled, float]]:
+def _outliers(frames: list[Labelled]) -> list[tuple[Labelled, float]]:
     """Return frames with an energy far from what their elements have elsewhere, and by how much,
     eV/atom; the farthest first."""
     # A lone atom is not bound, and is a reference that people put there on purpose.
@@ -538,14 +296,14 @@ def _outliers(frames: list[_Labelled]) -> list[tuple[_Labelled, float]]:
     # Least absolute deviations by weights: outliers do not draw the reference energies to them.
     for _ in range(10):
         weights = 1 / np.sqrt(np.maximum(np.abs(off), 1e-3))
-        solution = _least_squares(shares * weights[:, None], energies * weights)
+        solution = least_squares(shares * weights[:, None], energies * weights)
         off = energies - shares @ solution
     off -= np.median(off)
     limit = max(OUTLIER, DEVIATIONS * float(np.median(np.abs(off))))
     return [(known[k], float(off[k])) for k in np.argsort(-np.abs(off)) if abs(off[k]) > limit]
 
 
-def _outlier_warning(outliers: list[tuple[_Labelled, float]], n_frames: int) -> str | None:
+def _outlier_warning(outliers: list[tuple[Labelled, float]], n_frames: int) -> str | None:
     if not outliers:
         return None
     named = ", ".join(

@@ -141,6 +141,11 @@ class Members:
                 energies[k] = energy[0] - member.mean
                 gradient[first:last] += self.weights[k] * of_member
             slopes += descriptor.pair_gradients(frames, gradient, pairs)
+        for k, member in enumerate(self.members):
+            if member.repulsion is not None:
+                of_atoms, of_pairs = member.repulsion.of_pairs(frames, pairs)
+                energies[k] += of_atoms.sum()
+                slopes += self.weights[k] * of_pairs
         scatter_pair_gradients(
             pairs.offsets,
             pairs.neighbors,

@@ -22,5 +22,7 @@ def make_model(
     """Return the network that the section `model` of a configuration asks for, with parameters
     drawn from torch's random numbers."""
     others = dict(vars(options))
+    # It stands beside the network.
+    others.pop("repulsion")
     network = MODELS[others.pop("name")]
     return network(elements=elements, input_dim=n_inputs, dtype=dtype, **others)

@@ -116,6 +116,11 @@ def _tables(potential: Potential) -> dict[str, list[Row]]:
             f"fingerprints of the kind {type(descriptor).__name__} have no counterpart in n2p2; "
             "train with dataset.fp_scheme 'gaussian'"
         )
+    if potential.repulsion is not None:
+        raise ValueError(
+            "the repulsive pair potential (model.repulsion) has no counterpart in n2p2; train "
+            "without it, or add `pair_style hybrid/overlay` with zbl in LAMMPS by hand"
+        )
     untrained = [symbol for symbol in descriptor.elements if symbol not in potential.elements]
     if untrained:
         raise ValueError(

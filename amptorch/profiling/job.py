@@ -13,7 +13,8 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from amptorch.config import Config, to_json
+from amptorch.config import Config
+from amptorch.plain import to_json
 from amptorch.profiling import workload
 from amptorch.profiling.memory import own_memory
 from amptorch.profiling.recorder import Recorder

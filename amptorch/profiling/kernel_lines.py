@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amptorch.config import to_json
+from amptorch.plain import to_json
 from amptorch.profiling.job import Job, descriptor_of, frames_of, sample
 from amptorch.profiling.processes import own_environment, run_process
 

@@ -17,6 +17,7 @@ from amptorch.data.from_store import StoreDataset
 from amptorch.data.in_memory import MemoryDataset
 from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.data.protocol import Dataset
+from amptorch.data.repulsion import Repulsion
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.data.weights import checked_weights, weights_of, weights_of_groups
@@ -362,6 +363,7 @@ def _dataset_options(
         "weights": weights,
         "missing_forces": options.missing_forces,
         "stress": settings.optim.stress_coefficient > 0,
+        "repulsion": Repulsion.of(settings.model.repulsion),
         "dtype": settings.cmd.dtype,
         "feature_scaler": None if trained is None else trained.feature_scaler,
         "target_scaler": None if trained is None else trained.target_scaler,

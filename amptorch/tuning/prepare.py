@@ -18,11 +18,12 @@ from ase.data import chemical_symbols
 from ase.io import write
 from filelock import FileLock
 
-from amptorch.config import Config, DatasetConfig, to_json
+from amptorch.config import Config, DatasetConfig
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, elements_of, read_images
+from amptorch.plain import to_json
 from amptorch.profiling.environment import environment
 from amptorch.recommended import RECOMMENDED
 from amptorch.tuning.errors import outlier_energy
@@ -74,6 +75,10 @@ def check_input(
     tuning, base, space = split_config(config)
     complete = Config.from_dict(configuration({}, base, None, {"epochs": 1}, tuning.seed))
     options, forces = complete.dataset, complete.model.get_forces
+    if complete.model.repulsion is not None:
+        raise ValueError(
+            "model.repulsion is not for `tune`: leave it out, and train what is found with it"
+        )
     labels = options.labels
     images = read_images(train, labels)
     frames = Frames.from_atoms(images, options.elements, energies=True, forces=forces)

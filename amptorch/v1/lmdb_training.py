@@ -31,6 +31,11 @@ def prepare_lmdb(settings: Config, trained: Trained | None, ranks: Ranks) -> Tra
                 f"dataset.{key} is not for LMDB files, whose entries are scaled already; leave it "
                 "out, or train on dataset.raw_data or dataset.store"
             )
+    if settings.model.repulsion is not None:
+        raise ValueError(
+            "model.repulsion: LMDB files hold no structures to compute it for; train on "
+            "dataset.raw_data or dataset.store"
+        )
     if isinstance(options.weights, str):
         raise ValueError(
             f"dataset.weights is {options.weights!r}, but LMDB files do not hold Atoms.info; give "

@@ -3,9 +3,8 @@
     pip install elastic phonopy
     python docs/examples/crystal.py MODEL Si diamond 5.43
 
-MODEL is the folder of a run, or "emt" for ASE's calculator of that name. Then come the element,
-its structure (fcc, bcc or diamond), and about its lattice constant, Å. Atoms and cell are relaxed
-first.
+MODEL is the folder of a run. Then come the element, its structure (fcc, bcc or diamond), and about
+its lattice constant, Å. Without them it is copper by ASE's EMT. Atoms and cell are relaxed first.
 """
 
 import sys
@@ -93,17 +92,15 @@ def phonons(atoms: Atoms, structure: str, repeat: int = 3) -> dict[str, np.ndarr
     return dict(zip(points, np.sort(found, axis=1), strict=True))
 
 
-def main() -> None:
-    """Print all of it."""
-    model, symbol, structure, a = sys.argv[1:]
-    atoms = relaxed(symbol, structure, float(a), EMT() if model == "emt" else AmpTorch(model))
-    length, modulus = equation_of_state(atoms)
-    print(f"a    {length:.4f} Å\nB    {modulus:.1f} GPa")
-    for name, value in elastic_constants(atoms).items():
-        print(f"{name:<4} {value:.1f} GPa")
-    for name, frequencies in phonons(atoms, structure).items():
-        print(f"{name:<4} {' '.join(f'{f:.2f}' for f in frequencies)} THz")
-
-
-if __name__ == "__main__":
-    main()
+SMALL = "--small" in sys.argv
+given = [word for word in sys.argv[1:] if word != "--small"]
+model, symbol, structure, length = given or ("EMT", "Cu", "fcc", "3.6")
+crystal = relaxed(symbol, structure, float(length), EMT() if model == "EMT" else AmpTorch(model))
+length, modulus = equation_of_state(crystal)
+constants = elastic_constants(crystal)
+frequencies = phonons(crystal, structure, repeat=2 if SMALL else 3)
+print(f"a    {length:.4f} Å\nB    {modulus:.1f} GPa")
+for name, value in constants.items():
+    print(f"{name:<4} {value:.1f} GPa")
+for name, values in frequencies.items():
+    print(f"{name:<4} {' '.join(f'{value:.2f}' for value in values)} THz")

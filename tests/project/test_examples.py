@@ -89,6 +89,17 @@ def test_water_surface(run, tmp_path):
     assert (tmp_path / "water_surface.png").stat().st_size > 10_000
 
 
+def test_crystal(run):
+    names, printed = run("crystal")
+    assert printed.startswith("a    3.58")
+    found = names["constants"]
+    assert found["C11"] == pytest.approx(172.6, abs=1)
+    assert found["C12"] == pytest.approx(115.5, abs=1)
+    assert found["C44"] == pytest.approx(89.9, abs=1)
+    assert (found["C11"] + 2 * found["C12"]) / 3 == pytest.approx(names["modulus"], abs=2)
+    assert names["frequencies"]["X"][-1] == pytest.approx(8.14, abs=0.05)
+
+
 def test_all_are_tested_and_listed():
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     listed = re.findall(r"\(([\w]+\.py)\)", (EXAMPLES / "README.md").read_text(encoding="utf8"))
