@@ -125,6 +125,9 @@ class ModelConfig(_Section):
     batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
     dropout: bool = option(False, boolean, "dropout after each activation")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
+    members: int = option(
+        1, count, "networks trained one after another, whose mean is one; as many as time allows"
+    )
     repulsion: Any = option(
         None, repulsion, "'zbl', or its {inner, outer}: a pair potential under the networks"
     )
@@ -139,6 +142,15 @@ class ModelConfig(_Section):
                     f"model.activation lists {len(self.activation)} activations for {n_hidden} "
                     "hidden layers; give one for each, and one more if the output has one"
                 )
+        for key in ("batchnorm", "dropout"):
+            if self.members > 1 and getattr(self, key):
+                raise ValueError(f"model.members is {self.members}: set model.{key} to False")
+
+    @property
+    def widths(self) -> list[int]:
+        """Return the widths of the hidden layers: those of all members beside each other."""
+        own = self.hidden_layers or [self.num_nodes] * self.num_layers
+        return [self.members * width for width in own]
 
 
 @dataclass
@@ -416,6 +428,14 @@ class Config:
                 f"optim.stress_coefficient is {self.optim.stress_coefficient:g}, but "
                 "model.get_forces is False: stresses come with forces"
             )
+        for key, value in {"scheduler": None, "recover": False}.items():
+            if self.model.members > 1 and getattr(self.optim, key) != value:
+                raise ValueError(
+                    f"model.members is {self.model.members}, and optim.{key} is for one network: "
+                    f"set it to {value}"
+                )
+        if self.model.members > 1 and self.optim.cp_metric == "loss":
+            raise ValueError("model.members needs optim.cp_metric energy, forces or both")
         if self.optim.cp_metric == "forces" and not self.model.get_forces:
             raise ValueError("optim.cp_metric is 'forces', but model.get_forces is False")
         if getattr(self.optim.optimizer, "by_observations", False):

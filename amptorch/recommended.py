@@ -14,6 +14,8 @@ V1, RECOMMENDED = "v1.0", "recommended"
 # Nodes of the two hidden layers.
 NODES = {"small": 12, "medium": 20, "large": 30}
 SIZES = tuple(NODES)
+# Networks whose mean is taken, at most.
+MEMBERS = 4
 # Seconds, of everything from reading the frames to the last epoch.
 TIME = 900.0
 
@@ -32,6 +34,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
             "hidden_layers": [NODES[size]] * 2,
             "activation": "Tanh",
             "initialization": "small",
+            "members": MEMBERS,
         },
         "optim": {
             "optimizer": "ekf",
@@ -65,12 +68,20 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
 
 # What stands aside where the key before is given.
 INSTEAD = {
-    ("optim", "optimizer"): [("optim", "averaging"), ("optim", "optimizer_args")],
+    ("optim", "optimizer"): [
+        ("optim", "averaging"),
+        ("optim", "optimizer_args"),
+        ("model", "members"),
+    ],
     ("optim", "force_coefficient"): [("optim", "force_per_mev")],
     ("optim", "stress_coefficient"): [("optim", "stress_per_mev")],
     ("optim", "energy_per_atom"): [("optim", "force_per_mev"), ("optim", "stress_per_mev")],
     ("model", "get_forces"): [("optim", "stress_per_mev")],
-    ("optim", "epochs"): [("optim", "total_seconds")],
+    ("optim", "epochs"): [("optim", "total_seconds"), ("model", "members")],
+    ("optim", "scheduler"): [("model", "members")],
+    ("optim", "recover"): [("model", "members")],
+    ("model", "batchnorm"): [("model", "members")],
+    ("model", "dropout"): [("model", "members")],
     ("optim", "max_seconds"): [("optim", "total_seconds")],
     ("model", "num_layers"): [("model", "hidden_layers")],
     ("model", "num_nodes"): [("model", "hidden_layers")],

@@ -21,6 +21,7 @@ DEFAULTS = {
         "num_layers": 5,
         "num_nodes": 20,
         "hidden_layers": None,
+        "members": 1,
         "activation": torch.nn.Tanh,
         "batchnorm": False,
         "dropout": False,

@@ -20,9 +20,10 @@ def make_model(
     options: ModelConfig, elements: Sequence[str], n_inputs: int, dtype: torch.dtype
 ) -> AtomicModel:
     """Return the network that the section `model` of a configuration asks for, with parameters
-    drawn from torch's random numbers."""
-    others = dict(vars(options))
-    # It stands beside the network.
-    others.pop("repulsion")
+    drawn from torch's random numbers; with `members`, one as many times as wide."""
+    others = dict(vars(options)) | {"hidden_layers": options.widths}
     network = MODELS[others.pop("name")]
+    # These stand beside the networks.
+    for key in ("members", "repulsion"):
+        others.pop(key)
     return network(elements=elements, input_dim=n_inputs, dtype=dtype, **others)

@@ -57,7 +57,9 @@ class BestCheckpoint(Callback):
         net.history.record("event_cp", improved)
         if improved:
             self.best_ = copy.deepcopy(net.module_.state_dict())
-            self.save(net)
+            # Of several networks the first is a potential already; the others are parts of one.
+            if not getattr(dict(net.callbacks_).get("committee"), "parts_", None):
+                self.save(net)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Load the best parameters."""

@@ -23,6 +23,7 @@ from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import BestCheckpoint, averaging_callbacks, optional_callbacks
+from amptorch.training.committee import Committee, mean_of, one_member, parts_of
 from amptorch.training.divergence import RecoverWhenDiverged, StopWhenDiverged, check_usable
 from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.training.prepare import TrainingData
@@ -66,19 +67,27 @@ def fit(
     random = RandomState(settings.cmd.seed, device)
     n_inputs = data.feature_scaler.width(data.descriptor.n_features)
     model = fresh_model(settings, data.elements, n_inputs, random, data.target_scaler)
-    if start is not None:
-        model.load_state_dict(start.model.state_dict())
+    starts = [] if start is None else parts_of(start.model, start.settings or settings, n_inputs)
+    if starts:
+        model.load_state_dict(starts[0])
     progress = Progress(data.seconds_left, ranks)
+    arguments = settings, data.elements, n_inputs, random, data.target_scaler
+    fresh = fresh_members(starts, *arguments)
     save: Callable[[PotentialNet], None] = _keep_nothing
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
         save = partial(
-            save_net, folder, settings, data.feature_scaler, data.target_scaler, HistoryText()
+            save_net,
+            folder,
+            one_member(settings),
+            data.feature_scaler,
+            data.target_scaler,
+            HistoryText(),
         )
     net = make_net(
         settings,
         model,
-        [*make_callbacks(settings, progress, save), *callbacks],
+        [*make_callbacks(settings, progress, save, fresh), *callbacks],
         make_split_of(settings) if split is None else split,
         data.target_scaler,
         ranks,
@@ -88,9 +97,10 @@ def fit(
     )
     with use_threads(settings.cmd.threads or ranks.threads):
         train_net(net, data.dataset, settings.optim.epochs)
-    return Potential(
+    model, settings = mean_of(net, settings, n_inputs)
+    potential = Potential(
         data.descriptor,
-        net.module_,
+        model,
         data.feature_scaler,
         data.target_scaler,
         settings.cmd.dtype,
@@ -98,6 +108,9 @@ def fit(
         settings,
         net.history,
     )
+    if folder is not None and model is not net.module_ and ranks.first:
+        potential.save(folder)
+    return potential
 
 
 def fresh_model(
@@ -107,16 +120,30 @@ def fresh_model(
     random: RandomState,
     target_scaler: TargetScaler | None = None,
 ) -> AtomicModel:
-    """Return the network with parameters, and dropout, drawn from `random`; it begins with the mean
-    energies of atoms that the scaler has, if any."""
+    """Return the network, a single one of the members, with parameters, and dropout, drawn from
+    `random`; it begins with the mean energies of atoms that the scaler has, if any."""
     with random.used_by_torch():
-        model = make_model(settings.model, elements, n_inputs, settings.cmd.dtype)
+        model = make_model(one_member(settings).model, elements, n_inputs, settings.cmd.dtype)
     for module in model.modules():
         if isinstance(module, Dropout):
             module.random = random
     if target_scaler is not None and target_scaler.start is not None:
         model.start_at(target_scaler.start / float(target_scaler.target_std))
     return model
+
+
+def fresh_members(
+    starts: Sequence[dict[str, Any]], *arguments: Any
+) -> Callable[[int], dict[str, Any]]:
+    """Return what gives the parameters that network `number` of several begins with: those in
+    `starts`, or those of `fresh_model(*arguments)`."""
+
+    def fresh(number: int) -> dict[str, Any]:
+        if number < len(starts):
+            return starts[number]
+        return fresh_model(*arguments).state_dict()
+
+    return fresh
 
 
 def make_split_of(settings: Config) -> Callable[..., Any] | None:
@@ -126,12 +153,16 @@ def make_split_of(settings: Config) -> Callable[..., Any] | None:
 
 
 def make_callbacks(
-    settings: Config, progress: Progress, save: Callable[[PotentialNet], None] | None = None
+    settings: Config,
+    progress: Progress,
+    save: Callable[[PotentialNet], None] | None = None,
+    fresh: Callable[[int], dict[str, Any]] | None = None,
 ) -> list[NamedCallback]:
     """Return the callbacks that the settings ask for: scores, averaging, best epoch, scheduler,
     early stopping.
 
     save : called with the net whenever it is the best so far; None: the last epoch's stays
+    fresh : see `Committee`; None: one network, whatever `model.members` says
     """
     fraction, metric = settings.dataset.val_split, settings.optim.metric
     monitor = best_column(fraction, settings.optim.cp_metric, metric)
@@ -152,6 +183,8 @@ def make_callbacks(
     callbacks += averaging_callbacks(settings, progress)
     if save is not None:
         callbacks.append(("checkpoint", BestCheckpoint(monitor, save)))
+    if fresh is not None and settings.model.members > 1:
+        callbacks.append(("committee", Committee(settings.model.members, progress, fresh)))
     return callbacks + optional_callbacks(settings, progress)
 
 

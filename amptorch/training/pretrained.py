@@ -10,6 +10,8 @@ import torch
 from amptorch.checkpoints.folder import Checkpoint
 from amptorch.config import Config, DatasetConfig, OptimConfig
 from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.Gaussian.auto import is_recipe
+from amptorch.recommended import completed
 
 # Keys that define the fingerprints, in the order in which `construct_descriptor` takes it.
 SETUP_KEYS = ("fp_scheme", "fp_params", "cutoff_params", "elements")
@@ -23,14 +25,23 @@ def settings_for(config: dict[str, Any], checkpoint: Checkpoint) -> Config:
     Raises ValueError where the elements or the fingerprints are not those of the checkpoint.
     """
     Config.from_dict(config)
-    of_user = {name: dict(section or {}) for name, section in config.items()}
-    model = {**checkpoint.config["model"], **of_user.get("model", {})}
+    # Recommended values stand behind those of the checkpoint; a recipe has been followed already.
+    recommended = completed(config)
+    of_user = {name: dict(config.get(name) or {}) for name in recommended}
+    model = {
+        **recommended.get("model", {}),
+        **checkpoint.config["model"],
+        **of_user.get("model", {}),
+    }
     dataset = of_user.get("dataset", {})
+    if is_recipe(dataset.get("fp_params")):
+        del dataset["fp_params"]
     trained = {key: checkpoint.config["dataset"][key] for key in SETUP_KEYS}
     # Older checkpoints have no such key.
     trained["pca"] = checkpoint.config["dataset"].get("pca")
     given = {key: value for key, value in dataset.items() if value is not None}
-    settings = Config.from_dict({**of_user, "model": model, "dataset": {**trained, **given}})
+    dataset = {**recommended.get("dataset", {}), **trained, **given}
+    settings = Config.from_dict({**recommended, "model": model, "dataset": dataset})
     checkpoint.check_elements(settings.dataset.elements or ())
     if settings.dataset.pca != DatasetConfig.from_dict({"pca": trained["pca"]}).pca:
         raise ValueError(

@@ -59,7 +59,7 @@ SYNC_SECONDS, SYNC_FACTOR = 30.0, 20
 # What the numbers of a run do not depend on, or only as far as it is long.
 MAY_CHANGE = {
     "model": (),
-    "optim": ("epochs", "max_seconds", "gpus"),
+    "optim": ("epochs", "max_seconds", "total_seconds", "gpus"),
     "dataset": (
         "elements",
         "fp_params",

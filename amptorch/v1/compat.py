@@ -39,7 +39,7 @@ class AttributesOfV1:
     gpus = _setting("optim", "gpus")
 
     @property
-    def input_dim(self) -> int | None:
+    def input_dim(self) -> Any:
         """Return the number of inputs of the network; None before there is a descriptor."""
         if self.settings.dataset.pca is not None:
             return self.settings.dataset.pca["num_pc"]

@@ -18,15 +18,17 @@ from amptorch.checkpoints.folder import Checkpoint, HistoryText, load_checkpoint
 from amptorch.config import Config, known_part
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames, elements_of, read_images
-from amptorch.model import CustomLoss
+from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.optimizers import Diverged
 from amptorch.potential import Potential
 from amptorch.prediction import predict
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import WandbRun
+from amptorch.training.committee import mean_of, one_member, parts_of
 from amptorch.training.divergence import load_best_parameters
 from amptorch.training.fit import (
     check_processes,
+    fresh_members,
     fresh_model,
     make_callbacks,
     make_net,
@@ -91,6 +93,10 @@ class AtomsTrainer(AttributesOfV1):
         self._potential: Potential | None = None
         self._parts: tuple[Any, ...] = ()
         self._ignored: set[str] = set()
+        # Of several networks: what they begin with, what `fresh_model` takes, and their mean.
+        self._starts: list[dict[str, Any]] = []
+        self._mean: tuple[AtomicModel, Config] | None = None
+        self._fresh: tuple[Any, ...] = ()
         self.ranks = Ranks()
         self._history_text = HistoryText()
         # That there is no GPU is no matter yet: `load_pretrained(gpu2cpu=True)` needs none.
@@ -171,10 +177,9 @@ class AtomsTrainer(AttributesOfV1):
         """Make a network with fresh parameters."""
         if self.descriptor is None:
             self._make_descriptor()
-        n_inputs: Any = self.input_dim
-        self.model = fresh_model(
-            self.settings, self.elements, n_inputs, self.random_state, self.target_scaler
-        )
+        self._fresh = self.settings, self.elements, self.input_dim, self.random_state
+        self._fresh += (self.target_scaler,)
+        self._starts, self._mean, self.model = [], None, fresh_model(*self._fresh)
 
     def load_criterion(self) -> None:
         """Take the class of the loss."""
@@ -194,7 +199,9 @@ class AtomsTrainer(AttributesOfV1):
         """Make callbacks (scores, checkpoint, scheduler, early stopping, logger) and split."""
         self.progress = Progress(seconds_left(self.settings, self._began), self.ranks)
         save = None if self.debug else self._save
-        self.callbacks = make_callbacks(self.settings, self.progress, save)
+        self.callbacks = make_callbacks(
+            self.settings, self.progress, save, fresh_members(self._starts, *self._fresh)
+        )
         if self.logger is not None:
             self.callbacks.append(("logger", self.logger))
         if not self.debug:
@@ -264,19 +271,22 @@ class AtomsTrainer(AttributesOfV1):
         elif raw_data is not None or not self._loaded:
             self.load()
         with lock_run(self._folder_to_write()):
-            self._fit(None)
+            self._fit()
 
-    def _fit(self, state: Any) -> None:
+    def _fit(self, state: Any = None) -> None:
         """Train, from a `TrainingState` where there is one."""
         self._loaded = False
         start = time.perf_counter()
-        epochs = self.net.max_epochs
-        if state is not None:
-            epochs = state.epochs_left(epochs)
+        epochs = self.net.max_epochs if state is None else state.epochs_left(self.net.max_epochs)
         try:
             train_net(self.net, self.train_dataset, epochs)
         except Diverged as error:
             raise Diverged(f"{error}; {self._after_divergence()}") from error
+        trained = with_elements(self.settings, self.elements)
+        model, settings = mean_of(self.net, trained, self.input_dim)
+        self._mean = None if model is self.net.module_ else (model, settings)
+        if self._mean and self._folder_to_write():
+            self.potential.save(self._folder_to_write())
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
 
@@ -298,14 +308,14 @@ class AtomsTrainer(AttributesOfV1):
             self.load_config()
         else:
             known = self._known_config() or state.checkpoint.config
-            settings = settings_for(known, state.checkpoint)
-            state.check_settings(settings)
-            self._apply(settings)
+            self._apply(settings_for(known, state.checkpoint))
             self._use_scalers_of(state.checkpoint)
         self.cp_dir, self.identifier = str(run), run.name
         self.load_rng_seed()
         self.load_logger()
         self.load_dataset()
+        if state is not None:
+            state.check_settings(self.settings)
         self._load_network()
         if state is not None:
             state.check_frames(self.train_dataset)
@@ -375,13 +385,25 @@ class AtomsTrainer(AttributesOfV1):
         self._use_scalers_of(checkpoint)
         self.descriptor = construct_descriptor(self.descriptor_setup())
         self._load_network()
-        checkpoint.load_params(self.model)
+        self._load_params(checkpoint)
         self.net.initialize()
         resume_optimizer(self.net.optimizer_, optimizer, trained.optim, self.settings.optim)
         self.net.history = History(history)
         dataset = self.settings.dataset
         if any(given is not None for given in (dataset.raw_data, dataset.store, dataset.lmdb_path)):
             self.load_dataset()
+
+    def _load_params(self, checkpoint: Checkpoint) -> None:
+        """Load parameters into the model; of several networks, each begins with its own."""
+        if self.settings.model.members == 1:
+            checkpoint.load_params(self.model)
+            return
+        settings = with_elements(self.settings, self.elements)
+        mean = make_model(settings.model, self.elements, self.input_dim, self.dtype)
+        checkpoint.load_params(mean)
+        self._starts += parts_of(mean, settings, self.input_dim)
+        self._mean = mean.to(self.device), settings
+        self.model.load_state_dict(self._starts[0])
 
     def _use_scalers_of(self, checkpoint: Checkpoint) -> None:
         """Take what a checkpoint's parameters mean nothing without."""
@@ -397,9 +419,10 @@ class AtomsTrainer(AttributesOfV1):
         """Return the `Potential` of the parameters as they are now."""
         if self.net is None or self.feature_scaler is None:
             raise ValueError("there is no model yet: call train() or load_pretrained() first")
+        model, settings = self._mean or (self.net.module, one_member(self.settings))
         parts = (
             self.descriptor,
-            self.net.module,
+            model,
             self.feature_scaler,
             self.target_scaler,
             self.dtype,
@@ -410,7 +433,7 @@ class AtomsTrainer(AttributesOfV1):
             one is not other for one, other in zip(parts, self._parts, strict=True)
         ):
             self._parts = parts
-            self._potential = Potential(*parts[:-1], with_elements(self.settings, self.elements))
+            self._potential = Potential(*parts[:-1], with_elements(settings, self.elements))
         self._potential.history = self.net.history
         return self._potential
 
@@ -428,9 +451,8 @@ class AtomsTrainer(AttributesOfV1):
         eV/Å, empty ones where `model.get_forces` is False; `latent` with `get_latent=k`, list of
         the output of `model_net[k]` averaged over the atoms; `descriptors` with `get_descriptor`,
         list of scaled fingerprints (with `dataset.pca` their principal components) averaged over
-        the atoms; `t_fingerPrint` and `t_forwardPass` in
-        seconds. `save_fps` keeps the fingerprints on disk. For no frames at all it is an empty
-        list, as in v1.0, with a warning.
+        the atoms; `t_fingerPrint` and `t_forwardPass`, seconds. `save_fps` keeps the fingerprints
+        on disk. For no frames at all it is an empty list, as in v1.0, with a warning.
 
         Raises ValueError that names the frame which cannot be used.
         """
@@ -457,7 +479,8 @@ class AtomsTrainer(AttributesOfV1):
         """Write the checkpoint of the net as it is now, into the run's folder or another."""
         save_net(
             folder or self.cp_dir,
-            with_elements(self.settings, self.elements),
+            # A run goes on with its settings; the best epoch is one network, a potential.
+            with_elements(self.settings if folder else one_member(self.settings), self.elements),
             self.feature_scaler,
             self.target_scaler,
             self._history_text,
