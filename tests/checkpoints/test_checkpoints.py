@@ -16,7 +16,7 @@ from amptorch.config import Config
 from amptorch.data.batch import Batch
 from amptorch.descriptor.Gaussian import Gaussian, GaussianDescriptorSet
 from amptorch.frames import Frames
-from amptorch.model import BPNN, SingleNN
+from amptorch.model import make_model
 from amptorch.preprocessing import FeatureScaler, TargetScaler
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -29,9 +29,7 @@ FP_PARAMS = {"default": {"G2": {"etas": [0.5, 4.0], "rs_s": [0.0]}, "cutoff": 5.
 
 
 def model_of(config, n_features):
-    options = dict(vars(config.model))
-    kind = {"bpnn": BPNN, "singlenn": SingleNN}[options.pop("name")]
-    return kind(config.dataset.elements, n_features, **options)
+    return make_model(config.model, config.dataset.elements, n_features, config.cmd.dtype)
 
 
 def predict(checkpoint, images):
