@@ -31,6 +31,7 @@ class Batch:
     energy (num_images,) and forces (n, 3): scaled targets, or None. force_rows: sorted int64 array
     of the atoms whose forces are computed and compared, one row of `forces` each; None for all.
     weights (num_images,), force_weights (rows of forces,): of the errors in the loss, or None.
+    values (n, S): the fingerprint as the descriptor gives it, where a potential was asked.
     """
 
     fingerprint: torch.Tensor
@@ -47,6 +48,7 @@ class Batch:
     force_rows: np.ndarray | None = None
     weights: torch.Tensor | None = None
     force_weights: torch.Tensor | None = None
+    values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.num_images
