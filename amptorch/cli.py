@@ -10,6 +10,7 @@ import typer
 
 from amptorch import __version__
 from amptorch.lammps.command import lammps
+from amptorch.learning.command import learn, select
 from amptorch.n2p2.command import convert, export
 from amptorch.profiling.command import profile
 from amptorch.train_command import (
@@ -216,6 +217,8 @@ def predict(
         typer.echo(words)
 
 
+app.command()(select)
+app.command()(learn)
 app.command()(tuning.tune)
 app.command()(tuning.pick)
 app.command()(tuning.report)
