@@ -146,7 +146,7 @@ def main() -> None:
         kept[name]["auc"] = {score: curve[2] for score, curve in curves[name].items()}
         kept[name]["us_per_atom"] = {s: 1e6 * t / len(errors) for s, (_, t) in found.items()}
         print(name, kept[name], flush=True)
-    names = list(max(curves.values(), key=len))
+    names = list(curves[max(curves, key=lambda name: len(curves[name]))])
     rows = [[s, *(f"{c[s][2]:.2f}" if s in c else "" for c in curves.values())] for s in names]
     print(markdown("| score | " + " | ".join(curves) + " |", 1, rows))
     if options.plot is not None:

@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from amptorch.datasets import iron_water, iron_water_potential, iter_iron_water
+from amptorch.datasets import IronWater, iron_water, iron_water_potential, iter_iron_water
 
 
 def central_difference_forces(atoms, step=1e-4):
