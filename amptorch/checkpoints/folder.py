@@ -134,6 +134,8 @@ def save_checkpoint(
     if feature_scaler.domain is not None:
         contents[DOMAIN] = as_bytes(feature_scaler.domain.state())
     write_files(folder, contents)
+    if feature_scaler.domain is None:
+        (Path(folder) / DOMAIN).unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
