@@ -1,7 +1,9 @@
 """ASE calculators."""
 
+import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,14 @@ from ase.calculators.calculator import Calculator, all_changes
 from amptorch.checks import number
 from amptorch.distances import warn_of_lonely
 from amptorch.ensemble import Ensemble, EnsembleBatch
+from amptorch.extrapolation import MARGIN, NOT_KNOWN, Extrapolation, Watch
 from amptorch.frames import Frames
 from amptorch.loading import load, potential_of
 from amptorch.neighbors import VerletList
 from amptorch.prediction import AtomicParts, check_stress
 from amptorch.threads import use_threads
+
+logger = logging.getLogger(__name__)
 
 
 class AmpTorch(Calculator):
@@ -26,6 +31,11 @@ class AmpTorch(Calculator):
         what `amptorch.load` reads
     skin : Å beyond the cutoff up to which neighbours are listed; the list is searched anew only
         when an atom has moved half of it, or the cell or the atoms have changed
+    extrapolation : "warn", "raise" (an `ExtrapolationError`) or "ignore" where atoms are farther
+        from those of the training than 1 + `extrapolation_margin`; see `amptorch.extrapolation`
+
+    Attributes: `extrapolation`, how far the atoms are that were asked last, an `Extrapolation`, or
+    None with "ignore" and where the model does not know; `watch`, which counts.
 
     `get_stress()` has ASE's sign (positive under tension) and order (xx, yy, zz, yz, xz, xy), and
     is over the volume of the whole cell, of a slab too. `get_stresses()` (n, 6) and
@@ -33,7 +43,7 @@ class AmpTorch(Calculator):
     has computed is kept until the atoms change: after more training, call `reset()` or make
     another.
 
-    Raises ValueError where skin is no number of at least 0; `calculate`, before any work, where an
+    Raises ValueError where an option is none of these; `calculate`, before any work, where an
     element is not one of the model's, and ASE's PropertyNotImplementedError where the stress is
     asked of atoms without three cell vectors.
     """
@@ -47,8 +57,18 @@ class AmpTorch(Calculator):
         "stresses",
     ]
 
-    def __init__(self, trainer: Any, skin: float = 0.3, **kwargs: Any):
+    def __init__(
+        self,
+        trainer: Any,
+        skin: float = 0.3,
+        extrapolation: str = "warn",
+        extrapolation_margin: float = MARGIN,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
+        self.watch = Watch(extrapolation, extrapolation_margin)
+        self.extrapolation: Extrapolation | None = None
+        self._said_unknown = extrapolation == "ignore"
         self.trainer = load(trainer) if isinstance(trainer, (str, os.PathLike)) else trainer
         skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(self.potential.cutoff, skin)
@@ -79,9 +99,12 @@ class AmpTorch(Calculator):
             if "numbers" in system_changes:
                 potential.check_compositions(frames)
                 self._lonely = False
+                self.watch.start()
             if not self._lonely:
                 self._lonely = warn_of_lonely(frames, neighbors, potential.cutoff)
-            parts, further = self.evaluated(potential, potential.batch(frames, neighbors))
+            batch = potential.batch(frames, neighbors)
+            self._look(potential, batch)
+            parts, further = self.evaluated(potential, batch)
         energy, volume = float(parts.energies.sum()), frames.volumes[0]
         found: dict[str, Any] = {
             "energy": energy,
@@ -94,6 +117,17 @@ class AmpTorch(Calculator):
             found["stresses"] = parts.virials / volume
             found["stress"] = found["stresses"].sum(axis=0)
         self.results = {**found, **further}
+
+    def _look(self, potential: Any, batch: Any) -> None:
+        """Find how far the atoms are from those of the training, and do what is asked then."""
+        if self.watch.kind == "ignore":
+            return
+        self.extrapolation = potential.extrapolation(batch)
+        if self.extrapolation is not None:
+            self.watch(self.extrapolation)
+        elif not self._said_unknown:
+            self._said_unknown = True
+            logger.warning("%s", NOT_KNOWN)
 
     def evaluated(self, potential: Any, batch: Any) -> tuple[AtomicParts, dict[str, Any]]:
         """Return what the atoms of the one frame in `batch` have, and further results by name."""
@@ -117,4 +151,7 @@ class EnsembleCalculator(AmpTorch):
         further: dict[str, Any] = {"energy_uncertainty": float(energy_spread[0])}
         if potential.has_forces:
             further["forces_uncertainty"] = forces_spread
+            if self.extrapolation is not None:
+                spread = np.linalg.norm(forces_spread, axis=1)
+                self.extrapolation = replace(self.extrapolation, spread=spread)
         return parts, further

@@ -10,6 +10,7 @@ import typer
 
 from amptorch import __version__
 from amptorch.lammps.command import lammps
+from amptorch.learning.command import learn, select
 from amptorch.n2p2.command import convert, export
 from amptorch.profiling.command import profile
 from amptorch.train_command import (
@@ -198,7 +199,12 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Write predicted energies and forces to a file, and stresses of frames with three cell
-    vectors."""
+    vectors.
+
+    Columns beside the forces say how far each atom is from those of the training: `extrapolation`,
+    1 for the farthest 1 % of these, `functions_outside` and `range_excess`.
+    """
+    from amptorch.extrapolation import far_frames
     from amptorch.files import check_output, labelled, output_format, write_images
     from amptorch.frames import read_images
 
@@ -207,11 +213,16 @@ def predict(
     form = output_format(out, len(images))
     potential = _load(checkpoint)
     stress: Any = "optional" if potential.has_forces else False
-    prediction = potential.predict(images, disable_tqdm=False, stress=stress)
+    prediction = potential.predict(images, disable_tqdm=False, stress=stress, extrapolation=True)
     write_images(out, labelled(images, prediction), form)
     typer.echo(f"{len(images)} frames with predictions: {out}")
+    words = far_frames(prediction)
+    if words:
+        typer.echo(words)
 
 
+app.command()(select)
+app.command()(learn)
 app.command()(tuning.tune)
 app.command()(tuning.pick)
 app.command()(tuning.report)

@@ -5,10 +5,12 @@ random as if by heat, with energy and forces from a smooth analytic potential
 (`amptorch.kernels.water_iron`), so that the forces are its exact derivatives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from amptorch.kernels.water_iron import energy_and_forces
@@ -121,6 +123,24 @@ def iron_water_potential(atoms: Atoms) -> tuple[float, np.ndarray]:
     return energy_and_forces(
         atoms.positions, species, molecules, lengths, MORSE, CUTOFF, BOND, BEND
     )
+
+
+class IronWater(Calculator):
+    """Calculate the energy and forces of `iron_water_potential` for ASE."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE has it)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute `results` of the atoms; ValueError for others than `iron_water` makes."""
+        super().calculate(atoms, properties, system_changes)
+        own: Any = self.atoms
+        energy, forces = iron_water_potential(own)
+        self.results = {"energy": energy, "forces": forces}
 
 
 def _frame(seed: int, k: int, min_water: int, max_water: int) -> Atoms:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from amptorch.checkpoints.folder import load_json, write_files
 from amptorch.data.batch import Batch
 from amptorch.descriptor.base import BaseDescriptor
+from amptorch.extrapolation import NOT_KNOWN, Extrapolation, farthest
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.potential import Potential
@@ -22,6 +24,7 @@ from amptorch.prediction import (
     by_frame,
     check_stress,
     checked_frames,
+    extrapolation_by_frame,
     forces_by_frame,
 )
 
@@ -98,6 +101,7 @@ class Ensemble:
         disable_tqdm: bool = True,
         uncertainty: bool = True,
         stress: Stress = False,
+        extrapolation: bool = False,
     ) -> dict[str, list]:
         """Return energies and forces of frames (list of Atoms, or what `read_images` reads), in
         order.
@@ -106,7 +110,8 @@ class Ensemble:
         eV/Å, empty arrays unless all members give forces; and with `uncertainty` their standard
         deviations `energy_uncertainty`, eV, `energy_uncertainty_per_atom`, eV, and
         `forces_uncertainty` (n, 3), eV/Å, of each component. `stress`, and what it adds: as of
-        `Potential.predict`, the means of the members.
+        `Potential.predict`, the means of the members. `extrapolation`: likewise, for the member for
+        which an atom is farthest.
 
         Raises ValueError that names the frame which cannot be used, and with `stress` what
         `Potential.predict` raises.
@@ -127,16 +132,21 @@ class Ensemble:
                 found["energy_uncertainty"] = energy_spread.tolist()
                 found["energy_uncertainty_per_atom"] = (energy_spread / part.counts).tolist()
                 found["forces_uncertainty"] = forces_by_frame(forces_spread, part)
+            if extrapolation:
+                found |= extrapolation_by_frame(self.extrapolation(batch), part)
             for name, values in found.items():
                 result.setdefault(name, []).extend(values)
+        if extrapolation and "extrapolation" not in result:
+            warnings.warn(NOT_KNOWN, stacklevel=2)
         return result
 
-    def get_calc(self, skin: float = 0.3, uncertainty: bool = True) -> "AmpTorch":
+    def get_calc(self, skin: float = 0.3, uncertainty: bool = True, **options: Any) -> "AmpTorch":
         """Return the ASE calculator, with uncertainties in its results or without, which is
-        quicker."""
+        quicker; other options: see `AmpTorch`."""
         from amptorch.calculator import AmpTorch, EnsembleCalculator
 
-        return EnsembleCalculator(self, skin) if uncertainty else AmpTorch(self, skin)
+        kind = EnsembleCalculator if uncertainty else AmpTorch
+        return kind(self, skin, **options)
 
     # --- files ---
 
@@ -193,6 +203,13 @@ class Ensemble:
                 batch = member.batch_of(frames, neighbors, values)
                 batches[k] = member.with_base(batch, frames, neighbors)
         return EnsembleBatch(frames, neighbors, [batches[k] for k in range(len(self.members))])
+
+    def extrapolation(self, batch: EnsembleBatch) -> Extrapolation | None:
+        """Return how far the atoms are from the training atoms of the member that knows them least;
+        None where a member does not know."""
+        found = [m.extrapolation(b) for m, b in zip(self.members, batch.members, strict=True)]
+        known = [one for one in found if one is not None]
+        return farthest(known) if len(known) == len(found) else None
 
     def check_compositions(self, frames: Frames) -> None:
         """Warn where one of the `frames` has a composition for which energies are known to be off:

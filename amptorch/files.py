@@ -23,6 +23,8 @@ FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
 
 # What frames are predicted to have; "virial" is another name of a stress.
 PREDICTED = ("energy", "forces", "stress", "virial", "energy_uncertainty", "forces_uncertainty")
+# Columns of how far atoms are from those of the training.
+EXTRAPOLATION = ("extrapolation", "functions_outside", "range_excess")
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,8 +115,9 @@ def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Ato
     """Return copies of `images` whose calculators hold the predicted energy and forces, and the
     stress where there is one.
 
-    Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), for the formats
-    that have a place for them, such as extended XYZ.
+    Uncertainties of an ensemble are put into `info` (energy) and `arrays` (forces), and how far
+    atoms are from those of the training into `arrays`, for the formats that have a place for them,
+    such as extended XYZ.
     """
     copies = [atoms.copy() for atoms in images]
     none = [np.full(6, np.nan)] * len(copies)
@@ -130,7 +133,7 @@ def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Ato
             results["stress"] = stress
         # What a frame calls by these names, such as what another potential gave, is not what is
         # predicted, and has no place beside it.
-        for name in PREDICTED:
+        for name in (*PREDICTED, *EXTRAPOLATION):
             atoms.info.pop(name, None)
             atoms.arrays.pop(name, None)
         atoms.calc = SinglePointCalculator(atoms, **results)
@@ -139,6 +142,10 @@ def labelled(images: Sequence[Atoms], prediction: Mapping[str, Any]) -> list[Ato
     for atoms, forces in zip(copies, prediction.get("forces_uncertainty", ()), strict=False):
         if len(forces):
             atoms.arrays["forces_uncertainty"] = forces
+    for name in EXTRAPOLATION:
+        for atoms, column in zip(copies, prediction.get(name, ()), strict=False):
+            if not np.isnan(column).any():
+                atoms.arrays[name] = column
     return copies
 
 

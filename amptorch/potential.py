@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 from amptorch.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
 from amptorch.config import Config
 from amptorch.data.batch import Batch, Batcher
+from amptorch.data.domain import Domain
 from amptorch.data.repulsion import Repulsion
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
@@ -20,6 +21,7 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.store import FingerprintStore
+from amptorch.extrapolation import Extrapolation, measure
 from amptorch.frames import Frames
 from amptorch.model import AtomicModel, make_model
 from amptorch.neighbors import NeighborList, neighbor_list
@@ -42,6 +44,7 @@ class Potential:
     elements : symbols of the elements that frames may hold: those of the training frames
     has_forces : whether it gives forces
     threads : of the kernels; None is AMPTORCH_NUM_THREADS, or every core
+    domain : where the training atoms are; None where the checkpoint is too old to know
     units : of what it gives, {"energy": "eV", "forces": "eV/Å", "length": "Å"}
 
     It can be pickled and copied.
@@ -75,6 +78,9 @@ class Potential:
         self.repulsion = None if settings is None else Repulsion.of(settings.model.repulsion)
         self.elements = _scaled_elements(descriptor.elements, feature_scaler)
         self.batcher = Batcher(descriptor.elements, feature_scaler, dtype)
+        self.domain = feature_scaler.domain
+        if self.domain is None and feature_scaler.ranges is not None:
+            self.domain = Domain.of_ranges(feature_scaler.ranges)
 
     @classmethod
     def from_checkpoint(
@@ -143,7 +149,11 @@ class Potential:
         return self.descriptor.cutoff
 
     def predict(
-        self, images: Any, disable_tqdm: bool = True, stress: Stress = False
+        self,
+        images: Any,
+        disable_tqdm: bool = True,
+        stress: Stress = False,
+        extrapolation: bool = False,
     ) -> dict[str, list]:
         """Return energies and forces of frames, in order, and with `stress` stresses and energies
         of atoms.
@@ -151,26 +161,32 @@ class Potential:
         images : list of Atoms, or what `read_images` reads
         stress : True, or "optional" to take what there is: NaN for frames without three cell
             vectors, no `stress` at all of a model that gives no forces
+        extrapolation : how far atoms are from those of the training
 
         Returns a dictionary of lists with an entry for each frame: `energy`, float, eV; `forces`
         (n_atoms, 3), eV/Å, empty arrays where the model gives none. With `stress` also `stress`
         (6,) and `stresses` (n_atoms, 6), eV/Å³, positive under tension, xx, yy, zz, yz, xz, xy, and
-        `energies` (n_atoms,), eV; those of the atoms add up to those of the frame.
+        `energies` (n_atoms,), eV; those of the atoms add up to those of the frame. With
+        `extrapolation` also `extrapolation` (n_atoms,), the distance from the training atoms, 1 for
+        their farthest 1 %; `functions_outside` (n_atoms,), the number of functions off their range;
+        and `range_excess` (n_atoms,), how far the farthest of them is off, in widths of its range;
+        see `Extrapolation`. An older checkpoint knows no distances (NaN), or nothing at all: then
+        there is a warning.
 
         Raises ValueError that names the frame which cannot be used, or where the model gives no
         forces and thus no stress, and ASE's PropertyNotImplementedError that names the frame which
         has no three cell vectors.
         """
-        if stress:
-            return predict_atoms(self, images, stress, disable_tqdm)
+        if stress or extrapolation:
+            return predict_atoms(self, images, stress, disable_tqdm, extrapolation)
         found = predict(self, images, self.has_forces, quiet=disable_tqdm)
         return {name: found[name] for name in ("energy", "forces")}
 
-    def get_calc(self, skin: float = 0.3) -> "AmpTorch":
-        """Return the ASE calculator; skin: see `AmpTorch`."""
+    def get_calc(self, skin: float = 0.3, **options: Any) -> "AmpTorch":
+        """Return the ASE calculator; skin and other options: see `AmpTorch`."""
         from amptorch.calculator import AmpTorch
 
-        return AmpTorch(self, skin)
+        return AmpTorch(self, skin, **options)
 
     # --- batches ---
 
@@ -204,12 +220,21 @@ class Potential:
         """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled, and
         without what `with_base` adds."""
         scaled = self.feature_scaler.transform_rows(values, frames.numbers)
-        return self.batcher(
+        batch = self.batcher(
             torch.as_tensor(scaled, dtype=self.dtype),
             frames.numbers,
             frames.counts,
             RecomputedDerivatives(self.descriptor, frames, neighbors),
         )
+        batch.values = values
+        return batch
+
+    def extrapolation(self, batch: Batch) -> Extrapolation | None:
+        """Return how far the atoms of a batch that `batch` made are from the training atoms; None
+        where the checkpoint knows nothing of these."""
+        if batch.values is None:
+            raise ValueError("the batch holds no fingerprints as they are: make it by `batch`")
+        return measure(self, batch.values, batch.atomic_numbers.cpu().numpy())
 
     def check_compositions(self, frames: Frames) -> None:
         """Warn where one of the `frames` has a composition for which energies are known to be off:

@@ -1,6 +1,7 @@
 """Predictions for many frames, batch by batch."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -12,6 +13,7 @@ from amptorch.data.batch import AtomicParts
 from amptorch.data.fingerprints import chunks_of_frames
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances, warn_of_lonely
+from amptorch.extrapolation import NOT_KNOWN, Extrapolation
 from amptorch.frames import Frames, read_images
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import use_threads
@@ -53,6 +55,11 @@ class EnergyModel(Protocol):
 
     def evaluate_atoms(self, batch: Any) -> AtomicParts:
         """Return energies, forces and virials of the atoms of a batch."""
+        ...
+
+    def extrapolation(self, batch: Any) -> Extrapolation | None:
+        """Return how far the atoms of a batch are from those of the training; None for not
+        known."""
         ...
 
     def check_compositions(self, frames: Frames) -> None:
@@ -147,16 +154,28 @@ def predict(
 
 
 def predict_atoms(
-    model: EnergyModel, images: Any, stress: Stress = True, quiet: bool = True
+    model: EnergyModel,
+    images: Any,
+    stress: Stress = True,
+    quiet: bool = True,
+    extrapolation: bool = False,
 ) -> dict[str, list]:
-    """Return lists of `energy`, `forces`, `energies`, `stress` and `stresses`, with an entry for
-    each frame, as `Potential.predict` describes them."""
+    """Return lists of `energy`, `forces`, and what `stress` and `extrapolation` ask for, with an
+    entry for each frame, as `Potential.predict` describes them."""
     frames = checked_frames(model, images)
-    check_stress(model, frames, stress)
+    if stress:
+        check_stress(model, frames, stress)
     result: dict[str, list] = {}
     for batch, part, _ in batches_of(model, frames, quiet):
-        for name, values in by_frame(model.evaluate_atoms(batch), part).items():
+        found = by_frame(model.evaluate_atoms(batch), part)
+        if not stress:
+            found = {name: found[name] for name in ("energy", "forces")}
+        if extrapolation:
+            found |= extrapolation_by_frame(model.extrapolation(batch), part)
+        for name, values in found.items():
             result.setdefault(name, []).extend(values)
+    if extrapolation and "extrapolation" not in result:
+        warnings.warn(NOT_KNOWN, stacklevel=3)
     return result
 
 
@@ -192,6 +211,19 @@ def by_frame(parts: AtomicParts, frames: Frames) -> dict[str, list]:
         "stress": list(np.add.reduceat(stresses, first, axis=0)),
         "stresses": np.split(stresses, ends),
     }
+
+
+def extrapolation_by_frame(found: Extrapolation | None, frames: Frames) -> dict[str, list]:
+    """Return `extrapolation`, `functions_outside` and `range_excess` of each frame; nothing where
+    they are not known."""
+    if found is None:
+        return {}
+    columns = {
+        "extrapolation": found.distance,
+        "functions_outside": found.outside,
+        "range_excess": found.excess,
+    }
+    return {name: np.split(rows, frames.offsets[1:-1]) for name, rows in columns.items()}
 
 
 def forces_by_frame(forces: np.ndarray, frames: Frames) -> list[np.ndarray]:

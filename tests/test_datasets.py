@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from amptorch.datasets import iron_water, iron_water_potential, iter_iron_water
+from amptorch.datasets import IronWater, iron_water, iron_water_potential, iter_iron_water
 
 
 def central_difference_forces(atoms, step=1e-4):
@@ -120,3 +120,13 @@ def test_senseless_numbers_are_refused(arguments, message):
 def test_the_potential_refuses_what_it_does_not_describe(atoms):
     with pytest.raises(ValueError, match=r"orthorhombic|O, H, H"):
         iron_water_potential(atoms)
+
+
+def test_the_potential_as_a_calculator_of_ase():
+    (frame,) = iron_water(1, max_water=2)
+    atoms = frame.copy()
+    atoms.calc = IronWater()
+    assert atoms.get_potential_energy() == frame.get_potential_energy()
+    np.testing.assert_array_equal(atoms.get_forces(), frame.get_forces())
+    atoms.positions[-1] += 0.1
+    assert atoms.get_potential_energy() != frame.get_potential_energy()

@@ -4,6 +4,7 @@
 |---|---|
 | `config.json` | the configuration, without `raw_data`, with the elements that were found |
 | `normalizers.json` | the feature and target scalers, without loss |
+| `domain.pt` | the `Domain` of the training atoms, likewise; older ones have none |
 | `params.pt`, `optimizer.pt`, `criterion.pt` | state dicts, for `torch.load(weights_only=True)` |
 | `history.json` | skorch's history |
 | `checksums.json` | {name: [CRC-32]} of the other files, which are checked when they are read |
@@ -29,12 +30,14 @@ import torch
 
 from amptorch.checkpoints.config import config_from_json, config_from_v1, config_to_json
 from amptorch.config import Config
+from amptorch.data.domain import Domain
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.plain import to_json
 from amptorch.v1.unpickle import load_torch_file
 
 CHECKSUMS = "checksums.json"
+DOMAIN = "domain.pt"
 # What is not on the disk then; that a file system cannot tell is no such failure.
 NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
@@ -129,7 +132,11 @@ def save_checkpoint(
         "criterion.pt": as_bytes(criterion or {}),
         "history.json": (history_text or HistoryText())(history or []),
     }
+    if feature_scaler.domain is not None:
+        contents[DOMAIN] = as_bytes(feature_scaler.domain.state())
     write_files(folder, contents)
+    if feature_scaler.domain is None:
+        (Path(folder) / DOMAIN).unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
@@ -147,6 +154,9 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     else:
         config = _read(folder / "config.json", load_json, config_from_json)
         scalers = _read(folder / "normalizers.json", load_json, _scalers_from_state)
+    # Older checkpoints have none.
+    if (folder / DOMAIN).is_file():
+        scalers[0].domain = _read(folder / DOMAIN, load_tensors, Domain.from_state)
     return Checkpoint(folder, config, load_tensors(folder / "params.pt"), *scalers)
 
 

@@ -48,6 +48,7 @@ class Batch:
     stress (num_images, 6): scaled targets, NaN in frames that have none, and volumes (num_images,),
     Å³, 1 where there is none, so that stresses are predicted; or None. base: what is added to the
     atoms' energies, forces and virials that the model gives, in eV and Å; or None.
+    values (n, S): the fingerprint as the descriptor gives it, where a potential was asked.
     """
 
     fingerprint: torch.Tensor
@@ -67,6 +68,7 @@ class Batch:
     stress: torch.Tensor | None = None
     volumes: torch.Tensor | None = None
     base: AtomicParts | None = None
+    values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.num_images

@@ -12,6 +12,7 @@ import torch
 
 from amptorch.data.batch import Batch, Batcher, Share, rows_inside, stress_targets
 from amptorch.data.corrections import composition
+from amptorch.data.domain import Domain
 from amptorch.data.repulsion import Repulsion
 from amptorch.data.samplers import known_rows, with_known_forces
 from amptorch.data.scalers import FeatureScaler
@@ -243,6 +244,11 @@ class StoreDataset(torch.utils.data.Dataset):
         """Return the places of at most so many frames, spread evenly."""
         places = np.linspace(0, len(self) - 1, min(n_frames, len(self)))
         return np.unique(places.astype(np.int64))
+
+    def domain(self) -> Domain:
+        """Return the domain of all frames, in two passes through the store."""
+        structures = map(self.store.frames, self._chunks_of_frames())
+        return Domain.fitted(self._chunks, structures if self.store.has_structures else ())
 
     def _check_pairs(self) -> None:
         if self.store.has_structures:

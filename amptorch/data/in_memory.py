@@ -12,6 +12,7 @@ from ase import Atoms
 
 from amptorch.data.batch import Batch, Batcher, stress_targets
 from amptorch.data.corrections import composition
+from amptorch.data.domain import Domain
 from amptorch.data.fingerprints import describe
 from amptorch.data.repulsion import Repulsion
 from amptorch.data.samplers import with_known_forces
@@ -145,6 +146,8 @@ class MemoryDataset(torch.utils.data.Dataset):
             self.feature_scaler = FeatureScaler.fitted(
                 lambda: [(values, numbers)], self.scaling, self.forcetraining, self.pca
             )
+        domain = Domain.fitted(lambda: [(values, numbers)], [self.frames])
+        self.feature_scaler = self.feature_scaler.with_domain(domain)
         if self.target_scaler is None:
             kinds = symbol_numbers(self.elements)
             self.target_scaler = TargetScaler.fitted(

@@ -11,6 +11,7 @@ then be reduced to its principal components.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
+from amptorch.data.domain import Domain
 from amptorch.data.objects import DataObject
 from amptorch.data.pca import Chunks, PCAReducer, Rows
 from amptorch.data.statistics import Statistics
@@ -41,10 +43,13 @@ class FeatureScaler:
     (n_features,). `pca`: a `PCAReducer` that reduces what was scaled, or None. `ranges[Z]`: the
     lowest and highest value of each feature over the atoms of an element that it was fitted to,
     two tensors (n_features,); `ranges` is None where an older checkpoint does not know them.
+    `domain`: where the atoms are that the potential was trained on last, which may be others than
+    those the scaler was fitted to; None where that is not known.
     """
 
     pca: PCAReducer | None = None
     ranges: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+    domain: Domain | None = None
 
     def __init__(
         self, data_list: Sequence[DataObject], forcetraining: bool, scaling: dict | None = None
@@ -157,6 +162,12 @@ class FeatureScaler:
         offset = torch.stack([part["offset"] for part in parts])
         return offset, torch.stack([part["scale"] for part in parts])
 
+    def with_domain(self, domain: Domain | None) -> FeatureScaler:
+        """Return a scaler that scales alike and has this domain."""
+        other = copy.copy(self)
+        other.domain = domain
+        return other
+
     def knows(self, number: int) -> bool:
         """Tell whether the scaler was fitted to this atomic number, or to all alike."""
         known = not self.elementwise or int(number) in self.scales
@@ -231,7 +242,8 @@ class FeatureScaler:
         return data_list
 
     def state(self) -> dict[str, Any]:
-        """Return everything in JSON types; `from_state` reads it back without loss."""
+        """Return everything but the domain in JSON types; `from_state` reads it back without
+        loss."""
         state = {
             name: getattr(self, name)
             for name in ("transform", "forcetraining", "elementwise", "threshold")
@@ -276,10 +288,15 @@ class FeatureScaler:
         return scaler
 
     # What pickles is plain, so that the restricted reader of pickles takes it.
-    __getstate__ = state
+    def __getstate__(self) -> dict[str, Any]:
+        if self.domain is None:
+            return self.state()
+        return {**self.state(), "domain": self.domain.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(self.from_state(state)))
+        if state.get("domain") is not None:
+            self.domain = Domain.from_state(state["domain"])
 
 
 def _by_element(

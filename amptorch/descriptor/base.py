@@ -70,6 +70,10 @@ class BaseDescriptor(ABC):
         """Return S, the length of a fingerprint."""
         return max(self.num_descriptors.values())
 
+    def feature_name(self, symbol: str, column: int) -> str:
+        """Return words for a feature of the atoms of an element."""
+        return f"feature {column}"
+
     @abstractmethod
     def values(
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None

@@ -326,8 +326,13 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
     )
     common = _dataset_options(settings, trained)
     # One process goes through all fingerprints to fit the scaler, for all.
-    common["feature_scaler"] = ranks.from_first(lambda: dataset(**common).feature_scaler)
+    common["feature_scaler"] = ranks.from_first(lambda: _scaler_of(dataset(**common)))
     return TrainingData(settings, dataset(**common), plan)
+
+
+def _scaler_of(dataset: StoreDataset) -> FeatureScaler:
+    """Return the scaler of the frames in a store, with their domain."""
+    return dataset.feature_scaler.with_domain(dataset.domain())
 
 
 def _dataset_options(

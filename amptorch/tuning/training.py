@@ -63,6 +63,9 @@ class StoreTrainer(AtomsTrainer):
     def load_dataset(self) -> None:
         """Take the data set that was given."""
         dataset = self.given[0]
+        if not self.debug:
+            # What is kept knows where its training atoms were.
+            dataset.feature_scaler = dataset.feature_scaler.with_domain(dataset.domain())
         self.train_dataset, self.elements = dataset, dataset.elements
         self.descriptor = dataset.descriptor
         self.feature_scaler, self.target_scaler = dataset.feature_scaler, dataset.target_scaler

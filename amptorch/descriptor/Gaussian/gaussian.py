@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from amptorch.descriptor.blocks import feature_rows
 from amptorch.descriptor.Gaussian.descriptor_set import GaussianDescriptorSet
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import (
+    KINDS,
+    PARAMETERS,
     cutoff_function,
     cutoff_parameters,
     descriptor_setup,
@@ -95,6 +98,16 @@ class Gaussian(KernelDescriptor):
         self._table = np.array([tables.index(table) for table in tables])
         self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
         self._know_elements()
+
+    def feature_name(self, symbol: str, column: int) -> str:
+        """Return words for a function of the atoms of an element, such as "G2 with O (eta 0.5, rs
+        0)"; eta in 1/Å², the others in Å."""
+        row = self.descriptor_setup[symbol][column]
+        kind = KINDS[int(row[0])]
+        neighbors = "-".join(chemical_symbols[int(number)] for number in row[1:3] if number)
+        names = [f"{name} {x:.4g}" for name, x in zip(PARAMETERS[kind], row[4:], strict=False)]
+        words = kind + (f" with {neighbors}" if neighbors else "")
+        return words + (f" ({', '.join(names)})" if names else "")
 
     def _tables(self) -> tuple[Any, ...]:
         return (self._functions,)
