@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,6 @@ from amptorch.model import AtomicModel, make_model
 from amptorch.model.committee import join, part
 from amptorch.training.progress import Progress
 
-logger = logging.getLogger(__name__)
 # Epochs that each network has at least: where there is no time for that, there are fewer networks.
 FEWEST_EPOCHS = 40
 
@@ -71,7 +69,9 @@ class Committee(Callback):
                 callback.initialize()
             elif name in ("averaging", "divergence"):
                 callback.on_train_begin(net)
-        logger.info("network %d of %d", len(self.parts_) + 1, self.number_)
+        if net.verbose:
+            # The errors in the table of the epochs begin anew.
+            print(f"network {len(self.parts_) + 1} of {self.number_}")
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Keep the last network, unless it was ended long before the others."""

@@ -77,7 +77,9 @@ def _networks(settings: Config, dataset: Dataset, model: AtomicModel) -> str:
     widths = options.hidden_layers or [options.num_nodes] * options.num_layers
     number = 1 if options.name == "singlenn" else len(dataset.elements)
     nodes = "-".join(map(str, widths))
-    return f"{number} of {nodes} nodes, {model.num_params} parameters in all"
+    text = f"{number} of {nodes} nodes, {model.num_params} parameters in all"
+    more = options.members > 1
+    return text + (f"; the mean of up to {options.members} trainings" if more else "")
 
 
 def _training(settings: Config, dataset: Dataset) -> str:
