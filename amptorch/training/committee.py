@@ -8,6 +8,7 @@ from typing import Any
 
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from tqdm import tqdm
 
 from amptorch.config import Config
 from amptorch.model import AtomicModel, make_model
@@ -71,7 +72,7 @@ class Committee(Callback):
                 callback.on_train_begin(net)
         if net.verbose:
             # The errors in the table of the epochs begin anew.
-            print(f"network {len(self.parts_) + 1} of {self.number_}")
+            tqdm.write(f"network {len(self.parts_) + 1} of {self.number_}")
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Keep the last network, unless it was ended long before the others."""
