@@ -1,5 +1,6 @@
 """Let a running LAMMPS take its forces from a trained potential."""
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from amptorch.distances import warn_of_lonely
 from amptorch.ensemble import Ensemble
 from amptorch.frames import FARTHEST, Frames
 from amptorch.lammps.library import communicator
-from amptorch.lammps.share import Members, SharedList
+from amptorch.lammps.share import Members, SharedList, Shares
 from amptorch.loading import potential_of
 from amptorch.potential import Potential
 from amptorch.threads import num_threads, use_threads
@@ -46,8 +47,10 @@ def attach(
         its next step, and the call of `lmp` that began it (`command`, `file`, …) raises the error
 
     Where no pair style is set, it sets `pair_style zero`, of which LAMMPS needs the cutoff. Energy
-    and virial count in `pe`, `press`, minimisation and barostats. `f_<fix>` is the energy, and
-    `f_<fix>[1]` its standard deviation (0 where `model` is no ensemble), in LAMMPS's unit.
+    and virial count in `pe`, `press`, minimisation and barostats, those of the atoms in `pe/atom`
+    and `stress/atom`. `f_<fix>` is the energy, `f_<fix>[1]` its standard deviation (0 where `model`
+    is no ensemble), in LAMMPS's unit, and `f_<fix>[2]` the number of atoms that are too far from
+    the training atoms: see `amptorch.extrapolation`.
 
     Raises ValueError where the units are not metal, real or electron, there is no box, `elements`
     do not fit the atom types or the model, or the model gives no forces; ImportError where LAMMPS
@@ -115,7 +118,7 @@ class Coupling:
             self._handle = on_error
         lmp.command(f"fix {self.fix} all external pf/callback 1 1")
         lmp.command(f"fix_modify {self.fix} energy yes virial yes")
-        lmp.fix_external_set_vector_length(self.fix, 1)
+        lmp.fix_external_set_vector_length(self.fix, 2)
         lmp.set_fix_external_callback(self.fix, self._step, None)
         if on_error is None:
             self._command = lmp.command
@@ -137,15 +140,23 @@ class Coupling:
                 found = self._share(table)
         except Exception as error:  # any: the other processes wait for this one
             failed = error
-        energies, on_atoms, virial, failed = self._summed(found, failed, len(table))
-        if failed is None and not (np.isfinite(on_atoms).all() and np.isfinite(energies).all()):
+        total, failed = self._summed(found, failed, len(table))
+        finite = np.isfinite(total.forces).all() and np.isfinite(total.energies).all()
+        if failed is None and not finite:
             failed = ValueError("energy or forces are not finite numbers")
         if failed is not None:
             self._handle(_explained(failed, step))
             return
-        mine = on_atoms[np.searchsorted(table[:, 0], tags)]
-        forces[:] = mine * (self.length_unit / self.energy_unit)
-        weights = self.members.weights
+        mine = np.searchsorted(table[:, 0], tags)
+        forces[:] = total.forces[mine] * (self.length_unit / self.energy_unit)
+        self._tell_totals(total)
+        # A mean energy of whole frames is shared out equally.
+        mean = float(self.members.weights @ self.members.means) / len(table)
+        self._tell_atoms(total.of_atoms[mine, 0] + mean, total.of_atoms[mine, 1:])
+
+    def _tell_totals(self, total: Shares) -> None:
+        """Give LAMMPS energy and virial, and the two numbers of the fix."""
+        weights, energies = self.members.weights, total.energies + self.members.means
         mean = float(weights @ energies)
         spread = 0.0
         if len(energies) > 1:
@@ -153,8 +164,25 @@ class Coupling:
         lmp = self.lmp
         lmp.fix_external_set_energy_global(self.fix, mean / self.energy_unit)
         lmp.fix_external_set_vector(self.fix, 1, float(spread) / self.energy_unit)
-        six = virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+        lmp.fix_external_set_vector(self.fix, 2, float(total.far[0]))
+        six = total.virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
         lmp.fix_external_set_virial_global(self.fix, (six / self.energy_unit).tolist())
+
+    def _tell_atoms(self, energies: np.ndarray, strains: np.ndarray) -> None:
+        """Give LAMMPS energies and virials of this process's atoms, which it takes in steps where
+        something asks for them."""
+        energies = np.ascontiguousarray(energies / self.energy_unit)
+        # In LAMMPS's order: xx, yy, zz, xy, xz, yz.
+        virials = np.ascontiguousarray(-strains[:, [0, 1, 2, 5, 4, 3]] / self.energy_unit)
+        rows = (virials.ctypes.data + virials.strides[0] * np.arange(len(virials))).astype(np.uintp)
+        library, handle, fix = self.lmp.lib, self.lmp.lmp, self.fix.encode()
+        doubles = ctypes.POINTER(ctypes.c_double)
+        library.lammps_fix_external_set_energy_peratom(
+            handle, fix, energies.ctypes.data_as(doubles)
+        )
+        library.lammps_fix_external_set_virial_peratom(
+            handle, fix, rows.ctypes.data_as(ctypes.POINTER(doubles))
+        )
 
     def _gathered(self, table: np.ndarray) -> np.ndarray:
         """Return the rows of all processes."""
@@ -165,7 +193,7 @@ class Coupling:
         self.comm.Allgatherv(np.ascontiguousarray(table).ravel(), (every, counts))
         return every.reshape(-1, table.shape[1])
 
-    def _share(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _share(self, table: np.ndarray) -> Shares:
         """Return what `Members.evaluate` does, of the atoms in `table`: ID, type, position (Å)."""
         if len(table) == 0:
             raise ValueError("LAMMPS has lost all atoms")
@@ -206,22 +234,24 @@ class Coupling:
         cell[~pbc] = np.eye(3)[~pbc]
         return cell, pbc
 
-    def _summed(self, found: Any, failed: Exception | None, n: int) -> tuple[Any, ...]:
-        """Return energies, forces and virial summed over all processes, and the error, the same
-        in all processes, that one of them met."""
-        k = len(self.members.means)
+    def _summed(
+        self, found: Shares | None, failed: Exception | None, n: int
+    ) -> tuple[Shares, Exception | None]:
+        """Return the shares summed over all processes, and the error, the same in all processes,
+        that one of them met."""
+        nothing = Shares.zeros(len(self.members.means), n)
         if self.comm is None:
-            energies, forces, virial = found or (np.zeros(k), np.zeros((n, 3)), np.zeros((3, 3)))
-            return energies + self.members.means, forces, virial, failed
+            return found or nothing, failed
         words = [text for text in self.comm.allgather(failed and str(failed)) if text]
-        if words:
-            return np.zeros(k), np.zeros((n, 3)), np.zeros((3, 3)), ValueError(words[0])
+        if words or found is None:
+            return nothing, ValueError(words[0])
         total = np.concatenate([part.ravel() for part in found])
         from mpi4py import MPI
 
         self.comm.Allreduce(MPI.IN_PLACE, total)
-        energies, forces, virial = np.split(total, [k, k + 3 * n])
-        return energies + self.members.means, forces.reshape(n, 3), virial.reshape(3, 3), None
+        parts = np.split(total, np.cumsum([part.size for part in found])[:-1])
+        shaped = [one.reshape(own.shape) for one, own in zip(parts, found, strict=True)]
+        return Shares(*shaped), None
 
     def _stop(self, error: Exception) -> None:
         """Keep the error and let LAMMPS end its run."""

