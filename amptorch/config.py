@@ -61,14 +61,19 @@ def option(default: Any, check: Check, meaning: str) -> Any:
 count = number(minimum=1, integer=True)
 
 
-def count_or_auto(key: str, value: Any) -> int | str:
-    """Return a number of 1 or more, or "auto"."""
-    return value if value == "auto" else count(key, value)
+def or_word(word: str, check: Check) -> Check:
+    """Return the check of a value that `check` takes, or of a word."""
 
+    def checked(key: str, value: Any) -> Any:
+        if value == word:
+            return value
+        try:
+            return check(key, value)
+        except (TypeError, ValueError) as error:
+            message = str(error).replace(", got ", f" or {word!r}, got ", 1)
+            raise type(error)(message) from None
 
-def boolean_or_per_atom(key: str, value: Any) -> bool | str:
-    """Return True or False, or "per_atom"."""
-    return value if value == "per_atom" else boolean(key, value)
+    return checked
 
 
 @dataclass
@@ -151,7 +156,9 @@ class OptimConfig(_Section):
         "eV/Å of force error that weigh as much as 1 meV/atom of energy; sets force_coefficient",
     )
     lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
-    batch_size: int | str = option(32, count_or_auto, "frames in a batch; auto: by their number")
+    batch_size: int | str = option(
+        32, or_word("auto", count), "frames in a batch; auto: by their number"
+    )
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
     recover: bool = option(
         False, boolean, "after NaN go on from the best weights with half of the learning rate"
@@ -261,7 +268,7 @@ class DatasetConfig(_Section):
     )
     target_scaling: bool | str = option(
         True,
-        boolean_or_per_atom,
+        or_word("per_atom", boolean),
         "subtract mean, divide by standard deviation; per_atom: neither, networks begin at means",
     )
     atomic_correction: Any = option(

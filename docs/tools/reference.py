@@ -4,7 +4,6 @@ The texts are those of `amptorch/config.py`, `amptorch/tuning/settings.py` and t
 the pages cannot differ from them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -15,20 +14,21 @@ from amptorch.config import SECTIONS, to_json
 from amptorch.recommended import recommended
 from amptorch.tuning.settings import TuningConfig
 
+SEPARATOR = " · "
+
 
 def configuration() -> str:
-    """Return a table for each section: keys, values, defaults, recommended values, meanings."""
+    """Return a list for each section: keys, meanings, values, defaults, recommended values."""
     parts = []
     for name, section in {**SECTIONS, "tuning": TuningConfig}.items():
         started = recommended().get(name, {})
-        header = ["key", "value", "default", *(["recommended"] if started else []), "meaning"]
-        rows = []
+        parts.append(f"## {name}")
         for key in fields(section):
-            row = [f"`{key.name}`", _values(key), _code(_default(key))]
-            if started:
-                row.append(_code(started[key.name]) if key.name in started else "")
-            rows.append([*row, key.metadata["meaning"]])
-        parts.append(f"## `{name}`\n\n{_table(header, rows)}")
+            facts = [_values(key), f"default {_code(_default(key))}"]
+            if key.name in started:
+                facts.append(f"recommended {_code(started[key.name])}")
+            text = f"{key.metadata['meaning']}<br>{SEPARATOR.join(filter(None, facts))}"
+            parts.append(f"`{name}.{key.name}`\n:   {text}")
     return "\n\n".join(parts)
 
 
@@ -39,13 +39,12 @@ def command_line() -> str:
     parts = []
     for name, command in group.commands.items():
         context = command.context_class(command, info_name=f"amptorch {name}")
-        records = [option.get_help_record(context) for option in command.params]
-        rows = [[f"`{_escaped(option)}`", _escaped(text)] for option, text in filter(None, records)]
         use = command.get_usage(context).partition(" ")[2]
-        parts.append(
-            f"## `{name}`\n\n```text\n{use}\n```\n\n{command.help}\n\n"
-            + _table(["option", "meaning"], rows)
-        )
+        parts += [f"## {name}", f"```text\n{use}\n```", command.help]
+        for option in command.params:
+            record = option.get_help_record(context)
+            if record is not None:
+                parts.append(f"`{record[0]}`\n:   {record[1]}")
     return "\n\n".join(parts)
 
 
@@ -55,7 +54,7 @@ def _values(key: Field) -> str:
         key.metadata["check"]("", object())
     except (ValueError, TypeError) as error:
         _, found, said = str(error).partition("must be ")
-        return _escaped(said.split(", got ")[0]) if found else ""
+        return said.split(", got ")[0] if found else ""
     return ""
 
 
@@ -64,19 +63,4 @@ def _default(key: Field) -> Any:
 
 
 def _code(value: Any) -> str:
-    """Return a value as YAML and Python both know it, nothing for None."""
-    value = to_json(value)
-    return "" if value is None else f"`{_escaped(str(value))}`"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(_lines(header, rows))
-
-
-def _lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in [header, ["---"] * len(header), *rows]:
-        yield f"| {' | '.join(row)} |"
+    return f"`{to_json(value)}`"

@@ -27,25 +27,30 @@ def tool(monkeypatch):
     return importlib.import_module
 
 
-def test_every_key_of_the_configuration_has_its_row(tool):
+def test_every_key_of_the_configuration_is_there(tool):
     page = tool("reference").configuration()
-    for name, section in SECTIONS.items():
-        table = page.split(f"## `{name}`")[1].split("\n## ")[0]
-        rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
-        assert list(rows) == [key.name for key in fields(section)]
-        for key in fields(section):
-            assert rows[key.name].endswith(key.metadata["meaning"].replace("|", r"\|"))
-    assert "| `loss` | 'mse' or 'mae' or 'huber' | `mse` | `mse` |" in page
-    assert "## `tuning`" in page
+    keys = re.findall(r"^`(\w+\.\w+)`\n:   (.*)<br>(.*)$", page, re.MULTILINE)
+    expected = [
+        (f"{name}.{key.name}", key.metadata["meaning"])
+        for name, section in SECTIONS.items()
+        for key in fields(section)
+    ]
+    assert [(key, meaning) for key, meaning, _ in keys][: len(expected)] == expected
+    facts = {key: facts for key, _, facts in keys}
+    assert facts["optim.loss"] == ("'mse' or 'mae' or 'huber' · default `mse` · recommended `mse`")
+    assert facts["optim.batch_size"] == (
+        "an integer at least 1 or 'auto' · default `32` · recommended `auto`"
+    )
+    assert "tuning.search_share" in facts
 
 
 def test_every_command_says_what_its_help_says(tool):
     page = tool("reference").command_line()
     for name in ("train", "init", "evaluate", "predict", "tune", "lammps", "convert", "demo"):
-        assert f"## `{name}`" in page
-    part = page.split("## `evaluate`")[1].split("\n## ")[0]
+        assert f"## {name}\n" in page
+    part = page.split("## evaluate")[1].split("\n## ")[0]
     assert "amptorch evaluate [OPTIONS]" in part
-    assert "| `--plot` | Draw predictions over references. |" in part
+    assert "`--plot`\n:   Draw predictions over references." in part
     assert "default: parity.png" in part
 
 
