@@ -63,14 +63,19 @@ def option(default: Any, check: Check, meaning: str) -> Any:
 count = number(minimum=1, integer=True)
 
 
-def count_or_auto(key: str, value: Any) -> int | str:
-    """Return a number of 1 or more, or "auto"."""
-    return value if value == "auto" else count(key, value)
+def or_word(word: str, check: Check) -> Check:
+    """Return the check of a value that `check` takes, or of a word."""
 
+    def checked(key: str, value: Any) -> Any:
+        if value == word:
+            return value
+        try:
+            return check(key, value)
+        except (TypeError, ValueError) as error:
+            message = str(error).replace(", got ", f" or {word!r}, got ", 1)
+            raise type(error)(message) from None
 
-def boolean_or_per_atom(key: str, value: Any) -> bool | str:
-    """Return True or False, or "per_atom"."""
-    return value if value == "per_atom" else boolean(key, value)
+    return checked
 
 
 @dataclass
@@ -114,16 +119,24 @@ class ModelConfig(_Section):
 
     name_in_config: ClassVar[str] = "model"
 
-    name: str = option("bpnn", choice("bpnn", "singlenn"), "a network per element, or one for all")
+    name: str = option(
+        "bpnn",
+        choice("bpnn", "singlenn"),
+        "bpnn: a network for each element; singlenn: one for all",
+    )
     get_forces: bool = option(True, boolean, "predict forces and train on them")
     num_layers: int = option(5, count, "hidden layers")
     num_nodes: int = option(20, count, "nodes in each hidden layer")
-    hidden_layers: list | None = option(None, hidden_layers, "widths; overrides the two above")
-    activation: Any = option(
-        "Tanh", activations, "class, made without arguments; or one for each layer"
+    hidden_layers: list | None = option(
+        None, hidden_layers, "their widths, such as [20, 20], in place of the two above"
     )
-    batchnorm: bool = option(False, boolean, "batch norm after each hidden linear layer")
-    dropout: bool = option(False, boolean, "dropout after each activation")
+    activation: Any = option(
+        "Tanh",
+        activations,
+        "activation function: a class or its name, or a list with one for each layer",
+    )
+    batchnorm: bool = option(False, boolean, "batch normalisation after each hidden layer")
+    dropout: bool = option(False, boolean, "dropout after each hidden layer")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
     members: int = option(
         1, count, "networks trained one after another, whose mean is one; as many as time allows"
@@ -131,7 +144,9 @@ class ModelConfig(_Section):
     repulsion: Any = option(
         None, repulsion, "'zbl', or its {inner, outer}: a pair potential under the networks"
     )
-    initialization: str = option("xavier", choice("xavier", "zero", "small"), "of the weights")
+    initialization: str = option(
+        "xavier", choice("xavier", "zero", "small"), "first weights; small: of the output"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,8 +175,12 @@ class OptimConfig(_Section):
     name_in_config: ClassVar[str] = "optim"
 
     gpus: int = option(0, number(minimum=0, integer=True), "number of GPUs; 0 is the CPU")
-    force_coefficient: float = option(0.0, number(minimum=0), "alpha in ½ (L_E + alpha L_F)")
-    energy_per_atom: bool = option(False, boolean, "L_E is of energies divided by the atoms")
+    force_coefficient: float = option(
+        0.0, number(minimum=0), "weight alpha of the forces in the loss ½ (L_E + alpha L_F)"
+    )
+    energy_per_atom: bool = option(
+        False, boolean, "the loss takes energies per atom, not of whole frames"
+    )
     force_per_mev: float | None = option(
         None,
         number(above=0),
@@ -177,41 +196,43 @@ class OptimConfig(_Section):
         number(above=0),
         "GPa of stress error that weigh as much as 1 meV/atom, where frames have stresses",
     )
-    lr: float = option(None, number(above=0), "learning rate; None is 0.1, and 1 for EKF")
-    batch_size: int | str = option(32, count_or_auto, "frames in a batch; auto: by their number")
+    lr: float = option(None, number(above=0), "learning rate; by default 0.1, and 1 for EKF")
+    batch_size: int | str = option(
+        32, or_word("auto", count), "frames in a batch; auto: by their number"
+    )
     epochs: int = option(100, number(minimum=0, integer=True), "passes over the training frames")
     recover: bool = option(
-        False, boolean, "after NaN go on from the best weights with half of the learning rate"
+        False, boolean, "after NaN, go on from the best weights with half of the learning rate"
     )
     max_seconds: float | None = option(
-        None, number(above=0), "of training, which ends with this or with `epochs`"
+        None, number(above=0), "seconds of training; it ends with these or with `epochs`"
     )
     total_seconds: float | None = option(
-        None, number(above=0), "the same, counted from when the frames are read"
+        None, number(above=0), "seconds of everything, from when the frames are read"
     )
-    optimizer: Any = option("Adam", optimizer_class, "class or name out of torch.optim, or EKF")
-    optimizer_args: dict = option(
-        {}, mapping, "its arguments, by its own names or skorch's optimizer__…"
+    optimizer: Any = option(
+        "Adam", optimizer_class, "a class or name out of torch.optim, or ekf: the Kalman filter"
     )
-    loss_fn: Any = option(None, loss_class, "criterion class; None is CustomLoss")
-    loss: str = option("mse", choice("mse", "mae", "huber"), "L_E and L_F")
+    optimizer_args: dict = option({}, mapping, "arguments of the optimizer")
+    loss_fn: Any = option(None, loss_class, "class of a loss of your own, in place of `loss`")
+    loss: str = option("mse", choice("mse", "mae", "huber"), "measure of the errors in the loss")
     huber_delta: float = option(
-        3.0, number(above=0), "for 'huber': medians of the errors beyond which they count linearly"
+        3.0, number(above=0), "huber: errors count linearly beyond so many times their median"
     )
-    metric: str = option("mae", choice("mae", "mse"), "reported for each epoch")
+    metric: str = option("mae", choice("mae", "mse"), "errors that are printed for each epoch")
     cp_metric: str = option(
-        "energy", choice("energy", "forces", "both", "loss"), "picks the best checkpoint"
+        "energy", choice("energy", "forces", "both", "loss"), "errors that choose the best epoch"
     )
     force_fraction: float = option(
         1.0,
         number(above=0, maximum=1),
-        "share of the atoms whose forces are trained on, drawn anew",
+        "share of the atoms whose forces are trained on, drawn anew for each batch",
     )
     scheduler: dict | None = option(
-        None, scheduler, "{'policy': name, class or 'cosine_time', 'params': {}}"
+        None, scheduler, "course of the learning rate: {policy: name or cosine_time, params: {…}}"
     )
     averaging: dict | None = option(
-        None, averaging, "'ema', 'swa', or {'kind': 'ema', 'decay': 0.999}: weights that are kept"
+        None, averaging, "average of the weights: ema, swa, or {kind: ema, decay: 0.999}"
     )
 
     def __post_init__(self) -> None:
@@ -254,66 +275,86 @@ class DatasetConfig(_Section):
 
     name_in_config: ClassVar[str] = "dataset"
 
-    raw_data: Any = option(None, anything, "path or paths of frames, or a list of Atoms")
+    raw_data: Any = option(None, anything, "frames: a path or paths, or a list of Atoms")
     lmdb_path: list | None = option(None, paths, "LMDB files, in place of raw_data")
-    cache: str = option("no", choice("no", "full", "partial"), "what of the LMDB files is kept")
+    cache: str = option(
+        "no", choice("no", "full", "partial"), "what of the LMDB files is kept in memory"
+    )
     skip_bad: bool = option(False, boolean, "leave out frames of raw_data that cannot be used")
     energy_key: str | None = option(None, text, "name of the energies, if not the calculator's")
     forces_key: str | None = option(None, text, "name of the forces, if not the calculator's")
     stress_key: str | None = option(None, text, "name of the stress, if not the calculator's")
     missing_forces: str = option(
-        "error", choice("error", "ignore"), "frames without forces: refused, or energies alone"
+        "error",
+        choice("error", "ignore"),
+        "frames without forces: an error, or their energies are trained on",
     )
-    val_split: float = option(0.0, number(minimum=0, below=1), "fraction kept for validation")
+    val_split: float = option(
+        0.0, number(minimum=0, below=1), "fraction of the frames kept for validation"
+    )
     val_split_mode: str = option(
-        "cv", choice("cv", "inorder", "block"), "shuffled, the last fraction, or blocks of frames"
+        "cv",
+        choice("cv", "inorder", "block"),
+        "which: at random, the last ones, or blocks of consecutive ones",
     )
     val_data: Any = option(
-        None, anything, "path or paths of frames, or a list of Atoms, to validate on; no val_split"
+        None, anything, "frames to validate on, in place of `val_split`: as raw_data"
     )
-    elements: list | None = option(None, elements, "order of networks; found and sorted if None")
+    elements: list | None = option(
+        None, elements, "elements, in the order of the networks; by default found and sorted"
+    )
     fp_scheme: str = option(
         "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
     )
     fp_params: Any = option(
-        None, fp_params, "parameters of the fingerprint; auto, or {recipe: …}: placed in the frames"
+        None, fp_params, "its functions; auto, or {recipe: …}: chosen by the frames"
     )
     cutoff_params: Any = option(
         {"cutoff_func": "Cosine"},
         cutoff_params,
-        "cutoff function; anything, such as 'NA', where the scheme has none",
+        "cutoff function of symmetry functions",
     )
-    save_fps: bool = option(True, boolean, "keep computed fingerprints on disk")
-    scaling: dict = option({}, scaling, "type, range, elementwise, threshold")
+    save_fps: bool = option(
+        True, boolean, "keep fingerprints in a file of `run_dir` for the next training"
+    )
+    scaling: dict = option(
+        {}, scaling, "scaling of the fingerprints: type, range, elementwise, threshold"
+    )
     pca: dict | None = option(
-        None, pca, "{'num_pc': 20, 'elementwise': False}: principal components of what is scaled"
+        None, pca, "principal components of the scaled fingerprints: {num_pc: 20}"
     )
     target_scaling: bool | str = option(
         True,
-        boolean_or_per_atom,
-        "subtract mean, divide by standard deviation; per_atom: neither, networks begin at means",
+        or_word("per_atom", boolean),
+        "scale energies and forces; per_atom: no mean energy is subtracted",
     )
     atomic_correction: Any = option(
-        False, atomic_correction, "subtract energies of the elements: fitted, or {symbol: eV}"
+        False,
+        atomic_correction,
+        "take off energies of the elements: fitted, or given as {symbol: eV}",
     )
     isolated_atoms: Any = option(
-        None, anything, "path of frames, or a list of Atoms, of single atoms: these energies"
+        None, anything, "frames of single atoms, whose energies are taken off: as raw_data"
     )
     weights: Any = option(
-        None, weights, "of the frames in the loss: a list, or a key of Atoms.info"
+        None, weights, "weights of the frames in the loss: a list, or a key of Atoms.info"
     )
     group_weights: dict | None = option(
-        None, group_weights, "{name: weight} of groups of frames; 1 for those not named"
+        None, group_weights, "weights of groups of frames: {name: weight}; 1 for other groups"
     )
     group_key: str = option("config_type", text, "key of Atoms.info that holds a frame's group")
-    store: str | None = option(None, path, "folder of a packed store; raw_data is put there")
+    store: str | None = option(
+        None, path, "folder of a store on disk, which is filled from raw_data"
+    )
     derivatives: str = option(
-        "auto", choice("auto", "stored", "recompute"), "dG/dr kept, or contracted anew each time"
+        "auto",
+        choice("auto", "stored", "recompute"),
+        "derivatives of the fingerprints: kept, or computed anew in each step",
     )
     memory_budget: float = option(
         2.0,
         number(above=0),
-        "GB for derivatives that `auto` keeps, and for what `cache: partial` keeps of LMDB files",
+        "GB for derivatives that auto keeps, or for what `cache: partial` keeps",
     )
     derivative_dtype: str = option(
         "float64", choice("float64", "float32"), "precision of stored derivatives"
@@ -354,18 +395,20 @@ class CmdConfig(_Section):
     aliases: ClassVar[dict] = {"early_stoppping_patience": "early_stopping_patience"}
 
     debug: bool = option(False, boolean, "write no checkpoint")
-    dtype: Any = option("float64", dtype, "of parameters and data: torch.float64 or torch.float32")
-    run_dir: str = option("./", path, "where checkpoints/ goes")
+    dtype: Any = option("float64", dtype, "precision of weights and data")
+    run_dir: str = option("./", path, "folder in which checkpoints/ is made")
     seed: int = option(
-        0, number(minimum=0, maximum=2**63, integer=True), "of weights, batches and splits"
+        0,
+        number(minimum=0, maximum=2**63, integer=True),
+        "seed of the random numbers: weights, batches, validation frames",
     )
-    identifier: str | None = option(None, identifier, "ends the checkpoint folder's name")
-    verbose: bool = option(True, boolean, "a line for each epoch")
+    identifier: str | None = option(None, identifier, "end of the name of the checkpoint folder")
+    verbose: bool = option(True, boolean, "print a line for each epoch")
     logger: bool = option(False, boolean, "log to Weights and Biases")
     early_stopping: bool = option(False, boolean, "stop when training no longer improves")
-    early_stopping_patience: int = option(5, count, "epochs without improvement before that")
+    early_stopping_patience: int = option(5, count, "epochs without improvement until it stops")
     threads: int | None = option(
-        None, count, "for the kernels; None is AMPTORCH_NUM_THREADS, or every core"
+        None, count, "threads of the kernels; by default AMPTORCH_NUM_THREADS, or all cores"
     )
 
 

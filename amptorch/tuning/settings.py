@@ -63,33 +63,47 @@ class TuningConfig(_Section):
     name_in_config: ClassVar[str] = "tuning"
     aliases: ClassVar[dict] = {"members": "ensemble"}
 
-    space: dict = option({}, mapping, "ranges of the search space, see amptorch.tuning.space")
-    validation: Any = option({}, validation, "method, fraction, folds, blocks, gap, outliers")
-    objectives: list = option(["error"], objectives, "[error], or [error, cost] without pruning")
-    metric: str = option("rmse", choice("rmse", "mae", "median"), "of the error")
-    force_weight: float = option(FORCE_WEIGHT, number(minimum=0), "meV/atom for 1 eV/Å")
-    max_cost: float | None = option(
-        None, number(above=0), "µs/atom that a trial may take; None: 1.1 times the baseline's"
+    space: dict = option({}, mapping, "what is searched: {parameter: value, list or range}")
+    validation: Any = option(
+        {}, validation, "frames to validate on: {method, fraction, folds, blocks, gap, outliers}"
     )
-    trial_seconds: float = option(60.0, number(above=0), "of training in a trial")
+    objectives: list = option(
+        ["error"],
+        objectives,
+        "what is minimised: [error], or [error, cost], which ends no trial early",
+    )
+    metric: str = option("rmse", choice("rmse", "mae", "median"), "measure of the errors")
+    force_weight: float = option(
+        FORCE_WEIGHT, number(minimum=0), "meV/atom that weigh as much as 1 eV/Å"
+    )
+    max_cost: float | None = option(
+        None,
+        number(above=0),
+        "µs/atom that a prediction may take; by default 1.1 times the baseline's",
+    )
+    trial_seconds: float = option(60.0, number(above=0), "seconds of training in a trial")
     trial_epochs: int | None = option(None, count, "epochs of a trial, instead of seconds")
-    sampler: str = option("tpe", choice(*SAMPLERS), "what draws the parameters")
+    sampler: str = option("tpe", choice(*SAMPLERS), "what draws the parameters of a trial")
     pruner: str = option("hyperband", choice(*PRUNERS), "what ends trials early")
     startup_trials: int = option(10, count, "random trials before the sampler learns")
     seed: int = option(
         0,
         number(minimum=0, integer=True),
-        "of splits and networks; each process draws trials by one of its own",
+        "seed of splits and networks; each process draws trials by one of its own",
     )
     search_share: float = option(
-        0.4, number(above=0, below=1), "of the time, for the search; the rest trains the best"
+        0.4,
+        number(above=0, below=1),
+        "share of the time for the search; in the rest the best is trained",
     )
     ensemble: int = option(
-        1, number(minimum=0, integer=True), "potentials that are trained longer; 0 for none"
+        1, number(minimum=0, integer=True), "potentials that are trained at the end; 0 for none"
     )
-    final_seconds: float | None = option(None, number(above=0), "of training of each of these")
-    final_epochs: int | None = option(None, count, "epochs of each, instead of seconds")
-    disk: float = option(10.0, number(above=0), "GB that fingerprints may take")
+    final_seconds: float | None = option(
+        None, number(above=0), "seconds of training for each of these"
+    )
+    final_epochs: int | None = option(None, count, "epochs for each, instead of seconds")
+    disk: float = option(10.0, number(above=0), "GB that fingerprints may take on disk")
 
     def seconds_of_search(self, seconds: float) -> float:
         """Return the part of the whole time in which trials begin; the rest trains the best.

@@ -1,4 +1,4 @@
-"""The examples of the README run."""
+"""The examples of the README and of some pages run."""
 
 import re
 from pathlib import Path
@@ -10,23 +10,31 @@ from amptorch.files import read_config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf8")
+MIGRATION = (ROOT / "docs" / "migration.md").read_text(encoding="utf8")
 DEFAULTS = (ROOT / "docs" / "defaults.md").read_text(encoding="utf8")
 
 
-def examples(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def examples(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_python_examples(tmp_path, monkeypatch):
+def test_the_potential_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, second = examples("python")
-    first = first.replace("seconds=30", "seconds=5").replace("(40)", "(10)")
+    (code,) = examples(README)
+    code = code.replace("seconds=30", "seconds=5").replace("(40)", "(10)")
     names = {}
-    exec(compile(first, "README.md", "exec"), names)  # our own file
+    exec(compile(code, "README.md", "exec"), names)  # our own file
     assert np.isfinite(names["atoms"].positions).all()
-    frames, prediction = names["frames"], names["prediction"]
-    assert names["again"].predict(frames[:5])["energy"] == prediction["energy"]
-    exec(compile(second.replace('"epochs": 20', '"epochs": 2'), "README.md", "exec"), names)
+    again = names["amptorch"].load("iron-water").predict(names["frames"][:5])
+    assert again["energy"] == names["prediction"]["energy"]
+
+
+def test_the_script_of_v1(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = examples(MIGRATION)
+    code = code.replace('"epochs": 20', '"epochs": 2').replace("(40)", "(10)")
+    names = {}
+    exec(compile(code, "migration.md", "exec"), names)  # our own file
     assert len(names["trainer"].net.history) == 2
 
 

@@ -82,7 +82,7 @@ def markdown(findings: Findings) -> tuple[str, list[str]]:
 def as_page(text: str, pictures: dict[str, str]) -> str:
     """Return an HTML page of a report in Markdown; pictures: {name: SVG}."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    body = body.replace("<table>", '<div class="wide"><table>')
+    body = body.replace("<table>", '<div class="wide" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
 
     def drawn(found: re.Match[str]) -> str:

@@ -1,0 +1,5 @@
+// Names the search for screen readers, and lets the keyboard scroll wide tables.
+window.addEventListener("load", () => setTimeout(() => {
+  document.querySelectorAll(".md-search[role=dialog]").forEach((box) => box.setAttribute("aria-label", "Search"));
+  document.querySelectorAll(".md-typeset__scrollwrap").forEach((box) => box.setAttribute("tabindex", "0"));
+}, 100));
