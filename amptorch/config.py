@@ -10,7 +10,6 @@ torch is imported only when a configuration is made: classes may be given as suc
 
 # ruff: noqa: RUF009 (`option` only wraps dataclasses.field)
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -18,7 +17,6 @@ from typing import Any, ClassVar
 from ase.units import GPa
 
 from amptorch.checks import (
-    Check,
     activations,
     anything,
     atomic_correction,
@@ -50,71 +48,13 @@ from amptorch.checks import (
 from amptorch.labels import Labels
 from amptorch.plain import to_json
 from amptorch.recommended import completed
-
-
-def option(default: Any, check: Check, meaning: str) -> Any:
-    """Return the field of a dataclass with its default, its check and its meaning."""
-    metadata = {"check": check, "meaning": meaning}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
+from amptorch.sections import Section, option, or_word
 
 count = number(minimum=1, integer=True)
 
 
-def or_word(word: str, check: Check) -> Check:
-    """Return the check of a value that `check` takes, or of a word."""
-
-    def checked(key: str, value: Any) -> Any:
-        if value == word:
-            return value
-        try:
-            return check(key, value)
-        except (TypeError, ValueError) as error:
-            message = str(error).replace(", got ", f" or {word!r}, got ", 1)
-            raise type(error)(message) from None
-
-    return checked
-
-
 @dataclass
-class _Section:
-    """Check the values of a section when it is made; None stays where None is the default."""
-
-    name_in_config: ClassVar[str]
-    aliases: ClassVar[dict] = {}
-
-    def __post_init__(self) -> None:
-        for key in fields(self):
-            value = getattr(self, key.name)
-            if not (value is None and key.default is None):
-                check = key.metadata["check"]
-                setattr(self, key.name, check(f"{self.name_in_config}.{key.name}", value))
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Any:
-        """Return the section with the values of a dictionary.
-
-        Raises ValueError for an unknown key, TypeError where it is no dictionary.
-        """
-        section = cls.name_in_config
-        if not isinstance(values, Mapping):
-            raise TypeError(f"config section {section!r} must be a dictionary, got {values!r}")
-        known = [key.name for key in fields(cls)]
-        given: dict[str, Any] = {}
-        for name, value in values.items():
-            key = cls.aliases.get(name, name)
-            if key not in known:
-                raise ValueError(f"config has no key {section}.{name}{nearest(name, known)}")
-            if key in given and given[key] != value:
-                raise ValueError(f"config gives {section}.{key} twice, as {given[key]} and {value}")
-            given[key] = value
-        return cls(**given)
-
-
-@dataclass
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Hold the section `model`: the networks."""
 
     name_in_config: ClassVar[str] = "model"
@@ -169,7 +109,7 @@ class ModelConfig(_Section):
 
 
 @dataclass
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """Hold the section `optim`: how the networks are trained."""
 
     name_in_config: ClassVar[str] = "optim"
@@ -270,7 +210,7 @@ class OptimConfig(_Section):
 
 
 @dataclass
-class DatasetConfig(_Section):
+class DatasetConfig(Section):
     """Hold the section `dataset`: frames, fingerprints, and how they are kept."""
 
     name_in_config: ClassVar[str] = "dataset"
@@ -388,7 +328,7 @@ class DatasetConfig(_Section):
 
 
 @dataclass
-class CmdConfig(_Section):
+class CmdConfig(Section):
     """Hold the section `cmd`: files, output, seeds and threads."""
 
     name_in_config: ClassVar[str] = "cmd"
