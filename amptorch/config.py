@@ -48,9 +48,7 @@ from amptorch.checks import (
 from amptorch.labels import Labels
 from amptorch.plain import to_json
 from amptorch.recommended import completed
-from amptorch.sections import Section, option, or_word
-
-count = number(minimum=1, integer=True)
+from amptorch.sections import Section, count, option, or_word
 
 
 @dataclass

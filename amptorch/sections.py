@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from amptorch.checks import Check, nearest
+from amptorch.checks import Check, nearest, number
+
+count = number(minimum=1, integer=True)
 
 
 def option(default: Any, check: Check, meaning: str) -> Any:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from amptorch.checks import choice, mapping, number
-from amptorch.config import _Section, count, option
 from amptorch.extrapolation import MARGIN
 from amptorch.recommended import SIZES
+from amptorch.sections import Section, count, option
 
 
 @dataclass
-class LearningConfig(_Section):
+class LearningConfig(Section):
     """Hold the keys of the file of `amptorch learn --dynamics`."""
 
     name_in_config: ClassVar[str] = "dynamics"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from amptorch.checks import choice, mapping, number
-from amptorch.config import SECTIONS, Config, _Section, count, option
+from amptorch.config import SECTIONS, Config
 from amptorch.recommended import RECOMMENDED, completed, recommended
+from amptorch.sections import Section, count, option
 from amptorch.tuning.errors import FORCE_WEIGHT
 from amptorch.tuning.space import BY_NAME, Space
 from amptorch.tuning.splits import Validation
@@ -57,7 +58,7 @@ def objectives(key: str, value: Any) -> list[str]:
 
 
 @dataclass
-class TuningConfig(_Section):
+class TuningConfig(Section):
     """Hold the section `tuning` of a configuration."""
 
     name_in_config: ClassVar[str] = "tuning"

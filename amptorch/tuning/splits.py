@@ -12,11 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from amptorch.checks import boolean, choice, number
-from amptorch.config import _Section, count, option
+from amptorch.sections import Section, count, option
 
 
 @dataclass
-class Validation(_Section):
+class Validation(Section):
     """Hold how frames are split: `tuning.validation`.
 
     The frames are cut into equal parts, of which one is kept for validation: a fraction of 0.15 is
