@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from amptorch import __version__
+from amptorch.engines.serve import serve
 from amptorch.lammps.command import lammps
 from amptorch.learning.command import learn, select
 from amptorch.n2p2.command import convert, export
@@ -233,6 +234,7 @@ app.command()(profile)
 app.command()(export)
 app.command()(convert)
 app.command()(lammps)
+app.command()(serve)
 
 
 def _load(checkpoint: Path) -> "Potential | Ensemble":

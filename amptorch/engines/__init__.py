@@ -1,0 +1,1 @@
+"""Potentials in other programs: drivers that speak i-PI's protocol, and torch-sim."""
