@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +24,26 @@ from amptorch.descriptor.store import FingerprintStore
 from amptorch.extrapolation import Extrapolation, measure
 from amptorch.frames import Frames
 from amptorch.model import AtomicModel, make_model
+from amptorch.model.arrays import energies_and_gradient
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.prediction import AtomicParts, Stress, predict, predict_atoms
 
 if TYPE_CHECKING:
     from amptorch.calculator import AmpTorch
+
+
+class _LastFrames(NamedTuple):
+    """Hold what batches of the same atoms have in common."""
+
+    numbers: np.ndarray
+    offsets: np.ndarray
+    rows: tuple[torch.Tensor, torch.Tensor]
+    batch: Batch
+
+    def same(self, frames: Frames) -> bool:
+        """Tell whether frames have these atoms, wherever they are."""
+        same = np.array_equal(frames.numbers, self.numbers)
+        return same and np.array_equal(frames.offsets, self.offsets)
 
 
 class Potential:
@@ -51,6 +66,8 @@ class Potential:
     """
 
     units: ClassVar[dict[str, str]] = {"energy": "eV", "forces": "eV/Å", "length": "Å"}
+    # Dynamics asks for the same atoms in every step.
+    _last: _LastFrames | None = None
 
     def __init__(
         self,
@@ -219,13 +236,19 @@ class Potential:
     def batch_of(self, frames: Frames, neighbors: NeighborList, values: np.ndarray) -> Batch:
         """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled, and
         without what `with_base` adds."""
-        scaled = self.feature_scaler.transform_rows(values, frames.numbers)
-        batch = self.batcher(
-            torch.as_tensor(scaled, dtype=self.dtype),
-            frames.numbers,
-            frames.counts,
-            RecomputedDerivatives(self.descriptor, frames, neighbors),
-        )
+        derivatives = RecomputedDerivatives(self.descriptor, frames, neighbors)
+        last = self._last
+        if last is None or not last.same(frames):
+            rows = self.feature_scaler.rows_of(frames.numbers)
+            scaled = self.feature_scaler.transform_with(values, frames.numbers, rows)
+            fingerprint = torch.as_tensor(scaled, dtype=self.dtype)
+            batch = self.batcher(fingerprint, frames.numbers, frames.counts, derivatives)
+            kept = replace(batch, fingerprint=fingerprint[:0], derivatives=None)
+            self._last = _LastFrames(frames.numbers, frames.offsets, rows, kept)
+        else:
+            scaled = self.feature_scaler.transform_with(values, frames.numbers, last.rows)
+            fingerprint = torch.as_tensor(scaled, dtype=self.dtype)
+            batch = replace(last.batch, fingerprint=fingerprint, derivatives=derivatives)
         batch.values = values
         return batch
 
@@ -265,8 +288,13 @@ class Potential:
         a mean energy of whole frames is shared out equally. They add up to the energies of the
         frames.
         """
-        outputs, gradient = self._gradient(batch, self.model.atomic_energies)
-        energies = _as_float64(outputs) * self.std
+        known = energies_and_gradient(self.model, batch)
+        if known is None:
+            outputs, gradient = self._gradient(batch, self.model.atomic_energies)
+            energies = _as_float64(outputs) * self.std
+        else:
+            pulled = batch.pulled_back(torch.from_numpy(known[1]))
+            energies, gradient = known[0] * self.std, pulled.numpy() * self.std
         if self.mean:
             frame = batch.image_idx.cpu().numpy()
             energies += self.mean / np.bincount(frame)[frame]

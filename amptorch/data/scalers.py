@@ -196,13 +196,29 @@ class FeatureScaler:
     def transform_rows(self, fingerprints: Rows, numbers: np.ndarray | torch.Tensor) -> Rows:
         """Return scaled fingerprints (n_atoms, n_features), or (n_atoms, num_pc) with `pca`; an
         array for an array, else a tensor."""
-        rows = torch.as_tensor(fingerprints)
+        return self.transform_with(fingerprints, numbers, self.rows_of(numbers))
+
+    def rows_of(self, numbers: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `transform_with` takes for atoms with these `numbers`: two tensors (n_atoms,
+        n_features); raises what `element_index` raises."""
         index = self.element_index(numbers)
-        offset, scale = (part.to(rows)[index] for part in self._stacked())
+        offset, scale = self._stacked()
+        return offset[index], scale[index]
+
+    def transform_with(
+        self,
+        fingerprints: Rows,
+        numbers: np.ndarray | torch.Tensor,
+        rows: tuple[torch.Tensor, torch.Tensor],
+    ) -> Rows:
+        """Return what `transform_rows` does, with `rows` that `rows_of` has found for the atoms
+        before: dynamics asks for the same atoms in every step."""
+        given = torch.as_tensor(fingerprints)
+        offset, scale = (part.to(given) for part in rows)
         if self.transform == "standardize":
-            scaled = (rows - offset) / scale
+            scaled = (given - offset) / scale
         else:
-            scaled = rows * scale + offset
+            scaled = given * scale + offset
         if self.pca is not None:
             scaled = self.pca.transform_rows(scaled, numbers)
         return scaled.numpy() if isinstance(fingerprints, np.ndarray) else scaled

@@ -4,22 +4,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels import lanes, moments
+from amptorch.kernels import factors, lanes, moments
 from amptorch.kernels._jit import njit, spliced
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.lanes import (
     LANE_DELTA_U,
+    LANE_F,
+    LANE_F_SLOPE,
     LANE_GRADIENT_X,
     LANE_GRADIENT_Y,
     LANE_GRADIENT_Z,
     LANE_INVERSE_R,
+    LANE_INVERSE_RJK,
     LANE_LOWER_FACTOR,
     LANE_POWER_FACTOR,
     LANE_R2,
     LANE_R_DOT_V,
     LANE_S,
     LANE_U,
-    LANE_UW,
     LANE_VX,
     LANE_VY,
     LANE_VZ,
@@ -37,6 +39,8 @@ from amptorch.kernels.lanes import (
     WIDTH,
 )
 from amptorch.kernels.structures import (
+    NEAR_FC,
+    NEAR_FC_SLOPE,
     NEAR_INVERSE_R,
     NEAR_R2,
     NEAR_U,
@@ -56,32 +60,34 @@ from amptorch.kernels.structures import (
 )
 
 
-class _Factor(NamedTuple):
-    """Hold what the radial factor of a group needs, as scalars: passing all of `Functions` to a
+class PairFactor(NamedTuple):
+    """Hold what the cutoff function of pairs needs, as scalars: passing all of `Functions` to a
     call in the innermost loop costs more than the call (reference counts of twenty arrays)."""
 
-    kind: int
-    eta: float
-    shift: float
     cutoff: Cutoff
+    even: bool
     start: int
     stop: int
+    shifted: bool
 
 
 @njit
-def _factor(functions: Angular, cutoff: Cutoff, group: int) -> _Factor:
-    return _Factor(
-        functions.kind[group],
-        functions.eta[group],
-        functions.shift[group],
+def factor_of(functions: Angular, cutoff: Cutoff, first_group: int, last_group: int) -> PairFactor:
+    """Return the `PairFactor` of groups within one cutoff."""
+    shifted = False
+    for group in range(first_group, last_group):
+        shifted |= functions.shift[group] != 0.0
+    return PairFactor(
         cutoff,
-        functions.polynomial[group, 0],
-        functions.polynomial[group, 1],
+        functions.cutoff_even != 0,
+        functions.polynomial[first_group, 0],
+        functions.polynomial[first_group, 1],
+        shifted,
     )
 
 
 @njit
-def _moments_first(functions: Angular, group: int, work: Work) -> int:
+def moments_first(functions: Angular, group: int, work: Work) -> int:
     """Collect moments where they pay off; return the first shape of the group that they do not
     serve."""
     n_channels = channels_of(functions.kind[group], work)
@@ -96,14 +102,24 @@ def _moments_first(functions: Angular, group: int, work: Work) -> int:
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
     """Compute u = exp(−η(r − Rs)²) fc(r) and du/d(r²) of every gathered neighbour, times its weight
     where the group is weighted; sort the neighbours into the channels of the group."""
-    near, rows, coefficients = work.near, work.rows, functions.coefficients
-    factor = _factor(functions, cutoff, group)
+    near, rows = work.near, work.rows
+    eta, shift = functions.eta[group], functions.shift[group]
+    passes = factors.passes_of(eta, shift, cutoff.radius)
+    half = near.dtype.type(0.5)
     n = work.segment[work.segment.shape[0] - 1]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         for j in range(m):
             rows[LANE_S * WIDTH + j] = near[NEAR_R2, first + j]
-        _radial_factor(rows, lanes.lane_groups_of(m), factor, coefficients)
+            rows[LANE_INVERSE_RJK * WIDTH + j] = near[NEAR_INVERSE_R, first + j]
+            rows[LANE_F * WIDTH + j] = near[NEAR_FC, first + j]
+            rows[LANE_F_SLOPE * WIDTH + j] = (
+                half * near[NEAR_FC_SLOPE, first + j] * near[NEAR_INVERSE_R, first + j]
+            )
+        if passes > 0:
+            factors.damp(rows, 0, lanes.lane_groups_of(m), eta, shift, passes)
+        else:
+            factors.undamped(rows, lanes.lane_groups_of(m))
         for j in range(m):
             near[NEAR_U, first + j] = rows[LANE_W * WIDTH + j]
             near[NEAR_U_SLOPE, first + j] = rows[LANE_W_SLOPE * WIDTH + j]
@@ -117,30 +133,73 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
 
 
 @spliced
-def _radial_factor(
-    rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
+def cutoff_of_pairs(
+    rows: np.ndarray,
+    start: int,
+    lane_groups: int,
+    factor: PairFactor,
+    coefficients: np.ndarray,
+    slopes: bool,
 ) -> None:
-    """Compute LANE_W = exp(−η(√s − Rs)²) fc(√s) and its derivative LANE_W_SLOPE, from LANE_S."""
-    if factor.stop > factor.start:
+    """Compute LANE_F and LANE_F_SLOPE from LANE_S, from lane `start` on; without `slopes`, the
+    latter may be left out."""
+    if factor.stop == factor.start:
+        factors.exact(rows, start, lane_groups, factor.cutoff)
+    elif factor.even:
         cutoff2 = factor.cutoff.radius * factor.cutoff.radius
-        lanes.polynomial(rows, lane_groups, cutoff2, coefficients, factor.start, factor.stop)
+        factors.even(rows, start, lane_groups, cutoff2, coefficients, factor.start, slopes)
+        if factor.shifted:
+            factors.inverse_distances(rows, start, lane_groups)
     else:
-        lanes.exact(rows, lane_groups, factor.eta, factor.shift, factor.cutoff)
+        factors.in_r(
+            rows,
+            start,
+            lane_groups,
+            factor.cutoff,
+            coefficients,
+            factor.start,
+            factor.stop,
+        )
+
+
+class _Damping(NamedTuple):
+    """Hold what the exponential of pairs needs, and the kind of the group."""
+
+    kind: int
+    eta: float
+    shift: float
+    passes: int
+
+
+@njit
+def _damping(functions: Angular, cutoff: Cutoff, group: int) -> _Damping:
+    eta, shift = functions.left[group], functions.shift[group]
+    passes = factors.passes_of(eta, shift, cutoff.radius)
+    return _Damping(functions.kind[group], eta, shift, passes)
 
 
 @spliced
 def _pair_factor(
-    rows: np.ndarray, lane_groups: int, factor: _Factor, coefficients: np.ndarray
+    rows: np.ndarray,
+    lane_groups: int,
+    factor: PairFactor,
+    damping: _Damping,
+    coefficients: np.ndarray,
 ) -> None:
     """Compute w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
-    if factor.kind == 4 or factor.kind == WEIGHTED + 4:
-        _radial_factor(rows, lane_groups, factor, coefficients)
+    if damping.kind == 4 or damping.kind == WEIGHTED + 4:
+        cutoff_of_pairs(rows, 0, lane_groups, factor, coefficients, True)
+        if damping.passes > 0:
+            eta, shift, passes = damping.eta, damping.shift, damping.passes
+            factors.damp(rows, 0, lane_groups, eta, shift, passes)
+        else:
+            factors.undamped(rows, lane_groups)
     else:
         lanes.everywhere(rows, lane_groups)
 
 
 @njit
-def _load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: int) -> None:
+def load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: int) -> None:
     """Copy the neighbours `chosen[first:first+m]` into the lanes."""
     for j in range(min(m, WIDTH)):
         n = chosen[first + j]
@@ -150,52 +209,6 @@ def _load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m:
         rows[LANE_R2 * WIDTH + j] = near[NEAR_R2, n]
         rows[LANE_INVERSE_R * WIDTH + j] = near[NEAR_INVERSE_R, n]
         rows[LANE_U * WIDTH + j] = near[NEAR_U, n]
-
-
-@njit
-def values(
-    i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
-) -> None:
-    """Add G of a group to row i of out. Each unordered pair is met once: lanes j < k."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
-    n_channels = channels_of(functions.kind[group], work)
-    n = segment[n_channels]
-    shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
-    if shapes > functions.shape_start[group]:
-        moments.values(i, functions, group, shapes, work, out)
-    if shapes == end:
-        return
-    zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale
-    coefficients, factor = functions.coefficients, _factor(functions, cutoff, group)
-    for first in range(0, n, WIDTH):
-        _load(near, rows, work.chosen, first, min(WIDTH, n - first))
-        for b in range(n_channels):
-            lanes.clear(sums, end - shapes, WIDTH)
-            for k in range(max(segment[b], first + 1), segment[b + 1]):
-                m = min(WIDTH, k - first)
-                lane_groups = lanes.lane_groups_of(m)
-                xk, yk, zk = near[NEAR_X, k], near[NEAR_Y, k], near[NEAR_Z, k]
-                lanes.distances(
-                    rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], near[NEAR_INVERSE_R, k]
-                )
-                _pair_factor(rows, lane_groups, factor, coefficients)
-                lanes.products(rows, lane_groups, near[NEAR_INVERSE_R, k], near[NEAR_U, k])
-                lanes.drop(rows, LANE_UW, m)
-                for s in range(shapes, end):
-                    lanes.power(rows, lane_groups, lambdas[s], zetas[s])
-                    lanes.accumulate_value(rows, lane_groups, sums, s - shapes)
-            # Lanes are ordered by element, so pairs j < k are those with element of j <= b.
-            for a in range(b + 1):
-                low = max(segment[a], first) - first
-                high = min(segment[a + 1] - first, WIDTH)
-                for s in range(shapes, end):
-                    feature = functions.feature[s, a, b]
-                    if feature < 0:
-                        continue
-                    total = rows.dtype.type(0.0)
-                    for j in range(low, high):
-                        total += sums[s - shapes, j] * rows[LANE_U * WIDTH + j]
-                    out[i, feature] += scales[s] * total
 
 
 @njit
@@ -214,18 +227,19 @@ def derivatives(
     n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     half = rows.dtype.type(0.5)
-    shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
+    shapes, end = moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
         moments.values(i, functions, group, shapes, work, out)
         moments.derivatives(i, functions, group, shapes, work, blocks)
     if shapes == end:
         return
     zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale
-    coefficients, factor = functions.coefficients, _factor(functions, cutoff, group)
+    coefficients, factor = functions.coefficients, factor_of(functions, cutoff, group, group + 1)
+    damping = _damping(functions, cutoff, group)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         lane_groups = lanes.lane_groups_of(m)
-        _load(near, rows, work.chosen, first, m)
+        load(near, rows, work.chosen, first, m)
         for b in range(n_channels):
             if segment[b] == segment[b + 1]:
                 continue
@@ -235,7 +249,7 @@ def derivatives(
                 lanes.distances(
                     rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], near[NEAR_INVERSE_R, k]
                 )
-                _pair_factor(rows, lane_groups, factor, coefficients)
+                _pair_factor(rows, lane_groups, factor, damping, coefficients)
                 lanes.products(rows, lane_groups, near[NEAR_INVERSE_R, k], near[NEAR_U, k])
                 for s in range(shapes, end):
                     lam, zeta = lambdas[s], zetas[s]
@@ -291,69 +305,6 @@ def _finish_gradient(
 
 
 @njit
-def pair_gradients(
-    i: int,
-    functions: Angular,
-    cutoff: Cutoff,
-    group: int,
-    work: Work,
-    weights: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Add the gradients of a group to those of the pairs. Functions are summed with their weights
-    before anything else, so five sums serve them all. Only the gradients of the wanted neighbours
-    are found; k runs over all."""
-    near, rows, sums, segment = work.near, work.rows, work.sums, work.channel
-    chosen, chosen_segment = work.chosen, work.chosen_channel
-    n_channels = channels_of(functions.kind[group], work)
-    n = chosen_segment[n_channels]
-    shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
-    if shapes > functions.shape_start[group]:
-        moments.pair_gradients(i, functions, group, shapes, work, weights, out)
-    if shapes == end:
-        return
-    zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale
-    coefficients, factor = functions.coefficients, _factor(functions, cutoff, group)
-    weights_of = work.lane_weights
-    for first in range(0, n, WIDTH):
-        m = min(WIDTH, n - first)
-        lane_groups = lanes.lane_groups_of(m)
-        _load(near, rows, chosen, first, m)
-        lanes.clear(sums, 1, PER_FUNCTION * WIDTH)
-        for b in range(n_channels):
-            if segment[b] == segment[b + 1]:
-                continue
-            for s in range(shapes, end):
-                for a in range(n_channels):
-                    feature = functions.feature[s, a, b]
-                    weight = rows.dtype.type(0.0)
-                    if feature >= 0:
-                        weight = weights[i, feature] * scales[s]
-                    low = max(chosen_segment[a], first) - first
-                    for j in range(low, min(chosen_segment[a + 1] - first, WIDTH)):
-                        weights_of[s - shapes, j] = weight
-            for k in range(segment[b], segment[b + 1]):
-                xk, yk, zk = near[NEAR_X, k], near[NEAR_Y, k], near[NEAR_Z, k]
-                lanes.distances(
-                    rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], near[NEAR_INVERSE_R, k]
-                )
-                _pair_factor(rows, lane_groups, factor, coefficients)
-                lanes.products(rows, lane_groups, near[NEAR_INVERSE_R, k], near[NEAR_U, k])
-                lanes.clear_mix(rows, lane_groups)
-                for s in range(shapes, end):
-                    lam, zeta = lambdas[s], zetas[s]
-                    lanes.power(rows, lane_groups, lam, zeta - rows.dtype.type(1.0))
-                    lanes.mix(rows, lane_groups, weights_of, s - shapes, lam, zeta)
-                lanes.accumulate_mixed_gradient(rows, lane_groups, sums, xk, yk, zk)
-        _finish_gradient(near, rows, chosen, first, m, sums, 0, rows.dtype.type(1.0))
-        for j in range(m):
-            p = work.pair[chosen[first + j]]
-            out[p, 0] += rows[LANE_GRADIENT_X * WIDTH + j]
-            out[p, 1] += rows[LANE_GRADIENT_Y * WIDTH + j]
-            out[p, 2] += rows[LANE_GRADIENT_Z * WIDTH + j]
-
-
-@njit
 def directional(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
@@ -365,17 +316,18 @@ def directional(
     n_channels = channels_of(functions.kind[group], work)
     n = chosen_segment[n_channels]
     ordered = n < segment[n_channels]
-    shapes, end = _moments_first(functions, group, work), functions.shape_start[group + 1]
+    shapes, end = moments_first(functions, group, work), functions.shape_start[group + 1]
     if shapes > functions.shape_start[group]:
         moments.directional(i, functions, group, shapes, work, out)
     if shapes == end:
         return
     zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale
-    coefficients, factor = functions.coefficients, _factor(functions, cutoff, group)
+    coefficients, factor = functions.coefficients, factor_of(functions, cutoff, group, group + 1)
+    damping = _damping(functions, cutoff, group)
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
         lane_groups = lanes.lane_groups_of(m)
-        _load(near, rows, chosen, first, m)
+        load(near, rows, chosen, first, m)
         for j in range(m):
             moving = chosen[first + j]
             vx, vy, vz = (
@@ -407,7 +359,7 @@ def directional(
                 r_dot_vk = xk * vxk + yk * vyk + zk * vzk
                 delta_uk = (near[NEAR_U_SLOPE, k] + near[NEAR_U_SLOPE, k]) * r_dot_vk
                 lanes.distances(rows, lane_groups, xk, yk, zk, near[NEAR_R2, k], inverse_rk)
-                _pair_factor(rows, lane_groups, factor, coefficients)
+                _pair_factor(rows, lane_groups, factor, damping, coefficients)
                 neighbor = lanes.MovingNeighbor(
                     xk, yk, zk, inverse_rk, uk, vxk, vyk, vzk, delta_uk, r_dot_vk
                 )

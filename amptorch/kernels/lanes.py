@@ -19,13 +19,11 @@ All literals are written in the type of the lanes: a float64 literal among float
 the whole expression into float64.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
-from amptorch.kernels.cutoffs import Cutoff, cutoff_function
 
 # A row is a whole number of cache lines (64 bytes) in both precisions, so that no vector straddles
 # two of them, and not a power of two, so that rows do not fall into the same places of the cache:
@@ -45,16 +43,24 @@ LANE_S, LANE_W, LANE_W_SLOPE, LANE_COSINE = range(11, 15)
 LANE_UW, LANE_UW_PER_RR, LANE_UW_COSINE_PER_R2, LANE_UW_SLOPE_TWICE = range(15, 19)
 # b^(ζ−1) and squares of b on the way there; mixed b^ζ and its derivative.
 LANE_POWER, LANE_SQUARE, LANE_MIX, LANE_MIX_SLOPE = range(19, 23)
-N_LANE_ROWS = 23
+# The cutoff function F and dF/ds of a pair, which all functions within a cutoff share, and 1/r_jk.
+LANE_F, LANE_F_SLOPE, LANE_INVERSE_RJK = range(23, 26)
+N_LANE_ROWS = 26
 # Rows that are used again under another name. Once all pairs are summed: the gradient with respect
 # to r_j. In directional derivatives: what b^ζ and b^(ζ−1) are multiplied by.
 LANE_GRADIENT_X, LANE_GRADIENT_Y, LANE_GRADIENT_Z = LANE_S, LANE_W, LANE_W_SLOPE
 LANE_POWER_FACTOR, LANE_LOWER_FACTOR = LANE_UW, LANE_UW_COSINE_PER_R2
+# In `unordered.pair_gradients`: β of a pair, and the sums over k of α and of β r_k of a lane.
+LANE_BETA = LANE_UW
+LANE_ALONG, LANE_SUM_X, LANE_SUM_Y, LANE_SUM_Z = LANE_VX, LANE_VY, LANE_VZ, LANE_DELTA_U
 
 # Sums over k stand in an array of their own, a row a function with five times WIDTH columns: value,
 # α, β r_k. (A row of the lanes whose number is known only at run time would keep the loops scalar.)
 SUM_VALUE, SUM_ALPHA, SUM_BETA_X, SUM_BETA_Y, SUM_BETA_Z = range(5)
 PER_FUNCTION = 5
+
+# Largest ζ of the functions that `mix_polynomial` serves.
+MIX_DEGREE = 4
 
 # Pairs nearer than 1e-4 Å are an atom with itself.
 SAME_ATOM = 1e-8
@@ -64,6 +70,13 @@ SAME_ATOM = 1e-8
 def lane_groups_of(n: int) -> int:
     """Return the number of groups of lanes that hold n neighbours."""
     return (n + LANES - 1) // LANES
+
+
+@inlined
+def lane(start: int, j: int) -> int:
+    """Return start + j, in a form that the compiler knows is not negative: an index that might be
+    keeps a loop scalar."""
+    return np.int64(np.uint32(start) + np.uint32(j))
 
 
 @inlined
@@ -83,13 +96,14 @@ def clear(array: np.ndarray, n_rows: int, width: int) -> None:
             array[row, q] = zero
 
 
-@inlined
-def clear_mix(rows: np.ndarray, lane_groups: int) -> None:
+@njit
+def clear_mix(rows: np.ndarray, lane_groups: int, start: int) -> None:
     """Write zeros to LANE_MIX and LANE_MIX_SLOPE."""
     zero = rows.dtype.type(0.0)
     for j in range(LANES * min(lane_groups, WIDTH // LANES)):
-        rows[LANE_MIX * WIDTH + j] = zero
-        rows[LANE_MIX_SLOPE * WIDTH + j] = zero
+        q = lane(start, j)
+        rows[LANE_MIX * WIDTH + q] = zero
+        rows[LANE_MIX_SLOPE * WIDTH + q] = zero
 
 
 @inlined
@@ -101,17 +115,19 @@ def distances(
     zk: float,
     r2k: float,
     inverse_rk: float,
+    start: int = 0,
 ) -> None:
-    """Compute LANE_S = r_jk² and LANE_COSINE = cosθ_ijk."""
+    """Compute LANE_S = r_jk² and LANE_COSINE = cosθ_ijk; here and below from lane `start` on."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     for j in range(m):
+        q = lane(start, j)
         dot = (
-            rows[LANE_X * WIDTH + j] * xk
-            + rows[LANE_Y * WIDTH + j] * yk
-            + rows[LANE_Z * WIDTH + j] * zk
+            rows[LANE_X * WIDTH + q] * xk
+            + rows[LANE_Y * WIDTH + q] * yk
+            + rows[LANE_Z * WIDTH + q] * zk
         )
-        rows[LANE_S * WIDTH + j] = rows[LANE_R2 * WIDTH + j] + r2k - (dot + dot)
-        rows[LANE_COSINE * WIDTH + j] = dot * (rows[LANE_INVERSE_R * WIDTH + j] * inverse_rk)
+        rows[LANE_S * WIDTH + q] = rows[LANE_R2 * WIDTH + q] + r2k - (dot + dot)
+        rows[LANE_COSINE * WIDTH + q] = dot * (rows[LANE_INVERSE_R * WIDTH + q] * inverse_rk)
 
 
 @inlined
@@ -122,80 +138,6 @@ def everywhere(rows: np.ndarray, lane_groups: int) -> None:
     for j in range(m):
         rows[LANE_W * WIDTH + j] = one if rows[LANE_S * WIDTH + j] > same else zero
         rows[LANE_W_SLOPE * WIDTH + j] = zero
-
-
-@inlined
-def polynomial(
-    rows: np.ndarray,
-    lane_groups: int,
-    cutoff2: float,
-    coefficients: np.ndarray,
-    start: int,
-    stop: int,
-) -> None:
-    """Compute LANE_W = w(s) and LANE_W_SLOPE = dw/ds by Horner's rule in x = 2s/Rc² − 1; zero
-    outside the cutoff.
-
-    At least 12 coefficients, highest power first, 12 plus a multiple of 4: those above the lowest
-    twelve take a pass for each four.
-    """
-    m = LANES * min(lane_groups, WIDTH // LANES)
-    one, zero, same = rows.dtype.type(1.0), rows.dtype.type(0.0), rows.dtype.type(SAME_ATOM)
-    scale = (one + one) / cutoff2
-    for j in range(m):
-        rows[LANE_W * WIDTH + j] = zero
-        rows[LANE_W_SLOPE * WIDTH + j] = zero
-    while stop - start > 12:
-        c0, c1 = coefficients[start], coefficients[start + 1]
-        c2, c3 = coefficients[start + 2], coefficients[start + 3]
-        for j in range(m):
-            x = scale * rows[LANE_S * WIDTH + j] - one
-            w = rows[LANE_W * WIDTH + j]
-            d = rows[LANE_W_SLOPE * WIDTH + j]
-            d = d * x + w
-            w = w * x + c0
-            d = d * x + w
-            w = w * x + c1
-            d = d * x + w
-            w = w * x + c2
-            rows[LANE_W_SLOPE * WIDTH + j] = d * x + w
-            rows[LANE_W * WIDTH + j] = w * x + c3
-        start += 4
-    c0, c1, c2 = coefficients[start], coefficients[start + 1], coefficients[start + 2]
-    c3, c4, c5 = coefficients[start + 3], coefficients[start + 4], coefficients[start + 5]
-    c6, c7, c8 = coefficients[start + 6], coefficients[start + 7], coefficients[start + 8]
-    c9, c10, c11 = coefficients[start + 9], coefficients[start + 10], coefficients[start + 11]
-    for j in range(m):
-        s = rows[LANE_S * WIDTH + j]
-        x = scale * s - one
-        w = rows[LANE_W * WIDTH + j]
-        d = rows[LANE_W_SLOPE * WIDTH + j] * x + w
-        w = w * x + c0
-        d = d * x + w
-        w = w * x + c1
-        d = d * x + w
-        w = w * x + c2
-        d = d * x + w
-        w = w * x + c3
-        d = d * x + w
-        w = w * x + c4
-        d = d * x + w
-        w = w * x + c5
-        d = d * x + w
-        w = w * x + c6
-        d = d * x + w
-        w = w * x + c7
-        d = d * x + w
-        w = w * x + c8
-        d = d * x + w
-        w = w * x + c9
-        d = d * x + w
-        w = w * x + c10
-        d = d * x + w
-        w = w * x + c11
-        inside = one if (s < cutoff2) and (s > same) else zero
-        rows[LANE_W * WIDTH + j] = inside * w
-        rows[LANE_W_SLOPE * WIDTH + j] = inside * scale * d
 
 
 @inlined
@@ -215,49 +157,65 @@ def products(rows: np.ndarray, lane_groups: int, inverse_rk: float, uk: float) -
 
 
 @inlined
-def power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float) -> None:
+def power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float, start: int = 0) -> None:
     """Compute LANE_POWER = (1 + λc)^exponent, by multiplication where the exponent is an
     integer."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
     if exponent == 0.0:
         for j in range(m):
-            rows[LANE_POWER * WIDTH + j] = one
+            q = lane(start, j)
+            rows[LANE_POWER * WIDTH + q] = one
     elif exponent == 1.0:
         for j in range(m):
-            rows[LANE_POWER * WIDTH + j] = one + lam * rows[LANE_COSINE * WIDTH + j]
+            q = lane(start, j)
+            rows[LANE_POWER * WIDTH + q] = one + lam * rows[LANE_COSINE * WIDTH + q]
     elif exponent == 2.0:
         for j in range(m):
-            b = one + lam * rows[LANE_COSINE * WIDTH + j]
-            rows[LANE_POWER * WIDTH + j] = b * b
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            rows[LANE_POWER * WIDTH + q] = b * b
     elif exponent == 4.0:
         for j in range(m):
-            b = one + lam * rows[LANE_COSINE * WIDTH + j]
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
             b *= b
-            rows[LANE_POWER * WIDTH + j] = b * b
+            rows[LANE_POWER * WIDTH + q] = b * b
     elif exponent == 3.0:
         for j in range(m):
-            b = one + lam * rows[LANE_COSINE * WIDTH + j]
-            rows[LANE_POWER * WIDTH + j] = b * b * b
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            rows[LANE_POWER * WIDTH + q] = b * b * b
     elif exponent == int(exponent):
         remaining = int(exponent)
         for j in range(m):
-            rows[LANE_POWER * WIDTH + j] = one
-            rows[LANE_SQUARE * WIDTH + j] = one + lam * rows[LANE_COSINE * WIDTH + j]
+            q = lane(start, j)
+            rows[LANE_POWER * WIDTH + q] = one
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            rows[LANE_SQUARE * WIDTH + q] = b
         while remaining > 0:
             if remaining & 1:
                 for j in range(m):
-                    rows[LANE_POWER * WIDTH + j] *= rows[LANE_SQUARE * WIDTH + j]
+                    q = lane(start, j)
+                    rows[LANE_POWER * WIDTH + q] *= rows[LANE_SQUARE * WIDTH + q]
             remaining >>= 1
             if remaining > 0:
                 for j in range(m):
-                    rows[LANE_SQUARE * WIDTH + j] *= rows[LANE_SQUARE * WIDTH + j]
+                    q = lane(start, j)
+                    rows[LANE_SQUARE * WIDTH + q] *= rows[LANE_SQUARE * WIDTH + q]
     else:
         zero = rows.dtype.type(0.0)
         for j in range(m):
+            q = lane(start, j)
             # Rounding can put 1 + λc a little below zero.
-            b = max(one + lam * rows[LANE_COSINE * WIDTH + j], zero)
-            rows[LANE_POWER * WIDTH + j] = b**exponent
+            b = max(one + lam * rows[LANE_COSINE * WIDTH + q], zero)
+            rows[LANE_POWER * WIDTH + q] = b**exponent
+
+
+@njit
+def any_power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float, start: int) -> None:
+    """Do what `power` does, by a call: it is seldom needed, and long to compile."""
+    power(rows, lane_groups, lam, exponent, start)
 
 
 @inlined
@@ -289,45 +247,189 @@ def accumulate_gradient(
         sums[function, SUM_BETA_Z * WIDTH + j] += beta * zk
 
 
-@inlined
-def accumulate_mixed_gradient(
-    rows: np.ndarray, lane_groups: int, sums: np.ndarray, xk: float, yk: float, zk: float
-) -> None:
-    """Add pairs (j, k) to the five sums of the weighted sum of all functions, LANE_MIX = Σ g b^ζ
-    and LANE_MIX_SLOPE = Σ g ζλ b^(ζ−1)."""
-    m = LANES * min(lane_groups, WIDTH // LANES)
-    for j in range(m):
-        p = rows[LANE_MIX * WIDTH + j]
-        d = rows[LANE_MIX_SLOPE * WIDTH + j]
-        pw = p * rows[LANE_UW_SLOPE_TWICE * WIDTH + j]
-        beta = d * rows[LANE_UW_PER_RR * WIDTH + j] - pw
-        sums[0, SUM_VALUE * WIDTH + j] += p * rows[LANE_UW * WIDTH + j]
-        sums[0, SUM_ALPHA * WIDTH + j] += pw - d * rows[LANE_UW_COSINE_PER_R2 * WIDTH + j]
-        sums[0, SUM_BETA_X * WIDTH + j] += beta * xk
-        sums[0, SUM_BETA_Y * WIDTH + j] += beta * yk
-        sums[0, SUM_BETA_Z * WIDTH + j] += beta * zk
-
-
-@inlined
+@njit
 def mix(
-    rows: np.ndarray, lane_groups: int, weights: np.ndarray, function: int, lam: float, zeta: float
+    rows: np.ndarray,
+    lane_groups: int,
+    weights: np.ndarray,
+    function: int,
+    lam: float,
+    zeta: float,
+    start: int,
 ) -> None:
     """Add function f, with its weight in each lane, to LANE_MIX and LANE_MIX_SLOPE."""
     m = LANES * min(lane_groups, WIDTH // LANES)
     one = rows.dtype.type(1.0)
     slope = zeta * lam
     for j in range(m):
-        gp = weights[function, j] * rows[LANE_POWER * WIDTH + j]
-        rows[LANE_MIX * WIDTH + j] += gp * (one + lam * rows[LANE_COSINE * WIDTH + j])
-        rows[LANE_MIX_SLOPE * WIDTH + j] += gp * slope
+        q = lane(start, j)
+        gp = weights[function, q] * rows[LANE_POWER * WIDTH + q]
+        b = one + lam * rows[LANE_COSINE * WIDTH + q]
+        rows[LANE_MIX * WIDTH + q] += gp * b
+        rows[LANE_MIX_SLOPE * WIDTH + q] += gp * slope
 
 
 @inlined
-def accumulate_value(rows: np.ndarray, lane_groups: int, sums: np.ndarray, function: int) -> None:
-    """Add u_k w b^ζ of pairs (j, k) to the sum; LANE_POWER holds b^ζ."""
+def mix_one(
+    rows: np.ndarray,
+    lane_groups: int,
+    weights: np.ndarray,
+    function: int,
+    lam: float,
+    zeta: float,
+    start: int,
+) -> None:
+    """Write function f alone, with its weight in each lane, to LANE_MIX and LANE_MIX_SLOPE."""
     m = LANES * min(lane_groups, WIDTH // LANES)
-    for j in range(m):
-        sums[function, j] += rows[LANE_POWER * WIDTH + j] * rows[LANE_UW * WIDTH + j]
+    one = rows.dtype.type(1.0)
+    slope = zeta * lam
+    if zeta == 1.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            rows[LANE_MIX * WIDTH + q] = weights[function, q] * b
+            rows[LANE_MIX_SLOPE * WIDTH + q] = weights[function, q] * slope
+    elif zeta == 2.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            gp = weights[function, q] * b
+            rows[LANE_MIX * WIDTH + q] = gp * b
+            rows[LANE_MIX_SLOPE * WIDTH + q] = gp * slope
+    elif zeta == 4.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            gp = weights[function, q] * b * b * b
+            rows[LANE_MIX * WIDTH + q] = gp * b
+            rows[LANE_MIX_SLOPE * WIDTH + q] = gp * slope
+    else:
+        clear_mix(rows, lane_groups, start)
+        any_power(rows, lane_groups, lam, zeta - one, start)
+        mix(rows, lane_groups, weights, function, lam, zeta, start)
+
+
+@inlined
+def mix_polynomial(
+    rows: np.ndarray, lane_groups: int, weights: np.ndarray, first: int, start: int = 0
+) -> None:
+    """Compute LANE_MIX = Σ_m a_m cos^m θ and LANE_MIX_SLOPE, its derivative, with MIX_DEGREE + 1
+    coefficients a_m of each lane from row `first` of `weights` on, lowest power first."""
+    for j in range(LANES * min(lane_groups, WIDTH // LANES)):
+        q = lane(start, j)
+        c = rows[LANE_COSINE * WIDTH + q]
+        d = weights[first + 4, q]
+        p = d * c + weights[first + 3, q]
+        d = d * c + p
+        p = p * c + weights[first + 2, q]
+        d = d * c + p
+        p = p * c + weights[first + 1, q]
+        rows[LANE_MIX_SLOPE * WIDTH + q] = d * c + p
+        rows[LANE_MIX * WIDTH + q] = p * c + weights[first, q]
+
+
+@inlined
+def add_values(
+    rows: np.ndarray,
+    lane_groups: int,
+    sums: np.ndarray,
+    function: int,
+    lam: float,
+    zeta: float,
+    uk: float,
+    source: int,
+    start: int = 0,
+) -> None:
+    """Add u_k w b^ζ of pairs (j, k) to the sum of function f; w is in row `source`."""
+    m = LANES * min(lane_groups, WIDTH // LANES)
+    one = rows.dtype.type(1.0)
+    if zeta == 1.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            sums[function, q] += b * (uk * rows[source * WIDTH + q])
+    elif zeta == 2.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            sums[function, q] += b * b * (uk * rows[source * WIDTH + q])
+    elif zeta == 4.0:
+        for j in range(m):
+            q = lane(start, j)
+            b = one + lam * rows[LANE_COSINE * WIDTH + q]
+            b *= b
+            sums[function, q] += b * b * (uk * rows[source * WIDTH + q])
+    else:
+        any_power(rows, lane_groups, lam, zeta, start)
+        for j in range(m):
+            q = lane(start, j)
+            wu = uk * rows[source * WIDTH + q]
+            sums[function, q] += rows[LANE_POWER * WIDTH + q] * wu
+
+
+@inlined
+def add_slopes(
+    rows: np.ndarray,
+    lane_groups: int,
+    weights: np.ndarray,
+    log_slope: int,
+    uk: float,
+    duk: float,
+    inverse_rk: float,
+    source: int,
+    start: int = 0,
+) -> float:
+    """Add α of pairs (j, k) to LANE_ALONG and β to LANE_BETA; return the sum over the lanes of the
+    α of neighbour k.
+
+    LANE_MIX = Σ g u_j b^ζ and LANE_MIX_SLOPE = Σ g u_j ζλ b^(ζ−1) have the factor of the lane; w
+    and dw/ds are in rows `source` and `source + 1`. `weights[log_slope]` is 2 d(ln u_j)/d(r_j²) and
+    duk is 2 du_k/d(r_k²), so that here α has all of a pair's gradient that is along r_j, or r_k.
+    """
+    along = rows.dtype.type(0.0)
+    twice = uk + uk
+    inverse_rk2 = inverse_rk * inverse_rk
+    for j in range(LANES * min(lane_groups, WIDTH // LANES)):
+        q = lane(start, j)
+        p = rows[LANE_MIX * WIDTH + q]
+        pw = p * rows[source * WIDTH + q]
+        dd = p * (twice * rows[(source + 1) * WIDTH + q])
+        b = rows[LANE_MIX_SLOPE * WIDTH + q] * (uk * rows[source * WIDTH + q])
+        bc = b * rows[LANE_COSINE * WIDTH + q]
+        inverse_r = rows[LANE_INVERSE_R * WIDTH + q]
+        rows[LANE_ALONG * WIDTH + q] += (
+            weights[log_slope, q] * (uk * pw) + dd - bc * (inverse_r * inverse_r)
+        )
+        rows[LANE_BETA * WIDTH + q] += b * (inverse_r * inverse_rk) - dd
+        along += duk * pw + dd - bc * inverse_rk2
+    return along
+
+
+@inlined
+def add_vectors(
+    rows: np.ndarray, lane_groups: int, xk: float, yk: float, zk: float, start: int = 0
+) -> tuple[float, float, float]:
+    """Add β r_k of pairs (j, k) to the sums of the lanes; return Σ β r_j over the lanes."""
+    x = rows.dtype.type(0.0)
+    y, z = x, x
+    for j in range(LANES * min(lane_groups, WIDTH // LANES)):
+        q = lane(start, j)
+        beta = rows[LANE_BETA * WIDTH + q]
+        rows[LANE_SUM_X * WIDTH + q] += beta * xk
+        rows[LANE_SUM_Y * WIDTH + q] += beta * yk
+        rows[LANE_SUM_Z * WIDTH + q] += beta * zk
+        x += beta * rows[LANE_X * WIDTH + q]
+        y += beta * rows[LANE_Y * WIDTH + q]
+        z += beta * rows[LANE_Z * WIDTH + q]
+    return x, y, z
+
+
+@inlined
+def fill(rows: np.ndarray, quantity: int, lane_groups: int, value: float, start: int = 0) -> None:
+    """Write `value` to all lanes of a quantity."""
+    for j in range(LANES * min(lane_groups, WIDTH // LANES)):
+        q = lane(start, j)
+        rows[quantity * WIDTH + q] = value
 
 
 class MovingNeighbor(NamedTuple):
@@ -390,22 +492,3 @@ def accumulate_directional(
         sums[function, j] += rows[LANE_POWER * WIDTH + j] * (
             b * rows[LANE_POWER_FACTOR * WIDTH + j] + slope * rows[LANE_LOWER_FACTOR * WIDTH + j]
         )
-
-
-@njit
-def exact(rows: np.ndarray, lane_groups: int, eta: float, shift: float, cutoff: Cutoff) -> None:
-    """Compute LANE_W = exp(−η(√s − Rs)²) fc(√s) and LANE_W_SLOPE, its derivative, from the formula
-    itself; zero outside the cutoff."""
-    m = LANES * min(lane_groups, WIDTH // LANES)
-    cutoff2 = cutoff.radius * cutoff.radius
-    for j in range(m):
-        s = rows[LANE_S * WIDTH + j]
-        rows[LANE_W * WIDTH + j] = 0.0
-        rows[LANE_W_SLOPE * WIDTH + j] = 0.0
-        if SAME_ATOM < s < cutoff2:
-            r = math.sqrt(s)
-            fc, slope = cutoff_function(cutoff, r)
-            d = r - shift
-            damping = math.exp(-eta * d * d)
-            rows[LANE_W * WIDTH + j] = damping * fc
-            rows[LANE_W_SLOPE * WIDTH + j] = damping * (0.5 * slope - eta * d * fc) / r

@@ -49,12 +49,15 @@ class Angular(NamedTuple):
     cutoff_kind: int
     cutoff_gamma: float  # of the polynomial of Amp
     cutoff_alpha: float  # inner radius over Rc
+    cutoff_even: int  # 1 where the series of the cutoff function are `factors.even`, else 0
+    cutoff_terms: int  # how many of the coefficients come first and are fc itself; 0: exact
     kind: np.ndarray  # 4 or 5, 14 or 15 where weighted
     eta: np.ndarray
     shift: np.ndarray  # Rs
     degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
     moments: np.ndarray  # how many these are; they come first
-    polynomial: np.ndarray  # (groups, 2) range of coefficients of w(s); empty: exact
+    polynomial: np.ndarray  # (groups, 2) coefficients of F, one series a cutoff; empty: exact
+    left: np.ndarray  # the part of η that is not in F, see factors.py
     coefficients: np.ndarray
     shape_start: np.ndarray
     zeta: np.ndarray
@@ -115,10 +118,14 @@ class Work(NamedTuple):
     pair_slot: np.ndarray  # the same for each pair of the central atom in the neighbour list
     rows: np.ndarray  # the lanes, see lanes.py
     sums: np.ndarray  # sums over k, see lanes.PER_FUNCTION
-    lane_weights: np.ndarray  # (shapes, WIDTH) weight of each function in each lane
     monomials: np.ndarray  # (monomials, WIDTH), see moments.py
     moment: np.ndarray  # (channels, monomials)
     polynomial: np.ndarray  # (1, monomials)
+    radial: np.ndarray  # (2 functions + 1, most neighbours), see `symmetry_functions._radial`
+    envelope: np.ndarray  # (2 groups, most neighbours) u and 2 du/d(r²) of each group
+    table: np.ndarray  # what `unordered.pair_gradients` knows of each lane, see there
+    plan: np.ndarray  # (groups, N_PLAN) how each group is treated, see unordered.py
+    pull: np.ndarray  # (3, most neighbours) the gradient of each pair
 
 
 @inlined

@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
-from amptorch.kernels import angular, lanes, moments
+from amptorch.kernels import angular, factors, lanes, moments, unordered
 from amptorch.kernels._jit import njit
-from amptorch.kernels.cutoffs import Cutoff, cutoff_function
+from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.structures import (
     DERIVATIVES,
     DIRECTIONAL,
@@ -35,6 +35,7 @@ from amptorch.kernels.structures import (
     NEAR_Z,
     PAIR_GRADIENTS,
     VALUES,
+    Angular,
     Blocks,
     Functions,
     NeighborPairs,
@@ -89,11 +90,12 @@ def values(
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
             _gather(VALUES, i, pairs, functions.weight, cutoff, none, work)
+            _cutoff_functions(functions.angular, cutoff, work)
             _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
             _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
-            for group in range(group_start[sphere], group_start[sphere + 1]):
-                angular.envelope(functions.angular, cutoff, group, work)
-                angular.values(i, functions.angular, cutoff, group, work, out)
+            first, last = group_start[sphere], group_start[sphere + 1]
+            if first < last:
+                unordered.values(i, functions.angular, cutoff, first, last, work, out)
 
 
 @njit
@@ -119,6 +121,7 @@ def derivatives(
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
             _gather(DERIVATIVES, i, pairs, functions.weight, cutoff, none, work)
+            _cutoff_functions(functions.angular, cutoff, work)
             _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
             _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -148,11 +151,14 @@ def pair_gradients(
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
             _gather(PAIR_GRADIENTS, i, pairs, functions.weight, cutoff, none, work)
+            _cutoff_functions(functions.angular, cutoff, work)
             _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
             _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
-            for group in range(group_start[sphere], group_start[sphere + 1]):
-                angular.envelope(functions.angular, cutoff, group, work)
-                angular.pair_gradients(i, functions.angular, cutoff, group, work, weights, out)
+            first, last = group_start[sphere], group_start[sphere + 1]
+            if first < last:
+                unordered.pair_gradients(
+                    i, functions.angular, cutoff, first, last, work, weights, out
+                )
 
 
 @njit
@@ -177,6 +183,7 @@ def directional(
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
             _gather(DIRECTIONAL, i, pairs, functions.weight, cutoff, velocities, work)
+            _cutoff_functions(functions.angular, cutoff, work)
             _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
             _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
             for group in range(group_start[sphere], group_start[sphere + 1]):
@@ -201,13 +208,19 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
     capacity = 1
     for i in range(start, stop):
         capacity = max(capacity, offsets[i + 1] - offsets[i])
-    n_shapes = 1
-    shape_start = functions.angular.shape_start
-    for group in range(shape_start.shape[0] - 1):
-        n_shapes = max(n_shapes, shape_start[group + 1] - shape_start[group])
+    # Whole groups of lanes, and one more where a segment begins within a group.
+    capacity = lanes.LANES * (lanes.lane_groups_of(capacity) + 1)
+    n_shapes = n_groups = n_radial = 1
+    group_start, shape_start = functions.group_start, functions.angular.shape_start
+    for sphere in range(group_start.shape[0] - 1):
+        first, last = group_start[sphere], group_start[sphere + 1]
+        n_groups = max(n_groups, last - first)
+        n_shapes = max(n_shapes, shape_start[last] - shape_start[first])
+    for own in range(functions.radial.start.shape[0] - 1):
+        n_radial = max(n_radial, functions.radial.start[own + 1] - functions.radial.start[own])
     dtype = vectors.dtype
     return Work(
-        np.empty((N_NEAR_ROWS, capacity), dtype),
+        np.zeros((N_NEAR_ROWS, capacity), dtype),
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
         np.empty(n_elements + 1, np.int64),
@@ -218,10 +231,14 @@ def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int
         np.empty(capacity, np.int64),
         _aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH, vectors)[0],
         _aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH, vectors),
-        _aligned(n_shapes, lanes.WIDTH, vectors),
         _aligned(moments.N_MONOMIALS, lanes.WIDTH, vectors),
         np.empty((n_elements, moments.N_MONOMIALS), dtype),
         np.empty((1, moments.N_MONOMIALS), dtype),
+        np.zeros((2 * n_radial + 1, capacity), dtype),
+        np.zeros((2 * n_groups, capacity), dtype),
+        _aligned(unordered.TABLE_ROWS * n_groups + n_shapes, lanes.WIDTH, vectors),
+        np.zeros((n_groups, unordered.N_PLAN), np.int64),
+        np.zeros((3, capacity), dtype),
     )
 
 
@@ -313,8 +330,6 @@ def _gather(
             r = math.sqrt(r2)
             near[NEAR_R, j] = r
             near[NEAR_INVERSE_R, j] = near.dtype.type(1.0) / r
-            fc, slope = cutoff_function(cutoff, r)
-            near[NEAR_FC, j], near[NEAR_FC_SLOPE, j] = fc, slope
             near[NEAR_WEIGHT, j] = weights[e]
             if mode == DIRECTIONAL:
                 a = neighbors[p]
@@ -324,6 +339,26 @@ def _gather(
     for e in range(n_elements, 0, -1):
         segment[e] = segment[e - 1]
     segment[0] = 0
+
+
+@njit
+def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
+    """Compute the cutoff function of the gathered neighbours and its derivative, in lanes."""
+    near, rows = work.near, work.rows
+    n = work.segment[work.segment.shape[0] - 1]
+    factor = angular.PairFactor(
+        cutoff, functions.cutoff_even != 0, 0, functions.cutoff_terms, False
+    )
+    for first in range(0, n, lanes.WIDTH):
+        m = min(lanes.WIDTH, n - first)
+        for j in range(m):
+            rows[lanes.LANE_S * lanes.WIDTH + j] = near[NEAR_R2, first + j]
+        lane_groups, coefficients = lanes.lane_groups_of(m), functions.coefficients
+        angular.cutoff_of_pairs(rows, 0, lane_groups, factor, coefficients, True)
+        for j in range(m):
+            r = near[NEAR_R, first + j]
+            near[NEAR_FC, first + j] = rows[lanes.LANE_F * lanes.WIDTH + j]
+            near[NEAR_FC_SLOPE, first + j] = (r + r) * rows[lanes.LANE_F_SLOPE * lanes.WIDTH + j]
 
 
 @njit
@@ -362,54 +397,94 @@ def _radial(
     weights: np.ndarray,
     pair_gradients: np.ndarray,
 ) -> None:
-    """Compute G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where."""
-    near = work.near
+    """Compute G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where.
+
+    Rows 2f and 2f + 1 of `Work.radial` have h and dh/dr of function f, h(r) fc(r), for every
+    neighbour.
+    """
+    near, table = work.near, work.radial
     n_elements = work.segment.shape[0] - 1
+    total = table[table.shape[0] - 1]
     for e in range(n_elements):
+        low, high = work.segment[e], work.segment[e + 1]
+        if low == high:
+            continue
         # The functions of this element, and those of all neighbours.
         for channel in (e, n_elements):
             own = sphere * (n_elements + 1) + channel
             first, last = functions.start[own], functions.start[own + 1]
             if first == last:
                 continue
+            for k in range(first, last):
+                _radial_terms(functions, k, 2 * (k - first), low, high, work)
+            if mode == VALUES:
+                for k in range(first, last):
+                    row, added = 2 * (k - first), near.dtype.type(0.0)
+                    for j in range(low, high):
+                        added += table[row, j] * near[NEAR_FC, j]
+                    if channel == n_elements:
+                        added *= near[NEAR_WEIGHT, low]
+                    values[i, functions.feature[k]] += added
+                continue
+            if mode == PAIR_GRADIENTS:
+                for j in range(low, high):
+                    total[j] = near.dtype.type(0.0)
+                for k in range(first, last):
+                    row, weight = 2 * (k - first), weights[i, functions.feature[k]]
+                    if channel == n_elements:
+                        weight *= near[NEAR_WEIGHT, low]
+                    for j in range(low, high):
+                        total[j] += weight * (
+                            table[row, j] * near[NEAR_FC_SLOPE, j]
+                            + table[row + 1, j] * near[NEAR_FC, j]
+                        )
+                for j in range(low, high):
+                    p, factor = work.pair[j], total[j] * near[NEAR_INVERSE_R, j]
+                    pair_gradients[p, 0] += factor * near[NEAR_X, j]
+                    pair_gradients[p, 1] += factor * near[NEAR_Y, j]
+                    pair_gradients[p, 2] += factor * near[NEAR_Z, j]
+                continue
             for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
                 j = work.chosen[place]
-                r, fc, dfc = near[NEAR_R, j], near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
+                fc, dfc = near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
                 x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
                 if channel == n_elements:
                     fc *= near[NEAR_WEIGHT, j]
                     dfc *= near[NEAR_WEIGHT, j]
-                total = near.dtype.type(0.0)
                 for k in range(first, last):
-                    eta, feature = functions.eta[k], functions.feature[k]
-                    if functions.kind[k] == 2:
-                        d = r - functions.shift[k]
-                        gaussian = math.exp(-eta * d * d)
-                        value = gaussian * fc
-                        slope = gaussian * (dfc - (eta + eta) * d * fc)
-                    elif functions.kind[k] == 1:
-                        value, slope = fc, dfc
-                    else:
-                        cosine = math.cos(eta * r)
-                        value = cosine * fc
-                        slope = cosine * dfc - eta * math.sin(eta * r) * fc
+                    feature, row = functions.feature[k], 2 * (k - first)
+                    slope = table[row, j] * dfc + table[row + 1, j] * fc
                     if mode == DIRECTIONAL:
                         along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
                         values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
-                    elif mode == PAIR_GRADIENTS:
-                        total += weights[i, feature] * slope
                     else:
-                        values[i, feature] += value
-                        if mode == DERIVATIVES and work.slot[j] >= 0:
+                        values[i, feature] += table[row, j] * fc
+                        if work.slot[j] >= 0:
                             factor = slope * near[NEAR_INVERSE_R, j]
                             at, step = block_place(blocks, i, e, feature)
                             at += 3 * work.slot[j] * step
                             blocks.values[at] += factor * x
                             blocks.values[at + step] += factor * y
                             blocks.values[at + 2 * step] += factor * z
-                if mode == PAIR_GRADIENTS:
-                    p = work.pair[j]
-                    total *= near[NEAR_INVERSE_R, j]
-                    pair_gradients[p, 0] += total * x
-                    pair_gradients[p, 1] += total * y
-                    pair_gradients[p, 2] += total * z
+
+
+@njit
+def _radial_terms(functions: Radial, k: int, row: int, low: int, high: int, work: Work) -> None:
+    """Compute h and dh/dr of function k for the neighbours `low:high`."""
+    near, table, eta, shift = work.near, work.radial, functions.eta[k], functions.shift[k]
+    if functions.kind[k] == 2:
+        first = lanes.LANES * (low // lanes.LANES)
+        last = lanes.LANES * lanes.lane_groups_of(high)
+        farthest = near.dtype.type(0.0)
+        for j in range(low, high):
+            farthest = max(farthest, near[NEAR_R, j])
+        passes = max(factors.passes_of(eta, shift, farthest), 1)
+        factors.gaussians(near, NEAR_R, first, last, eta, shift, passes, table, row)
+    elif functions.kind[k] == 1:
+        for j in range(low, high):
+            table[row, j] = near.dtype.type(1.0)
+            table[row + 1, j] = near.dtype.type(0.0)
+    else:
+        for j in range(low, high):
+            table[row, j] = math.cos(eta * near[NEAR_R, j])
+            table[row + 1, j] = -eta * math.sin(eta * near[NEAR_R, j])

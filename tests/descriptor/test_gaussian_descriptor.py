@@ -1,6 +1,8 @@
 """Gaussian symmetry functions against their slow twin and the contract of descriptors."""
 
+import itertools
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import GDS, Gaussian
 from amptorch.descriptor.Gaussian.setup import CUTOFF_FUNCTIONS, WITHOUT_ALPHA, cutoff_function
 from amptorch.frames import Frames
+from amptorch.kernels.lanes import WIDTH
+from amptorch.neighbors import neighbor_list
 from tests.contracts import systems
 from tests.contracts.descriptor import STENCIL, STEP, DescriptorContract, close, dense
 from tests.reference import symmetry_functions
@@ -79,6 +83,49 @@ class TestPolynomialMixed(GaussianContract):
             jacobian = dense(blocks).reshape(*values.shape, -1)
             assert not jacobian[rows, count:].any()
         assert min(descriptor.num_descriptors.values()) < descriptor.n_features
+
+
+class TestOwnWidths(GaussianContract):
+    """Every function with a width and elements of its own, as a selection of functions has them,
+    and a polynomial cutoff that is a series."""
+
+    cutoff_params: ClassVar = {"cutoff_func": "polynomial", "gamma": 4.0}
+
+    def make(self, elements):
+        return Gaussian(own_widths(elements, 3.8), elements, self.cutoff_params)
+
+
+def own_widths(elements, cutoff, n=14):
+    """Functions in Amp's form, no two of one width, η Rc² from 0.05 to 200."""
+    pairs = list(itertools.combinations_with_replacement(elements, 2))
+    etas = np.geomspace(0.05, 200, 2 * n)
+    entries = [
+        {"type": "G2", "element": elements[k % len(elements)], "eta": eta, "Rs": 0.2 * k}
+        for k, eta in enumerate(etas[::2])
+    ]
+    for k, eta in enumerate(etas[1::2]):
+        shape = {"zeta": (1.0, 2.0, 4.0, 3.0, 8.0)[k % 5], "gamma": (1.0, -1.0)[k % 2]}
+        kind, rs = ("G5", 0.7) if k % 7 == 3 else ("G4", 0.9 * (k % 6 == 5))
+        pair = list(pairs[k % len(pairs)])
+        entries.append({"type": kind, "elements": pair, "eta": eta, "Rs": rs, **shape})
+    return {"cutoff": cutoff, "default": entries}
+
+
+@pytest.mark.parametrize("cutoff", [COSINE, {"cutoff_func": "tanh"}], ids=["cosine", "tanh"])
+def test_more_neighbours_than_lanes(cutoff):
+    """Gradients of unordered pairs in several blocks of lanes, against derivatives in blocks."""
+    atoms = iron_water(1, min_water=2, max_water=2)[0]
+    elements = ["Fe", "H", "O"]
+    descriptor = Gaussian(own_widths(elements, 10.0, 6), elements, cutoff)
+    frames = Frames.from_atoms([atoms])
+    assert neighbor_list(frames, descriptor.cutoff).counts.max() > WIDTH
+    values, blocks = descriptor.values_and_derivatives(frames)
+    g = np.random.default_rng(3).normal(size=values.shape)
+    close(descriptor.values(frames), values, 1e-12)
+    close(descriptor.vjp(frames, g), blocks.vjp([0], g), 1e-12)
+    for rows in ([0], [5, 17, 30], np.arange(1, len(atoms), 2)):
+        expected = blocks.vjp([0], g)[np.asarray(rows)]
+        close(descriptor.vjp(frames, g, rows=np.asarray(rows)), expected, 1e-12)
 
 
 class TestWeighted(GaussianContract):
@@ -325,7 +372,9 @@ def test_every_cutoff_function_agrees_with_the_twin(name, alpha):
     assert np.abs(jacobian).max() > 1e-3
 
 
-@pytest.mark.parametrize("cutoff", [COSINE, POLYNOMIAL], ids=["cosine", "polynomial"])
+@pytest.mark.parametrize(
+    "cutoff", [COSINE, POLYNOMIAL, {"cutoff_func": "poly2"}], ids=["cosine", "polynomial", "poly2"]
+)
 @pytest.mark.parametrize("eta", [0.0, 0.005, 0.5, 5.0, 80.0, 600.0])
 def test_broad_and_narrow_functions(eta, cutoff):
     """From a constant to a Gaussian narrower than any distance, each column on its own scale."""

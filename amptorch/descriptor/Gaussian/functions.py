@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.polynomial.polynomial import polyder, polyval
 
 from amptorch.descriptor.Gaussian.setup import ANGULAR, CUTOFF_FUNCTIONS, TYPES, WEIGHTED_KINDS
 from amptorch.kernels import cutoffs
+from amptorch.kernels.factors import EVEN_TERMS, STEP_TERMS
 from amptorch.kernels.moments import MAX_ZETA
 from amptorch.kernels.structures import WEIGHTED, Angular, Functions, Radial
 
 CUTOFFS = {name: getattr(cutoffs, name.upper()) for name in CUTOFF_FUNCTIONS}
-# Lengths that `lanes.polynomial` takes; more terms cost more than the formula itself.
-POLYNOMIAL_LENGTHS = (12, 16, 20, 24)
-# Largest errors of the polynomial, relative to w(0) = 1, and of its derivative, relative to the
-# largest slope (rounding of the coefficients of x^n comes out n² times as large at the ends).
-POLYNOMIAL_ERROR = 5e-15
-SLOPE_ERROR = 3e-13
+# Most terms of a series in r; more cost more than the formula itself.
+MOST_TERMS = 24
+# Largest errors of a series, relative to the largest value, 1, and to the largest slope (rounding
+# of the coefficients of x^n comes out n² times as large at the ends).
+SERIES_ERROR = 2e-13
+SLOPE_ERROR = 3e-12
+# Of the series that has an exponential in it, which is only taken where it costs no accuracy.
+DAMPED_ERROR = 1e-14
+DAMPED_SLOPE_ERROR = 3e-13
 
 
 def compile_functions(
@@ -46,7 +51,9 @@ def compile_functions(
     groups: list[tuple[int, float, float]] = []
     polynomials: list[tuple[int, int]] = []
     degrees: list[tuple[int, int]] = []
-    coefficients: list[float] = []
+    left: list[float] = []
+    even, bare = cutoff_series(name, parameter)
+    coefficients = list(bare)
     shapes: list[tuple[float, float, np.ndarray]] = []
     for table in tables.values():
         table = np.asarray(table, dtype=np.float64)
@@ -63,13 +70,22 @@ def compile_functions(
                 radial_start.append(len(radial))
             own = np.column_stack([kinds, table[:, 4], shifts])
             angular = np.flatnonzero(here & ~is_radial)
+            # Pairs of neighbours share one series, which may have the least η of all in it.
+            shared, series = 0.0, (0, len(bare))
+            if len(angular) and even and not own[angular, 2].any():
+                shared = float(own[angular, 1].min())
+                damped = damped_series(shared * radius**2)
+                if shared and damped:
+                    series = (len(coefficients), len(coefficients) + len(damped))
+                    coefficients.extend(damped)
+                else:
+                    shared = 0.0
             for group in sorted({tuple(own[k]) for k in angular}):
                 chosen = [k for k in angular.tolist() if tuple(own[k]) == group]
-                kind, eta, shift = group
+                kind, eta, _ = group
                 groups.append(group)
-                series = [] if shift or parameter else damped_cutoff_series(name, eta, radius)
-                polynomials.append((len(coefficients), len(coefficients) + len(series)))
-                coefficients.extend(series)
+                polynomials.append(series)
+                left.append(eta - shared)
                 by_shape: dict[tuple[float, float, int], list[int]] = {}
                 taken: Counter[tuple[float, ...]] = Counter()
                 for k in chosen:
@@ -118,12 +134,15 @@ def compile_functions(
             cutoff_kind=CUTOFFS[name],
             cutoff_gamma=float(parameter) if amp else 0.0,
             cutoff_alpha=0.0 if amp else float(parameter),
+            cutoff_even=int(even),
+            cutoff_terms=len(bare),
             kind=column(groups, 0, np.int64),
             eta=column(groups, 1),
             shift=column(groups, 2),
             degree=column(degrees, 0, np.int64),
             moments=column(degrees, 1, np.int64),
             polynomial=integers(polynomials).reshape(-1, 2),
+            left=np.array(left, dtype=dtype),
             coefficients=np.array(coefficients, dtype=dtype),
             shape_start=integers(shape_start),
             zeta=zetas,
@@ -151,40 +170,48 @@ def elements_of_features(
     return depends, weighted
 
 
-def damped_cutoff_series(name: str, eta: float, cutoff: float) -> list[float]:
-    """Return the coefficients of w(s) = exp(−ηs) fc(√s) in x = 2s/Rc² − 1, highest power first.
+def cutoff_series(name: str, parameter: float) -> tuple[bool, list[float]]:
+    """Return whether a cutoff function is served by `factors.even`, and else by `factors.in_r`; and
+    the coefficients, highest power first: none where no series of MOST_TERMS terms does."""
+    if name == "cosine" and not parameter:
+        return True, damped_series(0.0)
+    amp = name == "polynomial"
+    # Up to 1, which is the inner radius, there is nothing to fit.
+    cutoff = cutoffs.Cutoff(CUTOFFS[name], parameter if amp else 0.0, 0.0, 1.0)
 
-    cos(π√t) is an entire function of t, so for the cosine cutoff a dozen terms reach rounding error
-    and spare a square root, a cosine, a sine and an exponential a pair. Empty where no short series
-    does: for large η, and for other cutoff functions, which are not smooth in s at 0.
-    """
-    if name != "cosine":
-        return []
+    def values(y: Any) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [cutoffs.cutoff_function(cutoff, 0.5 * (x + 1.0)) for x in np.asarray(y).tolist()]
+        return np.array([pair[0] for pair in pairs]), 0.5 * np.array([pair[1] for pair in pairs])
 
-    def values(x: Any) -> Any:
-        return _damped_cosine(x, eta, cutoff)[0]
-
-    fitted = chebyshev.chebinterpolate(values, 63)
+    fitted = chebyshev.chebinterpolate(lambda y: values(y)[0], 63)
     check = np.linspace(-1.0, 1.0, 501)
-    exact, slope = _damped_cosine(check, eta, cutoff)
-    for length in POLYNOMIAL_LENGTHS:
+    exact, slope = values(check)
+    for length in range(STEP_TERMS, MOST_TERMS + 1, STEP_TERMS):
         series = chebyshev.cheb2poly(fitted[:length])
-        error = np.abs(np.polynomial.polynomial.polyval(check, series) - exact).max()
-        derivative = np.polynomial.polynomial.polyval(
-            check, np.polynomial.polynomial.polyder(series)
-        )
-        slope_error = np.abs(derivative - slope).max() / np.abs(slope).max()
-        if error < POLYNOMIAL_ERROR and slope_error < SLOPE_ERROR:
-            return list(series[::-1])
-    return []
+        error = np.abs(polyval(check, series) - exact).max()
+        slope_error = np.abs(polyval(check, polyder(series)) - slope).max()
+        if error < SERIES_ERROR and slope_error < SLOPE_ERROR * max(np.abs(slope).max(), 1e-3):
+            return False, list(series[::-1])
+    return False, []
 
 
-def _damped_cosine(x: np.ndarray, eta: float, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return w and dw/dx at x = 2s/Rc² − 1."""
-    t = 0.5 * (np.asarray(x) + 1.0)
-    root = np.sqrt(t)
-    damping = np.exp(-eta * cutoff**2 * t)
-    fc = 0.5 * (1.0 + np.cos(np.pi * root))
+def damped_series(exponent: float) -> list[float]:
+    """Return the EVEN_TERMS coefficients of p in x = 2s/Rc² − 1, highest power first, where p² is
+    exp(−ηs) fc(√s) with the cosine cutoff and ηRc² = `exponent`; none where they do not reach
+    rounding error."""
+
+    def root(x: Any) -> Any:
+        t = 0.5 * (np.asarray(x) + 1.0)
+        return np.exp(-0.5 * exponent * t) * np.cos(0.5 * np.pi * np.sqrt(t))
+
+    series = chebyshev.cheb2poly(chebyshev.chebinterpolate(root, 63)[:EVEN_TERMS])
+    check = np.linspace(-1.0, 1.0, 501)
+    t = 0.5 * (check + 1.0)
+    damping, fc = np.exp(-exponent * t), 0.5 * (1.0 + np.cos(np.pi * np.sqrt(t)))
     # d cos(π√t)/dt = −π² sinc(√t)/2, with numpy's sinc(x) = sin(πx)/(πx).
-    slope = -0.25 * np.pi**2 * np.sinc(root) - eta * cutoff**2 * fc
-    return damping * fc, 0.5 * damping * slope
+    slope = 0.5 * damping * (-0.25 * np.pi**2 * np.sinc(np.sqrt(t)) - exponent * fc)
+    p = polyval(check, series)
+    error = np.abs(p * p - damping * fc).max()
+    slope_error = np.abs(2.0 * p * polyval(check, polyder(series)) - slope).max()
+    good = error < DAMPED_ERROR and slope_error < DAMPED_SLOPE_ERROR * np.abs(slope).max()
+    return list(series[::-1]) if good else []

@@ -1,0 +1,168 @@
+"""Energies of atoms and their gradients by numpy, without autograd: what a step of dynamics takes.
+
+Networks here are a few small matrices. Of the 0.7 ms that 164 atoms take through autograd, the
+arithmetic is a tenth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from amptorch.data.batch import Batch
+from amptorch.model import activations
+from amptorch.model.atomic import AtomicModel
+from amptorch.model.mlp import MLP, BatchNorm, Dropout
+
+# Of z, an activation and its derivative.
+Activation: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Layer(NamedTuple):
+    """Hold x W + b, W (n_in, n_out), and what follows it: None for nothing."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    activation: Activation | None
+
+
+def energies_and_gradient(model: AtomicModel, batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the energies (n,), scaled, of the atoms of a batch and the gradient (n, S) of their
+    sum with respect to its fingerprint.
+
+    None for a model that is not in double precision on the CPU, or has layers not known here.
+    """
+    if batch.fingerprint.dtype != torch.float64 or batch.fingerprint.device.type != "cpu":
+        return None
+    x = batch.fingerprint.detach().numpy()
+    energies, gradient = np.zeros(len(x)), np.zeros(x.shape)
+    for network, rows, weights in model.groups(batch):
+        layers = layers_of(network)
+        if layers is None or weights is not None:
+            return None
+        if rows is None:
+            energies, gradient = _evaluated(layers, x)
+        else:
+            own = rows.numpy()
+            energies[own], gradient[own] = _evaluated(layers, x[own])
+    return energies, gradient
+
+
+def layers_of(network: MLP) -> list[Layer] | None:
+    """Return the layers of a network as it evaluates (no dropout, running statistics); None where
+    one is not known here. Arrays are those of the parameters, or made of them."""
+    layers: list[Layer] = []
+    for layer in network.model_net:
+        kind = type(layer)
+        if kind is nn.Linear:
+            if layer.weight.dtype != torch.float64 or layer.weight.device.type != "cpu":
+                return None
+            weight = layer.weight.detach().numpy().T
+            bias = np.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach().numpy()
+            layers.append(Layer(weight, bias, None))
+        elif kind is BatchNorm and layers and layers[-1].activation is None:
+            scale, offset = (part.detach().numpy() for part in _affine(layer))
+            weight, bias, _ = layers[-1]
+            layers[-1] = Layer(weight * scale, bias * scale + offset, None)
+        elif kind in ACTIVATIONS and layers and layers[-1].activation is None:
+            layers[-1] = layers[-1]._replace(activation=ACTIVATIONS[kind])
+        elif kind is not Dropout:
+            return None
+    return layers
+
+
+def _affine(layer: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (scale, offset) of a batch norm with its running statistics."""
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None  # MLP makes no other
+    assert variance is not None
+    scale = layer.weight / torch.sqrt(variance + layer.eps)
+    return scale, layer.bias - mean * scale
+
+
+def _evaluated(layers: list[Layer], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outputs (n,) of a network with one output, and their gradient (n, S)."""
+    slopes: list[np.ndarray | None] = []
+    for weight, bias, activation in layers:
+        x = x @ weight
+        x += bias
+        slope = None
+        if activation is not None:
+            x, slope = activation(x)
+        slopes.append(slope)
+    gradient = np.ones((len(x), 1))
+    for (weight, _, _), slope in zip(reversed(layers), reversed(slopes), strict=True):
+        gradient = (gradient if slope is None else gradient * slope) @ weight.T
+    return x[:, 0], gradient
+
+
+def _tanh(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y = np.tanh(z)
+    return y, 1.0 - y * y
+
+
+def _sigmoid(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # exp of a number above 0 may be infinite.
+    small = np.exp(-np.abs(z))
+    y = np.where(z >= 0, 1.0, small) / (1.0 + small)
+    return y, y * (1.0 - y)
+
+
+def _reverse_logistic(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, slope = _sigmoid(-z)
+    return y, -slope
+
+
+def _softplus(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.logaddexp(0.0, z), _sigmoid(z)[0]
+
+
+def _silu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, slope = _sigmoid(z)
+    return z * y, y + z * slope
+
+
+def _relu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.maximum(z, 0.0), (z > 0).astype(np.float64)
+
+
+def _identity(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return z, np.ones(z.shape)
+
+
+def _gauss(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y = np.exp(-0.5 * z * z)
+    return y, -z * y
+
+
+def _cosine(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.cos(z), -np.sin(z)
+
+
+def _exponential(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y = np.exp(-z)
+    return y, -y
+
+
+def _harmonic(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return z * z, 2.0 * z
+
+
+# Classes without arguments that change what they do.
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Tanh: _tanh,
+    nn.Sigmoid: _sigmoid,
+    nn.SiLU: _silu,
+    nn.ReLU: _relu,
+    nn.Identity: _identity,
+    activations.ExactSoftplus: _softplus,
+    activations.Gauss: _gauss,
+    activations.Cosine: _cosine,
+    activations.ReverseLogistic: _reverse_logistic,
+    activations.Exponential: _exponential,
+    activations.Harmonic: _harmonic,
+}
