@@ -57,7 +57,7 @@ def run(line):
 
 @pytest.mark.slow
 def test_start(follow):
-    smaller = {"iron_water(100)": "iron_water(12)", "iron_water(20,": "iron_water(3,"}
+    smaller = {"iron_water(200,": "iron_water(12,", "iron_water(60,": "iron_water(3,"}
     smaller |= {"--time 5m": "--time 10s --size small", "run(200)": "run(3)"}
     names, printed = follow("start.md", smaller)
     assert "training   Kalman filter" in printed
