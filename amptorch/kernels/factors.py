@@ -12,6 +12,7 @@ The exponential: e^−y = (e^−z)^16, or ^256, with z up to 0.4, where ten term
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -43,7 +44,8 @@ STEP_TERMS = 4
 
 def _exponential() -> list[float]:
     """Return the coefficients of e^−(v + _MIDDLE) for |v| ≤ _MIDDLE, lowest power first."""
-    fitted = chebyshev.chebinterpolate(lambda x: np.exp(-_MIDDLE * (x + 1.0)), 30)[:10]
+    interpolate: Any = chebyshev.chebinterpolate
+    fitted = interpolate(lambda x: np.exp(-_MIDDLE * (x + 1.0)), 30)[:10]
     return (chebyshev.cheb2poly(fitted) / _MIDDLE ** np.arange(10)).tolist()
 
 

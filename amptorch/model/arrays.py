@@ -7,7 +7,7 @@ arithmetic is a tenth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -56,7 +56,8 @@ def layers_of(network: MLP) -> list[Layer] | None:
     """Return the layers of a network as it evaluates (no dropout, running statistics); None where
     one is not known here. Arrays are those of the parameters, or made of them."""
     layers: list[Layer] = []
-    for layer in network.model_net:
+    every: Any = network.model_net
+    for layer in every:
         kind = type(layer)
         if kind is nn.Linear:
             if layer.weight.dtype != torch.float64 or layer.weight.device.type != "cpu":

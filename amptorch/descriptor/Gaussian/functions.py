@@ -183,7 +183,8 @@ def cutoff_series(name: str, parameter: float) -> tuple[bool, list[float]]:
         pairs = [cutoffs.cutoff_function(cutoff, 0.5 * (x + 1.0)) for x in np.asarray(y).tolist()]
         return np.array([pair[0] for pair in pairs]), 0.5 * np.array([pair[1] for pair in pairs])
 
-    fitted = chebyshev.chebinterpolate(lambda y: values(y)[0], 63)
+    interpolate: Any = chebyshev.chebinterpolate
+    fitted = interpolate(lambda y: values(y)[0], 63)
     check = np.linspace(-1.0, 1.0, 501)
     exact, slope = values(check)
     for length in range(STEP_TERMS, MOST_TERMS + 1, STEP_TERMS):
