@@ -49,12 +49,7 @@ def scores(models: list[Any], train: str, test: str) -> tuple[np.ndarray, dict[s
     from amptorch.data.domain import Domain
     from amptorch.frames import Frames, read_images
     from amptorch.uncertainty.distances import NearestTraining
-    from amptorch.uncertainty.points import (
-        LAST_HIDDEN,
-        FeatureSpace,
-        LatentSpace,
-        training_points,
-    )
+    from amptorch.uncertainty.points import LAST_HIDDEN, FeatureSpace, training_points
 
     potential, images = models[0], read_images(test)
     frames = Frames.from_atoms(images, potential.elements, energies=True, forces=True)
@@ -77,16 +72,16 @@ def scores(models: list[Any], train: str, test: str) -> tuple[np.ndarray, dict[s
     start = time.process_time()
     distance = latent.measure(potential.latent(batch, LAST_HIDDEN), frames.numbers).distance
     result["the same distance in the last layer"] = distance, time.process_time() - start
-    for name, space in (("fingerprints", FeatureSpace()), ("last layer", LatentSpace())):
-        _, atoms = training_points(potential, space, train)
-        start, nearest = time.process_time(), np.zeros(len(errors))
-        rows = space(potential, batch)
-        for number, points in atoms.items():
-            own = frames.numbers == number
-            search = NearestTraining(points)
-            # In units of its own, so that elements can be compared.
-            nearest[own] = search.distances(rows[own]) / search.least
-        result[f"10 nearest training atoms, {name}"] = nearest, time.process_time() - start
+    space, nearest = FeatureSpace(), np.zeros(len(errors))
+    _, atoms = training_points(potential, space, train)
+    start = time.process_time()
+    rows = space(potential, batch)
+    for number, points in atoms.items():
+        own = frames.numbers == number
+        search = NearestTraining(points)
+        # In units of its own, so that elements can be compared.
+        nearest[own] = search.distances(rows[own]) / search.least
+    result["10 nearest training atoms"] = nearest, time.process_time() - start
     result["length of the predicted force"] = np.linalg.norm(predicted, axis=1), 0.0
     if len(models) > 1:
         start = time.process_time()
