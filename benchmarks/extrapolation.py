@@ -22,6 +22,8 @@ from setups import machine
 
 # Times the median: a force error that is large.
 LARGE = 3.0
+# Of a curve that is drawn.
+POINTS = 150
 
 
 def potentials(train: str, seconds: float, members: int, folder: Path | None) -> list[Any]:
@@ -44,50 +46,56 @@ def potentials(train: str, seconds: float, members: int, folder: Path | None) ->
 def scores(models: list[Any], train: str, test: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the force errors (n,) of the test atoms, eV/Å, and {name: (scores (n,), seconds)}."""
     import amptorch
+    from amptorch.data.domain import Domain
     from amptorch.frames import Frames, read_images
     from amptorch.uncertainty.distances import NearestTraining
-    from amptorch.uncertainty.points import FeatureSpace, LatentSpace, training_points
+    from amptorch.uncertainty.points import LAST_HIDDEN, FeatureSpace, training_points
 
     potential, images = models[0], read_images(test)
     frames = Frames.from_atoms(images, potential.elements, energies=True, forces=True)
-    start = time.perf_counter()
     found = potential.predict(images, extrapolation=True)
     predicted = np.concatenate(found["forces"])
     errors = np.linalg.norm(predicted - frames.forces, axis=1)
     batch = potential.batch(frames)
-    start = time.perf_counter()
+    of_training = potential.batch(Frames.from_atoms(read_images(train), potential.elements))
+    start = time.process_time()
     known = potential.extrapolation(batch)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     result: dict[str, Any] = {
         "functions out of range": (known.outside, took),
         "excess over the range": (known.excess, took),
         "distance (Mahalanobis)": (known.distance, took),
-        "leverage (D-optimality)": (leverages(potential, train, batch), took),
+        "leverage (D-optimality)": (leverages(of_training, batch), took),
     }
-    for name, space in (("fingerprints", FeatureSpace()), ("last layer", LatentSpace())):
-        _, atoms = training_points(potential, space, train)
-        start, nearest = time.perf_counter(), np.zeros(len(errors))
-        rows = space(potential, batch)
-        for number, points in atoms.items():
-            own = frames.numbers == number
-            nearest[own] = NearestTraining(points).distances(rows[own])
-        result[f"10 nearest training atoms, {name}"] = nearest, time.perf_counter() - start
+    numbers = of_training.atomic_numbers.numpy()
+    latent = Domain.fitted(lambda: [(potential.latent(of_training, LAST_HIDDEN), numbers)])
+    start = time.process_time()
+    distance = latent.measure(potential.latent(batch, LAST_HIDDEN), frames.numbers).distance
+    result["the same distance in the last layer"] = distance, time.process_time() - start
+    space, nearest = FeatureSpace(), np.zeros(len(errors))
+    _, atoms = training_points(potential, space, train)
+    start = time.process_time()
+    rows = space(potential, batch)
+    for number, points in atoms.items():
+        own = frames.numbers == number
+        search = NearestTraining(points)
+        # In units of its own, so that elements can be compared.
+        nearest[own] = search.distances(rows[own]) / search.least
+    result["10 nearest training atoms"] = nearest, time.process_time() - start
     result["length of the predicted force"] = np.linalg.norm(predicted, axis=1), 0.0
     if len(models) > 1:
-        start = time.perf_counter()
+        start = time.process_time()
         spread = amptorch.Ensemble(models).predict(images)["forces_uncertainty"]
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         result["spread of the ensemble"] = np.linalg.norm(np.concatenate(spread), axis=1), took
     return errors, result
 
 
-def leverages(potential: Any, train: str, batch: Any) -> np.ndarray:
-    """Return Gᵀ (Σ G Gᵀ)⁻¹ G of each atom, over the training atoms of its element, regularised as
-    the Mahalanobis distance is: the same without taking off the mean."""
-    from amptorch.data.domain import RIDGE
-    from amptorch.frames import Frames, read_images
+def leverages(of_training: Any, batch: Any) -> np.ndarray:
+    """Return √(Gᵀ (Σ G Gᵀ)⁻¹ G) of each atom, over the training atoms of its element, regularised
+    and scaled as the Mahalanobis distance is: the same without taking off the mean."""
+    from amptorch.data.domain import QUANTILE, RIDGE, lengths
 
-    of_training = potential.batch(Frames.from_atoms(read_images(train), potential.elements))
     numbers = of_training.atomic_numbers.numpy()
     found = np.zeros(len(batch.values))
     for number in np.unique(numbers):
@@ -95,10 +103,11 @@ def leverages(potential: Any, train: str, batch: Any) -> np.ndarray:
         scale = np.sqrt((rows**2).mean(axis=0))
         scale = np.maximum(scale, 1e-4 * scale.max())
         moments = rows.T @ rows / len(rows) / np.outer(scale, scale)
-        inverse = np.linalg.inv(moments + RIDGE * np.eye(len(scale)))
+        variances, vectors = np.linalg.eigh(moments)
+        whitening = vectors / np.sqrt(np.maximum(variances, 0) + RIDGE) / scale[:, None]
         own = np.flatnonzero(batch.atomic_numbers.numpy() == number)
-        scaled = batch.values[own] / scale
-        found[own] = np.sqrt(np.einsum("ij,jk,ik->i", scaled, inverse, scaled))
+        found[own] = lengths(batch.values[own] @ whitening)
+        found[own] /= np.quantile(lengths(rows @ whitening), QUANTILE)
     return found
 
 
@@ -112,8 +121,9 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
     ):
         axes.axline((0, 0), slope=1, color="0.7", lw=0.8)
         for k, (score, (wrong, right, area)) in enumerate(found.items()):
-            style = "-" if k < 7 else "--"
-            axes.plot(wrong, right, style, lw=1.2, label=f"{score}: {area:.2f}")
+            style = "-" if k < 4 else "--"
+            some = np.unique(np.linspace(0, len(wrong) - 1, POINTS).astype(int))
+            axes.plot(wrong[some], right[some], style, lw=1.2, label=f"{score}: {area:.2f}")
         axes.set(title=name, xlabel="of the other atoms", ylabel="of those with large errors")
         axes.legend(fontsize=5, loc="lower right", frameon=False)
     figure.savefig(path)
