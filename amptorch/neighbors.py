@@ -165,6 +165,7 @@ class VerletList:
         self.builds = 0
         self._frames: Frames | None = None
         self._list: NeighborList | None = None
+        self._nearest = np.inf
 
     def update(self, frames: Frames) -> NeighborList:
         """Return the neighbour list of `frames`, with pairs up to `cutoff + skin`.
@@ -174,16 +175,14 @@ class VerletList:
         if self._list is None or self._stale(frames):
             self._list = neighbor_list(frames, self.cutoff + self.skin)
             self._frames = frames
+            self._nearest = float(_distances(self._list).min(initial=np.inf))
             self.builds += 1
         else:
             self._list = self._list.moved(frames)
             # With a wide skin two atoms can meet without a new search, which would find them.
-            vectors = self._list.vectors
-            distances2 = np.einsum("pk,pk->p", vectors, vectors)
-            if distances2.min(initial=np.inf) < COINCIDENT**2:
-                check_coincident(
-                    frames, self._list.offsets, self._list.neighbors, np.sqrt(distances2)
-                )
+            if self._nearest < self.skin + COINCIDENT:
+                found = self._list
+                check_coincident(frames, found.offsets, found.neighbors, _distances(found))
         return self._list
 
     def _stale(self, frames: Frames) -> bool:
@@ -198,6 +197,11 @@ class VerletList:
             return True
         displacement2 = ((frames.positions - last.positions) ** 2).sum(axis=1).max()
         return displacement2 >= (0.5 * self.skin) ** 2
+
+
+def _distances(neighbors: NeighborList) -> np.ndarray:
+    """Return the distances (P,), Å, of the pairs."""
+    return np.sqrt(np.einsum("pk,pk->p", neighbors.vectors, neighbors.vectors))
 
 
 def _bases(frames: Frames) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ from amptorch.kernels.lanes import (
     LANE_X,
     LANE_Y,
     LANE_Z,
+    LANES,
     PER_FUNCTION,
     SUM_ALPHA,
     SUM_BETA_X,
@@ -136,25 +137,25 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
 def cutoff_of_pairs(
     rows: np.ndarray,
     start: int,
-    lane_groups: int,
+    n: int,
     factor: PairFactor,
     coefficients: np.ndarray,
     slopes: bool,
 ) -> None:
-    """Compute LANE_F and LANE_F_SLOPE from LANE_S, from lane `start` on; without `slopes`, the
-    latter may be left out."""
+    """Compute LANE_F and LANE_F_SLOPE of n lanes from `start` on, from LANE_S, zero beyond;
+    without `slopes`, the latter may be left out."""
     if factor.stop == factor.start:
-        factors.exact(rows, start, lane_groups, factor.cutoff)
+        factors.exact(rows, start, n, factor.cutoff)
     elif factor.even:
         cutoff2 = factor.cutoff.radius * factor.cutoff.radius
-        factors.even(rows, start, lane_groups, cutoff2, coefficients, factor.start, slopes)
+        factors.even(rows, start, n, cutoff2, coefficients, factor.start, slopes)
         if factor.shifted:
-            factors.inverse_distances(rows, start, lane_groups)
+            factors.inverse_distances(rows, start, lanes.lane_groups_of(n))
     else:
         factors.in_r(
             rows,
             start,
-            lane_groups,
+            n,
             factor.cutoff,
             coefficients,
             factor.start,
@@ -188,7 +189,7 @@ def _pair_factor(
 ) -> None:
     """Compute w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
     if damping.kind == 4 or damping.kind == WEIGHTED + 4:
-        cutoff_of_pairs(rows, 0, lane_groups, factor, coefficients, True)
+        cutoff_of_pairs(rows, 0, LANES * lane_groups, factor, coefficients, True)
         if damping.passes > 0:
             eta, shift, passes = damping.eta, damping.shift, damping.passes
             factors.damp(rows, 0, lane_groups, eta, shift, passes)

@@ -31,6 +31,7 @@ from amptorch.kernels.lanes import (
     SAME_ATOM,
     WIDTH,
     lane,
+    lane_groups_of,
 )
 
 # The middle of the range of z, and the largest exponents of one power of 16 and of two.
@@ -87,12 +88,12 @@ def _power(e: float) -> float:
     return e * e
 
 
-@inlined
+@njit
 def gaussians(
     near: np.ndarray,
     distance: int,
-    first: int,
-    last: int,
+    start: int,
+    n: int,
     eta: float,
     shift: float,
     passes: int,
@@ -100,18 +101,18 @@ def gaussians(
     row: int,
 ) -> None:
     """Compute exp(−η(r − Rs)²) and its derivative with respect to r, into `table[row]` and the row
-    after it, for neighbours `first:last`; `near[distance]` has the r. `passes` are those of
-    `passes_of`."""
+    after it, for n neighbours from `start` on, a multiple of LANES each; `near[distance]` has the
+    r. `passes` are those of `passes_of`."""
     largest = near.dtype.type(TWO_PASSES)
     scale = near.dtype.type(1.0 / 16.0 if passes == 1 else 1.0 / 256.0)
-    for j in range(first, last):
-        d = near[distance, j] - shift
-        table[row, j] = _power_16(min(eta * d * d, largest) * scale, near)
-    if passes > 1:
-        for j in range(first, last):
-            table[row, j] = _power(table[row, j])
-    for j in range(first, last):
-        table[row + 1, j] = -(eta + eta) * (near[distance, j] - shift) * table[row, j]
+    for j in range(LANES * (n // LANES)):
+        q = lane(start, j)
+        d = near[distance, q] - shift
+        e = _power_16(min(eta * d * d, largest) * scale, near)
+        table[row, q] = e if passes == 1 else _power(e)
+    for j in range(LANES * (n // LANES)):
+        q = lane(start, j)
+        table[row + 1, q] = -(eta + eta) * (near[distance, q] - shift) * table[row, q]
 
 
 @inlined
@@ -136,21 +137,24 @@ def inverse_distances(rows: np.ndarray, start: int, lane_groups: int) -> None:
 def even(
     rows: np.ndarray,
     start: int,
-    lane_groups: int,
+    n: int,
     cutoff2: float,
     coefficients: np.ndarray,
     first: int,
     slopes: bool,
 ) -> None:
     """Compute LANE_F = p² and, with `slopes`, LANE_F_SLOPE = dF/ds, by Horner's rule in
-    x = 2s/Rc² − 1 with EVEN_TERMS coefficients, highest power first; zero outside the cutoff."""
+    x = 2s/Rc² − 1 with EVEN_TERMS coefficients, highest power first.
+
+    Here and in the next two: zero outside the cutoff, and beyond lane start + n.
+    """
     one, zero, same = rows.dtype.type(1.0), rows.dtype.type(0.0), rows.dtype.type(SAME_ATOM)
     scale = (one + one) / cutoff2
     scale_twice = scale + scale
     c0, c1, c2 = coefficients[first], coefficients[first + 1], coefficients[first + 2]
     c3, c4, c5 = coefficients[first + 3], coefficients[first + 4], coefficients[first + 5]
     c6, c7 = coefficients[first + 6], coefficients[first + 7]
-    for j in range(LANES * min(lane_groups, WIDTH // LANES)):
+    for j in range(LANES * min(lane_groups_of(n), WIDTH // LANES)):
         q = lane(start, j)
         s = rows[LANE_S * WIDTH + q]
         x = scale * s - one
@@ -168,7 +172,7 @@ def even(
             p = p * x + c6
             d = d * x + p
             p = p * x + c7
-            p = p if (s < cutoff2) and (s > same) else zero
+            p = p if (s < cutoff2) and (s > same) and (j < n) else zero
             rows[LANE_F_SLOPE * WIDTH + q] = scale_twice * p * d
         else:
             p = p * x + c2
@@ -177,7 +181,7 @@ def even(
             p = p * x + c5
             p = p * x + c6
             p = p * x + c7
-            p = p if (s < cutoff2) and (s > same) else zero
+            p = p if (s < cutoff2) and (s > same) and (j < n) else zero
         rows[LANE_F * WIDTH + q] = p * p
 
 
@@ -185,20 +189,19 @@ def even(
 def in_r(
     rows: np.ndarray,
     start: int,
-    lane_groups: int,
+    n: int,
     cutoff: Cutoff,
     coefficients: np.ndarray,
     first: int,
     last: int,
 ) -> None:
-    """Compute LANE_INVERSE_RJK, LANE_F and LANE_F_SLOPE = dF/ds, by a series in r; zero outside
-    the cutoff.
+    """Compute LANE_INVERSE_RJK, LANE_F and LANE_F_SLOPE = dF/ds, by a series in r.
 
     Its variable runs from −1 at the inner radius to 1 at Rc. It has STEP_TERMS coefficients or a
     multiple, highest power first.
     """
-    inverse_distances(rows, start, lane_groups)
-    m = LANES * min(lane_groups, WIDTH // LANES)
+    inverse_distances(rows, start, lane_groups_of(n))
+    m = LANES * min(lane_groups_of(n), WIDTH // LANES)
     one, zero, same = rows.dtype.type(1.0), rows.dtype.type(0.0), rows.dtype.type(SAME_ATOM)
     inner = rows.dtype.type(cutoff.inner)
     radius = rows.dtype.type(cutoff.radius)
@@ -234,22 +237,22 @@ def in_r(
         d = rows[LANE_F_SLOPE * WIDTH + q] * (half_scale * inverse_r)
         # dF/dr = 0 up to the inner radius.
         beyond = s * inverse_r > inner
-        inside = (s < cutoff2) and (s > same)
+        inside = (s < cutoff2) and (s > same) and (j < n)
         rows[LANE_F * WIDTH + q] = w if inside else zero
         rows[LANE_F_SLOPE * WIDTH + q] = d if inside and beyond else zero
 
 
 @njit
-def exact(rows: np.ndarray, start: int, lane_groups: int, cutoff: Cutoff) -> None:
-    """Compute LANE_INVERSE_RJK, LANE_F and LANE_F_SLOPE from the formula itself; zero outside the
-    cutoff."""
-    inverse_distances(rows, start, lane_groups)
+def exact(rows: np.ndarray, start: int, n: int, cutoff: Cutoff) -> None:
+    """Compute LANE_INVERSE_RJK, LANE_F and LANE_F_SLOPE from the formula itself."""
+    inverse_distances(rows, start, lane_groups_of(n))
     cutoff2 = cutoff.radius * cutoff.radius
-    for q in range(start, start + LANES * min(lane_groups, WIDTH // LANES)):
+    for j in range(LANES * min(lane_groups_of(n), WIDTH // LANES)):
+        q = start + j
         s = rows[LANE_S * WIDTH + q]
         rows[LANE_F * WIDTH + q] = 0.0
         rows[LANE_F_SLOPE * WIDTH + q] = 0.0
-        if SAME_ATOM < s < cutoff2:
+        if SAME_ATOM < s < cutoff2 and j < n:
             r = math.sqrt(s)
             fc, slope = cutoff_function(cutoff, r)
             rows[LANE_F * WIDTH + q] = fc

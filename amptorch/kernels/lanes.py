@@ -425,6 +425,16 @@ def add_vectors(
 
 
 @inlined
+def ones(rows: np.ndarray, start: int, n: int) -> None:
+    """Write w = 1 and dw/ds = 0 for n lanes from `start` on; zero to the end of the group."""
+    one, zero = rows.dtype.type(1.0), rows.dtype.type(0.0)
+    for j in range(LANES * min(lane_groups_of(n), WIDTH // LANES)):
+        q = lane(start, j)
+        rows[LANE_W * WIDTH + q] = one if j < n else zero
+        rows[LANE_W_SLOPE * WIDTH + q] = zero
+
+
+@inlined
 def fill(rows: np.ndarray, quantity: int, lane_groups: int, value: float, start: int = 0) -> None:
     """Write `value` to all lanes of a quantity."""
     for j in range(LANES * min(lane_groups, WIDTH // LANES)):

@@ -327,9 +327,6 @@ def _gather(
             near[NEAR_Y, j] = vectors[p, 1]
             near[NEAR_Z, j] = vectors[p, 2]
             near[NEAR_R2, j] = r2
-            r = math.sqrt(r2)
-            near[NEAR_R, j] = r
-            near[NEAR_INVERSE_R, j] = near.dtype.type(1.0) / r
             near[NEAR_WEIGHT, j] = weights[e]
             if mode == DIRECTIONAL:
                 a = neighbors[p]
@@ -343,9 +340,13 @@ def _gather(
 
 @njit
 def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
-    """Compute the cutoff function of the gathered neighbours and its derivative, in lanes."""
-    near, rows = work.near, work.rows
+    """Compute r, 1/r, the cutoff function and its derivative of the gathered neighbours."""
+    near, rows, one = work.near, work.rows, work.near.dtype.type(1.0)
     n = work.segment[work.segment.shape[0] - 1]
+    for j in range(n):
+        r = math.sqrt(near[NEAR_R2, j])
+        near[NEAR_R, j] = r
+        near[NEAR_INVERSE_R, j] = one / r
     factor = angular.PairFactor(
         cutoff, functions.cutoff_even != 0, 0, functions.cutoff_terms, False
     )
@@ -353,8 +354,8 @@ def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
         m = min(lanes.WIDTH, n - first)
         for j in range(m):
             rows[lanes.LANE_S * lanes.WIDTH + j] = near[NEAR_R2, first + j]
-        lane_groups, coefficients = lanes.lane_groups_of(m), functions.coefficients
-        angular.cutoff_of_pairs(rows, 0, lane_groups, factor, coefficients, True)
+        coefficients = functions.coefficients
+        angular.cutoff_of_pairs(rows, 0, m, factor, coefficients, True)
         for j in range(m):
             r = near[NEAR_R, first + j]
             near[NEAR_FC, first + j] = rows[lanes.LANE_F * lanes.WIDTH + j]
@@ -420,8 +421,9 @@ def _radial(
             if mode == VALUES:
                 for k in range(first, last):
                     row, added = 2 * (k - first), near.dtype.type(0.0)
-                    for j in range(low, high):
-                        added += table[row, j] * near[NEAR_FC, j]
+                    for j in range(high - low):
+                        q = lanes.lane(low, j)
+                        added += table[row, q] * near[NEAR_FC, q]
                     if channel == n_elements:
                         added *= near[NEAR_WEIGHT, low]
                     values[i, functions.feature[k]] += added
@@ -433,10 +435,11 @@ def _radial(
                     row, weight = 2 * (k - first), weights[i, functions.feature[k]]
                     if channel == n_elements:
                         weight *= near[NEAR_WEIGHT, low]
-                    for j in range(low, high):
-                        total[j] += weight * (
-                            table[row, j] * near[NEAR_FC_SLOPE, j]
-                            + table[row + 1, j] * near[NEAR_FC, j]
+                    for j in range(high - low):
+                        q = lanes.lane(low, j)
+                        total[q] += weight * (
+                            table[row, q] * near[NEAR_FC_SLOPE, q]
+                            + table[row + 1, q] * near[NEAR_FC, q]
                         )
                 for j in range(low, high):
                     p, factor = work.pair[j], total[j] * near[NEAR_INVERSE_R, j]
@@ -473,13 +476,13 @@ def _radial_terms(functions: Radial, k: int, row: int, low: int, high: int, work
     """Compute h and dh/dr of function k for the neighbours `low:high`."""
     near, table, eta, shift = work.near, work.radial, functions.eta[k], functions.shift[k]
     if functions.kind[k] == 2:
-        first = lanes.LANES * (low // lanes.LANES)
-        last = lanes.LANES * lanes.lane_groups_of(high)
+        start = lanes.LANES * (low // lanes.LANES)
+        n = lanes.LANES * lanes.lane_groups_of(high - start)
         farthest = near.dtype.type(0.0)
-        for j in range(low, high):
-            farthest = max(farthest, near[NEAR_R, j])
+        for j in range(high - low):
+            farthest = max(farthest, near[NEAR_R, lanes.lane(low, j)])
         passes = max(factors.passes_of(eta, shift, farthest), 1)
-        factors.gaussians(near, NEAR_R, first, last, eta, shift, passes, table, row)
+        factors.gaussians(near, NEAR_R, start, n, eta, shift, passes, table, row)
     elif functions.kind[k] == 1:
         for j in range(low, high):
             table[row, j] = near.dtype.type(1.0)

@@ -31,12 +31,10 @@ from amptorch.kernels.lanes import (
     LANE_ALONG,
     LANE_BETA,
     LANE_F,
-    LANE_F_SLOPE,
     LANE_SUM_X,
     LANE_SUM_Y,
     LANE_SUM_Z,
     LANE_W,
-    LANE_W_SLOPE,
     LANE_X,
     LANE_Y,
     LANE_Z,
@@ -445,13 +443,9 @@ def _pairs(
         near[NEAR_INVERSE_R, k],
         start,
     )
-    cutoff_of_pairs(rows, start, lane_groups, factor, coefficients, slopes)
-    zero = rows.dtype.type(0.0)
-    for j in range(m, start + LANES * lane_groups):
-        rows[LANE_F * WIDTH + j] = zero
-        rows[LANE_F_SLOPE * WIDTH + j] = zero
+    cutoff_of_pairs(rows, start, m - start, factor, coefficients, slopes)
     if slopes:
-        lanes.fill(rows, LANE_BETA, lane_groups, zero, start)
+        lanes.fill(rows, LANE_BETA, lane_groups, rows.dtype.type(0.0), start)
 
 
 @spliced
@@ -469,11 +463,7 @@ def _factor_of_group(
     written."""
     in_place = False
     if kind % WEIGHTED == 5:
-        one, zero = rows.dtype.type(1.0), rows.dtype.type(0.0)
-        lanes.fill(rows, LANE_W, lane_groups, one, start)
-        lanes.fill(rows, LANE_W_SLOPE, lane_groups, zero, start)
-        for j in range(top, start + LANES * lane_groups):
-            rows[LANE_W * WIDTH + j] = zero
+        lanes.ones(rows, start, top - start)
     elif passes == 0:
         in_place = True
     else:

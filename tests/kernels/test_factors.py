@@ -27,12 +27,12 @@ def all_factors(rows, even, cutoff, coefficients, eta, shift):
     """F of LANE_S in LANE_F, and w in LANE_W."""
     groups = WIDTH // lanes.LANES
     if len(coefficients) == 0:
-        factors.exact(rows, 0, groups, cutoff)
+        factors.exact(rows, 0, WIDTH, cutoff)
     elif even:
-        factors.even(rows, 0, groups, cutoff.radius**2, coefficients, 0, True)
+        factors.even(rows, 0, WIDTH, cutoff.radius**2, coefficients, 0, True)
         factors.inverse_distances(rows, 0, groups)
     else:
-        factors.in_r(rows, 0, groups, cutoff, coefficients, 0, len(coefficients))
+        factors.in_r(rows, 0, WIDTH, cutoff, coefficients, 0, len(coefficients))
     passes = factors.passes_of(eta, shift, cutoff.radius)
     factors.damp(rows, 0, groups, eta, shift, max(passes, 1))
 

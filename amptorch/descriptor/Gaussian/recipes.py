@@ -28,8 +28,8 @@ BIN = 0.01
 MARGIN = 0.5
 # A function whose largest term in all the data is smaller than this is left out.
 FAINT = 1e-3
-# In 1/Rc², the largest eta of a G4. Beyond about that, exp(−ηr²) fc(r) is no short polynomial in r²
-# any more, and the kernel takes five times as long for it (measured).
+# In 1/Rc², the largest eta of a G4, from when steeper ones cost five times as much. They no longer
+# do; what they would add to a potential has not been measured.
 LARGEST_G4_ETA = 10.0
 # Share of the atoms whose nearest neighbour may be nearer than where the recipes begin: one frame
 # that went wrong, with two atoms in each other, shall not place the functions of all others.
@@ -188,7 +188,7 @@ def symmetry_functions(
         `lambdas`, around every element and for every two neighbour elements
     angular_widths : name in CENTERED, the series of η, from the element's nearest neighbour on. One
         series an element, because functions that share η share most of their cost; that of G4 ends
-        at η = 10/Rc², beyond which it costs far more
+        at η = 10/Rc²
     angular_cutoff : Å, of G4 and G5; `cutoff` where None
     skip_lonely : no functions, rather than an error, for an element that never has a neighbour
 
