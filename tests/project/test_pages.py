@@ -76,7 +76,7 @@ def test_from_amp(follow):
 @pytest.mark.slow
 def test_water_on_iron(follow):
     smaller = {"iron_water(200,": "iron_water(12,", "iron_water(60,": "iron_water(3,"}
-    smaller |= {"--time 5m": "--time 10s --size small", "dynamics.run(2000)": "dynamics.run(60)"}
+    smaller |= {"--time 5m": "--time 10s --size small", "dynamics.run(1000)": "dynamics.run(60)"}
     names, printed = follow("tutorials/iron_water.md", {**smaller, "md.traj@::10": "md.traj@::2"})
     assert printed.count("training   Kalman filter") == 2
     assert abs(names["drift"]) < 1
@@ -88,7 +88,7 @@ def test_water_on_iron(follow):
 def test_copper(follow):
     smaller = {"labelled(200)": "labelled(16)", "labelled(40)": "labelled(4)"}
     smaller |= {"--time 4m": "--time 10s --size small", "(4, 4, 4)": "(2, 2, 2)"}
-    smaller |= {"fmax=1e-4": "fmax=0.05", "run             1000": "run 5"}
+    smaller |= {"fmax=1e-4": "fmax=0.05", "run             400": "run 5"}
     names, printed = follow("tutorials/copper.md", smaller)
     a, c11, c12, c44 = names["elastic_constants"](names["EMT"]())
     assert 3.5 < a < 3.7
@@ -99,9 +99,9 @@ def test_copper(follow):
 
 @pytest.mark.slow
 def test_active_learning(follow):
-    smaller = {"iron_water(400, max_water=8)": "iron_water(30, max_water=2)", "[:20]": "[:8]"}
-    smaller |= {"iron_water(60, seed=1, max_water=8)": "iron_water(4, seed=1, max_water=2)"}
-    smaller |= {"rounds=4, at_a_time=20": "rounds=2, at_a_time=4", "seconds=15": "seconds=2"}
+    smaller = {"iron_water(200, max_water=4)": "iron_water(30, max_water=2)", "[:20]": "[:8]"}
+    smaller |= {"iron_water(40, seed=1, max_water=4)": "iron_water(4, seed=1, max_water=2)"}
+    smaller |= {"rounds=3, at_a_time=20": "rounds=2, at_a_time=4", '"epochs": 30': '"epochs": 2'}
     names, _ = follow("tutorials/active_learning.md", smaller)
     for history in (names["by_spread"], names["at_random"]):
         assert history[:, 0].tolist() == [8, 12]
