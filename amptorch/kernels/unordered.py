@@ -16,7 +16,7 @@ that of k over the lanes.
 
 import numpy as np
 
-from amptorch.kernels import factors, lanes, moments
+from amptorch.kernels import factors, lanes, moments, pair_loops
 from amptorch.kernels._jit import inlined, njit, spliced
 from amptorch.kernels.angular import (
     PairFactor,
@@ -39,9 +39,9 @@ from amptorch.kernels.lanes import (
     LANE_Y,
     LANE_Z,
     LANES,
-    MIX_DEGREE,
     WIDTH,
 )
+from amptorch.kernels.pair_loops import MIX_DEGREE
 from amptorch.kernels.structures import (
     NEAR_FC,
     NEAR_FC_SLOPE,
@@ -125,11 +125,11 @@ def values(
                     for s in range(shapes, end):
                         lam, zeta, q = lambdas[s], zetas[s], s - first_shape
                         if in_place:
-                            lanes.add_values(
+                            pair_loops.add_values(
                                 rows, lane_groups, sums, q, lam, zeta, uk, LANE_F, start
                             )
                         else:
-                            lanes.add_values(
+                            pair_loops.add_values(
                                 rows, lane_groups, sums, q, lam, zeta, uk, LANE_W, start
                             )
             for group in range(first_group, last_group):
@@ -215,10 +215,10 @@ def pair_gradients(
         width = min(WIDTH, n - first)
         load(near, rows, chosen, first, width)
         all_groups = lanes.lane_groups_of(width)
-        lanes.fill(rows, LANE_ALONG, all_groups, zero)
-        lanes.fill(rows, LANE_SUM_X, all_groups, zero)
-        lanes.fill(rows, LANE_SUM_Y, all_groups, zero)
-        lanes.fill(rows, LANE_SUM_Z, all_groups, zero)
+        pair_loops.fill(rows, LANE_ALONG, all_groups, zero)
+        pair_loops.fill(rows, LANE_SUM_X, all_groups, zero)
+        pair_loops.fill(rows, LANE_SUM_Y, all_groups, zero)
+        pair_loops.fill(rows, LANE_SUM_Z, all_groups, zero)
         place = 0
         for e in range(n_elements):
             if segment[e] == segment[e + 1]:
@@ -249,18 +249,18 @@ def pair_gradients(
                     )
                     log_slope = plan[h, PLAN_ROW]
                     if plan[h, PLAN_POLYNOMIAL]:
-                        lanes.mix_polynomial(rows, lane_groups, table, log_slope + 1, start)
+                        pair_loops.mix_polynomial(rows, lane_groups, table, log_slope + 1, start)
                     else:
                         s = plan[h, PLAN_SHAPE]
-                        lanes.mix_one(
+                        pair_loops.mix_one(
                             rows, lane_groups, table, log_slope + 1, lambdas[s], zetas[s], start
                         )
                         for more in range(1, shape_start[group + 1] - s):
                             lam, zeta, q = lambdas[s + more], zetas[s + more], log_slope + 1 + more
-                            lanes.any_power(rows, lane_groups, lam, zeta - one, start)
-                            lanes.mix(rows, lane_groups, table, q, lam, zeta, start)
+                            pair_loops.any_power(rows, lane_groups, lam, zeta - one, start)
+                            pair_loops.mix(rows, lane_groups, table, q, lam, zeta, start)
                     if in_place:
-                        along += lanes.add_slopes(
+                        along += pair_loops.add_slopes(
                             rows,
                             lane_groups,
                             table,
@@ -272,7 +272,7 @@ def pair_gradients(
                             start,
                         )
                     else:
-                        along += lanes.add_slopes(
+                        along += pair_loops.add_slopes(
                             rows,
                             lane_groups,
                             table,
@@ -286,7 +286,7 @@ def pair_gradients(
                 start = _start(low)
                 xk, yk, zk = near[NEAR_X, k], near[NEAR_Y, k], near[NEAR_Z, k]
                 lane_groups = lanes.lane_groups_of(m - start)
-                x, y, z = lanes.add_vectors(rows, lane_groups, xk, yk, zk, start)
+                x, y, z = pair_loops.add_vectors(rows, lane_groups, xk, yk, zk, start)
                 pull[0, k] += along * xk + x
                 pull[1, k] += along * yk + y
                 pull[2, k] += along * zk + z
@@ -445,7 +445,7 @@ def _pairs(
     )
     cutoff_of_pairs(rows, start, m - start, factor, coefficients, slopes)
     if slopes:
-        lanes.fill(rows, LANE_BETA, lane_groups, rows.dtype.type(0.0), start)
+        pair_loops.fill(rows, LANE_BETA, lane_groups, rows.dtype.type(0.0), start)
 
 
 @spliced
@@ -463,7 +463,7 @@ def _factor_of_group(
     written."""
     in_place = False
     if kind % WEIGHTED == 5:
-        lanes.ones(rows, start, top - start)
+        pair_loops.ones(rows, start, top - start)
     elif passes == 0:
         in_place = True
     else:
