@@ -157,6 +157,32 @@ def worst_frames(frames: Frames, prediction: Mapping[str, Any], number: int = 3)
     return "\n".join(lines)
 
 
+def useless(frames: Frames, prediction: Mapping[str, Any], references: np.ndarray) -> list[str]:
+    """Return warnings where predictions are no better than the simplest guess: the reference
+    energies (F,), eV, of the frames' elements, or no forces at all; an empty list where they are.
+
+    frames, prediction : as in `prediction_errors`
+    """
+    found = []
+    error = 1000 * _rms(_energy_errors(frames, prediction))
+    alone = 1000 * _rms((frames.energies - references) / frames.counts)
+    if error >= alone:
+        found.append(
+            f"the energies are no better than the reference energies of the elements alone: "
+            f"{error:.3g} meV/atom, and {alone:.3g} without any network"
+        )
+    forces = _force_errors(frames, prediction)
+    if forces is not None and len(known := _known(forces)):
+        error, alone = _rms(known), _rms(_known(frames.forces))
+        if error >= alone:
+            found.append(
+                f"the forces are no better than none at all: {error:.3g} eV/Å, where their own "
+                f"size is {alone:.3g}"
+            )
+    advice = "; more frames, or more time, are needed" if found else ""
+    return [message + advice for message in found]
+
+
 def unfair_groups(
     images: Sequence[Atoms], frames: Frames, prediction: Mapping[str, Any], key: str | None = None
 ) -> list[str]:

@@ -272,6 +272,7 @@ def _train_and_report(
         parity_plot,
         prediction_errors,
         unfair_groups,
+        useless,
         worst_frames,
     )
     from amptorch.training.summary import summary
@@ -332,7 +333,10 @@ def _train_and_report(
         if table:
             typer.echo(f"\n{name}, by group\n{table}")
         typer.echo(f"\n{name}, worst frames\n{worst_frames(reference, prediction)}")
-        for message in unfair_groups(sets[name], reference, prediction):
+        scaler = trainer.potential.target_scaler
+        references = scaler.references(reference.numbers, reference.counts)
+        warnings = useless(reference, prediction, references + float(scaler.target_mean))
+        for message in warnings + unfair_groups(sets[name], reference, prediction):
             logger.warning("warning: %s: %s", name, message)
     typer.echo(f"\n{stages.table()}")
     if not config.cmd.debug:

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from amptorch.reports import (
     parity_plot,
     prediction_errors,
     unfair_groups,
+    useless,
     worst_frames,
 )
 
@@ -234,6 +236,19 @@ def test_unfair_groups_and_elements_are_named(images):
     groups, element = unfair_groups(images, frames, prediction)
     assert "4 frames with composition HO are off by 40 meV/atom" in groups
     assert "forces on O are off by 1 eV/Å, those on other elements by 0.1" in element
+
+
+def test_predictions_worse_than_none_are_named(images):
+    frames, prediction = predicted(images, np.full(14, 0.05))
+    frames = replace(frames, forces=np.full((frames.n_atoms, 3), 0.2))
+    prediction["forces"] = list(np.split(frames.forces + 0.1, frames.offsets[1:-1]))
+    assert useless(frames, prediction, frames.energies + 0.06 * frames.counts) == []
+    (energies,) = useless(frames, prediction, frames.energies + 0.04 * frames.counts)
+    assert "no better than the reference energies of the elements alone: 50 meV/atom" in energies
+    assert "40 without any network; more frames, or more time, are needed" in energies
+    prediction["forces"] = list(np.split(frames.forces + 0.3, frames.offsets[1:-1]))
+    _, forces = useless(frames, prediction, frames.energies + 0.04 * frames.counts)
+    assert "no better than none at all: 0.3 eV/Å, where their own size is 0.2" in forces
 
 
 def test_frames_of_one_size_are_unfair_whatever_their_group():
