@@ -173,7 +173,7 @@ def useless(frames: Frames, prediction: Mapping[str, Any], references: np.ndarra
         )
     forces = _force_errors(frames, prediction)
     if forces is not None and len(known := _known(forces)):
-        error, alone = _rms(known), _rms(_known(frames.forces))
+        error, alone = _rms(known), _rms(_known(np.asarray(frames.forces)))
         if error >= alone:
             found.append(
                 f"the forces are no better than none at all: {error:.3g} eV/Å, where their own "
