@@ -166,7 +166,7 @@ def test_atoms_beyond_the_cutoff_are_warned_of_where_they_are_predicted(tmp_path
         with pytest.warns(UserWarning, match=message) as caught:
             predict([*cells(2), far, far])
         assert len(caught) == 1
-    far.calc = AmpTorch(trainer)
+    far.calc = AmpTorch(trainer, extrapolation="ignore")
     with pytest.warns(UserWarning, match=message):
         far.get_forces()
     # Once, not in every step.
@@ -181,7 +181,7 @@ def test_atoms_that_drift_apart_in_dynamics_are_warned_of(tmp_path, distance):
     trainer = AtomsTrainer(settings(cells(), tmp_path, 4.5, optim__epochs=1))
     trainer.train()
     atoms = Atoms("Cu4", cells(1)[0].positions)
-    atoms.calc = AmpTorch(trainer)
+    atoms.calc = AmpTorch(trainer, extrapolation="ignore")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         atoms.get_forces()

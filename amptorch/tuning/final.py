@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amptorch.config import DatasetConfig
+from amptorch.config import Config, DatasetConfig
 from amptorch.ensemble import Ensemble
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, read_images
+from amptorch.optimizers import EKF
 from amptorch.potential import Potential
+from amptorch.recommended import MEMBERS
 from amptorch.tuning.errors import summary
 from amptorch.tuning.predictions import digest, save_predictions
 from amptorch.tuning.settings import TuningConfig
@@ -96,12 +98,24 @@ def decide(
         f"member-{k + 1}": {
             "trial": number,
             "params": params,
-            "config": problem.resolved(problem.configuration(params, plan["budget"], seed=k)),
+            "config": _for_long(
+                problem.resolved(problem.configuration(params, plan["budget"], seed=k))
+            ),
         }
         for k in range(tuning.ensemble)
     }
     write_json(problem.out / "final" / PLAN, plan)
     return plan
+
+
+def _for_long(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a trial for a long training: the mean of several networks where
+    one is recommended."""
+    checked = Config.from_dict(config)
+    alone = checked.optim.optimizer is not EKF or checked.optim.scheduler is not None
+    if alone or checked.model.members > 1:
+        return config
+    return {**config, "model": {**config["model"], "members": MEMBERS}}
 
 
 def _errors(problem: "Problem", plan: dict[str, Any], name: str) -> list[float]:

@@ -214,4 +214,8 @@ def configuration(
     if params.get("schedule") == "cosine":
         optim["scheduler"] = schedule
     dataset["missing_forces"] = "error"
+    # A trial is one network, whose stresses are not looked at.
+    config["model"].setdefault("members", 1)
+    if not optim.get("stress_coefficient"):
+        optim["stress_per_mev"] = None
     return completed(config)

@@ -87,7 +87,7 @@ def test_a_composition_that_was_not_trained_on_is_warned_of(alike, tmp_path):
     for predict in (again.predict, ensemble.predict):
         with pytest.warns(UserWarning, match=r"composition Cu8 \(they had Cu4\).*wrong"):
             predict([*alike, larger])
-    larger.calc = AmpTorch(again)
+    larger.calc = AmpTorch(again, extrapolation="ignore")
     with pytest.warns(UserWarning, match=r"no training frame had the composition"):
         larger.get_potential_energy()
     # Once, not in every step of dynamics.
@@ -142,7 +142,7 @@ def test_the_checkpoint_keeps_them(shifted, tmp_path):
     again.load_pretrained(trainer.cp_dir)
     assert again.predict(shifted)["energy"] == expected
     atoms = shifted[2].copy()
-    atoms.calc = AmpTorch(again)
+    atoms.calc = AmpTorch(again, extrapolation="ignore")
     assert atoms.get_potential_energy() == pytest.approx(expected[2], abs=1e-9)
     energies, _ = again.potential.gradient(again.potential.batch(_frames(shifted)))
     np.testing.assert_allclose(energies, expected, atol=1e-9)

@@ -227,6 +227,7 @@ def test_the_last_few_epochs_are_kept_and_are_checkpoints(frames, tmp_path):
         "checksums.json",
         "config.json",
         "criterion.pt",
+        "domain.pt",
         "history.json",
         "normalizers.json",
         "optimizer.pt",

@@ -202,7 +202,9 @@ class TestPredict:
     def test_metrics(self, trainer, calibration):
         estimator = ConformalPredictionLatentSpace(trainer).fit(calibration)
         found = estimator.metrics(calibration, levels=[0.4, 0.8])
-        assert found["energy"]["coverage"].tolist() == [10 / 24, 20 / 24]
+        # The frame at the end of an interval may be on either side of it, by rounding.
+        coverage = found["energy"]["coverage"].tolist()
+        assert coverage == pytest.approx([10 / 24, 20 / 24], abs=1.01 / 24)
         # Of either element one more than the share; atoms that symmetry makes alike come together.
         coverage = found["forces"]["coverage"]
         assert (coverage >= [0.4, 0.8]).all()

@@ -79,7 +79,7 @@ KEYS = {
 }
 FILES = {
     *("config.json", "params.pt", "optimizer.pt", "criterion.pt"),
-    *("history.json", "normalizers.json", "checksums.json"),
+    *("history.json", "normalizers.json", "checksums.json", "domain.pt"),
 }
 
 
