@@ -95,6 +95,11 @@ class ModelConfig(Section):
                     f"model.activation lists {len(self.activation)} activations for {n_hidden} "
                     "hidden layers; give one for each, and one more if the output has one"
                 )
+            if self.members > 1 and len(self.activation) > n_hidden:
+                raise ValueError(
+                    f"model.members is {self.members}: the mean of networks is one network where "
+                    "the output has no activation; leave the last of model.activation out"
+                )
         for key in ("batchnorm", "dropout"):
             if self.members > 1 and getattr(self, key):
                 raise ValueError(f"model.members is {self.members}: set model.{key} to False")
@@ -102,7 +107,8 @@ class ModelConfig(Section):
     @property
     def widths(self) -> list[int]:
         """Return the widths of the hidden layers: those of all members beside each other."""
-        own = self.hidden_layers or [self.num_nodes] * self.num_layers
+        own = self.hidden_layers
+        own = [self.num_nodes] * self.num_layers if own is None else own
         return [self.members * width for width in own]
 
 

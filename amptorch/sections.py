@@ -1,4 +1,4 @@
-"""What the sections of the configuration are made of: options with default, check and meaning."""
+"""Define what sections of the configuration are made of: options with default, check, meaning."""
 
 import copy
 from collections.abc import Mapping

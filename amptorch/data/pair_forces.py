@@ -1,4 +1,4 @@
-"""What forces along pairs of atoms say of energies and stresses, before any training."""
+"""Fit a pair potential to forces, and tell what it says of energies and stresses."""
 
 from __future__ import annotations
 

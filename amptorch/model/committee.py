@@ -27,7 +27,11 @@ def join(members: Sequence[AtomicModel], model: AtomicModel) -> None:
         for place, (into, *parts) in enumerate(layers):
             weights, biases = [one.weight for one in parts], [one.bias for one in parts]
             if place == len(layers) - 1:
-                into.weight.copy_(torch.cat(weights, dim=1) / len(parts))
+                # Without a hidden layer all members have the same inputs.
+                mean = (
+                    torch.cat(weights, dim=1) / len(parts) if place else sum(weights) / len(parts)
+                )
+                into.weight.copy_(mean)
                 into.bias.copy_(torch.stack(biases).mean(dim=0))
             else:
                 into.weight.copy_(torch.block_diag(*weights) if place else torch.cat(weights))
@@ -46,7 +50,7 @@ def part(model: AtomicModel, number: int, members: int, into: AtomicModel) -> No
             last = place == len(layers) - 1
             rows = slice(None) if last else slice(number * n_out, (number + 1) * n_out)
             columns = slice(None) if place == 0 else slice(number * n_in, (number + 1) * n_in)
-            own.weight.copy_(whole.weight[rows, columns] * (members if last else 1))
+            own.weight.copy_(whole.weight[rows, columns] * (members if last and place else 1))
             own.bias.copy_(whole.bias[rows])
 
 

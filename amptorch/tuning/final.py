@@ -99,7 +99,8 @@ def decide(
             "trial": number,
             "params": params,
             "config": _for_long(
-                problem.resolved(problem.configuration(params, plan["budget"], seed=k))
+                problem.resolved(problem.configuration(params, plan["budget"], seed=k)),
+                problem.base,
             ),
         }
         for k in range(tuning.ensemble)
@@ -108,12 +109,12 @@ def decide(
     return plan
 
 
-def _for_long(config: dict[str, Any]) -> dict[str, Any]:
+def _for_long(config: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of a trial for a long training: the mean of several networks where
-    one is recommended."""
+    these are recommended and `base`, what the study's configuration says, has no number of them."""
     checked = Config.from_dict(config)
     alone = checked.optim.optimizer is not EKF or checked.optim.scheduler is not None
-    if alone or checked.model.members > 1:
+    if alone or "members" in (base.get("model") or {}):
         return config
     return {**config, "model": {**config["model"], "members": MEMBERS}}
 

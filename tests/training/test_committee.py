@@ -50,7 +50,7 @@ def few_epochs(monkeypatch):
 @pytest.mark.parametrize("name", ["bpnn", "singlenn"])
 @pytest.mark.parametrize("hidden", [[5], [4, 3], []])
 def test_the_mean_is_one_network(name, hidden):
-    options = {"name": name, "hidden_layers": hidden or None, "num_layers": 2, "num_nodes": 3}
+    options = {"name": name, "hidden_layers": hidden, "num_layers": 2, "num_nodes": 3}
     single = Config.from_dict({"model": options}).model
     several = Config.from_dict({"model": {**options, "members": 4}}).model
     torch.manual_seed(0)
@@ -70,6 +70,9 @@ def test_the_mean_is_one_network(name, hidden):
         torch.testing.assert_close(mean(x), expected, rtol=1e-12, atol=1e-12)
     back = make_model(single, ELEMENTS, 6, torch.float64)
     part(model, 2, 4, back)
+    if not hidden:
+        # One layer: nothing of a member is left in the mean.
+        return
     for name, value in members[2].state_dict().items():
         # The constant of a mean is not that of one of its members.
         if name.endswith("bias") and value.shape == (1,):
@@ -178,6 +181,7 @@ def test_the_first_is_a_potential_while_the_others_are_trained(images, tmp_path)
     ("section", "values", "message"),
     [
         ("model", {"dropout": True}, "members is 2: set model.dropout to False"),
+        ("model", {"hidden_layers": [3], "activation": ["Tanh", "Tanh"]}, "has no activation"),
         ("optim", {"recover": True}, "optim.recover is for one network"),
         ("optim", {"cp_metric": "loss"}, "model.members needs optim.cp_metric"),
     ],
