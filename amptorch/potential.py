@@ -20,6 +20,7 @@ from amptorch.data.target_scaler import TargetScaler
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.descriptor.construct import construct_descriptor
+from amptorch.descriptor.derivatives import Derivatives
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.extrapolation import Extrapolation, measure
 from amptorch.frames import Frames
@@ -213,19 +214,26 @@ class Potential:
         neighbors: NeighborList | None = None,
         images: list[Atoms] | None = None,
         store: FingerprintStore | None = None,
+        keep: bool = False,
     ) -> Batch:
         """Return the batch of `frames`.
 
         neighbors : their list, if there is one; it may go beyond the cutoff
         images, store : where fingerprints may be kept, see the descriptor's `stored_values`
+        keep : make the derivatives of the fingerprints with these, as training does: no other
+            kernels need to be compiled after it
         """
         if neighbors is None:
             neighbors = neighbor_list(frames, self.cutoff)
-        if store is None or images is None:
+        blocks = None
+        if keep:
+            values, blocks = self.descriptor.values_and_derivatives(frames, neighbors)
+        elif store is None or images is None:
             values = self.descriptor.values(frames, neighbors)
         else:
             values = self.descriptor.stored_values(store, frames, images, neighbors)
-        return self.with_base(self.batch_of(frames, neighbors, values), frames, neighbors)
+        batch = self.batch_of(frames, neighbors, values, blocks)
+        return self.with_base(batch, frames, neighbors)
 
     def with_base(self, batch: Batch, frames: Frames, neighbors: NeighborList) -> Batch:
         """Return the batch of `frames` with the repulsion that is added to what the model gives."""
@@ -233,10 +241,17 @@ class Potential:
             batch.base = self.repulsion.parts(frames, neighbors)
         return batch
 
-    def batch_of(self, frames: Frames, neighbors: NeighborList, values: np.ndarray) -> Batch:
+    def batch_of(
+        self,
+        frames: Frames,
+        neighbors: NeighborList,
+        values: np.ndarray,
+        derivatives: Derivatives | None = None,
+    ) -> Batch:
         """Return the batch of `frames` with known fingerprints `values` (N, S), not scaled, and
-        without what `with_base` adds."""
-        derivatives = RecomputedDerivatives(self.descriptor, frames, neighbors)
+        without what `with_base` adds; their derivatives are computed anew where none are given."""
+        if derivatives is None:
+            derivatives = RecomputedDerivatives(self.descriptor, frames, neighbors)
         last = self._last
         if last is None or not last.same(frames):
             rows = self.feature_scaler.rows_of(frames.numbers)

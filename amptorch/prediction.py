@@ -113,12 +113,14 @@ def predict(
     descriptors: bool = False,
     store: FingerprintStore | None = None,
     quiet: bool = True,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Return v1.0's dictionary of predictions for `images`, in their order.
 
     energy: floats, eV; forces: (n_atoms, 3) arrays, eV/Å, empty ones where not `forces`; with
     `layer`, latent: output of `model_net[layer]`, mean over the atoms; with `descriptors`: scaled
-    fingerprint, mean over the atoms; t_fingerPrint, t_forwardPass: seconds.
+    fingerprint, mean over the atoms; t_fingerPrint, t_forwardPass: seconds. store, keep: see
+    `Potential.batch`.
 
     Raises ValueError that names the frame that cannot be used, before any long work.
     """
@@ -130,12 +132,13 @@ def predict(
     if descriptors:
         result["descriptors"] = []
 
-    def stored(part: Frames, neighbors: NeighborList, chunk: np.ndarray) -> Any:
+    def make(part: Frames, neighbors: NeighborList, chunk: np.ndarray) -> Any:
+        if keep and store is None and part.n_atoms <= BATCH_ATOMS:
+            return potential.batch(part, neighbors, keep=True)
         return potential.batch(part, neighbors, [images[frame] for frame in chunk], store)
 
     t_fingerprint = t_forward = 0.0
     start = time.perf_counter()
-    make = None if store is None else stored
     for batch, part, chunk in batches_of(potential, frames, quiet, make):
         described = time.perf_counter()
         energies, force = potential.evaluate(batch)

@@ -262,6 +262,8 @@ def _train_and_report(
 ) -> None:
     """Train, then print the errors on `sets` (name: images), and on the frames that were kept to
     validate or some that were trained on, the stages and the files written."""
+    import numpy as np
+
     from amptorch.config import Config
     from amptorch.data.copies import duplicate_warning
     from amptorch.data.inspection import inspect_frames
@@ -319,10 +321,11 @@ def _train_and_report(
     results = {}
     for name, images in sets.items():
         with stages("predicting"):
+            known = frames[name].stress
             found = (
-                trainer.potential.predict(images, disable_tqdm=False, stress="optional")
-                if stress
-                else trainer.predict(images, disable_tqdm=False)
+                trainer.predict(images, disable_tqdm=False)
+                if known is None or np.isnan(known).all()
+                else trainer.potential.predict(images, disable_tqdm=False, stress="optional")
             )
             results[name] = frames[name], found
     errors = {name: prediction_errors(*result) for name, result in results.items()}

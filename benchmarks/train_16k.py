@@ -112,7 +112,8 @@ def plan_table(runs: Sequence[Run]) -> str:
             continue
         plans = [run["plan"] for run in found.values()]
         size = float(np.mean([plan["stored_bytes"] for plan in plans]))
-        longer = float(np.mean([plan["recomputing"] - plan["reading"] for plan in plans]))
+        timed = [plan for plan in plans if plan["recomputing"] is not None]
+        longer = float(np.mean([plan["recomputing"] - plan["reading"] for plan in timed]))
         extra = seconds_an_epoch(found["recompute"]) - seconds_an_epoch(found["stored"])
         for what, planned, measured in (
             ("stored derivatives, GB", size / 1e9, found["stored"]["stored_bytes"] / 1e9),

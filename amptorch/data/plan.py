@@ -25,6 +25,9 @@ SAMPLE_ATOMS = 4096
 BATCH = 16
 RUNS = 5
 SECONDS = 2.0
+# Where what is kept takes less than this part of the memory for it, contracting anew is not timed:
+# its kernels take half a minute to compile.
+FITS_EASILY = 0.25
 GB = 1e9
 
 
@@ -43,8 +46,9 @@ class Plan:
 
     n_frames; atoms: mean number in a frame; dtype: of kept derivatives; stored_bytes: of those of
     all frames; seconds to make them once (`making`), and in each epoch to contract what is kept
-    (`reading`; from a disk it takes longer) or to contract anew (`recomputing`); budget: bytes;
-    derivatives: "stored" or "recompute"; reason: of that choice.
+    (`reading`; from a disk it takes longer) or to contract anew (`recomputing`; None where it was
+    not timed, because what is kept takes little); budget: bytes; derivatives: "stored" or
+    "recompute"; reason: of that choice.
     """
 
     n_frames: int
@@ -53,7 +57,7 @@ class Plan:
     stored_bytes: float
     making: float
     reading: float
-    recomputing: float
+    recomputing: float | None
     budget: float
     derivatives: str
     reason: str
@@ -101,10 +105,15 @@ def make_plan(
     memory where derivatives are to be kept there; while they are joined they take it twice.
     strains: whether those along strains are kept too.
     """
-    measured = _measure(descriptor, sample, np.dtype(dtype), threads)
+    scale = n_frames / len(sample)
+    little = 0.0
+    if wanted != "recompute" and there is not False:
+        little = FITS_EASILY * min(budget, available / 2) / scale
+    measured = _measure(descriptor, sample, np.dtype(dtype), threads, little)
     if strains:
         measured[0] += sample.n_atoms * descriptor.n_features * 6 * np.dtype(dtype).itemsize
-    stored, making, reading, recomputing = measured * (n_frames / len(sample))
+    stored, making, reading, *anew = measured * scale
+    recomputing = anew[0] if anew else None
     if wanted != "auto":
         chosen, reason = wanted, "as dataset.derivatives says"
     elif there:
@@ -132,24 +141,35 @@ def make_plan(
 
 
 def _measure(
-    descriptor: BaseDescriptor, sample: Frames, dtype: np.dtype, threads: int | None
+    descriptor: BaseDescriptor,
+    sample: Frames,
+    dtype: np.dtype,
+    threads: int | None,
+    little: float,
 ) -> np.ndarray:
-    """Return bytes and seconds of making, contracting and recomputing the derivatives of
-    `sample`."""
+    """Return bytes and seconds of making, contracting and recomputing the derivatives of `sample`;
+    not of recomputing where they take no more than `little` bytes."""
     with use_threads(threads):
-        one = sample[0]
-        # Kernels are compiled, or read from numba's cache, before the clock starts.
-        _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype)
         neighbors = neighbor_list(sample, descriptor.cutoff)
+        # Kernels are compiled, or read from numba's cache, before the clock starts.
+        taken = _times(descriptor, sample, neighbors, dtype, recompute=False)[0]
+        recompute = taken > little
+        if recompute:
+            one = sample[0]
+            _times(descriptor, one, neighbor_list(one, descriptor.cutoff), dtype, recompute)
         runs: list[list[float]] = []
         end = time.perf_counter() + SECONDS
         while not runs or (len(runs) < RUNS and time.perf_counter() < end):
-            runs.append(_times(descriptor, sample, neighbors, dtype))
+            runs.append(_times(descriptor, sample, neighbors, dtype, recompute))
     return np.median(runs, axis=0)
 
 
 def _times(
-    descriptor: BaseDescriptor, frames: Frames, neighbors: NeighborList, dtype: np.dtype
+    descriptor: BaseDescriptor,
+    frames: Frames,
+    neighbors: NeighborList,
+    dtype: np.dtype,
+    recompute: bool,
 ) -> list[float]:
     start = time.perf_counter()
     values, blocks = descriptor.values_and_derivatives(frames, neighbors, dtype)
@@ -166,7 +186,7 @@ def _times(
     gradients = [values[frames.atom_rows(part)] for part in parts]
     seconds = []
     makers: list[Any] = [lambda part: (blocks, part), recomputed]
-    for make in makers:
+    for make in makers[: 1 + recompute]:
         start = time.perf_counter()
         for (back_end, ids), g in zip(prefetched(make, parts), gradients, strict=True):
             back_end.jvp(ids, back_end.vjp(ids, g))
@@ -181,7 +201,9 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes / GB:.2f} GB" if n_bytes >= 0.1 * GB else f"{n_bytes / 1e6:.2f} MB"
 
 
-def _time(seconds: float) -> str:
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not timed"
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -23,7 +23,7 @@ def frames():
 def plan(frames):
     sample = frames.select(sample_of(frames.counts))
     assert len(sample) < len(frames) / 2
-    return make_plan(construct_descriptor(SETUP), sample, len(frames), "float32")
+    return make_plan(construct_descriptor(SETUP), sample, len(frames), "float32", 2 * GB)
 
 
 @pytest.mark.slow
@@ -34,10 +34,17 @@ def test_the_size_of_stored_derivatives_is_right_within_a_few_percent(frames, pl
     assert plan.atoms == pytest.approx(frames.counts.mean(), rel=0.05)
 
 
-def test_times_grow_with_the_number_of_frames(frames, plan):
-    assert min(plan.making, plan.reading, plan.recomputing) > 0
+def test_recomputing_is_timed_where_storing_might_not_fit(frames, plan):
+    assert min(plan.making, plan.reading) > 0
+    assert plan.recomputing is None
+    assert "not timed" in plan.table()
+    sample = frames.select(sample_of(frames.counts))
+    budget = 1.5 * plan.stored_bytes
+    close = make_plan(construct_descriptor(SETUP), sample, len(frames), "float32", budget)
+    assert close.derivatives == "stored"
     # What is kept is only read; the factor is about fifty.
-    assert plan.reading < plan.recomputing
+    assert close.reading < close.recomputing
+    assert "not timed" not in close.table()
 
 
 def test_the_table_says_it_all(plan):
@@ -104,3 +111,19 @@ def test_what_the_configuration_says_is_done_without_a_plan(tmp_path):
     assert trainer.plan is None
     assert isinstance(trainer.train_dataset, AtomsDataset)
     assert trainer.train_dataset.derivative_kind == "recompute"
+
+
+def test_training_and_predicting_take_one_kernel_of_the_functions(tmp_path, monkeypatch):
+    """The others take half a minute to compile, which nobody should wait for."""
+    images = mixed_frames(8)
+    trainer = AtomsTrainer(config(images, tmp_path, cmd__debug=True, optim__epochs=1))
+    kernels = "amptorch.kernels.symmetry_functions"
+    with monkeypatch.context() as patch:
+        for name in ("values", "pair_gradients", "directional"):
+            patch.delattr(f"{kernels}.{name}")
+        trainer.train()
+        found = trainer.predict(images)
+    expected = trainer.potential.predict(images)
+    assert found["energy"] == pytest.approx(expected["energy"], rel=1e-12)
+    for one, two in zip(found["forces"], expected["forces"], strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
