@@ -120,6 +120,11 @@ class KernelDescriptor(BaseDescriptor):
         """Return what the kernel `derivatives` takes before the pairs."""
         return self._tables()
 
+    def _scratch(self, neighbors: int) -> tuple[Any, ...]:
+        """Return the scratch that a kernel takes after the atoms, for at most so many
+        neighbours."""
+        return ()
+
     @abstractmethod
     def _costs(self, counts: np.ndarray) -> np.ndarray:
         """Return what an atom with each number of neighbours costs, relative to the others."""
@@ -167,7 +172,8 @@ class KernelDescriptor(BaseDescriptor):
         """Run a kernel over all central atoms."""
 
         def run(start: int, stop: int) -> None:
-            kernel(*tables, pairs, start, stop, *arrays)
+            scratch = self._scratch(int(counts[start:stop].max(initial=0)))
+            kernel(*tables, pairs, start, stop, *scratch, *arrays)
 
         run_chunks(run, self._costs(counts), threads)
 

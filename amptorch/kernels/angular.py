@@ -88,18 +88,6 @@ def factor_of(functions: Angular, cutoff: Cutoff, first_group: int, last_group: 
 
 
 @njit
-def moments_first(functions: Angular, group: int, work: Work) -> int:
-    """Collect moments where they pay off; return the first shape of the group that they do not
-    serve."""
-    n_channels = channels_of(functions.kind[group], work)
-    n = work.channel[n_channels]
-    if functions.moments[group] == 0 or not moments.pay_off(functions.degree[group], n_channels, n):
-        return functions.shape_start[group]
-    moments.collect(functions.degree[group], n_channels, work)
-    return functions.shape_start[group] + functions.moments[group]
-
-
-@njit
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
     """Compute u = exp(−η(r − Rs)²) fc(r) and du/d(r²) of every gathered neighbour, times its weight
     where the group is weighted; sort the neighbours into the channels of the group."""
@@ -107,6 +95,8 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
     eta, shift = functions.eta[group], functions.shift[group]
     passes = factors.passes_of(eta, shift, cutoff.radius)
     half = near.dtype.type(0.5)
+    # Not a literal, of which numba would compile a version of its own.
+    start = np.int64(0)
     n = work.segment[work.segment.shape[0] - 1]
     for first in range(0, n, WIDTH):
         m = min(WIDTH, n - first)
@@ -118,7 +108,7 @@ def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None
                 half * near[NEAR_FC_SLOPE, first + j] * near[NEAR_INVERSE_R, first + j]
             )
         if passes > 0:
-            factors.damp(rows, 0, lanes.lane_groups_of(m), eta, shift, passes)
+            factors.damp(rows, start, lanes.lane_groups_of(m), eta, shift, passes)
         else:
             factors.undamped(rows, lanes.lane_groups_of(m))
         for j in range(m):
@@ -189,10 +179,11 @@ def _pair_factor(
 ) -> None:
     """Compute w and dw/ds of pairs, from LANE_S: 1 and 0 for G5."""
     if damping.kind == 4 or damping.kind == WEIGHTED + 4:
-        cutoff_of_pairs(rows, 0, LANES * lane_groups, factor, coefficients, True)
+        start = np.int64(0)
+        cutoff_of_pairs(rows, start, LANES * lane_groups, factor, coefficients, True)
         if damping.passes > 0:
             eta, shift, passes = damping.eta, damping.shift, damping.passes
-            factors.damp(rows, 0, lane_groups, eta, shift, passes)
+            factors.damp(rows, start, lane_groups, eta, shift, passes)
         else:
             factors.undamped(rows, lane_groups)
     else:
@@ -212,7 +203,7 @@ def load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: 
         rows[LANE_U * WIDTH + j] = near[NEAR_U, n]
 
 
-@njit
+@spliced
 def derivatives(
     i: int,
     functions: Angular,
@@ -228,10 +219,8 @@ def derivatives(
     n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
     half = rows.dtype.type(0.5)
-    shapes, end = moments_first(functions, group, work), functions.shape_start[group + 1]
-    if shapes > functions.shape_start[group]:
-        moments.values(i, functions, group, shapes, work, out)
-        moments.derivatives(i, functions, group, shapes, work, blocks)
+    shapes = moments.derivatives(functions.moments, i, functions, group, work, out, blocks)
+    end = functions.shape_start[group + 1]
     if shapes == end:
         return
     zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale
@@ -305,7 +294,7 @@ def _finish_gradient(
         )
 
 
-@njit
+@spliced
 def directional(
     i: int, functions: Angular, cutoff: Cutoff, group: int, work: Work, out: np.ndarray
 ) -> None:
@@ -317,9 +306,8 @@ def directional(
     n_channels = channels_of(functions.kind[group], work)
     n = chosen_segment[n_channels]
     ordered = n < segment[n_channels]
-    shapes, end = moments_first(functions, group, work), functions.shape_start[group + 1]
-    if shapes > functions.shape_start[group]:
-        moments.directional(i, functions, group, shapes, work, out)
+    shapes = moments.directional(functions.moments, i, functions, group, work, out)
+    end = functions.shape_start[group + 1]
     if shapes == end:
         return
     zetas, lambdas, scales = functions.zeta, functions.lam, functions.scale

@@ -82,14 +82,24 @@ def monomials_up_to(degree: int) -> int:
 
 
 @njit
-def pay_off(degree: int, n_channels: int, n: int) -> bool:
-    """Tell whether moments are cheaper than pairs for n neighbours (measured: about equal
-    at 3 n)."""
-    return n_channels * monomials_up_to(degree) < 3 * n
+def first_left(counts: np.ndarray | None, functions: Angular, group: int, work: Work) -> int:
+    """Return the first shape of a group that is left to pairs.
+
+    Here and below counts is `Angular.moments`: where it is None, numba leaves the code out. Moments
+    are cheaper than pairs for three times as many neighbours as monomials (measured).
+    """
+    first = functions.shape_start[group]
+    if counts is None:
+        return first
+    n_channels = channels_of(functions.kind[group], work)
+    n_monomials = n_channels * monomials_up_to(functions.degree[group])
+    if n_monomials >= 3 * work.channel[n_channels]:
+        return first
+    return first + counts[group]
 
 
 @njit
-def collect(degree: int, n_channels: int, work: Work) -> None:
+def _collect(degree: int, n_channels: int, work: Work) -> None:
     """Collect the moments of every channel, up to `degree`."""
     near, monomials, moment, segment = work.near, work.monomials, work.moment, work.channel
     n = segment[n_channels]
@@ -108,8 +118,24 @@ def collect(degree: int, n_channels: int, work: Work) -> None:
 
 
 @njit
-def values(i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray) -> None:
-    """Compute functions `shape_start[group]:split` from the moments alone."""
+def values(
+    counts: np.ndarray | None, i: int, functions: Angular, group: int, work: Work, out: np.ndarray
+) -> int:
+    """Add the functions that moments serve to row i of out, from the moments alone; return the
+    first shape that is left to pairs."""
+    if counts is None:
+        return functions.shape_start[group]
+    split = first_left(counts, functions, group, work)
+    if split > functions.shape_start[group]:
+        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
+        _values(i, functions, group, split, work, out)
+    return split
+
+
+@njit
+def _values(
+    i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
+) -> None:
     moment, polynomial, segment, near = work.moment, work.polynomial, work.channel, work.near
     n_channels = channels_of(functions.kind[group], work)
     half = moment.dtype.type(0.5)
@@ -138,6 +164,27 @@ def values(i: int, functions: Angular, group: int, split: int, work: Work, out: 
 
 @njit
 def derivatives(
+    counts: np.ndarray | None,
+    i: int,
+    functions: Angular,
+    group: int,
+    work: Work,
+    out: np.ndarray,
+    blocks: Blocks,
+) -> int:
+    """Do what `values` does, and add the derivatives to the blocks."""
+    if counts is None:
+        return functions.shape_start[group]
+    split = first_left(counts, functions, group, work)
+    if split > functions.shape_start[group]:
+        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
+        _values(i, functions, group, split, work, out)
+        _derivatives(i, functions, group, split, work, blocks)
+    return split
+
+
+@njit
+def _derivatives(
     i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
 ) -> None:
     """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
@@ -166,6 +213,27 @@ def derivatives(
 
 @njit
 def pair_gradients(
+    counts: np.ndarray | None,
+    i: int,
+    functions: Angular,
+    group: int,
+    work: Work,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> int:
+    """Add the gradients of the functions that moments serve to those of the pairs; return the first
+    shape that is left to pairs."""
+    if counts is None:
+        return functions.shape_start[group]
+    split = first_left(counts, functions, group, work)
+    if split > functions.shape_start[group]:
+        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
+        _pair_gradients(i, functions, group, split, work, weights, out)
+    return split
+
+
+@njit
+def _pair_gradients(
     i: int,
     functions: Angular,
     group: int,
@@ -210,6 +278,26 @@ def pair_gradients(
 
 @njit
 def directional(
+    counts: np.ndarray | None,
+    i: int,
+    functions: Angular,
+    group: int,
+    work: Work,
+    out: np.ndarray,
+) -> int:
+    """Add J v of the functions that moments serve to row i of out; return the first shape that is left
+    to pairs."""
+    if counts is None:
+        return functions.shape_start[group]
+    split = first_left(counts, functions, group, work)
+    if split > functions.shape_start[group]:
+        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
+        _directional(i, functions, group, split, work, out)
+    return split
+
+
+@njit
+def _directional(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
     """Compute J v of functions `shape_start[group]:split`."""

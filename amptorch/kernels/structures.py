@@ -6,8 +6,6 @@ import numpy as np
 
 from amptorch.kernels._jit import inlined, njit
 
-VALUES, DERIVATIVES, PAIR_GRADIENTS, DIRECTIONAL = range(4)
-
 # Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), the
 # velocity relative to the central atom's, and the weight in weighted functions.
 NEAR_X, NEAR_Y, NEAR_Z, NEAR_R, NEAR_R2, NEAR_INVERSE_R = range(6)
@@ -55,7 +53,7 @@ class Angular(NamedTuple):
     eta: np.ndarray
     shift: np.ndarray  # Rs
     degree: np.ndarray  # largest ζ of the shapes that moments can serve, see moments.py
-    moments: np.ndarray  # how many these are; they come first
+    moments: np.ndarray | None  # how many these are; they come first; None: none in any group
     polynomial: np.ndarray  # (groups, 2) coefficients of F, one series a cutoff; empty: exact
     left: np.ndarray  # the part of η that is not in F, see factors.py
     coefficients: np.ndarray

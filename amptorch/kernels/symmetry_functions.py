@@ -18,8 +18,6 @@ from amptorch.kernels import angular, factors, lanes, moments, unordered
 from amptorch.kernels._jit import njit
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.structures import (
-    DERIVATIVES,
-    DIRECTIONAL,
     N_NEAR_ROWS,
     NEAR_FC,
     NEAR_FC_SLOPE,
@@ -33,8 +31,6 @@ from amptorch.kernels.structures import (
     NEAR_X,
     NEAR_Y,
     NEAR_Z,
-    PAIR_GRADIENTS,
-    VALUES,
     Angular,
     Blocks,
     Functions,
@@ -43,6 +39,51 @@ from amptorch.kernels.structures import (
     Work,
     block_place,
 )
+
+
+def workspace(functions: Functions, neighbors: int, dtype: np.dtype) -> Work:
+    """Return scratch of one thread, for central atoms with at most so many neighbours."""
+    n_elements = len(functions.weight)
+    # Whole groups of lanes, and one more where a segment begins within a group.
+    capacity = lanes.LANES * (-(-max(neighbors, 1) // lanes.LANES) + 1)
+    shape_start = functions.angular.shape_start[functions.group_start]
+    n_shapes = int(np.diff(shape_start).max(initial=1))
+    n_groups = int(np.diff(functions.group_start).max(initial=1))
+    n_radial = int(np.diff(functions.radial.start).max(initial=1))
+
+    def integers(n: int) -> np.ndarray:
+        return np.zeros(n, dtype=np.int64)
+
+    def rows(n: int, width: int) -> np.ndarray:
+        return np.zeros((n, width), dtype=dtype)
+
+    def aligned(n: int, width: int) -> np.ndarray:
+        # From the start of a cache line on.
+        room = np.zeros(n * width + 64 // dtype.itemsize, dtype=dtype)
+        first = (-room.ctypes.data % 64) // dtype.itemsize
+        return room[first : first + n * width].reshape(n, width)
+
+    return Work(
+        near=rows(N_NEAR_ROWS, capacity),
+        pair=integers(capacity),
+        slot=integers(capacity),
+        segment=integers(n_elements + 1),
+        chosen=integers(capacity),
+        chosen_segment=integers(n_elements + 1),
+        channel=integers(n_elements + 1),
+        chosen_channel=integers(n_elements + 1),
+        pair_slot=integers(capacity),
+        rows=aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH)[0],
+        sums=aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH),
+        monomials=aligned(moments.N_MONOMIALS, lanes.WIDTH),
+        moment=rows(n_elements, moments.N_MONOMIALS),
+        polynomial=rows(1, moments.N_MONOMIALS),
+        radial=rows(2 * n_radial + 1, capacity),
+        envelope=rows(2 * n_groups, capacity),
+        table=aligned(unordered.TABLE_ROWS * n_groups + n_shapes, lanes.WIDTH),
+        plan=integers(n_groups * unordered.N_PLAN).reshape(n_groups, unordered.N_PLAN),
+        pull=rows(3, capacity),
+    )
 
 
 @njit
@@ -75,24 +116,27 @@ def count_block_atoms(
 
 @njit
 def values(
-    functions: Functions, pairs: NeighborPairs, start: int, stop: int, out: np.ndarray
+    functions: Functions,
+    pairs: NeighborPairs,
+    start: int,
+    stop: int,
+    work: Work,
+    out: np.ndarray,
 ) -> None:
     """Compute G of central atoms `start:stop` into out (N, S), zeros on entry.
 
-    Here and below: functions are the Functions, pairs the NeighborPairs; the element of an atom is
-    its place in the order of the features.
+    Here and below: functions are the Functions, pairs the NeighborPairs, work a `workspace`; the
+    element of an atom is its place in the order of the features.
     """
-    work = _workspace(functions, pairs, start, stop)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
-    blocks, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(VALUES, i, pairs, functions.weight, cutoff, none, work)
+            _gather(i, pairs, functions.weight, cutoff, work)
             _cutoff_functions(functions.angular, cutoff, work)
-            _choose_lanes(VALUES, i, pairs.neighbors, all_wanted, work)
-            _radial(VALUES, i, functions.radial, sphere, work, out, blocks, none, none)
+            _choose_all(work)
+            _radial_values(i, functions.radial, sphere, work, out)
             first, last = group_start[sphere], group_start[sphere + 1]
             if first < last:
                 unordered.values(i, functions.angular, cutoff, first, last, work, out)
@@ -105,6 +149,7 @@ def derivatives(
     pairs: NeighborPairs,
     start: int,
     stop: int,
+    work: Work,
     out: np.ndarray,
     blocks: Blocks,
 ) -> None:
@@ -112,18 +157,18 @@ def derivatives(
 
     reach (E,): largest cutoff of each central element, as in `count_block_atoms`.
     """
-    work = _workspace(functions, pairs, start, stop)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
-    _, none, all_wanted = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         _assign_slots(i, reach[centre], pairs, work, blocks)
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DERIVATIVES, i, pairs, functions.weight, cutoff, none, work)
+            _gather(i, pairs, functions.weight, cutoff, work)
+            for j in range(work.segment[work.segment.shape[0] - 1]):
+                work.slot[j] = work.pair_slot[work.pair[j] - pairs.offsets[i]]
             _cutoff_functions(functions.angular, cutoff, work)
-            _choose_lanes(DERIVATIVES, i, pairs.neighbors, all_wanted, work)
-            _radial(DERIVATIVES, i, functions.radial, sphere, work, out, blocks, none, none)
+            _choose_all(work)
+            _radial_derivatives(i, functions.radial, sphere, work, out, blocks)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
                 angular.derivatives(i, functions.angular, cutoff, group, work, out, blocks)
@@ -135,6 +180,7 @@ def pair_gradients(
     pairs: NeighborPairs,
     start: int,
     stop: int,
+    work: Work,
     wanted: np.ndarray,
     weights: np.ndarray,
     out: np.ndarray,
@@ -143,17 +189,15 @@ def pair_gradients(
 
     wanted (N,): pairs of two atoms where it is 0 may be left out; empty: all are wanted.
     """
-    work = _workspace(functions, pairs, start, stop)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
-    blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(PAIR_GRADIENTS, i, pairs, functions.weight, cutoff, none, work)
+            _gather(i, pairs, functions.weight, cutoff, work)
             _cutoff_functions(functions.angular, cutoff, work)
-            _choose_lanes(PAIR_GRADIENTS, i, pairs.neighbors, wanted, work)
-            _radial(PAIR_GRADIENTS, i, functions.radial, sphere, work, none, blocks, weights, out)
+            _choose_wanted(i, pairs.neighbors, wanted, 1.0, work)
+            _radial_pair_gradients(i, functions.radial, sphere, work, weights, out)
             first, last = group_start[sphere], group_start[sphere + 1]
             if first < last:
                 unordered.pair_gradients(
@@ -167,6 +211,7 @@ def directional(
     pairs: NeighborPairs,
     start: int,
     stop: int,
+    work: Work,
     moving: np.ndarray,
     velocities: np.ndarray,
     out: np.ndarray,
@@ -175,17 +220,17 @@ def directional(
 
     moving (N,): 0 for atoms whose velocity is zero; empty: all may move.
     """
-    work = _workspace(functions, pairs, start, stop)
     cutoff_start, group_start = functions.cutoff_start, functions.group_start
-    blocks, none, _ = _nothing(pairs.vectors)
     for i in range(start, stop):
         centre = pairs.element[i]
         for sphere in range(cutoff_start[centre], cutoff_start[centre + 1]):
             cutoff = _cutoff(functions, sphere)
-            _gather(DIRECTIONAL, i, pairs, functions.weight, cutoff, velocities, work)
+            _gather(i, pairs, functions.weight, cutoff, work)
+            _velocities(i, pairs.neighbors, velocities, work)
             _cutoff_functions(functions.angular, cutoff, work)
-            _choose_lanes(DIRECTIONAL, i, pairs.neighbors, moving, work)
-            _radial(DIRECTIONAL, i, functions.radial, sphere, work, out, blocks, none, none)
+            # Each unordered pair of all is less work than each ordered pair with one of these.
+            _choose_wanted(i, pairs.neighbors, moving, 0.5, work)
+            _radial_directional(i, functions.radial, sphere, work, out)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
                 angular.directional(i, functions.angular, cutoff, group, work, out)
@@ -198,72 +243,6 @@ def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     angular, radius = functions.angular, functions.cutoffs[sphere]
     inner = angular.cutoff_alpha * radius
     return Cutoff(angular.cutoff_kind, angular.cutoff_gamma, inner, radius)
-
-
-@njit
-def _workspace(functions: Functions, pairs: NeighborPairs, start: int, stop: int) -> Work:
-    """Return scratch for central atoms `start:stop`."""
-    offsets, vectors = pairs.offsets, pairs.vectors
-    n_elements = functions.weight.shape[0]
-    capacity = 1
-    for i in range(start, stop):
-        capacity = max(capacity, offsets[i + 1] - offsets[i])
-    # Whole groups of lanes, and one more where a segment begins within a group.
-    capacity = lanes.LANES * (lanes.lane_groups_of(capacity) + 1)
-    n_shapes = n_groups = n_radial = 1
-    group_start, shape_start = functions.group_start, functions.angular.shape_start
-    for sphere in range(group_start.shape[0] - 1):
-        first, last = group_start[sphere], group_start[sphere + 1]
-        n_groups = max(n_groups, last - first)
-        n_shapes = max(n_shapes, shape_start[last] - shape_start[first])
-    for own in range(functions.radial.start.shape[0] - 1):
-        n_radial = max(n_radial, functions.radial.start[own + 1] - functions.radial.start[own])
-    dtype = vectors.dtype
-    return Work(
-        np.zeros((N_NEAR_ROWS, capacity), dtype),
-        np.empty(capacity, np.int64),
-        np.empty(capacity, np.int64),
-        np.empty(n_elements + 1, np.int64),
-        np.empty(capacity, np.int64),
-        np.empty(n_elements + 1, np.int64),
-        np.empty(n_elements + 1, np.int64),
-        np.empty(n_elements + 1, np.int64),
-        np.empty(capacity, np.int64),
-        _aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH, vectors)[0],
-        _aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH, vectors),
-        _aligned(moments.N_MONOMIALS, lanes.WIDTH, vectors),
-        np.empty((n_elements, moments.N_MONOMIALS), dtype),
-        np.empty((1, moments.N_MONOMIALS), dtype),
-        np.zeros((2 * n_radial + 1, capacity), dtype),
-        np.zeros((2 * n_groups, capacity), dtype),
-        _aligned(unordered.TABLE_ROWS * n_groups + n_shapes, lanes.WIDTH, vectors),
-        np.zeros((n_groups, unordered.N_PLAN), np.int64),
-        np.zeros((3, capacity), dtype),
-    )
-
-
-@njit
-def _aligned(n_rows: int, n_columns: int, like: np.ndarray) -> np.ndarray:
-    """Return zeros of the type of `like`, from the start of a cache line on."""
-    size = n_rows * n_columns
-    room = np.zeros(size + 64 // like.itemsize, like.dtype)
-    first = (64 - int(room.ctypes.data) % 64) // like.itemsize
-    return room[first : first + size].reshape((n_rows, n_columns))
-
-
-@njit
-def _nothing(vectors: np.ndarray) -> tuple[Blocks, np.ndarray, np.ndarray]:
-    """Return empty blocks, an empty array and empty flags, for what a purpose does not use."""
-    integers = np.empty(0, np.int64)
-    blocks = Blocks(
-        integers,
-        np.empty(0, np.int32),
-        integers,
-        np.empty(0, vectors.dtype),
-        integers,
-        np.empty((0, 0, 0), np.int64),
-    )
-    return blocks, np.empty((0, 0), vectors.dtype), np.empty(0, np.int8)
 
 
 @njit
@@ -291,15 +270,7 @@ def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks
 
 
 @njit
-def _gather(
-    mode: int,
-    i: int,
-    pairs: NeighborPairs,
-    weights: np.ndarray,
-    cutoff: Cutoff,
-    velocities: np.ndarray,
-    work: Work,
-) -> None:
+def _gather(i: int, pairs: NeighborPairs, weights: np.ndarray, cutoff: Cutoff, work: Work) -> None:
     """Gather the neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
     near, segment = work.near, work.segment
@@ -321,21 +292,25 @@ def _gather(
             j = segment[e]
             segment[e] = j + 1
             work.pair[j] = p
-            if mode == DERIVATIVES:
-                work.slot[j] = work.pair_slot[p - offsets[i]]
             near[NEAR_X, j] = vectors[p, 0]
             near[NEAR_Y, j] = vectors[p, 1]
             near[NEAR_Z, j] = vectors[p, 2]
             near[NEAR_R2, j] = r2
             near[NEAR_WEIGHT, j] = weights[e]
-            if mode == DIRECTIONAL:
-                a = neighbors[p]
-                near[NEAR_VX, j] = velocities[a, 0] - velocities[i, 0]
-                near[NEAR_VY, j] = velocities[a, 1] - velocities[i, 1]
-                near[NEAR_VZ, j] = velocities[a, 2] - velocities[i, 2]
     for e in range(n_elements, 0, -1):
         segment[e] = segment[e - 1]
     segment[0] = 0
+
+
+@njit
+def _velocities(i: int, neighbors: np.ndarray, velocities: np.ndarray, work: Work) -> None:
+    """Gather the velocities of the neighbours relative to atom i."""
+    near = work.near
+    for j in range(work.segment[work.segment.shape[0] - 1]):
+        a = neighbors[work.pair[j]]
+        near[NEAR_VX, j] = velocities[a, 0] - velocities[i, 0]
+        near[NEAR_VY, j] = velocities[a, 1] - velocities[i, 1]
+        near[NEAR_VZ, j] = velocities[a, 2] - velocities[i, 2]
 
 
 @njit
@@ -347,6 +322,8 @@ def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
         r = math.sqrt(near[NEAR_R2, j])
         near[NEAR_R, j] = r
         near[NEAR_INVERSE_R, j] = one / r
+    # Not a literal, of which numba would compile a version of its own.
+    start = np.int64(0)
     factor = angular.PairFactor(
         cutoff, functions.cutoff_even != 0, 0, functions.cutoff_terms, False
     )
@@ -355,7 +332,7 @@ def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
         for j in range(m):
             rows[lanes.LANE_S * lanes.WIDTH + j] = near[NEAR_R2, first + j]
         coefficients = functions.coefficients
-        angular.cutoff_of_pairs(rows, 0, m, factor, coefficients, True)
+        angular.cutoff_of_pairs(rows, start, m, factor, coefficients, True)
         for j in range(m):
             r = near[NEAR_R, first + j]
             near[NEAR_FC, first + j] = rows[lanes.LANE_F * lanes.WIDTH + j]
@@ -363,92 +340,73 @@ def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
 
 
 @njit
-def _choose_lanes(mode: int, i: int, neighbors: np.ndarray, wanted: np.ndarray, work: Work) -> None:
-    """Choose which of the gathered neighbours become lanes: those that are wanted, all of them
-    where the central atom itself is."""
+def _choose_all(work: Work) -> None:
+    """Choose all gathered neighbours as lanes."""
+    n_elements = work.segment.shape[0] - 1
+    for e in range(n_elements + 1):
+        work.chosen_segment[e] = work.segment[e]
+    for j in range(work.segment[n_elements]):
+        work.chosen[j] = j
+
+
+@njit
+def _choose_wanted(
+    i: int, neighbors: np.ndarray, wanted: np.ndarray, most: float, work: Work
+) -> None:
+    """Choose the gathered neighbours that are wanted as lanes; all of them where the central atom
+    itself is, or more than the part `most` of them are."""
     segment, chosen, chosen_segment = work.segment, work.chosen, work.chosen_segment
     n_elements = segment.shape[0] - 1
-    n = segment[n_elements]
-    everything = wanted.shape[0] == 0 or wanted[i] != 0
-    if not everything and mode == DIRECTIONAL:
-        n_chosen = 0
-        for j in range(n):
-            n_chosen += wanted[neighbors[work.pair[j]]]
-        # Each unordered pair of all is then less work than each ordered pair with one of these.
-        everything = 2 * n_chosen > n
+    if wanted.shape[0] == 0 or wanted[i] != 0:
+        _choose_all(work)
+        return
     n_chosen = 0
     for e in range(n_elements):
         chosen_segment[e] = n_chosen
         for j in range(segment[e], segment[e + 1]):
-            if everything or wanted[neighbors[work.pair[j]]] != 0:
+            if wanted[neighbors[work.pair[j]]] != 0:
                 chosen[n_chosen] = j
                 n_chosen += 1
     chosen_segment[n_elements] = n_chosen
+    if n_chosen > most * segment[n_elements]:
+        _choose_all(work)
 
 
 @njit
-def _radial(
-    mode: int,
-    i: int,
-    functions: Radial,
-    sphere: int,
-    work: Work,
-    values: np.ndarray,
-    blocks: Blocks,
-    weights: np.ndarray,
-    pair_gradients: np.ndarray,
-) -> None:
-    """Compute G1, G2 and G3 of atom i within the cutoff; `mode` says what is written, and where.
+def _radial_values(i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray) -> None:
+    """Add G1, G2 and G3 within the cutoff to row i of out.
 
-    Rows 2f and 2f + 1 of `Work.radial` have h and dh/dr of function f, h(r) fc(r), for every
-    neighbour.
+    Here and below, rows 2f and 2f + 1 of `Work.radial` have h and dh/dr of function f, h(r) fc(r),
+    for every neighbour. Channel E has the functions of all neighbours, with their weights.
     """
     near, table = work.near, work.radial
     n_elements = work.segment.shape[0] - 1
-    total = table[table.shape[0] - 1]
     for e in range(n_elements):
         low, high = work.segment[e], work.segment[e + 1]
-        if low == high:
-            continue
-        # The functions of this element, and those of all neighbours.
         for channel in (e, n_elements):
-            own = sphere * (n_elements + 1) + channel
-            first, last = functions.start[own], functions.start[own + 1]
-            if first == last:
-                continue
+            first, last = _radial_terms(functions, sphere, channel, low, high, work)
             for k in range(first, last):
-                _radial_terms(functions, k, 2 * (k - first), low, high, work)
-            if mode == VALUES:
-                for k in range(first, last):
-                    row, added = 2 * (k - first), near.dtype.type(0.0)
-                    for j in range(high - low):
-                        q = lanes.lane(low, j)
-                        added += table[row, q] * near[NEAR_FC, q]
-                    if channel == n_elements:
-                        added *= near[NEAR_WEIGHT, low]
-                    values[i, functions.feature[k]] += added
-                continue
-            if mode == PAIR_GRADIENTS:
-                for j in range(low, high):
-                    total[j] = near.dtype.type(0.0)
-                for k in range(first, last):
-                    row, weight = 2 * (k - first), weights[i, functions.feature[k]]
-                    if channel == n_elements:
-                        weight *= near[NEAR_WEIGHT, low]
-                    for j in range(high - low):
-                        q = lanes.lane(low, j)
-                        total[q] += weight * (
-                            table[row, q] * near[NEAR_FC_SLOPE, q]
-                            + table[row + 1, q] * near[NEAR_FC, q]
-                        )
-                for j in range(low, high):
-                    p, factor = work.pair[j], total[j] * near[NEAR_INVERSE_R, j]
-                    pair_gradients[p, 0] += factor * near[NEAR_X, j]
-                    pair_gradients[p, 1] += factor * near[NEAR_Y, j]
-                    pair_gradients[p, 2] += factor * near[NEAR_Z, j]
-                continue
-            for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
-                j = work.chosen[place]
+                row, added = 2 * (k - first), near.dtype.type(0.0)
+                for j in range(high - low):
+                    q = lanes.lane(low, j)
+                    added += table[row, q] * near[NEAR_FC, q]
+                if channel == n_elements:
+                    added *= near[NEAR_WEIGHT, low]
+                out[i, functions.feature[k]] += added
+
+
+@njit
+def _radial_derivatives(
+    i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray, blocks: Blocks
+) -> None:
+    """Do what `_radial_values` does, and add the derivatives to the blocks."""
+    near, table = work.near, work.radial
+    n_elements = work.segment.shape[0] - 1
+    for e in range(n_elements):
+        low, high = work.segment[e], work.segment[e + 1]
+        for channel in (e, n_elements):
+            first, last = _radial_terms(functions, sphere, channel, low, high, work)
+            for j in range(low, high):
                 fc, dfc = near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
                 x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
                 if channel == n_elements:
@@ -456,23 +414,96 @@ def _radial(
                     dfc *= near[NEAR_WEIGHT, j]
                 for k in range(first, last):
                     feature, row = functions.feature[k], 2 * (k - first)
-                    slope = table[row, j] * dfc + table[row + 1, j] * fc
-                    if mode == DIRECTIONAL:
-                        along = near[NEAR_VX, j] * x + near[NEAR_VY, j] * y + near[NEAR_VZ, j] * z
-                        values[i, feature] += slope * near[NEAR_INVERSE_R, j] * along
-                    else:
-                        values[i, feature] += table[row, j] * fc
-                        if work.slot[j] >= 0:
-                            factor = slope * near[NEAR_INVERSE_R, j]
-                            at, step = block_place(blocks, i, e, feature)
-                            at += 3 * work.slot[j] * step
-                            blocks.values[at] += factor * x
-                            blocks.values[at + step] += factor * y
-                            blocks.values[at + 2 * step] += factor * z
+                    out[i, feature] += table[row, j] * fc
+                    if work.slot[j] >= 0:
+                        factor = table[row, j] * dfc + table[row + 1, j] * fc
+                        factor *= near[NEAR_INVERSE_R, j]
+                        at, step = block_place(blocks, i, e, feature)
+                        at += 3 * work.slot[j] * step
+                        blocks.values[at] += factor * x
+                        blocks.values[at + step] += factor * y
+                        blocks.values[at + 2 * step] += factor * z
 
 
 @njit
-def _radial_terms(functions: Radial, k: int, row: int, low: int, high: int, work: Work) -> None:
+def _radial_pair_gradients(
+    i: int, functions: Radial, sphere: int, work: Work, weights: np.ndarray, out: np.ndarray
+) -> None:
+    """Add the gradients of G1, G2 and G3 within the cutoff to those of the pairs."""
+    near, table = work.near, work.radial
+    n_elements = work.segment.shape[0] - 1
+    total = table[table.shape[0] - 1]
+    for e in range(n_elements):
+        low, high = work.segment[e], work.segment[e + 1]
+        for channel in (e, n_elements):
+            first, last = _radial_terms(functions, sphere, channel, low, high, work)
+            if first == last:
+                continue
+            for j in range(low, high):
+                total[j] = near.dtype.type(0.0)
+            for k in range(first, last):
+                row, weight = 2 * (k - first), weights[i, functions.feature[k]]
+                if channel == n_elements:
+                    weight *= near[NEAR_WEIGHT, low]
+                for j in range(high - low):
+                    q = lanes.lane(low, j)
+                    total[q] += weight * (
+                        table[row, q] * near[NEAR_FC_SLOPE, q]
+                        + table[row + 1, q] * near[NEAR_FC, q]
+                    )
+            for j in range(low, high):
+                p, factor = work.pair[j], total[j] * near[NEAR_INVERSE_R, j]
+                out[p, 0] += factor * near[NEAR_X, j]
+                out[p, 1] += factor * near[NEAR_Y, j]
+                out[p, 2] += factor * near[NEAR_Z, j]
+
+
+@njit
+def _radial_directional(
+    i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray
+) -> None:
+    """Add J v of G1, G2 and G3 within the cutoff to row i of out, of the neighbours that are
+    lanes."""
+    near, table = work.near, work.radial
+    n_elements = work.segment.shape[0] - 1
+    for e in range(n_elements):
+        low, high = work.segment[e], work.segment[e + 1]
+        for channel in (e, n_elements):
+            first, last = _radial_terms(functions, sphere, channel, low, high, work)
+            for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
+                j = work.chosen[place]
+                fc, dfc = near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
+                if channel == n_elements:
+                    fc *= near[NEAR_WEIGHT, j]
+                    dfc *= near[NEAR_WEIGHT, j]
+                along = (
+                    near[NEAR_VX, j] * near[NEAR_X, j]
+                    + near[NEAR_VY, j] * near[NEAR_Y, j]
+                    + near[NEAR_VZ, j] * near[NEAR_Z, j]
+                ) * near[NEAR_INVERSE_R, j]
+                for k in range(first, last):
+                    row = 2 * (k - first)
+                    slope = table[row, j] * dfc + table[row + 1, j] * fc
+                    out[i, functions.feature[k]] += slope * along
+
+
+@njit
+def _radial_terms(
+    functions: Radial, sphere: int, channel: int, low: int, high: int, work: Work
+) -> tuple[int, int]:
+    """Compute h and dh/dr of the functions of a channel for the neighbours `low:high`; return the
+    first function and the one after the last, the same without neighbours."""
+    own = sphere * work.segment.shape[0] + channel
+    first, last = functions.start[own], functions.start[own + 1]
+    if low == high:
+        return first, first
+    for k in range(first, last):
+        _radial_term(functions, k, 2 * (k - first), low, high, work)
+    return first, last
+
+
+@njit
+def _radial_term(functions: Radial, k: int, row: int, low: int, high: int, work: Work) -> None:
     """Compute h and dh/dr of function k for the neighbours `low:high`."""
     near, table, eta, shift = work.near, work.radial, functions.eta[k], functions.shift[k]
     if functions.kind[k] == 2:

@@ -24,7 +24,6 @@ from amptorch.kernels.angular import (
     envelope,
     factor_of,
     load,
-    moments_first,
 )
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.lanes import (
@@ -69,7 +68,7 @@ N_PLAN = 6
 TABLE_ROWS = 2 + MIX_DEGREE
 
 
-@njit
+@spliced
 def values(
     i: int,
     functions: Angular,
@@ -85,9 +84,7 @@ def values(
     n = segment[n_elements]
     for group in range(first_group, last_group):
         envelope(functions, cutoff, group, work)
-        shapes = moments_first(functions, group, work)
-        if shapes > functions.shape_start[group]:
-            moments.values(i, functions, group, shapes, work, out)
+        shapes = moments.values(functions.moments, i, functions, group, work, out)
         _keep(functions, cutoff, group, group - first_group, shapes, work)
     kinds, left, shifts = functions.kind, functions.left, functions.shift
     zetas, lambdas, shape_start = functions.zeta, functions.lam, functions.shape_start
@@ -171,7 +168,7 @@ def _add_sums(
             out[i, feature] += functions.scale[s] * total
 
 
-@njit
+@spliced
 def pair_gradients(
     i: int,
     functions: Angular,
@@ -194,9 +191,7 @@ def pair_gradients(
     row = 0
     for group in range(first_group, last_group):
         envelope(functions, cutoff, group, work)
-        shapes = moments_first(functions, group, work)
-        if shapes > functions.shape_start[group]:
-            moments.pair_gradients(i, functions, group, shapes, work, weights, out)
+        shapes = moments.pair_gradients(functions.moments, i, functions, group, work, weights, out)
         h = group - first_group
         _keep(functions, cutoff, group, h, shapes, work)
         plan[h, PLAN_ROW] = row

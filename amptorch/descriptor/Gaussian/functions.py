@@ -118,6 +118,7 @@ def compile_functions(
         return np.array(values, dtype=np.int64)
 
     zetas = column(shapes, 0)
+    moments = column(degrees, 1, np.int64)
     return Functions(
         weight=np.array(elements, dtype=dtype),
         cutoff_start=integers(cutoff_start),
@@ -140,7 +141,7 @@ def compile_functions(
             eta=column(groups, 1),
             shift=column(groups, 2),
             degree=column(degrees, 0, np.int64),
-            moments=column(degrees, 1, np.int64),
+            moments=moments if moments.any() else None,
             polynomial=integers(polynomials).reshape(-1, 2),
             left=np.array(left, dtype=dtype),
             coefficients=np.array(coefficients, dtype=dtype),

@@ -21,7 +21,7 @@ from amptorch.descriptor.on_kernels import KernelDescriptor
 from amptorch.descriptor.util import symbol_list
 from amptorch.frames import symbol_numbers
 from amptorch.kernels import symmetry_functions
-from amptorch.kernels.structures import Blocks, NeighborPairs
+from amptorch.kernels.structures import Blocks, NeighborPairs, Work
 from amptorch.rows import offsets_of
 
 
@@ -114,6 +114,9 @@ class Gaussian(KernelDescriptor):
 
     def _derivative_tables(self) -> tuple[Any, ...]:
         return self._functions, self._reach
+
+    def _scratch(self, neighbors: int) -> tuple[Work]:
+        return (symmetry_functions.workspace(self._functions, neighbors, self.dtype),)
 
     def _costs(self, counts: np.ndarray) -> np.ndarray:
         # Pairs of neighbours are what takes the time.
