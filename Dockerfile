@@ -24,6 +24,7 @@ COPY --from=build /opt/amptorch /opt/amptorch
 ENV PATH=/opt/amptorch/bin:$PATH \
     NUMBA_CACHE_DIR=/home/user/.cache/numba
 USER 1000
+RUN amptorch compile
 WORKDIR /work
 ENTRYPOINT ["amptorch"]
 CMD ["--help"]

@@ -222,6 +222,15 @@ def predict(
         typer.echo(words)
 
 
+@app.command("compile")
+def compile_kernels() -> None:
+    """Compile the kernels of symmetry functions now, in place of at their first use: for the image
+    of a container, or for the users of a cluster who share NUMBA_CACHE_DIR."""
+    from amptorch.descriptor.ahead import compile_all
+
+    typer.echo(f"kernels are compiled: {compile_all()}")
+
+
 app.command()(select)
 app.command()(learn)
 app.command()(tuning.tune)

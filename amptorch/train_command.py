@@ -14,6 +14,8 @@ from amptorch.tuning.command import seconds_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from amptorch.config import Config
+    from amptorch.descriptor.ahead import Ahead
     from amptorch.frames import Frames
 
 logger = logging.getLogger("amptorch")
@@ -103,6 +105,7 @@ def train(
     if time is not None:
         optim["total_seconds"] = seconds_of(time)
     checked = Config.from_dict(settings)
+    ahead = _compile_ahead(checked)
     labels = checked.dataset.labels
     if not any(dataset.get(key) for key in ("raw_data", "store", "lmdb_path")):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
@@ -135,7 +138,7 @@ def train(
     # took 9, 14 and 29 times as long as with one.
     as_many = checked.optim.gpus or "OMP_NUM_THREADS" in os.environ
     with nullcontext() if as_many else _torch_threads(1):
-        _train_and_report(settings, sets, stages, start, resume)
+        _train_and_report(settings, sets, stages, ahead, start, resume)
 
 
 def init(
@@ -179,9 +182,16 @@ def demo(
     """
     from tqdm import tqdm
 
+    from amptorch.config import Config
     from amptorch.datasets import iter_iron_water
     from amptorch.reports import Stages
 
+    settings: dict[str, Any] = {
+        "defaults": "recommended",
+        "size": "small",
+        "cmd": {"run_dir": str(out), "seed": seed},
+    }
+    ahead = _compile_ahead(Config.from_dict(settings))
     stages = Stages()
     with stages("generating frames"):
         generator = iter_iron_water(frames, seed=seed)
@@ -189,17 +199,24 @@ def demo(
     kept = frames // 5
     sets = {"training": images[:-kept], "held out": images[-kept:]}
     spent = _seconds_since_start() + _seconds_to_report(sets)
-    settings = {
-        "defaults": "recommended",
-        "size": "small",
-        "optim": {"total_seconds": max(1.0, seconds_of(time) - spent)}
-        if epochs is None
-        else {"epochs": epochs},
-        "dataset": {"raw_data": images[:-kept]},
-        "cmd": {"run_dir": str(out), "seed": seed},
-    }
+    settings["dataset"] = {"raw_data": images[:-kept]}
+    settings["optim"] = (
+        {"epochs": epochs}
+        if epochs is not None
+        else {"total_seconds": max(1.0, seconds_of(time) - spent)}
+    )
     with _torch_threads(1):
-        _train_and_report(settings, sets, stages)
+        _train_and_report(settings, sets, stages, ahead)
+
+
+def _compile_ahead(config: "Config") -> "Ahead | None":
+    """Begin to compile the kernels of a training, where these are of symmetry functions."""
+    from amptorch.descriptor.ahead import Ahead
+
+    # The processes of one training would all do so.
+    if config.dataset.fp_scheme != "gaussian" or "RANK" in os.environ:
+        return None
+    return Ahead(["derivatives", "neighbors"])
 
 
 @contextmanager
@@ -257,6 +274,7 @@ def _train_and_report(
     settings: dict[str, Any],
     sets: "dict[str, list[Atoms]]",
     stages: Any,
+    ahead: "Ahead | None",
     start: Path | None = None,
     resume: Any = None,
 ) -> None:
@@ -268,6 +286,7 @@ def _train_and_report(
     from amptorch.data.copies import duplicate_warning
     from amptorch.data.inspection import inspect_frames
     from amptorch.files import images_of
+    from amptorch.prediction import predict
     from amptorch.reports import (
         error_table,
         group_table,
@@ -286,6 +305,9 @@ def _train_and_report(
     elements = options.elements
     if elements is None and trained_on is not None and options.store is None:
         elements = sorted({symbol for atoms in trained_on for symbol in set(atoms.symbols)})
+    if ahead is not None:
+        with stages("compiling"):
+            ahead.wait()
     stress = config.optim.stress_coefficient > 0
     labels = elements, config.model.get_forces, options.missing_forces, stress
     frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}
@@ -318,16 +340,18 @@ def _train_and_report(
         sample = trainer.train_dataset.sample(REPORTED_FRAMES)
         name = f"{len(sample)} of {len(trainer.train_dataset)} frames"
         frames, sets = {name: sample, **frames}, {name: images_of(sample), **sets}
+    # Where derivatives are stored, the kernels that make them are compiled.
+    keep = getattr(trainer.train_dataset, "derivative_kind", None) == "stored"
     results = {}
     for name, images in sets.items():
         with stages("predicting"):
             known = frames[name].stress
-            found = (
-                trainer.predict(images, disable_tqdm=False)
+            prediction = (
+                predict(trainer.potential, images, trainer.forcetraining, quiet=False, keep=keep)
                 if known is None or np.isnan(known).all()
                 else trainer.potential.predict(images, disable_tqdm=False, stress="optional")
             )
-            results[name] = frames[name], found
+            results[name] = frames[name], prediction
     errors = {name: prediction_errors(*result) for name, result in results.items()}
     if errors:
         typer.echo(f"\n{error_table(errors)}")

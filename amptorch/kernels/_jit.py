@@ -40,6 +40,15 @@ def spliced(function: Callable[..., Any]) -> Any:
     return _compiled(function, inline="always")
 
 
+def is_cached(kernel: Any) -> bool | None:
+    """Tell whether numba's cache holds a kernel compiled from the present sources; None where there
+    is no cache, or no way to know."""
+    load_index = getattr(
+        getattr(getattr(kernel, "_cache", None), "_cache_file", None), "_load_index", None
+    )
+    return None if load_index is None else bool(load_index())
+
+
 def _compiled(function: Callable[..., Any], **flags: Any) -> Any:
     """Return the compiled function, cached where numba can, else in a temporary folder, else
     nowhere."""

@@ -82,15 +82,10 @@ def monomials_up_to(degree: int) -> int:
 
 
 @njit
-def first_left(counts: np.ndarray | None, functions: Angular, group: int, work: Work) -> int:
-    """Return the first shape of a group that is left to pairs.
-
-    Here and below counts is `Angular.moments`: where it is None, numba leaves the code out. Moments
-    are cheaper than pairs for three times as many neighbours as monomials (measured).
-    """
+def _first_left(counts: np.ndarray, functions: Angular, group: int, work: Work) -> int:
+    """Return the first shape of a group that is left to pairs: moments are cheaper for three times
+    as many neighbours as monomials (measured)."""
     first = functions.shape_start[group]
-    if counts is None:
-        return first
     n_channels = channels_of(functions.kind[group], work)
     n_monomials = n_channels * monomials_up_to(functions.degree[group])
     if n_monomials >= 3 * work.channel[n_channels]:
@@ -122,10 +117,13 @@ def values(
     counts: np.ndarray | None, i: int, functions: Angular, group: int, work: Work, out: np.ndarray
 ) -> int:
     """Add the functions that moments serve to row i of out, from the moments alone; return the
-    first shape that is left to pairs."""
+    first shape that is left to pairs.
+
+    Here and below, counts are `Angular.moments`: where they are None, numba leaves the code out.
+    """
     if counts is None:
         return functions.shape_start[group]
-    split = first_left(counts, functions, group, work)
+    split = _first_left(counts, functions, group, work)
     if split > functions.shape_start[group]:
         _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _values(i, functions, group, split, work, out)
@@ -136,6 +134,7 @@ def values(
 def _values(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
+    """Compute functions `shape_start[group]:split` from the moments alone."""
     moment, polynomial, segment, near = work.moment, work.polynomial, work.channel, work.near
     n_channels = channels_of(functions.kind[group], work)
     half = moment.dtype.type(0.5)
@@ -175,7 +174,7 @@ def derivatives(
     """Do what `values` does, and add the derivatives to the blocks."""
     if counts is None:
         return functions.shape_start[group]
-    split = first_left(counts, functions, group, work)
+    split = _first_left(counts, functions, group, work)
     if split > functions.shape_start[group]:
         _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _values(i, functions, group, split, work, out)
@@ -225,7 +224,7 @@ def pair_gradients(
     shape that is left to pairs."""
     if counts is None:
         return functions.shape_start[group]
-    split = first_left(counts, functions, group, work)
+    split = _first_left(counts, functions, group, work)
     if split > functions.shape_start[group]:
         _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _pair_gradients(i, functions, group, split, work, weights, out)
@@ -285,11 +284,11 @@ def directional(
     work: Work,
     out: np.ndarray,
 ) -> int:
-    """Add J v of the functions that moments serve to row i of out; return the first shape that is left
-    to pairs."""
+    """Add J v of the functions that moments serve to row i of out; return the first shape that is
+    left to pairs."""
     if counts is None:
         return functions.shape_start[group]
-    split = first_left(counts, functions, group, work)
+    split = _first_left(counts, functions, group, work)
     if split > functions.shape_start[group]:
         _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _directional(i, functions, group, split, work, out)

@@ -11,6 +11,7 @@ distances, angles and cutoffs are computed once a group.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,15 +42,37 @@ from amptorch.kernels.structures import (
 )
 
 
-def workspace(functions: Functions, neighbors: int, dtype: np.dtype) -> Work:
+class Sizes(NamedTuple):
+    """Hold what a `workspace` has room for, besides neighbours: the most in one sphere."""
+
+    elements: int
+    groups: int
+    shapes: int
+    radial: int
+    monomials: int
+
+
+def sizes_of(functions: Functions) -> Sizes:
+    """Return what a `workspace` for these functions needs."""
+    shape_start, group_start = functions.angular.shape_start, functions.group_start
+
+    def most(start: np.ndarray) -> int:
+        return int(np.diff(start).max(initial=1))
+
+    return Sizes(
+        elements=len(functions.weight),
+        groups=most(group_start),
+        shapes=most(shape_start[group_start]),
+        radial=most(functions.radial.start),
+        monomials=1 if functions.angular.moments is None else moments.N_MONOMIALS,
+    )
+
+
+def workspace(sizes: Sizes, neighbors: int, dtype: np.dtype) -> Work:
     """Return scratch of one thread, for central atoms with at most so many neighbours."""
-    n_elements = len(functions.weight)
+    n_elements, n_groups, n_shapes, n_radial, n_monomials = sizes
     # Whole groups of lanes, and one more where a segment begins within a group.
     capacity = lanes.LANES * (-(-max(neighbors, 1) // lanes.LANES) + 1)
-    shape_start = functions.angular.shape_start[functions.group_start]
-    n_shapes = int(np.diff(shape_start).max(initial=1))
-    n_groups = int(np.diff(functions.group_start).max(initial=1))
-    n_radial = int(np.diff(functions.radial.start).max(initial=1))
 
     def integers(n: int) -> np.ndarray:
         return np.zeros(n, dtype=np.int64)
@@ -60,7 +83,7 @@ def workspace(functions: Functions, neighbors: int, dtype: np.dtype) -> Work:
     def aligned(n: int, width: int) -> np.ndarray:
         # From the start of a cache line on.
         room = np.zeros(n * width + 64 // dtype.itemsize, dtype=dtype)
-        first = (-room.ctypes.data % 64) // dtype.itemsize
+        first = (-room.__array_interface__["data"][0] % 64) // dtype.itemsize
         return room[first : first + n * width].reshape(n, width)
 
     return Work(
@@ -75,9 +98,9 @@ def workspace(functions: Functions, neighbors: int, dtype: np.dtype) -> Work:
         pair_slot=integers(capacity),
         rows=aligned(1, lanes.N_LANE_ROWS * lanes.WIDTH)[0],
         sums=aligned(n_shapes, lanes.PER_FUNCTION * lanes.WIDTH),
-        monomials=aligned(moments.N_MONOMIALS, lanes.WIDTH),
-        moment=rows(n_elements, moments.N_MONOMIALS),
-        polynomial=rows(1, moments.N_MONOMIALS),
+        monomials=aligned(n_monomials, lanes.WIDTH),
+        moment=rows(n_elements, n_monomials),
+        polynomial=rows(1, n_monomials),
         radial=rows(2 * n_radial + 1, capacity),
         envelope=rows(2 * n_groups, capacity),
         table=aligned(unordered.TABLE_ROWS * n_groups + n_shapes, lanes.WIDTH),

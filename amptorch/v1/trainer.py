@@ -469,8 +469,6 @@ class AtomsTrainer(AttributesOfV1):
                 descriptors=get_descriptor,
                 store=fingerprint_store(self.settings) if save_fps else None,
                 quiet=disable_tqdm,
-                # Stored derivatives have the kernels compiled that make them.
-                keep=getattr(self.train_dataset, "derivative_kind", None) == "stored",
             )
 
     def get_calc(self) -> AmpTorch:

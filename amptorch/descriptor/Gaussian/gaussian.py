@@ -89,6 +89,7 @@ class Gaussian(KernelDescriptor):
         self._functions = compile_functions(
             self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
         )
+        self._sizes = symmetry_functions.sizes_of(self._functions)
         self._depends, self._weighted = elements_of_features(self.descriptor_setup, numbers)
         self._matters = (self._depends & ~self._weighted[:, :, None]).any(axis=1).astype(np.int8)
         tables = [
@@ -116,7 +117,7 @@ class Gaussian(KernelDescriptor):
         return self._functions, self._reach
 
     def _scratch(self, neighbors: int) -> tuple[Work]:
-        return (symmetry_functions.workspace(self._functions, neighbors, self.dtype),)
+        return (symmetry_functions.workspace(self._sizes, neighbors, self.dtype),)
 
     def _costs(self, counts: np.ndarray) -> np.ndarray:
         # Pairs of neighbours are what takes the time.

@@ -1,0 +1,119 @@
+"""Compile the kernels of symmetry functions before their first use, in processes side by side.
+
+numba compiles in one thread, and keeps what it compiled on disk; so processes that each use one
+kernel, on two atoms, fill its cache for all that come after, while this one imports and reads.
+"""
+
+import atexit
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from tqdm import tqdm
+
+from amptorch.descriptor.Gaussian import Gaussian
+from amptorch.frames import Frames
+from amptorch.kernels import neighbors, symmetry_functions
+from amptorch.kernels._jit import is_cached
+from amptorch.neighbors import NeighborList, neighbor_list
+from amptorch.threads import num_threads
+
+CUTOFF = 2.0
+KERNELS = {
+    "neighbors": neighbors.search_frames,
+    "derivatives": symmetry_functions.derivatives,
+    "values": symmetry_functions.values,
+    "gradients": symmetry_functions.pair_gradients,
+    "directional": symmetry_functions.directional,
+}
+
+
+class Ahead:
+    """Compile kernels in other processes, if they are not in the cache.
+
+    names : of KERNELS, the longest to compile first
+
+    Where there is one core, or no cache, nothing is done: they are compiled when they are used.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._waiting = [name for name in names if is_cached(KERNELS[name]) is False]
+        self._total = len(self._waiting)
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._cores = num_threads()
+        if self._cores > 1:
+            atexit.register(self.stop)
+            self._start()
+
+    def _start(self) -> None:
+        self._running = [process for process in self._running if process.poll() is None]
+        while self._waiting and len(self._running) < self._cores:
+            command = [sys.executable, "-m", __name__, self._waiting.pop(0)]
+            self._running.append(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+
+    def wait(self) -> None:
+        """Wait until all are compiled, with a progress bar where there is something to wait for.
+
+        What a process could not compile is compiled by whoever uses it.
+        """
+        if not self._running:
+            return
+        with tqdm(total=self._total, desc="compiling kernels, once", unit="kernel") as bar:
+            while self._running:
+                self._running[0].wait()
+                self._start()
+                bar.update(self._total - len(self._waiting) - len(self._running) - bar.n)
+
+    def stop(self) -> None:
+        """End the processes that still run."""
+        for process in self._running:
+            process.terminate()
+
+
+def compile_all() -> str:
+    """Compile all KERNELS that are not in the cache, side by side where there are cores for it;
+    return the folder that they are in.
+
+    Raises OSError where no folder can be written.
+    """
+    Ahead(list(KERNELS)).wait()
+    for name, kernel in KERNELS.items():
+        if not is_cached(kernel):
+            compile_kernel(name)
+        if not is_cached(kernel):
+            raise OSError("no folder for compiled kernels can be written: set NUMBA_CACHE_DIR")
+    return str(KERNELS["values"].stats.cache_path)
+
+
+def compile_kernel(name: str) -> None:
+    """Compile one of KERNELS, and what is used together with it, by using it on two atoms."""
+    functions = {"G2": {"etas": [1.0]}, "G4": {"etas": [1.0], "zetas": [1.0], "gammas": [1.0]}}
+    descriptor = Gaussian({"default": functions, "cutoff": CUTOFF}, ["H"])
+    vectors = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    frames = Frames.from_atoms([Atoms("H2", [[0.0, 0.0, 0.0], vectors[0]])])
+    listed = NeighborList(
+        cutoff=CUTOFF,
+        offsets=np.array([0, 1, 2]),
+        neighbors=np.array([1, 0], dtype=np.int32),
+        shifts=np.zeros((2, 3), dtype=np.int32),
+        vectors=vectors,
+    )
+    if name == "neighbors":
+        neighbor_list(frames, CUTOFF)
+    elif name == "values":
+        descriptor.values(frames, listed)
+    elif name == "derivatives":
+        values, blocks = descriptor.values_and_derivatives(frames, listed, np.float32)
+        blocks.jvp([0], blocks.vjp([0], values))
+    elif name == "gradients":
+        descriptor.vjp(frames, np.ones((2, descriptor.n_features)), listed)
+    else:
+        descriptor.jvp(frames, vectors, listed)
+
+
+if __name__ == "__main__":
+    compile_kernel(sys.argv[1])
