@@ -119,7 +119,7 @@ class Work(NamedTuple):
     monomials: np.ndarray  # (monomials, WIDTH), see moments.py
     moment: np.ndarray  # (channels, monomials)
     polynomial: np.ndarray  # (1, monomials)
-    radial: np.ndarray  # (2 functions + 1, most neighbours), see `symmetry_functions._radial`
+    radial: np.ndarray  # (2 functions + 1, most neighbours), see radial.py
     envelope: np.ndarray  # (2 groups, most neighbours) u and 2 du/d(r²) of each group
     table: np.ndarray  # what `unordered.pair_gradients` knows of each lane, see there
     plan: np.ndarray  # (groups, N_PLAN) how each group is treated, see unordered.py

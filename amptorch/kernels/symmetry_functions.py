@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels import angular, factors, lanes, moments, unordered
+from amptorch.kernels import angular, lanes, moments, radial, unordered
 from amptorch.kernels._jit import njit
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.structures import (
@@ -36,9 +36,7 @@ from amptorch.kernels.structures import (
     Blocks,
     Functions,
     NeighborPairs,
-    Radial,
     Work,
-    block_place,
 )
 
 
@@ -159,7 +157,7 @@ def values(
             _gather(i, pairs, functions.weight, cutoff, work)
             _cutoff_functions(functions.angular, cutoff, work)
             _choose_all(work)
-            _radial_values(i, functions.radial, sphere, work, out)
+            radial.values(i, functions.radial, sphere, work, out)
             first, last = group_start[sphere], group_start[sphere + 1]
             if first < last:
                 unordered.values(i, functions.angular, cutoff, first, last, work, out)
@@ -191,7 +189,7 @@ def derivatives(
                 work.slot[j] = work.pair_slot[work.pair[j] - pairs.offsets[i]]
             _cutoff_functions(functions.angular, cutoff, work)
             _choose_all(work)
-            _radial_derivatives(i, functions.radial, sphere, work, out, blocks)
+            radial.derivatives(i, functions.radial, sphere, work, out, blocks)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
                 angular.derivatives(i, functions.angular, cutoff, group, work, out, blocks)
@@ -220,7 +218,7 @@ def pair_gradients(
             _gather(i, pairs, functions.weight, cutoff, work)
             _cutoff_functions(functions.angular, cutoff, work)
             _choose_wanted(i, pairs.neighbors, wanted, 1.0, work)
-            _radial_pair_gradients(i, functions.radial, sphere, work, weights, out)
+            radial.pair_gradients(i, functions.radial, sphere, work, weights, out)
             first, last = group_start[sphere], group_start[sphere + 1]
             if first < last:
                 unordered.pair_gradients(
@@ -253,7 +251,7 @@ def directional(
             _cutoff_functions(functions.angular, cutoff, work)
             # Each unordered pair of all is less work than each ordered pair with one of these.
             _choose_wanted(i, pairs.neighbors, moving, 0.5, work)
-            _radial_directional(i, functions.radial, sphere, work, out)
+            radial.directional(i, functions.radial, sphere, work, out)
             for group in range(group_start[sphere], group_start[sphere + 1]):
                 angular.envelope(functions.angular, cutoff, group, work)
                 angular.directional(i, functions.angular, cutoff, group, work, out)
@@ -393,155 +391,3 @@ def _choose_wanted(
     chosen_segment[n_elements] = n_chosen
     if n_chosen > most * segment[n_elements]:
         _choose_all(work)
-
-
-@njit
-def _radial_values(i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray) -> None:
-    """Add G1, G2 and G3 within the cutoff to row i of out.
-
-    Here and below, rows 2f and 2f + 1 of `Work.radial` have h and dh/dr of function f, h(r) fc(r),
-    for every neighbour. Channel E has the functions of all neighbours, with their weights.
-    """
-    near, table = work.near, work.radial
-    n_elements = work.segment.shape[0] - 1
-    for e in range(n_elements):
-        low, high = work.segment[e], work.segment[e + 1]
-        for channel in (e, n_elements):
-            first, last = _radial_terms(functions, sphere, channel, low, high, work)
-            for k in range(first, last):
-                row, added = 2 * (k - first), near.dtype.type(0.0)
-                for j in range(high - low):
-                    q = lanes.lane(low, j)
-                    added += table[row, q] * near[NEAR_FC, q]
-                if channel == n_elements:
-                    added *= near[NEAR_WEIGHT, low]
-                out[i, functions.feature[k]] += added
-
-
-@njit
-def _radial_derivatives(
-    i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray, blocks: Blocks
-) -> None:
-    """Do what `_radial_values` does, and add the derivatives to the blocks."""
-    near, table = work.near, work.radial
-    n_elements = work.segment.shape[0] - 1
-    for e in range(n_elements):
-        low, high = work.segment[e], work.segment[e + 1]
-        for channel in (e, n_elements):
-            first, last = _radial_terms(functions, sphere, channel, low, high, work)
-            for j in range(low, high):
-                fc, dfc = near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
-                x, y, z = near[NEAR_X, j], near[NEAR_Y, j], near[NEAR_Z, j]
-                if channel == n_elements:
-                    fc *= near[NEAR_WEIGHT, j]
-                    dfc *= near[NEAR_WEIGHT, j]
-                for k in range(first, last):
-                    feature, row = functions.feature[k], 2 * (k - first)
-                    out[i, feature] += table[row, j] * fc
-                    if work.slot[j] >= 0:
-                        factor = table[row, j] * dfc + table[row + 1, j] * fc
-                        factor *= near[NEAR_INVERSE_R, j]
-                        at, step = block_place(blocks, i, e, feature)
-                        at += 3 * work.slot[j] * step
-                        blocks.values[at] += factor * x
-                        blocks.values[at + step] += factor * y
-                        blocks.values[at + 2 * step] += factor * z
-
-
-@njit
-def _radial_pair_gradients(
-    i: int, functions: Radial, sphere: int, work: Work, weights: np.ndarray, out: np.ndarray
-) -> None:
-    """Add the gradients of G1, G2 and G3 within the cutoff to those of the pairs."""
-    near, table = work.near, work.radial
-    n_elements = work.segment.shape[0] - 1
-    total = table[table.shape[0] - 1]
-    for e in range(n_elements):
-        low, high = work.segment[e], work.segment[e + 1]
-        for channel in (e, n_elements):
-            first, last = _radial_terms(functions, sphere, channel, low, high, work)
-            if first == last:
-                continue
-            for j in range(low, high):
-                total[j] = near.dtype.type(0.0)
-            for k in range(first, last):
-                row, weight = 2 * (k - first), weights[i, functions.feature[k]]
-                if channel == n_elements:
-                    weight *= near[NEAR_WEIGHT, low]
-                for j in range(high - low):
-                    q = lanes.lane(low, j)
-                    total[q] += weight * (
-                        table[row, q] * near[NEAR_FC_SLOPE, q]
-                        + table[row + 1, q] * near[NEAR_FC, q]
-                    )
-            for j in range(low, high):
-                p, factor = work.pair[j], total[j] * near[NEAR_INVERSE_R, j]
-                out[p, 0] += factor * near[NEAR_X, j]
-                out[p, 1] += factor * near[NEAR_Y, j]
-                out[p, 2] += factor * near[NEAR_Z, j]
-
-
-@njit
-def _radial_directional(
-    i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray
-) -> None:
-    """Add J v of G1, G2 and G3 within the cutoff to row i of out, of the neighbours that are
-    lanes."""
-    near, table = work.near, work.radial
-    n_elements = work.segment.shape[0] - 1
-    for e in range(n_elements):
-        low, high = work.segment[e], work.segment[e + 1]
-        for channel in (e, n_elements):
-            first, last = _radial_terms(functions, sphere, channel, low, high, work)
-            for place in range(work.chosen_segment[e], work.chosen_segment[e + 1]):
-                j = work.chosen[place]
-                fc, dfc = near[NEAR_FC, j], near[NEAR_FC_SLOPE, j]
-                if channel == n_elements:
-                    fc *= near[NEAR_WEIGHT, j]
-                    dfc *= near[NEAR_WEIGHT, j]
-                along = (
-                    near[NEAR_VX, j] * near[NEAR_X, j]
-                    + near[NEAR_VY, j] * near[NEAR_Y, j]
-                    + near[NEAR_VZ, j] * near[NEAR_Z, j]
-                ) * near[NEAR_INVERSE_R, j]
-                for k in range(first, last):
-                    row = 2 * (k - first)
-                    slope = table[row, j] * dfc + table[row + 1, j] * fc
-                    out[i, functions.feature[k]] += slope * along
-
-
-@njit
-def _radial_terms(
-    functions: Radial, sphere: int, channel: int, low: int, high: int, work: Work
-) -> tuple[int, int]:
-    """Compute h and dh/dr of the functions of a channel for the neighbours `low:high`; return the
-    first function and the one after the last, the same without neighbours."""
-    own = sphere * work.segment.shape[0] + channel
-    first, last = functions.start[own], functions.start[own + 1]
-    if low == high:
-        return first, first
-    for k in range(first, last):
-        _radial_term(functions, k, 2 * (k - first), low, high, work)
-    return first, last
-
-
-@njit
-def _radial_term(functions: Radial, k: int, row: int, low: int, high: int, work: Work) -> None:
-    """Compute h and dh/dr of function k for the neighbours `low:high`."""
-    near, table, eta, shift = work.near, work.radial, functions.eta[k], functions.shift[k]
-    if functions.kind[k] == 2:
-        start = lanes.LANES * (low // lanes.LANES)
-        n = lanes.LANES * lanes.lane_groups_of(high - start)
-        farthest = near.dtype.type(0.0)
-        for j in range(high - low):
-            farthest = max(farthest, near[NEAR_R, lanes.lane(low, j)])
-        passes = max(factors.passes_of(eta, shift, farthest), 1)
-        factors.gaussians(near, NEAR_R, start, n, eta, shift, passes, table, row)
-    elif functions.kind[k] == 1:
-        for j in range(low, high):
-            table[row, j] = near.dtype.type(1.0)
-            table[row + 1, j] = near.dtype.type(0.0)
-    else:
-        for j in range(low, high):
-            table[row, j] = math.cos(eta * near[NEAR_R, j])
-            table[row + 1, j] = -eta * math.sin(eta * near[NEAR_R, j])
