@@ -18,7 +18,7 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
-from amptorch.store.build import locked, summary_of, write_setup
+from amptorch.store.build import locked_store, summary_of, write_setup
 from amptorch.store.reader import ShardReader
 from amptorch.store.store import FrameStore, read_store
 from amptorch.store.writers import derivative_writer, fingerprint_writer, write_arrays
@@ -68,7 +68,7 @@ def write_described(
         "skipped": [],
         "complete": False,
     }
-    with locked(root), disk_errors(root):
+    with locked_store(root), disk_errors(root):
         if (root / layout.STORE).exists():
             before = read_store(root)
             if before["complete"] or before.get("structures", True):
