@@ -20,7 +20,7 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.labels import Labels
 from amptorch.locks import locked
 from amptorch.store import layout
-from amptorch.store.arrays import disk_errors, remove_unfinished, write_json
+from amptorch.store.arrays import disk_errors, remove_unfinished, write_checked_json
 from amptorch.store.reader import ShardReader
 from amptorch.store.shard import Settings, make_shard, missing_descriptions
 from amptorch.store.sources import open_sources
@@ -177,7 +177,7 @@ def _fill(
             _remove_leftovers(root)
     folders = [layout.shard_folder(root, number) for number in range(_n_shards(about))]
     shards = [ShardReader(folder).about for folder in folders]
-    write_json(root / layout.STORE, {**about, **summary_of(shards)})
+    write_checked_json(root / layout.STORE, {**about, **summary_of(shards)})
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -207,7 +207,7 @@ def _begin(
         "inputs": inputs,
         "complete": False,
     }
-    write_json(file, about)
+    write_checked_json(file, about)
     return about
 
 
@@ -261,7 +261,7 @@ def write_setup(root: Path, descriptor: BaseDescriptor) -> None:
         "descriptor_setup": {symbol: np.asarray(rows).tolist() for symbol, rows in setup.items()},
     }
     if not path.exists():
-        write_json(path, content)
+        write_checked_json(path, content)
 
 
 def _ranges(about: dict[str, Any], number: int) -> list[tuple[int, int, int]]:

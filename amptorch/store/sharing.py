@@ -15,7 +15,7 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
 from amptorch.store import layout
-from amptorch.store.arrays import read_json
+from amptorch.store.arrays import read_checked_json
 from amptorch.store.reader import ShardReader
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class SharedFunctions:
             path = layout.setup_file(self.settings.store, entry.stem)
             if entry.stem == wanted.descriptor_setup_hash or not path.exists():
                 continue
-            about = read_json(path)
+            about = read_checked_json(path)
             tables = about["descriptor_setup"]
             if (
                 about["elements"] == wanted.elements

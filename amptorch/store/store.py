@@ -15,7 +15,7 @@ from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
 from amptorch.rows import offsets_of
 from amptorch.store import layout
-from amptorch.store.arrays import read_json
+from amptorch.store.arrays import read_checked_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
 from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 
@@ -249,7 +249,7 @@ def read_store(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no store in {str(path)!r}: it has no {layout.STORE}")
     try:
-        about = read_json(file)
+        about = read_checked_json(file)
     except ValueError as error:
         raise ValueError(f"{error}; delete the store {path} and make it anew") from error
     if about.get("format") != layout.FORMAT or about.get("version") != layout.VERSION:

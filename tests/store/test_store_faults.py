@@ -468,8 +468,8 @@ def test_other_reasons_to_refuse_a_store(tmp_path, copy):
     make(images(), tmp_path / "energies", forces=False)
     with pytest.raises(ValueError, match="without forces"):
         make(images(), tmp_path / "energies", forces=True)
-    about = arrays.read_json(copy / "store.json")
-    arrays.write_json(copy / "store.json", {**about, "version": 99})
+    about = arrays.read_checked_json(copy / "store.json")
+    arrays.write_checked_json(copy / "store.json", {**about, "version": 99})
     for use in (FrameStore, lambda path: make(images(), path)):
         with pytest.raises(ValueError, match="version 99"):
             use(copy)
