@@ -83,7 +83,6 @@ mae_energy_score = Score("energy", "mae")
 mae_forces_score = Score("forces", "mae")
 mse_energy_score = Score("energy", "mse")
 mse_forces_score = Score("forces", "mse")
-SCORES = (mae_energy_score, mae_forces_score, mse_energy_score, mse_forces_score)
 
 
 class MemEffEpochScoring(EpochScoring):

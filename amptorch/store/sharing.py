@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SomeFunctions:
-    """Functions of every element as a table, which `Gaussian` takes as it is."""
+    """Hold functions of every element as a table, which `Gaussian` takes as it is."""
 
     descriptor_setup: dict
     cutoff_params: dict
 
 
 class SharedFunctions:
-    """Describes the frames of a shard by a new set of functions.
+    """Describe the frames of a shard by a new set of functions.
 
     Functions that other sets in the shard have are copied from there, and only the others computed,
     by a descriptor of these alone: the last bits may differ from those of the set as a whole.

@@ -89,17 +89,17 @@ class FrameStore:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(F,) number of atoms of each frame."""
+        """Return the number of atoms (F,) of each frame."""
         return np.concatenate([self.reader(k).counts for k in range(self.n_shards)])
 
     @cached_property
     def energies(self) -> np.ndarray:
-        """(F,) eV."""
+        """Return the energies (F,), eV."""
         return np.concatenate([self.reader(k).array("energies") for k in range(self.n_shards)])
 
     @cached_property
     def shard_of_frame(self) -> np.ndarray:
-        """(F,) the shard that each frame is in."""
+        """Return the shard (F,) that each frame is in."""
         return np.repeat(np.arange(self.n_shards), np.diff(self.shard_starts))
 
     def frames(self, frame_ids: np.ndarray) -> Frames:
@@ -213,7 +213,7 @@ class FrameStore:
 
     @cached_property
     def _first_atoms(self) -> np.ndarray:
-        """(F,) first atom of each frame within its shard."""
+        """Return the first atom (F,) of each frame within its shard."""
         firsts = np.cumsum(self.counts) - self.counts
         return firsts - np.repeat(firsts[self.shard_starts[:-1]], np.diff(self.shard_starts))
 

@@ -58,7 +58,7 @@ class Cache:
         self.forces = forces
         self.limit = limit
 
-    def begin(self, elements: Sequence[str], cutoff: float, verbose: bool = False) -> None:
+    def begin(self, elements: Sequence[str], cutoff: float) -> None:
         """Make the structures and their neighbour lists up to `cutoff` (Å), once for all trials."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.folder.parent / ".structures.lock"):
@@ -66,7 +66,7 @@ class Cache:
                 self.store()
             except (FileNotFoundError, ValueError):  # not there, or not complete
                 nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
-                preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=verbose)
+                preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=False)
 
     def store(self) -> FrameStore:
         """Open the store."""

@@ -175,7 +175,7 @@ def write_settings(
         about["data"] = str(out / "cache" / "frames.traj")
         write(about["data"], images)
     write_json(path, about)
-    logger.info("%d training frames; %s", about["frames"], tuning.validation.describe())
+    logger.info("%d training frames; %s", about["frames"], tuning.validation.in_words())
     logger.info(
         "energies of consecutive frames correlate with %.2f%s",
         about["correlation"],

@@ -328,7 +328,7 @@ class _Run:
             "trials": dict(sorted(Counter(record["state"] for record in records).items())),
             "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
             "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
-            "validation": self.problem.tuning.validation.describe(),
+            "validation": self.problem.tuning.validation.in_words(),
             "seconds": self.clock(),
         }
         write_json(out / "summary.json", summary)
