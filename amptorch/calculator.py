@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class AmpTorch(Calculator):
-    """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a trained potential, for ASE's optimisers
-    and dynamics.
+    """Give ASE's optimisers and dynamics the energy (eV), forces (eV/Å) and stress (eV/Å³) of a
+    trained potential.
 
     trainer : a `Potential`, an `Ensemble` (its mean), a trained `AtomsTrainer`, or the folder of
         what `amptorch.load` reads
@@ -78,7 +78,7 @@ class AmpTorch(Calculator):
 
     @property
     def potential(self) -> Any:
-        """The potential, with the parameters that a trainer has now."""
+        """Return the potential, with the parameters that a trainer has now."""
         return potential_of(self.trainer)
 
     def calculate(
@@ -135,8 +135,8 @@ class AmpTorch(Calculator):
 
 
 class EnsembleCalculator(AmpTorch):
-    """ASE calculator of an `Ensemble`: the means, and in `results` too `energy_uncertainty` (eV)
-    and `forces_uncertainty` (n, 3), eV/Å, the standard deviations."""
+    """Give ASE the means of an `Ensemble`, and in `results` the standard deviations too:
+    `energy_uncertainty` (eV) and `forces_uncertainty` (n, 3), eV/Å."""
 
     def __init__(self, ensemble: Ensemble, skin: float = 0.3, **kwargs: Any):
         super().__init__(ensemble, skin, **kwargs)

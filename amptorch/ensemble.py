@@ -38,7 +38,7 @@ VERSION = 1
 
 @dataclass
 class EnsembleBatch:
-    """Frames, their neighbour list, and each member's batch of them."""
+    """Hold frames, their neighbour list, and each member's batch of them."""
 
     frames: Frames
     neighbors: NeighborList
@@ -46,7 +46,7 @@ class EnsembleBatch:
 
 
 class Ensemble:
-    """The weighted mean of k potentials, and their spread.
+    """Predict with the weighted mean of k potentials, and give their spread.
 
     With weights w that sum to 1, a quantity x (an energy, a component of a force) has the mean
     Σ w_k x_k and the standard deviation √(Σ w_k (x_k − mean)² / (1 − Σ w_k²)), which for equal
@@ -92,7 +92,7 @@ class Ensemble:
 
     @property
     def cutoff(self) -> float:
-        """Å, the cutoff of the member that reaches farthest."""
+        """Return the cutoff of the member that reaches farthest, Å."""
         return max(member.cutoff for member in self.members)
 
     def predict(

@@ -16,7 +16,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
 from amptorch.frames import Frames
 from amptorch.plain import to_json
-from amptorch.writing import replacing
+from amptorch.writing import replacing, write_atomically
 
 # Formats of ASE with a place for energies and forces of any frame.
 FORMATS_WITH_ENERGIES = ("traj", "extxyz", "json", "db")
@@ -165,13 +165,9 @@ def write_images(path: Path, images: Sequence[Atoms], form: str) -> None:
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write a JSON file, and its folder where needed; wait until it is on the disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished, open(unfinished, "w", encoding="utf8") as file:
-        json.dump(to_json(content), file, indent=1)
-        file.flush()
-        # Or a power failure may leave the name with nothing behind it.
-        os.fsync(file.fileno())
+    text = json.dumps(to_json(content), indent=1)
+    with write_atomically(path) as file:
+        file.write(text.encode("utf8"))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -15,11 +15,16 @@ QUANTITIES = {"energy": 0, "energy_per_atom": 0, "forces": 1, "stress": 2}
 PLACES = {**QUANTITIES, "stress": 4}
 
 
+def rms(values: ArrayLike) -> float:
+    """Return the root of the mean square of values of any shape."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
 def error_statistics(errors: ArrayLike) -> dict[str, float]:
     """Return "rmse", "mae" and "median", of the absolute errors, for errors of any shape."""
     absolute = np.abs(errors)
     return {
-        "rmse": float(np.sqrt(np.mean(absolute**2))),
+        "rmse": rms(absolute),
         "mae": float(np.mean(absolute)),
         "median": float(np.median(absolute)),
     }
@@ -78,7 +83,6 @@ mae_energy_score = Score("energy", "mae")
 mae_forces_score = Score("forces", "mae")
 mse_energy_score = Score("energy", "mse")
 mse_forces_score = Score("forces", "mse")
-SCORES = (mae_energy_score, mae_forces_score, mse_energy_score, mse_forces_score)
 
 
 class MemEffEpochScoring(EpochScoring):

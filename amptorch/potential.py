@@ -48,7 +48,7 @@ class _LastFrames(NamedTuple):
 
 
 class Potential:
-    """Energies and forces of frames by descriptor, scalers and model; J is never formed.
+    """Predict energies and forces of frames by descriptor, scalers and model; J is never formed.
 
     model : a BPNN or SingleNN on `device`, whose parameters have the type `dtype`
     settings : the `Config` that it was trained with, with `dataset.elements`; None where it was
@@ -163,7 +163,7 @@ class Potential:
 
     @property
     def cutoff(self) -> float:
-        """Å, how far neighbours are listed."""
+        """Return how far neighbours are listed, Å."""
         return self.descriptor.cutoff
 
     def predict(

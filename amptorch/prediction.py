@@ -183,8 +183,8 @@ def predict_atoms(
 
 
 def check_stress(model: EnergyModel, frames: Frames, stress: Stress = True) -> None:
-    """Unless the stress is "optional", raise ValueError where the model gives none, and ASE's
-    PropertyNotImplementedError that names a frame without three cell vectors."""
+    """Raise ValueError where the model gives no stress, and ASE's PropertyNotImplementedError that
+    names a frame without three cell vectors, unless the stress is "optional"."""
     if stress == "optional":
         return
     if not model.has_forces:

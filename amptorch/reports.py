@@ -16,7 +16,7 @@ from ase.units import GPa
 from matplotlib.figure import Figure
 
 from amptorch.frames import Frames
-from amptorch.metrics import error_statistics
+from amptorch.metrics import error_statistics, rms
 
 # A picture shows no more points than this, drawn at random from all.
 MOST_POINTS = 20_000
@@ -120,7 +120,7 @@ def group_table(
         return ""
     energies = 1000 * _energy_errors(frames, prediction)
     forces = _force_errors(frames, prediction)
-    ordered = sorted(groups.items(), key=lambda group: -_rms(energies[group[1]]))
+    ordered = sorted(groups.items(), key=lambda group: -rms(energies[group[1]]))
     if len(ordered) > MOST_GROUPS:
         rest = ordered[MOST_GROUPS - 1 :]
         others = (f"{len(rest)} others", np.concatenate([rows for _, rows in rest]))
@@ -128,8 +128,8 @@ def group_table(
     lines = [[what, "frames", "energy RMSE (meV/atom)", "forces RMSE (eV/Å)"]]
     for name, rows in ordered:
         of_atoms = np.empty(0) if forces is None else _known(forces[frames.atom_rows(rows)])
-        cell = f"{_rms(of_atoms):.3g}" if of_atoms.size else ""
-        lines.append([name, str(len(rows)), f"{_rms(energies[rows]):.4g}", cell])
+        cell = f"{rms(of_atoms):.3g}" if of_atoms.size else ""
+        lines.append([name, str(len(rows)), f"{rms(energies[rows]):.4g}", cell])
     return aligned(lines if forces is not None else [line[:-1] for line in lines])
 
 
@@ -164,8 +164,8 @@ def useless(frames: Frames, prediction: Mapping[str, Any], references: np.ndarra
     frames, prediction : as in `prediction_errors`
     """
     found = []
-    error = 1000 * _rms(_energy_errors(frames, prediction))
-    alone = 1000 * _rms((frames.energies - references) / frames.counts)
+    error = 1000 * rms(_energy_errors(frames, prediction))
+    alone = 1000 * rms((frames.energies - references) / frames.counts)
     if error >= alone:
         found.append(
             f"the energies are no better than the reference energies of the elements alone: "
@@ -173,7 +173,7 @@ def useless(frames: Frames, prediction: Mapping[str, Any], references: np.ndarra
         )
     forces = _force_errors(frames, prediction)
     if forces is not None and len(known := _known(forces)):
-        error, alone = _rms(known), _rms(_known(np.asarray(frames.forces)))
+        error, alone = rms(known), rms(_known(np.asarray(frames.forces)))
         if error >= alone:
             found.append(
                 f"the forces are no better than none at all: {error:.3g} eV/Å, where their own "
@@ -199,9 +199,7 @@ def unfair_groups(
     divisions = dict([_groups(images, frames, key), ("atoms", _by_size(frames))])
     for what, groups in divisions.items():
         errors = {
-            name: _rms(energies[rows])
-            for name, rows in groups.items()
-            if len(rows) >= FEWEST_FRAMES
+            name: rms(energies[rows]) for name, rows in groups.items() if len(rows) >= FEWEST_FRAMES
         }
         if len(errors) < 2:
             continue
@@ -238,19 +236,38 @@ def parity_plot(
         drawn.append(("stress", "GPa", stresses))
     figure = Figure(figsize=(4.8 * len(drawn), 4.6), layout="constrained")
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for panel, (quantity, unit, of_sets) in zip(panels, drawn, strict=True):
-        panel.set(xlabel=f"reference {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
-        for name, (reference, predicted) in of_sets.items():
-            rmse = np.sqrt(np.nanmean((predicted - reference) ** 2))
-            scale, small = (1000, "meV/atom") if quantity == "energy" else (1, unit)
-            label = f"{name}: RMSE {scale * rmse:.3g} {small}"
-            _scatter(panel, reference, predicted, label)
-    for panel in panels:
-        panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
-        panel.legend(loc="upper left", frameon=False, fontsize="small")
+    for panel, (quantity, unit, pairs) in zip(panels, drawn, strict=True):
+        draw_parity(panel, quantity, unit, pairs)
     ending = Path(path).suffix[1:].lower()
     known = ending in figure.canvas.get_supported_filetypes()
     figure.savefig(path, format=ending if known else "png", dpi=150)
+
+
+def draw_parity(
+    panel: Any,
+    quantity: str,
+    unit: str,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    colors: Mapping[str, str] | None = None,
+) -> None:
+    """Draw predicted against reference values into axes of matplotlib, with their RMSE.
+
+    pairs: {name: (reference, predicted)} in `unit`, NaN where there is none; an RMSE of the
+    quantity "energy", eV/atom, is shown in meV/atom. colors: {name: colour}, else matplotlib's
+    """
+    scale, small = (1000, "meV/atom") if quantity == "energy" else (1, unit)
+    for name, (reference, predicted) in pairs.items():
+        x, y = np.ravel(reference), np.ravel(predicted)
+        errors = y - x
+        label = f"{name}: RMSE {scale * rms(errors[np.isfinite(errors)]):.3g} {small}"
+        if len(x) > MOST_POINTS:
+            shown = np.random.default_rng(0).choice(len(x), MOST_POINTS, replace=False)
+            x, y = x[shown], y[shown]
+        style: dict[str, Any] = {"ms": 5 if len(x) < 1000 else 2, "color": (colors or {}).get(name)}
+        panel.plot(x, y, ".", alpha=0.5, label=label, rasterized=True, **style)
+    panel.axline((panel.dataLim.x0, panel.dataLim.x0), slope=1, color="0.4", lw=0.8, zorder=3)
+    panel.set(xlabel=f"reference {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})")
+    panel.legend(loc="upper left", frameon=False, fontsize="small")
 
 
 class Stages:
@@ -283,10 +300,10 @@ def _unfair_elements(frames: Frames, prediction: Mapping[str, Any]) -> list[str]
     for number in np.unique(frames.numbers):
         own = _known(forces[frames.numbers == number])
         others = _known(forces[frames.numbers != number])
-        if own.size and others.size and _rms(own) > UNFAIR_FORCES * _rms(others):
+        if own.size and others.size and rms(own) > UNFAIR_FORCES * rms(others):
             found.append(
-                f"forces on {chemical_symbols[number]} are off by {_rms(own):.3g} eV/Å, those on "
-                f"other elements by {_rms(others):.3g}; look at its symmetry functions and at how "
+                f"forces on {chemical_symbols[number]} are off by {rms(own):.3g} eV/Å, those on "
+                f"other elements by {rms(others):.3g}; look at its symmetry functions and at how "
                 f"many of its surroundings are in the training set ({len(own)} atoms here)"
             )
     return found
@@ -339,10 +356,6 @@ def _known(forces: np.ndarray) -> np.ndarray:
     return forces[~np.isnan(forces[:, 0])]
 
 
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
-
-
 def _energies(frames: Frames, prediction: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return reference and predicted energies (F,), eV/atom."""
     reference = np.asarray(frames.energies) / frames.counts
@@ -374,14 +387,6 @@ def _error_row(quantity: str, unit: str, difference: np.ndarray) -> ErrorRow:
 
 def _cells(row: ErrorRow | None) -> tuple[str, str]:
     return ("", "") if row is None else (f"{row.rmse:.4g}", f"{row.mae:.4g}")
-
-
-def _scatter(panel: Any, reference: Any, predicted: Any, label: str) -> None:
-    x, y = np.ravel(reference), np.ravel(predicted)
-    if len(x) > MOST_POINTS:
-        shown = np.random.default_rng(0).choice(len(x), MOST_POINTS, replace=False)
-        x, y = x[shown], y[shown]
-    panel.plot(x, y, ".", ms=5 if len(x) < 1000 else 2, alpha=0.5, label=label, rasterized=True)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -122,15 +122,15 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, list[np.ndarray]], d
     results: dict[str, list[np.ndarray]] = {row: [] for row in options.rows}
     missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        folders = []
-        for commit in options.commits:
+        folders: dict[str, Path] = {}
+        for commit in dict.fromkeys(options.commits):
             made = tempfile.TemporaryDirectory(prefix="amptorch-guard-")
-            folders.append(Path(stack.enter_context(made)).resolve())
-            unpack(commit, folders[-1])
+            folders[commit] = Path(stack.enter_context(made)).resolve()
+            unpack(commit, folders[commit])
         for _ in range(options.processes):
             with contextlib.ExitStack() as pair:
                 remotes: list[Remote] = []
-                for folder in folders:
+                for folder in map(folders.__getitem__, options.commits):
                     remotes.append(remote_of(folder, {"NUMBA_CACHE_DIR": str(folder / "compiled")}))
                     pair.callback(remotes[-1].close)
                 for row in [row for row in options.rows if row not in missing]:

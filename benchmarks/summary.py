@@ -31,7 +31,7 @@ class Results:
         if self.upstream:
             # The fork itself may be there by mistake.
             other, mistaken = ("other copy", ", NOT v1.0") if self.upstream["fork"] else (other, "")
-            found = workload.described(self.upstream)
+            found = workload.in_words(self.upstream)
             label = f"{other}: measured in turn with ours in this run: {found}{mistaken}"
         header = ["ms a frame", "now", "10-90 %"]
         header += [other, f"{other} / now"] if self.upstream else []

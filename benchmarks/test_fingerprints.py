@@ -36,14 +36,14 @@ def test_values_and_derivatives(measure, atoms, functions, threads, dtype):
 @pytest.mark.parametrize("atoms", SIZES)
 @pytest.mark.parametrize("stage", ["values", "values_and_derivatives"])
 def test_prepare_fingerprints(measure, atoms, stage):
-    """The same call as v1.0's, with its results: dictionaries, and sparse matrices."""
+    """Make the same call as v1.0, with its results: dictionaries, and sparse matrices."""
     measure(getattr(stages, stage), iron_water_frames(atoms, N_FRAMES), v1=stage)
 
 
 @pytest.mark.parametrize(("cutoff", "orders"), [(None, 4), (8.0, 4), (None, 10)])
 @pytest.mark.parametrize("what", ["values", "values_and_derivatives"])
 def test_gmp(measure, what, cutoff, orders):
-    """GMP fingerprints with ten widths, at the default cutoff (None) or at 8 Å."""
+    """Compute GMP fingerprints with ten widths, at the default cutoff (None) or at 8 Å."""
     parameters = {"MCSHs": {"orders": list(range(orders)), "sigmas": SIGMAS}}
     parameters |= {"cutoff": cutoff} if cutoff else {}
     measure(stages.gmp, iron_water_frames(164, 2), what=what, **parameters)

@@ -58,6 +58,6 @@ def test_dynamics_step(measure, atoms, threads):
 
 
 def test_large_structure(measure):
-    """Energy and forces of 16,072 atoms, all neighbours searched in each step."""
+    """Compute energy and forces of 16,072 atoms, all neighbours searched in each step."""
     images = iron_water_frames(164, N_PREDICTED)
     measure(stages.calculator_step, images, repeat=(7, 7, 2), skin=0.0)

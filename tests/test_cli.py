@@ -335,7 +335,7 @@ def test_demo_learns(tmp_path, capsys):
 
 
 def test_training_without_a_configuration(data, tmp_path, capsys):
-    out = ("--out", tmp_path / "run", "--time", "9s", "--size", "small")
+    out = ("--out", tmp_path / "run", "--time", "2s", "--size", "small")
     assert run("train", "--data", data, "--test", data, *out) == 0
     report = capsys.readouterr().out
     for text in ("frames ", "energies ", "functions ", "networks ", "training ", "meV/atom"):
@@ -347,7 +347,7 @@ def test_training_without_a_configuration(data, tmp_path, capsys):
 
 
 def test_frames_of_the_test_that_are_trained_on_are_told(data, tmp_path, caplog):
-    out = ("--out", tmp_path / "run", "--time", "3s", "--size", "small")
+    out = ("--out", tmp_path / "run", "--time", "1s", "--size", "small")
     assert run("train", "--data", data, "--test", data, *out) == 0
     assert "test" in caplog.text
     assert "also" in caplog.text or "both" in caplog.text
@@ -355,7 +355,7 @@ def test_frames_of_the_test_that_are_trained_on_are_told(data, tmp_path, caplog)
 
 def test_init_writes_a_configuration_that_trains(data, tmp_path, capsys):
     path = tmp_path / "config.yaml"
-    assert run("init", data, "--out", path, "--size", "small", "--time", "3s") == 0
+    assert run("init", data, "--out", path, "--size", "small", "--time", "1s") == 0
     assert run("init", data, "--out", path) == 1
     assert "--overwrite" in capsys.readouterr().err
     text = path.read_text().replace("run_dir: ./", f"run_dir: {tmp_path}")

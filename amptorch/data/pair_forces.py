@@ -127,9 +127,10 @@ class PairForces:
 
     @cached_property
     def fit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(pulls, types, place): slopes (types, INTERVALS), eV/Å, of a pair potential fitted to the
-        forces alone, the type of each pair, and its place among the nodes; None where that says
-        nothing. The slope of the potential of each pair of elements is piecewise linear.
+        """Return a pair potential that is fitted to the forces alone; None where that says nothing.
+
+        (pulls, types, place): slopes (types, INTERVALS), eV/Å; the type of each pair, and its place
+        among the nodes. The slope of the potential of each pair of elements is piecewise linear.
         """
         if self.pairs is None or not len(self.distances) or not np.ptp(self.distances):
             return None

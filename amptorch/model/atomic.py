@@ -16,7 +16,7 @@ Group: TypeAlias = tuple[MLP, torch.Tensor | None, torch.Tensor | None]
 
 
 class AtomicModel(nn.Module):
-    """Base of models that give each atom an energy by one or several networks.
+    """Give each atom an energy by one or several networks; the base of all models.
 
     Parameters, common to all models
     ----------

@@ -51,10 +51,10 @@ def _look_at_loaded_mask(element_mask: ElementMask, _incompatible_keys: object) 
 
 
 class BPNN(AtomicModel):
-    """A network for each element, in the order of `elements`; parameters as in `AtomicModel`.
+    """Give each element a network of its own; parameters as in `AtomicModel`.
 
-    Each network is evaluated on the atoms of its own element only, and its batch norm sees only
-    these.
+    The networks are in the order of `elements`. Each is evaluated on the atoms of its own element
+    only, and its batch norm sees only these.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives
+from amptorch.rows import rows_between
 
 
 class DeviceDerivatives:
@@ -80,17 +81,17 @@ class _Part:
         first = blocks.frame_offsets[frame_ids]
         last = blocks.frame_offsets[np.asarray(frame_ids) + 1]
         self.n_atoms = int((last - first).sum())
-        own = _ranges(first, last)
+        own = rows_between(first, last)
         # Atoms of a frame keep their order, so one shift a frame leads to the rows of the batch.
         position = np.repeat(np.cumsum(last - first) - (last - first) - first, last - first)
         which = (own[:, None] * n_elements + np.arange(n_elements)).ravel()
         counts = arrays.atom_start[which + 1] - arrays.atom_start[which]
-        pairs = _ranges(arrays.atom_start[which], arrays.atom_start[which + 1])
+        pairs = rows_between(arrays.atom_start[which], arrays.atom_start[which + 1])
         shift = np.repeat(position, n_elements)
         features = blocks.features_of_blocks(own)
         widths = np.array([len(f) for f in features])
         starts = np.cumsum(widths) - widths
-        entry = _ranges(arrays.value_start[which], arrays.value_start[which + 1])
+        entry = rows_between(arrays.value_start[which], arrays.value_start[which + 1])
         values = torch.from_numpy(np.ascontiguousarray(arrays.values[entry]))
         if device.type == "cuda":
             values = values.pin_memory()
@@ -110,10 +111,3 @@ class _Part:
         within = torch.arange(len(pair), device=device) - (ends - 3 * width)[pair]
         self.column = 3 * pair + within // width[pair]
         self.feature = names[first_feature[pair] + within % width[pair]]
-
-
-def _ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Return the concatenation of range(start, stop) for each start and stop."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    return np.arange(lengths.sum()) + np.repeat(stops - ends, lengths)

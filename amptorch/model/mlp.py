@@ -12,8 +12,8 @@ INITIALIZATIONS = ("xavier", "zero", "small")
 
 
 class MLP(nn.Module):
-    """Hidden layers of linear, [batch norm], activation, [dropout]; then a linear layer, which has
-    an activation only where one is listed for it.
+    """Apply hidden layers: linear, [batch norm], activation, [dropout]; then a linear layer, which
+    has an activation only where one is listed for it.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class MLP(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm that uses its running statistics for a single atom, whose own are undefined."""
+    """Normalise a batch; a single atom, whose statistics are undefined, by the running ones."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and len(x) < 2:
@@ -120,8 +120,8 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose random numbers are those of `random`, which has `generator(device)`; torch's
-    own, which all threads share, where it is None."""
+    """Drop out by the random numbers of `random`, which has `generator(device)`; by torch's own,
+    which all threads share, where it is None."""
 
     random: Any = None
 

@@ -14,7 +14,7 @@ from amptorch.model.mlp import MLP
 
 
 class SingleNN(AtomicModel):
-    """A single network for all elements; parameters as in `AtomicModel`."""
+    """Give all elements a single network; parameters as in `AtomicModel`."""
 
     def __init__(
         self,

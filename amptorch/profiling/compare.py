@@ -45,7 +45,7 @@ def compare(
             raise
     ratios, table = _times(ours, others)
     sides = {"here": ours[0], **({"there": others[0]} if others else {})}
-    about = [f"{side}: {workload.described(result)}" for side, result in sides.items()]
+    about = [f"{side}: {workload.in_words(result)}" for side, result in sides.items()]
     return Report(
         tool="comparison",
         title=f"This amptorch and that of {python}",

@@ -4,7 +4,7 @@ taken: they know nothing of it."""
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,12 @@ def _below(cls):
 
 
 @contextmanager
-def wrapped(
-    wrap: Callable[[Callable, str, bool], Callable], stages: Mapping[str, Sequence[str]] = STAGES
-) -> Iterator[None]:
+def wrapped(wrap: Callable[[Callable, str, bool], Callable]) -> Iterator[None]:
     """Put `wrap(function, stage, whole)` in place of every function of the stages, in this context.
 
     Descriptors that are not imported yet are left as they are.
     """
-    functions = [(stage, function) for stage in stages for function in stages[stage]]
+    functions = [(stage, function) for stage, names in STAGES.items() for function in names]
     # Modules first: one that is imported later would come by what is wrapped already, and keep it.
     for _, function in functions:
         importlib.import_module(function.partition(":")[0])

@@ -220,7 +220,7 @@ def _version_beside(path):
     return found[0] if found else "of unknown version"
 
 
-def described(found: dict[str, Any]) -> str:
+def in_words(found: dict[str, Any]) -> str:
     """Return a line for people about the result of `about`."""
     name = "the fork of AMPTorch" if found["fork"] else "amptorch"
     return "{} {amptorch} in {path}, Python {python}, numpy {numpy}, torch {torch}".format(

@@ -133,15 +133,15 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+def write_checked_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Replace `path` by `content`, with a checksum, as a whole."""
     text = json.dumps({**content, "checksum": _json_checksum(content)}, indent=1)
     with write_atomically(path) as file:
         file.write(text.encode("utf8"))
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `write_json` wrote; ValueError names the file where it is missing or damaged."""
+def read_checked_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `write_checked_json` wrote; ValueError names a missing or damaged file."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf8"))

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.labels import Labels
+from amptorch.locks import locked
 from amptorch.store import layout
-from amptorch.store.arrays import disk_errors, remove_unfinished, write_json
+from amptorch.store.arrays import disk_errors, remove_unfinished, write_checked_json
 from amptorch.store.reader import ShardReader
 from amptorch.store.shard import Settings, make_shard, missing_descriptions
 from amptorch.store.sources import open_sources
@@ -98,7 +98,7 @@ def preprocess(
     sources = open_sources(paths_or_images, labels)
     inputs = [{**source.record(), "frames": len(source)} for source in sources]
     if not _is_full(settings, inputs):
-        with locked(settings.store), disk_errors(settings.store):
+        with locked_store(settings.store), disk_errors(settings.store):
             _fill(settings, sources, inputs, frames_per_shard, verbose, dask)
     store = FrameStore(settings.store)
     if store.skipped:
@@ -117,29 +117,27 @@ def _derivative_dtype(derivatives: str | None, dtype: str) -> str | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_store(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other processes out of it."""
+    busy = f"another process is writing to the store {str(folder)!r}; wait until it is done"
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file; a store is a folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in folder.iterdir() if not path.name.startswith(layout.STORE)}
-        if others - {layout.LOCK} and not (folder / layout.STORE).exists():
-            raise FileExistsError(
-                f"{str(folder)!r} has other files in it and is no store; give a new folder"
-            )
-        lock = FileLock(folder / layout.LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(
-            f"another process is writing to the store {str(folder)!r}; wait until it is done"
-        ) from error
-    except PermissionError as error:
-        raise PermissionError(f"cannot write a store to {str(folder)!r} ({error})") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _refuse_other_files(folder)
+            stack.enter_context(locked(folder / layout.LOCK, busy))
+        except PermissionError as error:
+            raise PermissionError(f"cannot write a store to {str(folder)!r} ({error})") from error
         yield
-    finally:
-        lock.release()
+
+
+def _refuse_other_files(folder: Path) -> None:
+    others = {path.name for path in folder.iterdir() if not path.name.startswith(layout.STORE)}
+    if others - {layout.LOCK} and not (folder / layout.STORE).exists():
+        raise FileExistsError(
+            f"{str(folder)!r} has other files in it and is no store; give a new folder"
+        )
 
 
 def _is_full(settings: Settings, inputs: list[dict[str, Any]]) -> bool:
@@ -179,7 +177,7 @@ def _fill(
             _remove_leftovers(root)
     folders = [layout.shard_folder(root, number) for number in range(_n_shards(about))]
     shards = [ShardReader(folder).about for folder in folders]
-    write_json(root / layout.STORE, {**about, **summary_of(shards)})
+    write_checked_json(root / layout.STORE, {**about, **summary_of(shards)})
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -209,7 +207,7 @@ def _begin(
         "inputs": inputs,
         "complete": False,
     }
-    write_json(file, about)
+    write_checked_json(file, about)
     return about
 
 
@@ -263,7 +261,7 @@ def write_setup(root: Path, descriptor: BaseDescriptor) -> None:
         "descriptor_setup": {symbol: np.asarray(rows).tolist() for symbol, rows in setup.items()},
     }
     if not path.exists():
-        write_json(path, content)
+        write_checked_json(path, content)
 
 
 def _ranges(about: dict[str, Any], number: int) -> list[tuple[int, int, int]]:

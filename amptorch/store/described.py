@@ -17,8 +17,8 @@ import numpy as np
 from amptorch.descriptor.base import BaseDescriptor
 from amptorch.rows import offsets_of
 from amptorch.store import layout
-from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
-from amptorch.store.build import locked, summary_of, write_setup
+from amptorch.store.arrays import disk_errors, folder_when_complete, write_checked_json
+from amptorch.store.build import locked_store, summary_of, write_setup
 from amptorch.store.reader import ShardReader
 from amptorch.store.store import FrameStore, read_store
 from amptorch.store.writers import derivative_writer, fingerprint_writer, write_arrays
@@ -68,7 +68,7 @@ def write_described(
         "skipped": [],
         "complete": False,
     }
-    with locked(root), disk_errors(root):
+    with locked_store(root), disk_errors(root):
         if (root / layout.STORE).exists():
             before = read_store(root)
             if before["complete"] or before.get("structures", True):
@@ -77,12 +77,12 @@ def write_described(
                 )
             # Left behind by a call that was stopped.
             shutil.rmtree(root / "shards", ignore_errors=True)
-        write_json(root / layout.STORE, about)
+        write_checked_json(root / layout.STORE, about)
         write_setup(root, descriptor)
         for number, parts in enumerate(shards):
             _write_shard(layout.shard_folder(root, number), parts, descriptor, forces, dtype)
         found = [ShardReader(path).about for path in sorted((root / "shards").iterdir())]
-        write_json(root / layout.STORE, {**about, **summary_of(found)})
+        write_checked_json(root / layout.STORE, {**about, **summary_of(found)})
     return FrameStore(root)
 
 
@@ -106,4 +106,4 @@ def _write_shard(
         arrays["numbers"] = arrays["numbers"].astype(np.uint8)
         arrays["offsets"] = offsets_of(arrays.pop("counts"))
         content = {**write_arrays(folder, arrays), "inputs": [], "skipped": []}
-        write_json(folder / layout.SHARD, content)
+        write_checked_json(folder / layout.SHARD, content)

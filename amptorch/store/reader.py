@@ -13,7 +13,7 @@ from amptorch.kernels.structures import Blocks
 from amptorch.neighbors import NeighborList
 from amptorch.rows import offsets_of
 from amptorch.store import layout
-from amptorch.store.arrays import open_array, read_json
+from amptorch.store.arrays import open_array, read_checked_json
 
 AGAIN = "and run `amptorch preprocess` again, which makes what is missing"
 
@@ -147,7 +147,7 @@ class ShardReader:
     def _entry(self, path: Path, delete: Path) -> dict[str, Any]:
         if path not in self._entries:
             with _advice(delete):
-                self._entries[path] = read_json(path)
+                self._entries[path] = read_checked_json(path)
         return self._entries[path]
 
     def _array(self, path: Path, entry: dict[str, Any], delete: Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from amptorch.distances import check_distances
 from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
 from amptorch.store import layout
-from amptorch.store.arrays import disk_errors, folder_when_complete, write_json
+from amptorch.store.arrays import disk_errors, folder_when_complete, write_checked_json
 from amptorch.store.reader import ShardReader, join_frames
 from amptorch.store.sharing import SharedFunctions, compute
 from amptorch.store.sources import checked_frame
@@ -119,7 +119,7 @@ def _write_shard(
     about = {**structures.write(folder), "inputs": inputs, "skipped": skipped}
     # Frames of other elements are among those left out.
     about["elements"] = sorted(settings.descriptor.elements)
-    write_json(folder / layout.SHARD, about)
+    write_checked_json(folder / layout.SHARD, about)
 
 
 def _add_descriptions(folder: Path, settings: Settings, proceed: Callable[[int], None]) -> None:

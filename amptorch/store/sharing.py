@@ -15,7 +15,7 @@ from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
 from amptorch.store import layout
-from amptorch.store.arrays import read_json
+from amptorch.store.arrays import read_checked_json
 from amptorch.store.reader import ShardReader
 
 logger = logging.getLogger(__name__)
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SomeFunctions:
-    """Functions of every element as a table, which `Gaussian` takes as it is."""
+    """Hold functions of every element as a table, which `Gaussian` takes as it is."""
 
     descriptor_setup: dict
     cutoff_params: dict
 
 
 class SharedFunctions:
-    """Describes the frames of a shard by a new set of functions.
+    """Describe the frames of a shard by a new set of functions.
 
     Functions that other sets in the shard have are copied from there, and only the others computed,
     by a descriptor of these alone: the last bits may differ from those of the set as a whole.
@@ -100,7 +100,7 @@ class SharedFunctions:
             path = layout.setup_file(self.settings.store, entry.stem)
             if entry.stem == wanted.descriptor_setup_hash or not path.exists():
                 continue
-            about = read_json(path)
+            about = read_checked_json(path)
             tables = about["descriptor_setup"]
             if (
                 about["elements"] == wanted.elements

@@ -15,7 +15,7 @@ from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList
 from amptorch.rows import offsets_of
 from amptorch.store import layout
-from amptorch.store.arrays import read_json
+from amptorch.store.arrays import read_checked_json
 from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
 from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 
@@ -89,17 +89,17 @@ class FrameStore:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(F,) number of atoms of each frame."""
+        """Return the number of atoms (F,) of each frame."""
         return np.concatenate([self.reader(k).counts for k in range(self.n_shards)])
 
     @cached_property
     def energies(self) -> np.ndarray:
-        """(F,) eV."""
+        """Return the energies (F,), eV."""
         return np.concatenate([self.reader(k).array("energies") for k in range(self.n_shards)])
 
     @cached_property
     def shard_of_frame(self) -> np.ndarray:
-        """(F,) the shard that each frame is in."""
+        """Return the shard (F,) that each frame is in."""
         return np.repeat(np.arange(self.n_shards), np.diff(self.shard_starts))
 
     def frames(self, frame_ids: np.ndarray) -> Frames:
@@ -213,7 +213,7 @@ class FrameStore:
 
     @cached_property
     def _first_atoms(self) -> np.ndarray:
-        """(F,) first atom of each frame within its shard."""
+        """Return the first atom (F,) of each frame within its shard."""
         firsts = np.cumsum(self.counts) - self.counts
         return firsts - np.repeat(firsts[self.shard_starts[:-1]], np.diff(self.shard_starts))
 
@@ -249,7 +249,7 @@ def read_store(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no store in {str(path)!r}: it has no {layout.STORE}")
     try:
-        about = read_json(file)
+        about = read_checked_json(file)
     except ValueError as error:
         raise ValueError(f"{error}; delete the store {path} and make it anew") from error
     if about.get("format") != layout.FORMAT or about.get("version") != layout.VERSION:

@@ -18,7 +18,7 @@ from amptorch.store.arrays import (
     folder_when_complete,
     unfinished_name,
     write_array,
-    write_json,
+    write_checked_json,
 )
 
 # {name: (type, shape of a row)} of what is kept of each atom, frame or pair.
@@ -124,7 +124,7 @@ def _growing_array(
     finally:
         unfinished.unlink(missing_ok=True)
     # The entry comes last: where it is, the array is complete.
-    write_json(entry, {"array": values.entry})
+    write_checked_json(entry, {"array": values.entry})
 
 
 @contextmanager
@@ -168,7 +168,7 @@ class _DerivativeWriter:
         arrays = {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
         for name, array in {**arrays, "feature_row": self._kinds.feature_row}.items():
             entries[name] = write_array(folder / f"{name}.npy", array)
-        write_json(folder / layout.DERIVATIVES, {"arrays": entries})
+        write_checked_json(folder / layout.DERIVATIVES, {"arrays": entries})
 
 
 def _smallest(array: np.ndarray, dtypes: Iterable[type]) -> np.ndarray:

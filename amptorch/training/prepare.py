@@ -48,7 +48,7 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Frames that are ready for training, and how they became so.
+    """Hold frames that are ready for training, and how they became so.
 
     settings : the `Config`, with the elements that were found in `dataset.elements`
     dataset : the frames, described and scaled
@@ -63,27 +63,27 @@ class TrainingData:
 
     @property
     def descriptor(self) -> BaseDescriptor:
-        """The descriptor of the frames."""
+        """Return the descriptor of the frames."""
         return self.dataset.descriptor
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the training may take from now on; None without a limit."""
+        """Return the seconds that the training may take from now on; None without a limit."""
         return seconds_left(self.settings, self.began)
 
     @property
     def elements(self) -> list[str]:
-        """Symbols, in the order that numbers networks and features."""
+        """Return the symbols, in the order that numbers networks and features."""
         return self.dataset.elements
 
     @property
     def feature_scaler(self) -> FeatureScaler:
-        """The scaler of the fingerprints."""
+        """Return the scaler of the fingerprints."""
         return self.dataset.feature_scaler
 
     @property
     def target_scaler(self) -> TargetScaler:
-        """The scaler of energies and forces."""
+        """Return the scaler of energies and forces."""
         return self.dataset.target_scaler
 
 

@@ -74,8 +74,8 @@ MAY_CHANGE = {
 
 @dataclass
 class TrainingState:
-    """A training after some epoch: `checkpoint`, its `config` as it was written, and what else is
-    needed to go on."""
+    """Hold a training after some epoch: `checkpoint`, its `config` as it was written, and what else
+    is needed to go on."""
 
     checkpoint: Checkpoint
     config: dict
@@ -177,7 +177,7 @@ class TrainingState:
 
 
 class EpochCheckpoint(Callback):
-    """Writes the state of the training when it begins and after each epoch; begins with `start`, a
+    """Write the state of the training when it begins and after each epoch; begin with `start`, a
     `TrainingState`, where there is one.
 
     save(net, folder): writes a checkpoint. folder(): that of the run; None writes nothing.

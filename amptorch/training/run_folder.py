@@ -1,19 +1,15 @@
 """Make the folder of a training run, and keep other trainings out of it."""
 
-import errno
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from amptorch.locks import locked
 
 EPOCHS, LOCK = "epochs", ".lock"
-# Of file systems without locks, among them NFS whose lock service is off.
-NO_LOCK_ERRORS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def new_run_folder(run_dir: str | os.PathLike[str], identifier: str | None = None) -> Path:
@@ -50,38 +46,18 @@ def lock_run(run: str | os.PathLike[str] | None) -> Iterator[None]:
     """Keep all other trainings out of the folder of a run, and remove what a killed one had begun
     to write there; without a folder (None, or one that is not there) nothing is done.
 
-    The lock is the operating system's, so that it is gone with the process that has it, however
-    that ended. Raises BlockingIOError that names the folder where another training has it.
+    Raises BlockingIOError that names the folder where another training has it.
     """
     if run is None or not Path(run).is_dir():
         yield
         return
-    path = Path(run) / LOCK
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(
-            f"another training is writing to the run {str(run)!r}; wait until it has ended, or "
-            "start a new run (without resume)"
-        ) from error
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCK_ERRORS:
-            raise
-        warnings.warn(
-            f"{str(run)!r} is on a file system without locks ({error}): nothing keeps a second "
-            "training from writing to it; do not resume it twice at a time",
-            stacklevel=2,
-        )
-    try:
+    busy = (
+        f"another training is writing to the run {str(run)!r}; wait until it has ended, or "
+        "start a new run (without resume)"
+    )
+    with locked(Path(run) / LOCK, busy, remove=True):
         remove_unfinished(run)
         yield
-    finally:
-        if lock.is_locked:
-            # While it is held: whoever comes later makes another one. Windows will not have it.
-            with suppress(OSError):
-                path.unlink()
-            lock.release()
 
 
 def remove_unfinished(run: str | os.PathLike[str]) -> None:

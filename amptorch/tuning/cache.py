@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from amptorch.data.corrections import composition
 from amptorch.data.from_store import StoreDataset
@@ -29,6 +28,7 @@ from amptorch.descriptor.base import BaseDescriptor
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import symbol_numbers
+from amptorch.locks import locked
 from amptorch.store import FrameStore, layout, preprocess
 from amptorch.store.arrays import UNFINISHED
 from amptorch.store.build import write_setup
@@ -58,15 +58,15 @@ class Cache:
         self.forces = forces
         self.limit = limit
 
-    def begin(self, elements: Sequence[str], cutoff: float, verbose: bool = False) -> None:
+    def begin(self, elements: Sequence[str], cutoff: float) -> None:
         """Make the structures and their neighbour lists up to `cutoff` (Å), once for all trials."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock("structures"):
+        with locked(self.folder.parent / ".structures.lock"):
             try:
                 self.store()
             except (FileNotFoundError, ValueError):  # not there, or not complete
                 nothing = Gaussian({"default": {"cutoff": cutoff, "G1": {}}}, elements)
-                preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=verbose)
+                preprocess(self.data, nothing, self.folder, forces=self.forces, verbose=False)
 
     def store(self) -> FrameStore:
         """Open the store."""
@@ -78,7 +78,7 @@ class Cache:
         store = self.store()
         name = descriptor.descriptor_setup_hash
         # `preprocess` lets one process write at a time; here every set has a lock of its own.
-        with self._lock(name):
+        with locked(self.folder.parent / f".{name}.lock"):
             if not self._has(store, name):
                 settings = Settings(
                     store=self.folder,
@@ -143,9 +143,6 @@ class Cache:
     def _has(self, store: FrameStore, name: str) -> bool:
         derivatives = not self.forces or store.has_derivatives(name, DTYPE)
         return store.has_fingerprints(name) and derivatives
-
-    def _lock(self, name: str) -> FileLock:
-        return FileLock(self.folder.parent / f".{name}.lock")
 
     def _touch(self, store: FrameStore, name: str) -> None:
         for number in range(store.n_shards):

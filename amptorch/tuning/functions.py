@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from amptorch.descriptor.Gaussian.auto import AUTO
 from amptorch.descriptor.Gaussian.recipes import PairDistances, pool
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames
+from amptorch.locks import locked
 from amptorch.tuning.selection import select_functions
 from amptorch.tuning.settings import CUTOFFS
 
@@ -45,7 +44,7 @@ def by_selection(
     cutoff, method, form = params["cutoff"], params["selection"], params["cutoff_function"]
     path = ranked / f"{method}-{cutoff:g}-{form}-{most}.json"
     ranked.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         if not path.exists():
             chosen = select_functions(
                 frames,

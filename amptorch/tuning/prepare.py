@@ -16,13 +16,13 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import write
-from filelock import FileLock
 
 from amptorch.config import Config, DatasetConfig
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.files import read_json, write_json
 from amptorch.frames import Frames, elements_of, read_images
+from amptorch.locks import locked
 from amptorch.plain import to_json
 from amptorch.profiling.environment import environment
 from amptorch.recommended import RECOMMENDED
@@ -53,7 +53,7 @@ def locked_folder(out: Path) -> Iterator[None]:
                 f"{str(out)!r} has other files in it ({others[0]}) and no study; give a new folder"
             )
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / LOCK):
+    with locked(out / LOCK):
         yield
 
 
@@ -175,7 +175,7 @@ def write_settings(
         about["data"] = str(out / "cache" / "frames.traj")
         write(about["data"], images)
     write_json(path, about)
-    logger.info("%d training frames; %s", about["frames"], tuning.validation.describe())
+    logger.info("%d training frames; %s", about["frames"], tuning.validation.in_words())
     logger.info(
         "energies of consecutive frames correlate with %.2f%s",
         about["correlation"],

@@ -5,14 +5,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from amptorch.files import read_json, write_json
+from amptorch.locks import locked
 from amptorch.threads import num_threads
 from amptorch.tuning import final
 from amptorch.tuning.jobs import SETTINGS, Jobs, load_problem
@@ -224,11 +224,14 @@ class _Run:
         if not tuning.ensemble:
             self.over = True
             return tuned
-        try:
-            with FileLock(out / ".final.lock", timeout=0):
+        busy = "another process of this study trains the best trials"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(out / ".final.lock", busy))
+            except BlockingIOError:
+                logger.info("%s", busy)
+            else:
                 self._train_best(tuned, test)
-        except Timeout:
-            logger.info("another process of this study trains the best trials")
         return tuned
 
     def _train_best(self, tuned: Tuned, test: Any) -> None:
@@ -325,7 +328,7 @@ class _Run:
             "trials": dict(sorted(Counter(record["state"] for record in records).items())),
             "chosen": tuned.chosen and str(tuned.chosen.relative_to(out)),
             "baseline": tuned.baseline and str(tuned.baseline.relative_to(out)),
-            "validation": self.problem.tuning.validation.describe(),
+            "validation": self.problem.tuning.validation.in_words(),
             "seconds": self.clock(),
         }
         write_json(out / "summary.json", summary)

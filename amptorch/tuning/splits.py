@@ -82,7 +82,7 @@ class Validation(Section):
             )
         return others
 
-    def describe(self) -> str:
+    def in_words(self) -> str:
         """Return one sentence that says how frames are split."""
         how = "frames drawn at random"
         if self.method == "blocked":

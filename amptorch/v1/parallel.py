@@ -118,7 +118,7 @@ class DataParallel(nn.Module):
 
 
 class _SumOfGradients(torch.autograd.Function):
-    """Parameters as they are; backward, the gradients of all processes are summed."""
+    """Return parameters as they are; backward, sum the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, *parameters: torch.Tensor) -> Any:

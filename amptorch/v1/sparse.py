@@ -50,7 +50,7 @@ def sparse_block_diag(arrs: Any) -> torch.Tensor:
 
 
 class SparseDerivatives:
-    """Derivative back end on one sparse matrix J, (n·S, 3·n), that covers every atom of a batch.
+    """Multiply with one sparse matrix J, (n·S, 3·n), that covers every atom of a batch.
 
     It stands for the whole batch, so `frame_ids` is not looked at. J is of the scaled features
     where it comes from scaled data objects.

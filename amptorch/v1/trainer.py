@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 class AtomsTrainer(AttributesOfV1):
-    """Trains a potential on frames with energies and forces, and predicts with it.
+    """Train a potential on frames with energies and forces, and predict with it.
 
     config : dictionary with the sections `model`, `optim`, `dataset` and `cmd`; see `Config`. It is
         never changed. A key that is not known is ignored, as in v1.0, with a warning that names it.

@@ -119,7 +119,7 @@ class _StorageUnpickler(_Unpickler):
 
 
 class _Record:
-    """Stands for an object of a class known by name; keeps its pickled state."""
+    """Stand for an object of a class known by name; keep its pickled state."""
 
     def __init__(self, *args: Any):
         self.state: Any = {}
@@ -156,7 +156,7 @@ class _DataRecord(_Record):
 
 
 class _DtypeRecord(_Record):
-    """numpy's type of numbers, text or objects; it has no fields, which may overlap."""
+    """Hold numpy's type of numbers, text or objects; it has no fields, which may overlap."""
 
     def __init__(self, name: str, *unused: Any):
         super().__init__()

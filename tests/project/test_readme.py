@@ -21,7 +21,7 @@ def examples(text):
 def test_the_potential_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = examples(README)
-    code = code.replace("seconds=30", "seconds=5").replace("(40)", "(10)")
+    code = code.replace("seconds=30", "seconds=3").replace("(40)", "(10)")
     names = {}
     exec(compile(code, "README.md", "exec"), names)  # our own file
     assert np.isfinite(names["atoms"].positions).all()

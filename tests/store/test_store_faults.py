@@ -112,20 +112,14 @@ def test_a_full_disk_while_fingerprints_are_added(copy, monkeypatch):
 def test_killed_and_gone_on_with(tmp_path):
     data = tmp_path / "frames.traj"
     write(data, images(120))
-    code = (
-        "import sys; from tests.small_store import make\n"
-        f"make({str(data)!r}, sys.argv[1], frames_per_shard=3, threads=1)"
-    )
-
-    def start(out):
-        root = Path(__file__).parents[2]
-        return subprocess.Popen([sys.executable, "-c", code, str(out)], cwd=root)
-
-    assert start(tmp_path / "whole").wait() == 0
+    options = {"frames_per_shard": 3, "threads": 1}
+    make(str(data), tmp_path / "whole", **options)
+    code = f"import sys; from tests.small_store import make; make(*sys.argv[1:], **{options})"
+    command = [sys.executable, "-c", code, str(data), str(tmp_path / "s")]
     rng, out, kills = random.Random(1), tmp_path / "s", 0
     for _ in range(2):
         shards = len(list(out.glob("shards/*")))
-        process = start(out)
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         while process.poll() is None and len(list(out.glob("shards/*"))) <= shards:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
@@ -138,7 +132,7 @@ def test_killed_and_gone_on_with(tmp_path):
         with pytest.raises(ValueError, match="not complete"):
             FrameStore(out)
     assert kills > 0
-    assert start(out).wait() == 0
+    make(str(data), out, **options)
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -474,8 +468,8 @@ def test_other_reasons_to_refuse_a_store(tmp_path, copy):
     make(images(), tmp_path / "energies", forces=False)
     with pytest.raises(ValueError, match="without forces"):
         make(images(), tmp_path / "energies", forces=True)
-    about = arrays.read_json(copy / "store.json")
-    arrays.write_json(copy / "store.json", {**about, "version": 99})
+    about = arrays.read_checked_json(copy / "store.json")
+    arrays.write_checked_json(copy / "store.json", {**about, "version": 99})
     for use in (FrameStore, lambda path: make(images(), path)):
         with pytest.raises(ValueError, match="version 99"):
             use(copy)

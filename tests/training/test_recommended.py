@@ -182,7 +182,7 @@ def test_frames_of_any_size_are_learnt_and_energies_grow_with_the_atoms(tmp_path
         seconds=120,
         size="small",
         folder=tmp_path,
-        config={**QUIET, "optim": {"epochs": 300}},
+        config={**QUIET, "optim": {"epochs": 60}},
     )
     held_out = copper(10, seed=1)
     prediction = potential.predict(held_out)
@@ -213,7 +213,7 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path):
         ({"dataset": {"isolated_atoms": single}}, water),
     ):
         config = {"defaults": "recommended", "size": "small", **settings, **QUIET}
-        data = amptorch.prepare({**config, "optim": {"epochs": 100}}, frames)
+        data = amptorch.prepare({**config, "optim": {"epochs": 40}}, frames)
         references = data.target_scaler.atomic.reference_energies
         assert references == {1: -13.0, 8: -430.0}
         assert float(data.target_scaler.target_mean) == 0

@@ -115,7 +115,7 @@ def test_a_file_system_without_locks(frames, tmp_path, monkeypatch, failure):
     def acquire(lock):
         raise failure or NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("amptorch.training.run_folder.FileLock.acquire", acquire)
+    monkeypatch.setattr("amptorch.locks.FileLock.acquire", acquire)
     with pytest.warns(UserWarning, match="file system without locks"):
         trainer = train(settings_of(frames, tmp_path, optim__epochs=1))
     assert saved_epochs(trainer.cp_dir) == [1, 0]

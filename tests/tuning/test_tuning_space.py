@@ -246,7 +246,7 @@ def test_the_share_that_is_said_is_the_share_that_is_kept(fraction, said):
     validation = Validation("random", fraction)
     ((_, validate),) = validation.split(1400)
     assert f"{len(validate) / 1400:.0%}" == said
-    assert validation.describe().startswith(f"validation on {said} of")
+    assert validation.in_words().startswith(f"validation on {said} of")
 
 
 def test_too_few_frames():

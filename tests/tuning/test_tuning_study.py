@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -29,8 +30,16 @@ from amptorch.tuning.picking import front_of, pick_trial, train_config
 from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.page import markdown
 from amptorch.tuning.run import _Run
+from amptorch.tuning.settings import tuning_config
 from amptorch.tuning.space import BY_NAME
-from amptorch.tuning.study import fail_trials_of, open_storage, process_name, read_records
+from amptorch.tuning.study import (
+    fail_trials_of,
+    open_storage,
+    open_study,
+    process_name,
+    quiet_optuna,
+    read_records,
+)
 from amptorch.tuning.training import StoreTrainer
 from tests.small_frames import FP_PARAMS, labelled, mixed_frames
 
@@ -63,6 +72,20 @@ def run(out, trials=2, train=TRAIN, test=None, config=None, storage=None):
     storage = storage or f"journal:{out.with_name('journal')}"
     config = config or options()
     return tune(train, out, test, trials, None, config, storage, workers=0, report=False)
+
+
+@pytest.fixture(scope="module")
+def study_of_one_trial(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    run(folder / "study", 1)
+    return folder
+
+
+@pytest.fixture
+def one_trial(study_of_one_trial, tmp_path):
+    """A folder of its own with a study of one trial, the baseline."""
+    shutil.copytree(study_of_one_trial, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "study"
 
 
 @pytest.mark.slow
@@ -268,11 +291,10 @@ def test_an_ensemble_of_seeds(tmp_path):
     assert "with each of 2 seeds" in words
 
 
-def planned(tmp_path, best, base, again=None):
+def planned(out, best, base):
     """The plan of a study by hand whose trials and repetitions had these errors."""
-    out = tmp_path / "study"
-    problem = load_problem(run(out, 1, config=options(ensemble=1)).out)
-    problem.tuning.force_weight = 0
+    problem = load_problem(out)
+    problem.tuning.ensemble, problem.tuning.force_weight = 1, 0
     start = problem.space.baseline()
     other = {**start, "width": 6}
     plan = {"again": {}, "best": {"trial": 1, "params": other}}
@@ -303,9 +325,9 @@ def planned(tmp_path, best, base, again=None):
     ],
 )
 def test_the_best_trial_is_taken_where_it_is_better_by_more_than_the_noise(
-    tmp_path, best, base, chosen
+    one_trial, best, base, chosen
 ):
-    plan = planned(tmp_path, best, base)
+    plan = planned(one_trial, best, base)
     assert plan["chosen"] == chosen
     (training,) = plan["trainings"].values()
     assert training["trial"] == (1 if chosen == "best" else 0)
@@ -516,10 +538,17 @@ def test_a_training_that_diverges_late_leaves_its_best_epoch(tmp_path, monkeypat
     assert one._take_trial() is None
 
 
-def test_a_process_of_another_machine_with_the_same_number_is_another(tmp_path):
-    out = tmp_path / "study"
-    study = run(out, 1).study
-    one = _Run(load_problem(out), study, f"journal:{tmp_path / 'journal'}", 0, 1, None)
+def opened(out):
+    """The URL of the storage of a study, and the study."""
+    url = f"journal:{out.with_name('journal')}"
+    about = json.loads((out / "settings.json").read_text())
+    with quiet_optuna():
+        return url, open_study(open_storage(url), about["study"], tuning_config(about["config"]))
+
+
+def test_a_process_of_another_machine_with_the_same_number_is_another(one_trial):
+    url, study = opened(one_trial)
+    one = _Run(load_problem(one_trial), study, url, 0, 1, None)
     for worker, state in (("elsewhere:123", "RUNNING"), (process_name(123), "FAIL")):
         trial = study.ask()
         trial.set_user_attr("worker", worker)
@@ -528,24 +557,22 @@ def test_a_process_of_another_machine_with_the_same_number_is_another(tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_that_optuna_gave_up_are_recorded(tmp_path):
-    out = tmp_path / "study"
-    study = run(out, 1).study
+def test_trials_that_optuna_gave_up_are_recorded(one_trial):
+    _, study = opened(one_trial)
     trial = study.ask()
     trial.set_user_attr("worker", "elsewhere:123")
     study.tell(trial, state=TrialState.FAIL)
-    run(out, 3)
-    record = read_records(out)[1]
+    run(one_trial, 3)
+    record = read_records(one_trial)[1]
     assert record["state"] == "died"
     assert "elsewhere:123 gave no sign of life" in record["reason"]
     assert len(study.trials) == 3
 
 
 @pytest.mark.slow
-def test_nothing_of_a_job_is_left_when_it_is_over(tmp_path):
-    out = tmp_path / "study"
-    name = run(out, 1).study.study_name
-    jobs = Jobs(out, f"journal:{tmp_path / 'journal'}", name, [0])
+def test_nothing_of_a_job_is_left_when_it_is_over(one_trial):
+    url, study = opened(one_trial)
+    jobs = Jobs(one_trial, url, study.study_name, [0])
     gc.collect()
     gc.disable()
     try:

@@ -136,7 +136,6 @@ class TestNegativeLeastLikelihood:
         expected = -norm(scale=sigma).logpdf(errors).sum()
         assert found.gaussian([0.2, 0.3], errors, distances) == pytest.approx(expected)
 
-    @pytest.mark.slow
     def test_where_the_search_starts(self):
         errors, distances = heavy_tailed(np.random.default_rng(5), 300)
         one = NegativeLeastLikelihoodEstimator().fit(errors, distances)
@@ -159,7 +158,6 @@ class TestCoverage:
 
     @pytest.mark.parametrize("dimension", [1, 3])
     @pytest.mark.parametrize("make", CALIBRATORS[:2])
-    @pytest.mark.slow
     def test_heavy_tails(self, make, dimension):
         rng = np.random.default_rng(3)
         confidences, inside = (0.5, 0.8, 0.95), []

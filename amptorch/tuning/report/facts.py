@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from scipy.stats import spearmanr
 
+from amptorch.metrics import rms
 from amptorch.tuning.prepare import FLATTERS
 from amptorch.tuning.report.findings import Findings, HeldOut
 from amptorch.tuning.report.importance import ENOUGH, SHUFFLES, shown
@@ -54,7 +55,7 @@ def elements(findings: Findings) -> list[tuple[str, float, list[dict[str, float]
         return []
     numbers = held.arrays["numbers"]
     return [
-        (s, _rms(held.forces[numbers == atomic_numbers[s]]), [errors[s] for errors in found])
+        (s, rms(held.forces[numbers == atomic_numbers[s]]), [errors[s] for errors in found])
         for s in sorted(found[0])
     ]
 
@@ -70,7 +71,7 @@ def energy_rows(held: HeldOut, above: float) -> Iterator[list[Any]]:
         low, high = held.energies[group].min(), held.energies[group].max()
         label = f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
         label += " (outliers)" if low > above else ""
-        cells = [_rms(held.energy_errors(name)[group]) for name in held.models]
+        cells = [rms(held.energy_errors(name)[group]) for name in held.models]
         for name in held.models if held.forces is not None else ():
             squares = held.frame_force_errors(name)[group] ** 2
             cells.append(float(np.sqrt(np.average(squares, weights=held.counts[group]))))
@@ -88,7 +89,7 @@ def spreads(held: HeldOut) -> list[dict[str, Any]]:
         quantities.append(("force components", found[1].ravel(), forces))
     result = []
     for what, spread, error in quantities:
-        spread_rms, error_rms = _rms(spread), _rms(error)
+        spread_rms, error_rms = rms(spread), rms(error)
         one = {"what": what, "spread": spread_rms, "error": error_rms}
         one["inside"] = [float(np.mean(error < k * spread)) for k in (1, 2)]
         one["ratio"] = error_rms / spread_rms if spread_rms > 0 else None
@@ -182,10 +183,6 @@ def commands(findings: Findings) -> str:
         model = f"{folder}/{findings.chosen}"
         lines.append(["amptorch", "predict", model, "frames.traj", "predicted.traj"])
     return "\n".join(map(shlex.join, lines))
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def _file(given: str) -> str:

@@ -7,9 +7,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from amptorch.metrics import rms
 from amptorch.profiling.plots import GRAY, WIDTH, new_figure
+from amptorch.reports import MOST_POINTS, draw_parity
 from amptorch.tuning.final import BASELINE
-from amptorch.tuning.report.facts import UNITS
 from amptorch.tuning.report.findings import Findings
 from amptorch.tuning.report.importance import shown
 from amptorch.tuning.space import Choice
@@ -17,8 +18,6 @@ from amptorch.tuning.space import Choice
 COLORS = {"chosen": "#4477aa", BASELINE: "#ee6677"}
 BLACK = "#222222"
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small"}
-# Points of a scatter plot, drawn at random from all.
-MOST_POINTS = 20_000
 SLICES = 6
 
 
@@ -100,33 +99,15 @@ def slices(findings: Findings) -> Figure:
 
 def parity(findings: Findings) -> Figure:
     """Draw predicted against reference energies and forces."""
-    held = findings.predictions
-    quantities = ("energies", "forces") if held.forces is not None else ("energies",)
-    figure, axes = new_figure(4.4, ncols=len(quantities), squeeze=False)
-    for panel, quantity in zip(axes[0], quantities, strict=True):
-        reference = np.ravel(held.arrays[quantity])
-        kept = _some(len(reference))
-        for name in reversed(held.models):
-            errors = held.energy_errors if quantity == "energies" else held.force_errors
-            unit = UNITS["energy" if quantity == "energies" else "forces"]
-            rms = np.sqrt(np.mean(errors(name) ** 2))
-            predicted = np.ravel(held.arrays[f"{name}_{quantity}"])
-            panel.plot(
-                reference[kept],
-                predicted[kept],
-                "o",
-                ms=4 if quantity == "energies" else 2,
-                mew=0,
-                alpha=0.5,
-                color=COLORS[name],
-                label=f"{name}: RMSE {rms:.3g} {unit}",
-                rasterized=True,
-            )
-        ends = [reference.min(), reference.max()]
-        panel.plot(ends, ends, color=BLACK, lw=0.8, zorder=3)
-        what = "energy (eV/atom)" if quantity == "energies" else "force (eV/Å)"
-        panel.set(xlabel=f"reference {what}", ylabel=f"predicted {what}")
-        panel.legend(loc="upper left", **LEGEND)
+    held, drawn = findings.predictions, [("energy", "eV/atom", "energies")]
+    if held.forces is not None:
+        drawn.append(("force", "eV/Å", "forces"))
+    figure, axes = new_figure(4.4, ncols=len(drawn), squeeze=False)
+    for panel, (quantity, unit, key) in zip(axes[0], drawn, strict=True):
+        # The chosen model above the baseline.
+        names = reversed(held.models)
+        pairs = {name: (held.arrays[key], held.arrays[f"{name}_{key}"]) for name in names}
+        draw_parity(panel, quantity, unit, pairs, COLORS)
     return figure
 
 
@@ -142,7 +123,7 @@ def uncertainty(findings: Findings) -> Figure:
         kept, errors = _some(len(spread)), np.abs(errors)
         panel.plot(spread[kept], errors[kept], ".", ms=2, alpha=0.4, rasterized=True)
         groups = np.array_split(np.argsort(spread), max(1, min(10, len(spread) // 5)))
-        xs, ys = ([np.sqrt(np.mean(v[g] ** 2)) for g in groups] for v in (spread, errors))
+        xs, ys = ([rms(values[group]) for group in groups] for values in (spread, errors))
         panel.plot(xs, ys, "o-", color=BLACK, ms=5, label="RMS of equal numbers")
         ends = [min(xs), max(xs)]
         panel.plot(ends, ends, "--", color=GRAY, label="error as large as the spread")
