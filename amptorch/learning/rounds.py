@@ -106,7 +106,7 @@ def learn(
         frames, labelled = frames + new, labelled + len(new)
         at = here / "model"
         if not at.exists():
-            _train(potential, frames, at, settings)
+            train_on(potential, frames, at, settings)
         potential = _loaded(at)
         logger.info("round %d: trained on %d frames, %d of them new", number, len(frames), len(new))
     return Learned(potential, at, labelled, rounds, silent=False)
@@ -146,7 +146,7 @@ def _merged(config: dict[str, Any], settings: LearningConfig) -> dict[str, Any]:
     return merged
 
 
-def _train(
+def train_on(
     potential: Potential, images: Sequence[Atoms], at: Path, settings: LearningConfig
 ) -> None:
     """Write the potential that goes on from the weights of another, on more frames."""
