@@ -2,25 +2,27 @@
 
     python benchmarks/learning.py copper iron-water --folder learned --plot learned.svg
 
-The true potential is known: ASE's EMT for copper, that of the generated frames for water on iron. Its
-dynamics give 20 frames at a temperature. `amptorch learn` goes on from them at twice the temperature,
-for so many `--rounds`. After each, the error of its potential is compared with those of potentials
-that were trained in the same steps on random frames instead:
+The true potential is known: ASE's EMT for copper, that of the generated frames for water on iron.
+Its dynamics give 20 frames at a temperature. `amptorch learn` goes on from them at twice the
+temperature, until the guard is silent for `--silent` ps, or for so many `--rounds`. After each round
+the errors of its potential stand beside those of potentials that were trained in the same steps on
+as many random frames instead:
 
-- of the dynamics that the first potential gives at twice the temperature (nobody has better ones
-  before the labels are paid);
-- of the true dynamics at twice the temperature (each step of which costs as much as a label).
+- random, true dynamics: of the true dynamics at twice the temperature. Nobody has these for the
+  price of the labels, since each step of them costs one;
+- random, colder: more of the frames to begin with, as who has no `learn` would label.
 
-The test frames are of other true dynamics at twice the temperature. At the end the last potential
-runs with the guard, from a start and with velocities that it has not seen. What is in the folder
+All are tested on frames of other true dynamics at twice the temperature. Trainings have a number of
+epochs and not a time, so that the load of the machine changes nothing. What is in the folder
 already is not done again.
 """
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,19 @@ from measuring import markdown, parser_of, write
 from setups import machine
 
 FIRST, TESTED, POOL = 20, 100, 200
-# Between two frames, fs.
-APART, WARM = 100.0, 5000.0
+# fs, between two frames, and before the first.
+APART, BEFORE = 100.0, 5000.0
 FRICTION = 0.01
+RANDOM = ("random, true dynamics", "random, colder")
+
+# {way: [(labels, meV/atom, eV/Å) after each round]}
+Curves = dict[str, list[tuple[int, float, float]]]
 
 
 @dataclass(frozen=True)
 class System:
-    """Hold a calculator by its name, a start, the temperature (K) of the first frames, and the
-    time step (fs)."""
+    """Hold the name of the true calculator, a start, the temperature (K) of the first frames, and
+    the time step (fs)."""
 
     label: str
     start: Callable[[], Atoms]
@@ -50,63 +56,53 @@ class System:
     timestep: float
 
 
-def water_on_iron() -> Atoms:
-    """Return iron with eight molecules."""
+def copper() -> Atoms:
+    """Return 32 atoms."""
+    return bulk("Cu", "fcc", a=3.62, cubic=True) * (2, 2, 2)
+
+
+def iron_water() -> Atoms:
+    """Return 32 atoms of iron and eight molecules."""
     from amptorch.datasets import iron_water
 
     return iron_water(1, min_water=8, max_water=8)[0]
 
 
 SYSTEMS = {
-    "copper": System("emt", lambda: bulk("Cu", "fcc", a=3.62, cubic=True) * (2, 2, 2), 400.0, 2.0),
-    "iron-water": System("amptorch.datasets:IronWater", water_on_iron, 150.0, 0.5),
+    "copper": System("ase.calculators.emt:EMT", copper, 400.0, 2.0),
+    "iron-water": System("amptorch.datasets:IronWater", iron_water, 150.0, 0.5),
 }
 
 
-def moving(atoms: Atoms, calculator: Any, temperature: float, timestep: float, seed: int) -> Any:
-    """Return Langevin dynamics of a copy of the atoms."""
+def true_frames(system: System, temperature: float, seed: int, number: int) -> list[Atoms]:
+    """Return labelled frames of true Langevin dynamics, `APART` fs apart."""
+    from amptorch.learning import make_labeller
     from amptorch.md import draw_momenta
 
-    random, copy = np.random.default_rng(seed), atoms.copy()
-    copy.calc = calculator
-    draw_momenta(copy, temperature, random)
-    return Langevin(
-        copy,
-        timestep * units.fs,
+    random, atoms = np.random.default_rng(seed), system.start()
+    label = make_labeller(system.label)
+    atoms.calc = calculator_of(system)
+    draw_momenta(atoms, temperature, random)
+    dynamics = Langevin(
+        atoms,
+        system.timestep * units.fs,
         temperature_K=temperature,
         friction=FRICTION / units.fs,
         fixcm=False,
         rng=random,
     )
-
-
-def frames_of(dynamics: Any, timestep: float, number: int, first: float) -> list[Atoms]:
-    """Return frames of dynamics `APART` fs apart, after the `first` fs."""
-    dynamics.run(round(first / timestep))
+    dynamics.run(round(BEFORE / system.timestep))
     found = []
     for _ in range(number):
-        dynamics.run(round(APART / timestep))
-        found.append(dynamics.atoms.copy())
-    return found
+        dynamics.run(round(APART / system.timestep))
+        found.append(atoms.copy())
+    return label(found)[0]
 
 
 def calculator_of(system: System) -> Any:
     """Return the true calculator."""
-    from ase.calculators.emt import EMT
-
-    from amptorch.datasets import IronWater
-
-    return EMT() if system.label == "emt" else IronWater()
-
-
-def labelled(system: System, images: Sequence[Atoms]) -> list[Atoms]:
-    """Return frames with labels; RuntimeError where one fails."""
-    from amptorch.learning import make_labeller
-
-    found, failed = make_labeller(system.label)(images)
-    if failed:
-        raise RuntimeError(str(failed))
-    return found
+    module, _, name = system.label.partition(":")
+    return getattr(__import__(module, fromlist=[name]), name)()
 
 
 def kept(path: Path, make: Callable[[], list[Atoms]]) -> list[Atoms]:
@@ -120,64 +116,62 @@ def kept(path: Path, make: Callable[[], list[Atoms]]) -> list[Atoms]:
 def errors(potential: Any, frames: Sequence[Atoms]) -> tuple[float, float]:
     """Return root mean square errors of energies, meV/atom, and forces, eV/Å."""
     found = potential.predict(list(frames))
-    energies = [(e - a.get_potential_energy()) / len(a) for e, a in zip(found["energy"], frames)]
+    true = [atoms.get_potential_energy() for atoms in frames]
+    energies = (np.array(found["energy"]) - true) / [len(atoms) for atoms in frames]
     forces = np.concatenate(found["forces"]) - np.concatenate([a.get_forces() for a in frames])
-    return 1e3 * float(np.sqrt(np.mean(np.square(energies)))), float(np.sqrt((forces**2).mean()))
+    return 1e3 * float(np.sqrt((energies**2).mean())), float(np.sqrt((forces**2).mean()))
 
 
-def trained_on(potential: Any, frames: list[Atoms], settings: Any, place: Path) -> Any:
-    """Return a potential that goes on from another as `learn` does, kept in a folder."""
-    import amptorch
-    from amptorch.learning.rounds import train_on
-
-    if not place.exists():
-        train_on(potential, frames, place, settings)
-    return amptorch.load(place)
-
-
-def curves(system: System, place: Path, settings: Any, rounds: int) -> dict[str, list[Any]]:
-    """Return {way: [(labels, meV/atom, eV/Å) of each round]}, and how far the last dynamics were."""
+def curves(system: System, place: Path, settings: Any, rounds: int) -> tuple[Curves, list[Any]]:
+    """Return the curves, and what the dynamics of each round were."""
     import amptorch
     from amptorch.learning import learn, make_labeller
+    from amptorch.learning.rounds import train_on
 
     place.mkdir(parents=True, exist_ok=True)
-    label, step = make_labeller(system.label), system.timestep
-    hot = 2 * system.temperature
-
-    def true(temperature: float, seed: int, number: int) -> Callable[[], list[Atoms]]:
-        def make() -> list[Atoms]:
-            dynamics = moving(system.start(), calculator_of(system), temperature, step, seed)
-            return labelled(system, frames_of(dynamics, step, number, WARM))
-
-        return make
-
-    first = kept(place / "first.traj", true(system.temperature, 0, FIRST))
-    test = kept(place / "test.traj", true(hot, 1, TESTED))
-    found = learn(first, label, place / "learn", settings, rounds)
-    start = amptorch.load(place / "learn" / "first")
-
+    cold, hot = system.temperature, 2 * system.temperature
+    frames = partial(true_frames, system)
+    first = kept(place / "first.traj", lambda: frames(cold, 0, FIRST))
+    test = kept(place / "test.traj", lambda: frames(hot, 1, TESTED))
     pools = {
-        "random, colder": kept(place / "colder.traj", true(system.temperature, 3, POOL)),
-        "random, true dynamics": kept(place / "true.traj", true(hot, 2, POOL)),
+        RANDOM[0]: kept(place / "true.traj", lambda: frames(hot, 2, POOL)),
+        RANDOM[1]: kept(place / "colder.traj", lambda: frames(cold, 3, POOL)),
     }
-    result: dict[str, list[Any]] = {"learn": [], **{name: [] for name in pools}}
-    chains = dict.fromkeys(pools, start)
-    for line in result.values():
-        line.append((FIRST, *errors(start, test)))
-    labels = FIRST
+    learn(first, make_labeller(system.label), place / "learn", settings, rounds)
+    start = amptorch.load(place / "learn" / "first")
+    found: Curves = {way: [(FIRST, *errors(start, test))] for way in ("learn", *RANDOM)}
+    last, labels = dict.fromkeys(RANDOM, start), FIRST
+    order = np.random.default_rng(settings.seed).permutation(POOL)
     for here in sorted((place / "learn").glob("round-*/model")):
         labels += len(read(here.parent / "labelled.traj", ":"))
-        result["learn"].append((labels, *errors(amptorch.load(here), test)))
-        for name, pool in pools.items():
-            order = np.random.default_rng(settings.seed).permutation(len(pool))[: labels - FIRST]
-            frames = first + [pool[k] for k in order]
-            folder = place / name.replace(", ", "-").replace(" ", "-") / here.parent.name
+        found["learn"].append((labels, *errors(amptorch.load(here), test)))
+        for way in RANDOM:
+            folder = place / way.replace(", ", "-").replace(" ", "-") / here.parent.name
             folder.parent.mkdir(exist_ok=True)
-            chains[name] = trained_on(chains[name], frames, settings, folder)
-            result[name].append((labels, *errors(chains[name], test)))
-        print({name: line[-1] for name, line in result.items()}, flush=True)
-    print("silent:", found.silent, "rounds:", found.rounds, flush=True)
-    return result
+            if not folder.exists():
+                some = [pools[way][k] for k in order[: labels - FIRST]]
+                train_on(last[way], first + some, folder, settings)
+            last[way] = amptorch.load(folder)
+            found[way].append((labels, *errors(last[way], test)))
+    told = sorted((place / "learn").glob("round-*/dynamics.json"))
+    return found, [json.loads(path.read_text()) for path in told]
+
+
+def draw(path: Path, every: dict[str, Curves]) -> None:
+    """Draw the force errors of all systems over the labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(every), 3.2), layout="constrained")
+    for axes, (name, found) in zip(
+        np.atleast_1d(figure.subplots(1, len(every))), every.items(), strict=True
+    ):
+        for (way, points), style in zip(found.items(), ("o-", "s--", "^:"), strict=True):
+            labels, _, forces = zip(*points, strict=True)
+            axes.plot(labels, forces, style, ms=4, lw=1.2, label=way)
+        axes.set(title=name, xlabel="labelled frames", yscale="log")
+        axes.set_ylabel("RMSE of forces at twice the temperature (eV/Å)", fontsize=8)
+        axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -186,9 +180,11 @@ def main() -> None:
 
     parser = parser_of(__doc__, rounds=8, frames=5, epochs=320, silent=20, seed=0)
     parser.add_argument("systems", nargs="+", choices=sorted(SYSTEMS))
-    parser.add_argument("--folder", type=Path, default=Path("learned"))
+    parser.add_argument("--folder", type=Path, default=Path("learned"), help="for all files")
     parser.add_argument("--plot", type=Path, help="a picture of the curves")
     options = parser.parse_args()
+    every: dict[str, Curves] = {}
+    dynamics: dict[str, Any] = {}
     for name in options.systems:
         system = SYSTEMS[name]
         settings = LearningConfig(
@@ -205,7 +201,17 @@ def main() -> None:
             },
         )
         found = curves(system, options.folder / name, settings, options.rounds)
-        print(name, found)
+        every[name], dynamics[name] = found
+        rows = []
+        for points in zip(*every[name].values(), strict=True):
+            forces = [point[2] for point in points]
+            row = [f"{name}, {points[0][0]}", *(f"{1000 * error:.1f}" for error in forces)]
+            rows.append([*row, *(f"{forces[0] / error:.2f}" for error in forces[1:])])
+        print(markdown("| labels | learn | true | colder | / true | / colder |", 1, rows))
+        print(*dynamics[name], sep="\n", flush=True)
+    if options.plot is not None:
+        draw(options.plot, every)
+    write(options.json, machine(), curves=every, dynamics=dynamics)
 
 
 if __name__ == "__main__":
