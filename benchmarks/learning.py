@@ -4,9 +4,9 @@
 
 The true potential is known: ASE's EMT for copper, that of the generated frames for water on iron.
 Its dynamics give 20 frames at a temperature. `amptorch learn` goes on from them at twice the
-temperature, until the guard is silent for `--silent` ps, or for so many `--rounds`. After each round
-the errors of its potential stand beside those of potentials that were trained in the same steps on
-as many random frames instead:
+temperature, until the guard is silent for so long as it says below, or for so many `--rounds`.
+After each round the errors of its potential stand beside those of potentials that were trained in
+the same steps on as many random frames instead:
 
 - random, true dynamics: of the true dynamics at twice the temperature. Nobody has these for the
   price of the labels, since each step of them costs one;
@@ -47,13 +47,14 @@ Curves = dict[str, list[tuple[int, float, float]]]
 
 @dataclass(frozen=True)
 class System:
-    """Hold the name of the true calculator, a start, the temperature (K) of the first frames, and
-    the time step (fs)."""
+    """Hold the name of the true calculator, a start, the temperature (K) of the first frames, the
+    time step (fs), and how long the guard must be silent (ps)."""
 
     label: str
     start: Callable[[], Atoms]
     temperature: float
     timestep: float
+    silent: float
 
 
 def copper() -> Atoms:
@@ -69,8 +70,8 @@ def iron_water() -> Atoms:
 
 
 SYSTEMS = {
-    "copper": System("ase.calculators.emt:EMT", copper, 400.0, 2.0),
-    "iron-water": System("amptorch.datasets:IronWater", iron_water, 150.0, 0.5),
+    "copper": System("ase.calculators.emt:EMT", copper, 400.0, 2.0, 20.0),
+    "iron-water": System("amptorch.datasets:IronWater", iron_water, 150.0, 0.5, 5.0),
 }
 
 
@@ -178,7 +179,7 @@ def main() -> None:
     """Measure, print a table and draw."""
     from amptorch.learning import LearningConfig
 
-    parser = parser_of(__doc__, rounds=8, frames=5, epochs=320, silent=20, seed=0)
+    parser = parser_of(__doc__, rounds=8, frames=5, epochs=320, seed=0)
     parser.add_argument("systems", nargs="+", choices=sorted(SYSTEMS))
     parser.add_argument("--folder", type=Path, default=Path("learned"), help="for all files")
     parser.add_argument("--plot", type=Path, help="a picture of the curves")
@@ -191,8 +192,8 @@ def main() -> None:
             temperature=2 * system.temperature,
             timestep=system.timestep,
             friction=FRICTION,
-            run=options.silent,
-            silent=options.silent,
+            run=system.silent,
+            silent=system.silent,
             frames=options.frames,
             seed=options.seed,
             training={
