@@ -112,7 +112,7 @@ class Guard:
         if self.action == "back":
             self._go_back()
         elif self.action == "stop":
-            self._stop()
+            self.stop()
 
     def _reason(self) -> tuple[str, float]:
         """Return why the atoms are not trusted, empty where they are, and how far they are."""
@@ -185,14 +185,14 @@ class Guard:
 
     def _go_back(self) -> None:
         if self._trusted is None or self.returned == self.returns:
-            self._stop()
+            self.stop()
             return
         self.returned += 1
         self.atoms.set_cell(self._trusted.cell)
         # As they were, though something holds atoms in place.
         self.atoms.set_positions(self._trusted.positions, apply_constraint=False)
         if not isinstance(self.dynamics, MolecularDynamics):
-            self._stop()
+            self.stop()
             return
         energy = self._trusted.get_kinetic_energy()
         draw_momenta(self.atoms, 300.0, self.random)
@@ -202,7 +202,8 @@ class Guard:
         # What dynamics look at next belongs to these atoms.
         self.atoms.get_potential_energy()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the run after this step."""
         self.stopped = True
         self.dynamics.max_steps = self.dynamics.nsteps
 

@@ -144,7 +144,8 @@ class Members:
             positions=frames.positions[first:last],
             offsets=np.array([0, last - first]),
         )
-        slopes, found = np.zeros((pairs.n_pairs, 3)), []
+        slopes: Any = None
+        found = []
         for group in self._groups.values():
             descriptor = self.members[group[0]].descriptor
             values = descriptor.values(frames, pairs)
@@ -158,7 +159,9 @@ class Members:
                 energies = energies - member.mean / (last - first)
                 self._add(result, k, energies, slice(first, last))
                 gradient[first:last] += self.weights[k] * of_member
-            slopes += descriptor.pair_gradients(frames, gradient, pairs)
+            of_group = descriptor.pair_gradients(frames, gradient, pairs)
+            # The largest of all arrays here: no copy where there is one descriptor.
+            slopes = of_group if slopes is None else slopes + of_group
         for k, member in enumerate(self.members):
             if member.repulsion is not None:
                 energies, of_pairs = member.repulsion.of_pairs(frames, pairs)
@@ -179,7 +182,7 @@ class Members:
             virials,
         )
         result.of_atoms[:, 1:] = virials
-        return result._replace(forces=-result.forces, virial=-pairs.vectors.T @ slopes)
+        return result._replace(forces=-result.forces, virial=-(pairs.vectors.T @ slopes))
 
     def _add(self, result: Shares, k: int, energies: np.ndarray, atoms: slice) -> None:
         result.energies[k] += energies.sum()

@@ -45,6 +45,8 @@ from amptorch.writing import replacing
 
 logger = logging.getLogger(__name__)
 
+# ps, that a run goes on at most after trust is lost.
+AFTER = 1.0
 # Epochs, of trainings that end by their time.
 MANY = 100_000
 # Of `dynamics.json`.
@@ -106,7 +108,7 @@ def learn(
         frames, labelled = frames + new, labelled + len(new)
         at = here / "model"
         if not at.exists():
-            _train(potential, frames, at, settings)
+            train_on(potential, frames, at, settings)
         potential = _loaded(at)
         logger.info("round %d: trained on %d frames, %d of them new", number, len(frames), len(new))
     return Learned(potential, at, labelled, rounds, silent=False)
@@ -146,7 +148,7 @@ def _merged(config: dict[str, Any], settings: LearningConfig) -> dict[str, Any]:
     return merged
 
 
-def _train(
+def train_on(
     potential: Potential, images: Sequence[Atoms], at: Path, settings: LearningConfig
 ) -> None:
     """Write the potential that goes on from the weights of another, on more frames."""
@@ -173,8 +175,9 @@ def _move(
     while passed < settings.silent and lost < settings.frames:
         guard = _run(potential, frames[int(random.integers(len(frames)))], settings, random)
         runs, lost = runs + 1, lost + (guard.lost > 0)
+        until = guard.frames[0].info["step"] if guard.frames else guard.dynamics.nsteps
         # A run that is lost at once takes time, too.
-        steps = max(guard.dynamics.nsteps, settings.interval)
+        steps = max(until, settings.interval)
         passed += steps * settings.timestep / 1000
         candidates += guard.frames
     if candidates:
@@ -185,8 +188,10 @@ def _move(
 def _run(
     potential: Potential, start: Atoms, settings: LearningConfig, random: np.random.Generator
 ) -> Guard:
+    """Run dynamics, and some way beyond where trust is lost: frames there teach more than those at
+    the border (L. Zhang et al., Phys. Rev. Mater. 3, 023804 (2019))."""
     atoms = start.copy()
-    atoms.calc = potential.get_calc()
+    atoms.calc = calculator = potential.get_calc()
     draw_momenta(atoms, settings.temperature, random)
     step = settings.timestep * units.fs
     if settings.method == "langevin":
@@ -200,8 +205,18 @@ def _run(
         )
     else:
         dynamics = VelocityVerlet(atoms, step)
-    guard = Guard(dynamics, action="stop", margin=settings.margin, spread=settings.spread)
-    dynamics.attach(guard, interval=settings.interval)
+    guard = Guard(dynamics, action="go on", margin=settings.margin, spread=settings.spread)
+    longest, limit = 1000 * AFTER / settings.timestep, settings.beyond * (1 + settings.margin)
+
+    def look() -> None:
+        guard()
+        if guard.frames:
+            found = calculator.extrapolation
+            far = np.inf if found is None else float(found.score.max())
+            if far > limit or dynamics.nsteps - guard.frames[0].info["step"] >= longest:
+                guard.stop()
+
+    dynamics.attach(look, interval=settings.interval)
     with warnings.catch_warnings():
         # The guard says it, and keeps the frame.
         warnings.filterwarnings("ignore", message=".*farthest from the training atoms")

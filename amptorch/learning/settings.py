@@ -25,6 +25,9 @@ class LearningConfig(Section):
     silent: float = option(20.0, number(above=0), "ps without a loss of trust, after which it ends")
     interval: int = option(5, count, "steps between two looks of the guard")
     margin: float = option(MARGIN, number(minimum=0), "of the guard")
+    beyond: float = option(
+        2.0, number(minimum=1), "times 1 + margin, up to which a run goes on where trust is lost"
+    )
     spread: float | None = option(None, number(above=0), "eV/Å, of the guard, for an ensemble")
     frames: int = option(20, count, "that are labelled in a round, at most")
     seconds: float = option(180.0, number(above=0), "of each training")

@@ -14,6 +14,8 @@ import torch
 from ase.data import chemical_symbols
 
 from amptorch.data.batch import Batch, Batcher
+from amptorch.data.domain import Domain
+from amptorch.data.pca import Chunks
 from amptorch.data.samplers import GROUPS
 from amptorch.data.weights import checked_weights, set_weights
 from amptorch.descriptor.base import BaseDescriptor
@@ -207,6 +209,24 @@ class AtomsLMDBDataset(torch.utils.data.Dataset):
         # torch's DataLoader asks for batches by this name.
         return self.batch(indices)
 
+    def domain(self) -> Domain:
+        """Return the domain of all frames, without distances of atoms, which the files do not hold.
+
+        Where they are not kept as a whole, the files are read twice for it.
+        """
+        return Domain.fitted(self._chunks)
+
+    def _chunks(self) -> Chunks:
+        """Yield the fingerprints (n, S) of each frame, not scaled, and its atomic numbers (n,)."""
+        for index in range(len(self)):
+            file, local = self._locate(index)
+            source = self.files[file]
+            data = source[local]
+            numbers = np.asarray(data.atomic_numbers, dtype=np.int64)
+            self._check_entry(data, numbers, f"{source.path}: entry {local}")
+            scaled = torch.as_tensor(data.fingerprint).double()
+            yield source.feature_scaler.raw_rows(scaled, numbers).numpy(), numbers
+
     @cached_property
     def sizes(self) -> np.ndarray:
         return np.concatenate([file.sizes for file in self.files])
@@ -328,6 +348,14 @@ class AtomsLMDBDatasetCache(AtomsLMDBDataset):
 
     def _packs(self, frame_ids: np.ndarray) -> Any:
         return {0: self._pack}, np.zeros(len(frame_ids), dtype=np.int64), frame_ids
+
+    def _chunks(self) -> Chunks:
+        if self.feature_scaler.pca is not None:
+            yield from super()._chunks()
+            return
+        for scaled, numbers in zip(self._pack.fingerprints, self._pack.numbers, strict=True):
+            raw = self.feature_scaler.raw_rows(torch.from_numpy(scaled), numbers)
+            yield raw.numpy(), numbers
 
 
 class AtomsLMDBDatasetPartialCache(AtomsLMDBDataset):

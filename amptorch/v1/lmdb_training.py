@@ -57,6 +57,7 @@ def prepare_lmdb(settings: Config, trained: Trained | None, ranks: Ranks) -> Tra
         memory_budget=GB * options.memory_budget,
         weights=options.weights,
     )
+    dataset.feature_scaler = dataset.feature_scaler.with_domain(dataset.domain())
     settings = with_stress(settings, lambda: False)
     validation_size(len(dataset), options.val_split)
     frames: Any = dataset

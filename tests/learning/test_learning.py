@@ -158,6 +158,20 @@ def test_it_ends_when_the_guard_is_silent(model, tmp_path):
     assert told["runs"] == 3
 
 
+def test_runs_go_on_some_way_beyond_where_trust_is_lost(model, tmp_path):
+    candidates = {}
+    for beyond in (1.0, 3.0):
+        settings = LearningConfig.from_dict({**SETTINGS, "beyond": beyond})
+        learn(copper(5), make_labeller("emt"), tmp_path / f"{beyond}", settings, 1, model)
+        frames = read(tmp_path / f"{beyond}" / "round-000" / "candidates.traj", ":")
+        candidates[beyond] = [atoms.info["extrapolation"] for atoms in frames]
+        assert min(candidates[beyond]) > 2
+    # As far as one step leads.
+    assert len(candidates[1.0]) == 3
+    assert len(candidates[3.0]) > 3
+    assert max(candidates[3.0]) > max(candidates[1.0])
+
+
 def test_no_frame_that_could_be_labelled(model, tmp_path):
     def nothing(images):
         return [], dict.fromkeys(range(len(images)), "no licence")

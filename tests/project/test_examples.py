@@ -100,6 +100,14 @@ def test_crystal(run):
     assert names["frequencies"]["X"][-1] == pytest.approx(8.14, abs=0.05)
 
 
+def test_constant_pressure(run):
+    names, printed = run("constant_pressure")
+    assert "relaxed in" in printed
+    for slope, spread, _ in names["found"].values():
+        assert abs(slope) < 0.2
+        assert 0 < spread < 0.1
+
+
 def test_all_are_tested_and_listed():
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     listed = re.findall(r"\(([\w]+\.py)\)", (EXAMPLES / "README.md").read_text(encoding="utf8"))

@@ -12,6 +12,7 @@ import torch
 from ase.io import read
 from typer.testing import CliRunner
 
+import amptorch
 from amptorch.cli import app
 from amptorch.data.from_store import StoreDataset
 from amptorch.dataset import AtomsDataset, DataCollater
@@ -319,6 +320,21 @@ def test_every_cache_trains_alike(frames, parts, tmp_path, cache):
     prediction = trainer.predict(frames)
     assert np.isfinite(prediction["energy"]).all()
     assert prediction["forces"][0].shape == (len(frames[0]), 3)
+
+
+@CACHES
+def test_the_checkpoint_knows_the_domain_of_the_frames(frames, parts, tmp_path, cache):
+    path = trained(parts, tmp_path, dataset__cache=cache, optim__epochs=1).cp_dir
+    reference = AtomsTrainer(config(frames, tmp_path, optim__epochs=1))
+    reference.train()
+    found, expected = (
+        amptorch.load(folder).predict(frames, extrapolation=True)
+        for folder in (path, reference.cp_dir)
+    )
+    assert np.concatenate(expected["extrapolation"]).max() > 0.5
+    for name in ("extrapolation", "range_excess"):
+        for row, other in zip(found[name], expected[name], strict=True):
+            np.testing.assert_allclose(row, other, rtol=1e-6, atol=1e-7)
 
 
 def test_every_frame_is_read_once_an_epoch_with_partial(written, tmp_path, monkeypatch):
