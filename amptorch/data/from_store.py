@@ -145,9 +145,10 @@ class StoreDataset(torch.utils.data.Dataset):
         """Return the batch of the frames at `indices`."""
         frame_ids = np.asarray(indices, dtype=np.int64)
         batch = self._inputs(frame_ids)
-        batch.energy, batch.forces = self._targets(frame_ids)
+        labelled = self._labelled(frame_ids)
+        batch.energy, batch.forces = self._targets(frame_ids, labelled)
         if self.with_stress:
-            batch.stress, batch.volumes = self._stress(frame_ids)
+            batch.stress, batch.volumes = self._stress(labelled)
         if self.weights is not None:
             set_weights(batch, self.weights[frame_ids], self.counts[frame_ids])
         return with_known_forces(batch)
@@ -170,7 +171,8 @@ class StoreDataset(torch.utils.data.Dataset):
         """
         a, b = np.searchsorted(frame_ids, (first, last))
         part = self._inputs(frame_ids[a:b]) if a < b else None
-        energy, forces = self._targets(frame_ids)
+        labelled = self._labelled(frame_ids)
+        energy, forces = self._targets(frame_ids, labelled)
         force_rows = None if forces is None else known_rows(forces)
         if draw is not None and forces is not None:
             known = np.arange(len(forces)) if force_rows is None else force_rows
@@ -183,7 +185,7 @@ class StoreDataset(torch.utils.data.Dataset):
         counts = torch.from_numpy(self.counts[frame_ids])
         share = Share(part, len(frame_ids), energy, forces, counts=counts)
         if self.with_stress:
-            share.stress, volumes = self._stress(frame_ids)
+            share.stress, volumes = self._stress(labelled)
             if part is not None:
                 part.volumes = volumes[a:b]
         if self.weights is not None:
@@ -203,37 +205,44 @@ class StoreDataset(torch.utils.data.Dataset):
         fingerprints = self._tensor(self.feature_scaler.transform_rows(values, numbers))
         return self.batcher(fingerprints, numbers, counts, derivatives, called)
 
-    def _targets(self, frame_ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _targets(
+        self, frame_ids: np.ndarray, labelled: Frames | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return scaled energies and forces; labelled: what `_labelled` gives of these frames."""
         references = self._references[frame_ids]
         energies = self.target_scaler.norm_energies(self.energies[frame_ids], references)
         energy = self._tensor(energies)
         if not self.forcetraining:
             return energy, None
-        return energy, self._tensor(self.target_scaler.norm_forces(self._forces(frame_ids)))
+        forces = self._forces(frame_ids, labelled)
+        return energy, self._tensor(self.target_scaler.norm_forces(forces))
 
     def _energies(self) -> np.ndarray:
         """Return the energies (F,), eV, of all frames, less the repulsion."""
         if self.repulsion is None:
             return self.store.energies
         self.repulsion.check(symbol_numbers(self.store.elements), self.descriptor.cutoff)
-        parts: list[Any] = [self._labelled(ids).energies for ids in self._chunks_of_frames()]
+        structures = map(self.store.structures, self._chunks_of_frames())
+        parts: list[Any] = [self.repulsion.without(*some).energies for some in structures]
         return np.concatenate(parts)
 
-    def _forces(self, frame_ids: np.ndarray) -> np.ndarray:
+    def _forces(self, frame_ids: np.ndarray, labelled: Frames | None = None) -> np.ndarray:
         """Return the forces (n, 3), eV/Å, of frames, less the repulsion."""
-        if self.repulsion is None:
-            return self.store.forces(frame_ids)
-        forces: Any = self._labelled(frame_ids).forces
+        if labelled is None:
+            labelled = self._labelled(frame_ids)
+        forces: Any = self.store.forces(frame_ids) if labelled is None else labelled.forces
         return forces
 
-    def _labelled(self, frame_ids: np.ndarray) -> Frames:
-        """Return frames with labels less the repulsion."""
-        if self.repulsion is None:
-            return self.store.frames(frame_ids)
-        return self.repulsion.without(*self.store.structures(frame_ids))
+    def _labelled(self, frame_ids: np.ndarray) -> Frames | None:
+        """Return frames with labels less the repulsion; None where energies and forces, as they are
+        in the store, are all that is needed."""
+        if self.repulsion is not None and (self.forcetraining or self.with_stress):
+            return self.repulsion.without(*self.store.structures(frame_ids))
+        return self.store.frames(frame_ids) if self.with_stress else None
 
-    def _stress(self, frame_ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        stress, volumes = stress_targets(self._labelled(frame_ids))
+    def _stress(self, labelled: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scaled stresses and volumes of what `_labelled` gives."""
+        stress, volumes = stress_targets(labelled)
         return self._tensor(self.target_scaler.norm_forces(stress)), self._tensor(volumes)
 
     def sample(self, n_frames: int) -> Frames:

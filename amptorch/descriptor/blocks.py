@@ -45,7 +45,17 @@ class KeptDerivatives(ABC):
         threads: int | None = None,
     ) -> np.ndarray:
         """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
-        runs, counts = self.runs(frame_ids)
+        return self._vjp(*self.runs(frame_ids), g, rows, threads)
+
+    def _vjp(
+        self,
+        runs: Runs,
+        counts: np.ndarray,
+        g: np.ndarray,
+        rows: np.ndarray | None,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return what `vjp` does, for frames whose `runs` are known."""
         n_atoms = counts.sum()
         place, n_rows = row_places(rows, n_atoms)
         g = checked_rows(g, (n_atoms, self.n_features))
@@ -83,7 +93,7 @@ class KeptDerivatives(ABC):
         for strains, atoms in _strains(runs, counts):
             of_atoms[atoms] = (g[atoms, None, :] @ strains)[:, 0]
         virials = np.add.reduceat(of_atoms, offsets_of(counts)[:-1])
-        return self.vjp(frame_ids, g, rows), virials
+        return self._vjp(runs, counts, g, rows), virials
 
     def parts(
         self, frame_ids: FrameIds
