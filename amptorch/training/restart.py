@@ -8,7 +8,7 @@
 | `callbacks` | {name: {attribute: value}}: best scores, best parameters, scheduler, patience |
 | `random` | states of torch's random numbers |
 | `first_epoch` | epochs that the parameters had been trained for when the run began |
-| `frames` | number, CRC-32 (energies, weights, shards), whether in a store: they are known again |
+| `frames` | by what frames are known again; see `dataset_identity` |
 | `processes` | how many trained together |
 
 Such a folder appears, complete, by being renamed. The last `KEPT_EPOCHS` stay, and the last that
@@ -46,6 +46,7 @@ from amptorch.checkpoints.folder import (
 )
 from amptorch.config import Config
 from amptorch.data.samplers import groups_for
+from amptorch.frames import Frames
 from amptorch.training.random_state import RandomState
 from amptorch.training.ranks import Ranks
 from amptorch.training.run_folder import EPOCHS, LOCK
@@ -137,13 +138,21 @@ class TrainingState:
                 f"{'with' if was['packed'] else 'without'} dataset.store (or dataset.cache "
                 "'partial'), with which batches are drawn in another way; go on with the same"
             )
-        if was != found:
+        # Runs that were begun before structures had a checksum do not know theirs.
+        if {**was, "structures": None} != {**found, "structures": None}:
             raise ValueError(
                 f"the run {run_folder_of(self.checkpoint.folder)} was started on "
                 f"{was['number']} frames with energies (and weights, and shards) of checksum "
                 f"{was['crc32']}, these are "
                 f"{found['number']} with {found['crc32']}; give it the same frames in the same "
                 "order, dataset.weights as they were, and a store with as many frames a shard"
+            )
+        if was.get("structures", found["structures"]) != found["structures"]:
+            raise ValueError(
+                f"the run {run_folder_of(self.checkpoint.folder)} was started on frames with the "
+                "same energies, but with other positions, cells, elements, forces or stresses; "
+                "give it the same frames, or start a new run from its parameters with "
+                "load_pretrained (--from)"
             )
 
     def check_processes(self, processes: int) -> None:
@@ -281,7 +290,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def dataset_identity(dataset: Any) -> dict[str, Any]:
-    """Return what a data set is known again by."""
+    """Return what a data set is known again by: the number of frames, the CRC-32 of energies,
+    weights and shards, that of structures in memory, and whether it is in a store."""
     # A program may hand the net a data set of its own.
     crc32: Any = getattr(dataset, "checksum", None)
     if crc32 is None:
@@ -293,8 +303,21 @@ def dataset_identity(dataset: Any) -> dict[str, Any]:
     return {
         "number": len(dataset),
         "crc32": crc32,
+        "structures": _structures_crc32(getattr(dataset, "frames", None)),
         "packed": getattr(dataset, "shards", None) is not None,
     }
+
+
+def _structures_crc32(frames: Any) -> int | None:
+    """Return what `Frames` are known again by besides their energies; None for anything else: what
+    is in a store has checksums of its own."""
+    if not isinstance(frames, Frames):
+        return None
+    crc32 = 0
+    for part in (frames.numbers, frames.positions, frames.cells, frames.forces, frames.stress):
+        if part is not None:
+            crc32 = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc32)
+    return crc32
 
 
 def write_epoch(run: str | os.PathLike[str], epoch: int, write: Callable[[Path], None]) -> None:

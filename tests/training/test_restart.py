@@ -16,7 +16,7 @@ import pytest
 from amptorch.checkpoints.folder import HistoryText
 from amptorch.trainer import AtomsTrainer
 from amptorch.training.restart import KEPT_EPOCHS, newest_run, newest_state, saved_epochs
-from tests.small_frames import mixed_frames
+from tests.small_frames import labelled, mixed_frames
 from tests.small_runs import (
     EPOCHS,
     ROOT,
@@ -334,6 +334,11 @@ def test_other_frames_are_refused(frames, run, tmp_path):
         train(settings_of(frames[:9], tmp_path), resume=run)
     with pytest.raises(ValueError, match="same order"):
         train(settings_of(frames[::-1], tmp_path), resume=run)
+    moved = frames[9].copy()
+    moved.positions[0] += 0.01
+    moved = labelled(moved, frames[9].get_potential_energy(), frames[9].get_forces())
+    with pytest.raises(ValueError, match="same energies, but with other positions"):
+        train(settings_of([*frames[:9], moved], tmp_path), resume=run)
 
 
 def test_no_such_run(frames, tmp_path):
