@@ -84,16 +84,20 @@ def write_potential(potential: Potential | Ensemble, path: str | os.PathLike[str
         shift, factor = _shift_and_factor(potential.feature_scaler, atomic_numbers[symbol])
         layers = _layers(_network(potential, elements.index(symbol)))
         layers[0] = _on_functions(layers[0], potential.feature_scaler, symbol, len(rows))
-        lines += ["", f"element {symbol}", f"reference_energy {reference!r}"]
-        lines += [f"functions {len(rows)}", f"# kind neighbours Rc {_parameters(rows)} shift factor"]
+        lines += [
+            "",
+            f"element {symbol}",
+            f"reference_energy {reference!r}",
+            f"functions {len(rows)}  # kind, neighbours, Rc, parameters, shift and factor",
+            f"# {_parameters(rows)}",
+        ]
         for row, *scaling in zip(rows.tolist(), shift.tolist(), factor.tolist(), strict=False):
             lines.append(" ".join([_function(row), *map(repr, scaling)]))
-        lines.append(f"layers {len(layers)}  # inputs, neurons, activation; bias and weights of each")
+        lines.append(f"layers {len(layers)}  # inputs, neurons, activation; each bias and weights")
         for weight, bias, activation in layers:
             lines.append(f"layer {weight.shape[1]} {weight.shape[0]} {activation}")
-            lines += [
-                " ".join(map(repr, row)) for row in np.column_stack([bias, weight]).tolist()
-            ]
+            table = np.column_stack([bias, weight])
+            lines += [" ".join(map(repr, row)) for row in table.tolist()]
     with write_atomically(Path(path)) as file:
         file.write("\n".join([*lines, "end", ""]).encode("utf8"))
 
