@@ -347,11 +347,28 @@ struct Channel {
   bool shifted = false;    // one of the groups has an Rs
 };
 
+// G5 of one η and Rs whose ζ are whole numbers up to MOMENTS_DEGREE: (1 + λ r̂_j·r̂_k)^ζ is a
+// polynomial in the components of both, so that the sum over pairs is one over products of moments
+// Σ_j u_j x^a y^b z^c of each element, and takes as many steps as there are neighbours.
+struct MomentShape {
+  int a, b;    // elements of the neighbours, a ≤ b
+  Shape shape;
+};
+
+struct MomentGroup {
+  double eta, shift;
+  int degree = 0;
+  std::vector<MomentShape> shapes;
+};
+
+constexpr int MOMENTS_DEGREE = 6;
+
 // The functions of one central element within one cutoff.
 struct Sphere {
   Cutoff cutoff;
   std::vector<std::vector<Radial>> radial;    // by the element of the neighbour
   std::vector<Channel> channels;
+  std::vector<MomentGroup> moments;
 };
 
 struct Layer {
@@ -458,12 +475,22 @@ Sphere &sphere_of(Element &element, Cutoff cutoff, double radius, std::size_t n_
     if (sphere.cutoff.radius == radius) return sphere;
   cutoff.inner *= radius;
   cutoff.radius = radius;
-  element.spheres.push_back({cutoff, std::vector<std::vector<Radial>>(n_elements), {}});
+  element.spheres.push_back({cutoff, std::vector<std::vector<Radial>>(n_elements), {}, {}});
   return element.spheres.back();
 }
 
 void add_shape(Sphere &sphere, int a, int b, bool bounded, double eta, double shift, Shape shape)
 {
+  const bool whole = shape.zeta <= MOMENTS_DEGREE && shape.zeta == std::floor(shape.zeta);
+  if (!bounded && whole) {
+    auto &groups = sphere.moments;
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](auto &g) { return g.eta == eta && g.shift == shift; });
+    if (group == groups.end()) group = groups.insert(group, {eta, shift, 0, {}});
+    group->shapes.push_back({a, b, shape});
+    group->degree = std::max(group->degree, static_cast<int>(shape.zeta));
+    return;
+  }
   auto channel = std::find_if(sphere.channels.begin(), sphere.channels.end(), [&](auto &c) {
     return c.a == a && c.b == b && c.bounded == bounded;
   });
@@ -598,6 +625,44 @@ Potential read_potential(const std::string &file, const std::string &text)
 // One atom
 // ---------------------------------------------------------------------------------------------
 
+// Number of monomials x^a y^b z^c of at most this degree.
+constexpr int monomials_up_to(int degree) { return (degree + 1) * (degree + 2) * (degree + 3) / 6; }
+
+// Monomials by their degree, and in one degree by falling a, then b.
+struct Monomials {
+  static constexpr int N = monomials_up_to(MOMENTS_DEGREE);
+  std::array<std::array<int, 3>, N> exponent;
+  std::array<std::array<int, 3>, N> lower;    // the place of its derivative along each axis
+  std::array<int, N> before, axis, degree;    // it is the one before times a component
+  std::array<double, N> weight;               // (a+b+c)!/(a! b! c!)
+
+  Monomials()
+  {
+    int k = 0;
+    for (int m = 0; m <= MOMENTS_DEGREE; ++m)
+      for (int a = m; a >= 0; --a)
+        for (int b = m - a; b >= 0; --b, ++k) {
+          exponent[k] = {a, b, m - a - b};
+          degree[k] = m;
+          weight[k] = std::tgamma(m + 1.0) /
+              (std::tgamma(a + 1.0) * std::tgamma(b + 1.0) * std::tgamma(m - a - b + 1.0));
+          weight[k] = std::round(weight[k]);
+          before[k] = axis[k] = 0;
+          for (int d = 0; d < 3; ++d) {
+            lower[k][d] = 0;
+            if (!exponent[k][d]) continue;
+            auto less = exponent[k];
+            --less[d];
+            lower[k][d] = before[k] = static_cast<int>(
+                std::find(exponent.begin(), exponent.begin() + k, less) - exponent.begin());
+            axis[k] = d;
+          }
+        }
+  }
+};
+
+const Monomials MONOMIALS;
+
 // What stands around an atom, one after the other.
 struct Surroundings {
   std::vector<int> atom, element;
@@ -619,6 +684,9 @@ struct Near {
   Row x, y, z, square, r, inverse_r;
   Row fc, fc_slope;     // fc, dfc/d(r²)
   Row radial;           // the exponential of each radial function of each neighbour
+  Row monomials;        // of the directions r̂_j, a row of all neighbours for each
+  std::vector<Row> envelope;    // of each group of moments, u_j = exp[−η (r_j − Rs)²] fc
+  std::vector<Row> moments;     // of each group, by element and monomial
   Fours vectors;        // x, y, z, 0
   Fours gradients;      // what adds up to ∂E/∂r_j, beside what is along r_j:
   Fours shares;         // Σ T, Σ [2 dT/ds + 2 ∂T/∂(r_j²) of Gaussians], Σ c dT/dc
@@ -656,6 +724,7 @@ class Evaluator {
       const Sphere &sphere = own.spheres[s];
       gather(sphere.cutoff, around, static_cast<int>(potential.elements.size()), near[s]);
       radial_values(sphere, near[s]);
+      moment_values(sphere, near[s]);
       if (pairs[s].size() < sphere.channels.size()) pairs[s].resize(sphere.channels.size());
       for (std::size_t c = 0; c < sphere.channels.size(); ++c) {
         find_pairs(sphere, sphere.channels[c], near[s], pairs[s][c]);
@@ -668,6 +737,7 @@ class Evaluator {
     for (std::size_t s = 0; s < n_spheres; ++s) {
       const Sphere &sphere = own.spheres[s];
       radial_gradients(sphere, near[s]);
+      moment_gradients(sphere, near[s]);
       for (std::size_t c = 0; c < sphere.channels.size(); ++c)
         angular_gradients(sphere.channels[c], near[s], pairs[s][c]);
       hand_out(near[s]);
@@ -687,10 +757,12 @@ class Evaluator {
 
   void gather(const Cutoff &cutoff, const Surroundings &around, int n_elements, Near &to);
   void radial_values(const Sphere &sphere, Near &at);
+  void moment_values(const Sphere &sphere, Near &at);
   void find_pairs(const Sphere &sphere, const Channel &channel, const Near &at, Pairs &to);
   void angular_values(const Channel &channel, Pairs &of);
   double network(const Element &element, double scale);
   void radial_gradients(const Sphere &sphere, Near &at);
+  void moment_gradients(const Sphere &sphere, Near &at);
   void angular_gradients(const Channel &channel, Near &at, const Pairs &of);
   void mix(const Group &group, const Pairs &of, const double *gaussian);
   void hand_out(const Near &from);
@@ -789,6 +861,128 @@ void Evaluator::radial_gradients(const Sphere &sphere, Near &at)
               (fc_slope[q] - eta * (r[q] - shift) * inverse_r[q] * fc[q]);
       }
       terms += n;
+    }
+  }
+}
+
+// Call f(k, C(ζ, m) λ^m (a+b+c)!/(a! b! c!)) for every monomial k of (1 + λ r̂_j·r̂_k)^ζ.
+template <class F> void each_monomial(const Shape &shape, F f)
+{
+  double binomial = 1.0;
+  const int zeta = static_cast<int>(shape.zeta);
+  for (int m = 0, k = 0; m <= zeta; ++m) {
+    for (; k < monomials_up_to(m); ++k) f(k, binomial * MONOMIALS.weight[k]);
+    binomial *= shape.lambda * (zeta - m) / (m + 1.0);
+  }
+}
+
+void Evaluator::moment_values(const Sphere &sphere, Near &at)
+{
+  if (sphere.moments.empty()) return;
+  const int n = at.n, n_elements = static_cast<int>(at.count.size());
+  int degree = 0;
+  for (const MomentGroup &group : sphere.moments) degree = std::max(degree, group.degree);
+  reserve(at.monomials, monomials_up_to(degree) * n);
+  std::fill(at.monomials.begin(), at.monomials.begin() + n, 1.0);
+  const double *component[] = {at.x.data(), at.y.data(), at.z.data()};
+  const double *inverse_r = at.inverse_r.data();
+  for (int k = 1; k < monomials_up_to(degree); ++k) {
+    double *to = &at.monomials[k * n];
+    const double *from = &at.monomials[MONOMIALS.before[k] * n], *x = component[MONOMIALS.axis[k]];
+#pragma omp simd
+    for (int q = 0; q < n; ++q) to[q] = from[q] * (x[q] * inverse_r[q]);
+  }
+  if (at.envelope.size() < sphere.moments.size()) at.envelope.resize(sphere.moments.size());
+  if (at.moments.size() < sphere.moments.size()) at.moments.resize(sphere.moments.size());
+  for (std::size_t g = 0; g < sphere.moments.size(); ++g) {
+    const MomentGroup &group = sphere.moments[g];
+    const double eta = group.eta, shift = group.shift;
+    reserve(at.envelope[g], n);
+    at.moments[g].assign(n_elements * Monomials::N, 0.0);
+    double *u = at.envelope[g].data();
+    const double *r = at.r.data(), *fc = at.fc.data();
+#pragma omp simd
+    for (int q = 0; q < n; ++q)
+      u[q] = fc[q] * exponential(-eta * (r[q] - shift) * (r[q] - shift));
+    for (int e = 0; e < n_elements; ++e)
+      for (int k = 0; k < monomials_up_to(group.degree); ++k) {
+        const double *monomial = &at.monomials[k * n];
+        double total = 0.0;
+#pragma omp simd reduction(+ : total)
+        for (int q = at.start[e]; q < at.start[e + 1]; ++q) total += u[q] * monomial[q];
+        at.moments[g][e * Monomials::N + k] = total;
+      }
+    for (const MomentShape &f : group.shapes) {
+      const double *a = &at.moments[g][f.a * Monomials::N], *b = &at.moments[g][f.b * Monomials::N];
+      double total = 0.0;
+      each_monomial(f.shape, [&](int k, double c) { total += c * a[k] * b[k]; });
+      if (f.a == f.b) {
+        // The sum is over ordered pairs, and j = k is among them.
+        double squares = 0.0;
+        for (int q = at.start[f.a]; q < at.start[f.a + 1]; ++q) squares += u[q] * u[q];
+        total = 0.5 * (total - squares * std::pow(1.0 + f.shape.lambda, f.shape.zeta));
+      }
+      values[f.shape.feature] += f.shape.scale * total;
+    }
+  }
+}
+
+// What is multiplied by u_j is a polynomial h of r̂_j, and with ∇ that of h as a polynomial
+//
+//     ∂[u h]/∂r_j = 2 du/d(r²) h r_j + (u/r) [∇h − (r̂·∇h) r̂].
+void Evaluator::moment_gradients(const Sphere &sphere, Near &at)
+{
+  const int n = at.n, n_elements = static_cast<int>(at.count.size());
+  for (std::size_t g = 0; g < sphere.moments.size(); ++g) {
+    const MomentGroup &group = sphere.moments[g];
+    const double eta = group.eta, shift = group.shift;
+    const double *u = at.envelope[g].data();
+    for (int e = 0; e < n_elements; ++e) {
+      std::array<double, Monomials::N> h{};
+      double same = 0.0;    // what j = k has in h, in units of u_j
+      for (const MomentShape &f : group.shapes) {
+        const double weight = values[f.shape.feature] * f.shape.scale;
+        const auto add = [&](int other) {
+          const double *moment = &at.moments[g][other * Monomials::N];
+          each_monomial(f.shape, [&](int k, double c) { h[k] += weight * c * moment[k]; });
+        };
+        if (f.a == e) add(f.b);
+        if (f.b == e && f.a != e) add(f.a);
+        if (f.a == e && f.b == e)
+          same += weight * std::pow(1.0 + f.shape.lambda, f.shape.zeta);
+      }
+      const int start = at.start[e], m = at.start[e + 1] - start;
+      std::array<Row *, 5> sums{&mixed, &mixed_slope, &sum, &sum_slope, &widened};
+      for (Row *row : sums) {
+        reserve(*row, m);
+        std::fill(row->begin(), row->begin() + m, 0.0);
+      }
+      double *value = mixed.data(), *radial = mixed_slope.data();
+      double *hx = sum.data(), *hy = sum_slope.data(), *hz = widened.data();
+      for (int k = 0; k < monomials_up_to(group.degree); ++k) {
+        const double c = h[k], along = c * MONOMIALS.degree[k];
+        const auto &exponent = MONOMIALS.exponent[k], &lower = MONOMIALS.lower[k];
+        const double cx = c * exponent[0], cy = c * exponent[1], cz = c * exponent[2];
+        const double *all = &at.monomials[start], *own = all + k * n;
+        const double *x = all + lower[0] * n, *y = all + lower[1] * n, *z = all + lower[2] * n;
+#pragma omp simd
+        for (int q = 0; q < m; ++q) {
+          value[q] += c * own[q];
+          radial[q] += along * own[q];
+          hx[q] += cx * x[q];
+          hy[q] += cy * y[q];
+          hz[q] += cz * z[q];
+        }
+      }
+      for (int q = 0; q < at.count[e]; ++q) {
+        const int j = start + q;
+        const double inverse = at.inverse_r[j], across = u[j] * inverse;
+        const double gaussian = exponential(-eta * (at.r[j] - shift) * (at.r[j] - shift));
+        const double slope =
+            gaussian * at.fc_slope[j] - eta * (at.r[j] - shift) * inverse * u[j];
+        at.gradients[j] += Four{across * hx[q], across * hy[q], across * hz[q], 0.0};
+        at.along[j] += 2.0 * slope * (value[q] - same * u[j]) - across * inverse * radial[q];
+      }
     }
   }
 }

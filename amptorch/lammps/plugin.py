@@ -64,22 +64,21 @@ def build_plugin(
     added = shlex.split(os.environ.get("CXXFLAGS", ""))
     # Whoever compiled LAMMPS with other sizes of integers says so there.
     own = any(word.startswith("-DLAMMPS_") for word in added)
-    command = [
-        *compiler,
+    arguments = [
         *FLAGS,
         *shared,
         *(() if own else headers.definitions),
         f"-DAMPTORCH_LAMMPS_NUMBER={headers.number}",
         f'-DAMPTORCH_LAMMPS_VERSION="{headers.version}"',
         *(part for path in (headers.folder, *_mpi()) for part in ("-isystem", str(path))),
+        *added,
         str(SOURCE),
         *("-o", str(plugin)),
-        *added,
     ]
+    done = _run([*compiler, MACHINE, *arguments])
     # Some compilers know no machine of their own.
-    done = _run([*command, MACHINE])
     if done.returncode and MACHINE in done.stderr:
-        done = _run(command)
+        done = _run([*compiler, *arguments])
     if done.returncode:
         raise ValueError(f"{shlex.join(done.args)} failed:\n{done.stderr.strip()}")
     return plugin

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from amptorch import Ensemble, fit, prepare
@@ -191,7 +192,7 @@ def test_scalings_and_reference_energies(folder, frames, plugin):
     dataset = CONFIG["dataset"] | {
         "scaling": {"type": "standardize", "elementwise": False},
         "atomic_correction": True,
-        "pca_setting": {"num_pc": 6, "elementwise": True},
+        "pca": {"num_pc": 6, "elementwise": True},
     }
     model = CONFIG["model"] | {"name": "singlenn", "batchnorm": True}
     check_same(frames[0], fit(prepare(CONFIG | {"dataset": dataset, "model": model}, frames)),
@@ -205,10 +206,11 @@ def test_small_skewed_cells_and_surfaces(folder, plugin):
         atoms = bulk("Fe", "bcc", a=2.9) * (2, 1, 1)
         atoms.symbols[0] = "O"
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
-        atoms.calc = iron_water(1)[0].calc
-        atoms.calc.results = {"energy": float(k), "forces": rng.normal(size=(len(atoms), 3))}
+        forces = rng.normal(size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=float(k), forces=forces)
         images.append(atoms)
-    check_same(images[0], trained(images), plugin)
+    # Functions of two atoms vary so little that their scaling enlarges the rounding.
+    check_same(images[0], trained(images), plugin, rtol=1e-11)
 
 
 def test_dynamics_and_pressure(folder, frames, model, plugin):
@@ -331,10 +333,10 @@ def test_errors_of_the_input(written, frames, plugin):
             "cutoff_function sine",
             "line 6: 'sine' is not known; there are",
         ),
-        ("\nG2 Fe ", "\nG2 Cu ", r"line 13: 'Cu' is not among the elements"),
-        ("\nG2 Fe ", "\nG9 Fe ", "line 13: there is no function 'G9'"),
-        ("\nG2 Fe ", "\nG2 Fe 1.0 ", "line 13: 'G2' with 8 words, expected 7"),
-        ("\nG2 Fe 4.0", "\nG2 Fe 4,0", "line 13: '4,0' is no number"),
+        ("\nG2 H ", "\nG2 Cu ", r"line 14: 'Cu' is not among the elements"),
+        ("\nG2 H ", "\nG9 H ", "line 14: there is no function 'G9'"),
+        ("\nG2 H ", "\nG2 H 1.0 ", "line 14: 'G2' with 8 words, expected 7"),
+        ("\nG2 H 4.0", "\nG2 H 4,0", "line 14: '4,0' is no number"),
         (" tanh\n", " tann\n", "'tann' is not known; there are identity tanh"),
         ("\nend\n", "\n", "the file ends here, and 'end' is missing"),
     ],
