@@ -157,7 +157,9 @@ def _network(potential: Potential, element: int) -> MLP:
     """Return the network of an element, by its place."""
     model: Any = potential.model
     if isinstance(model, SingleNN):
-        return model.model
+        network = model.model
+        assert isinstance(network, MLP)
+        return network
     if isinstance(model, BPNN) and model.element_mask.one_hot:
         return list(model.elementwise_models)[element]
     raise ValueError(
