@@ -157,11 +157,10 @@ def _network(potential: Potential, element: int) -> MLP:
     """Return the network of an element, by its place."""
     model: Any = potential.model
     if isinstance(model, SingleNN):
-        network = model.model
-        assert isinstance(network, MLP)
-        return network
+        return model.model
     if isinstance(model, BPNN) and model.element_mask.one_hot:
-        return list(model.elementwise_models)[element]
+        networks: list[Any] = list(model.elementwise_models)
+        return networks[element]
     raise ValueError(
         f"this {type(model).__name__} has no network of its own for each element (AMPTorch v1.0 "
         f"mixed them by a trained mask); train model.name 'bpnn' anew, {INSTEAD}"
