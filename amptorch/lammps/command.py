@@ -76,6 +76,8 @@ def lammps(
 
 
 def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: float) -> None:
+    from ase.data import atomic_numbers
+
     from amptorch.lammps.coupling import FIX, attach, elements_by_mass, pair_zero
     from amptorch.lammps.script import pieces
     from amptorch.loading import load
@@ -91,6 +93,11 @@ def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: flo
             lmp.command(" ".join(words))
             continue
         named = lmp.expand(" ".join(piece.command[1:])).split() if piece.command else given
+        if named and named[0] not in atomic_numbers:
+            raise ValueError(
+                f"`pair_coeff * * {' '.join(named)}` names a file, as for the pair style in C++, "
+                "which `lmp -in` runs; `amptorch lammps MODEL` takes the elements alone"
+            )
         if piece.command:
             hybrid = lmp.extract_global("pair_style").startswith("hybrid")
             lmp.command("pair_coeff * *" + " zero" * hybrid)

@@ -38,6 +38,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -1378,8 +1379,6 @@ class PairAmpTorch : public Pair {
 
   void compute(int eflag, int vflag) override;
 
-  double memory_usage() override { return Pair::memory_usage(); }
-
  private:
   Potential potential;
   std::vector<int> place;    // element of the potential of each atom type
@@ -1412,7 +1411,9 @@ class PairAmpTorch : public Pair {
       }
     }
     MPI_Bcast(&size, 1, MPI_INT, 0, world);
-    if (size < 0) error->all(FLERR, "the file {} of pair_coeff cannot be read", file);
+    if (size < 0)
+      error->all(FLERR, "the file {} of pair_coeff cannot be read; expected `pair_coeff * * FILE H O "
+                        "…`", file);
     text.resize(size);
     MPI_Bcast(&text[0], size, MPI_CHAR, 0, world);
     try {

@@ -222,6 +222,24 @@ def test_dynamics_and_pressure(folder, frames, model, plugin):
     check_same(frames[0], model, plugin, rtol=1e-9, symbols=ELEMENTS, commands=commands)
 
 
+def test_beside_other_pair_styles(folder, frames, model, plugin):
+    """Atoms whose type is NULL are none that the pair style knows."""
+    atoms = frames[0]
+    water = atoms[atoms.numbers != 26]
+    expected = in_lammps(water, model, plugin, symbols=["H", "O"])[1]
+    write("start.data", atoms, format="lammps-data", specorder=ELEMENTS, masses=True)
+    lmp = start(["-screen", "none", "-log", "none"])
+    lmp.commands_string(
+        f"units metal\nread_data start.data\nplugin load {plugin}\n"
+        "pair_style hybrid amptorch lj/cut 2.5\npair_coeff * * amptorch model.txt H O NULL\n"
+        "pair_coeff * 3 lj/cut 0 1\nrun 0"
+    )
+    found = np.array(lmp.gather_atoms("f", 1, 3)).reshape(-1, 3)[atoms.numbers != 26]
+    lmp.close()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max())
+
+
 def test_two_types_of_one_element(folder, frames, model, plugin):
     write_potential(model, "model.txt")
     energies = []
@@ -397,7 +415,7 @@ def run(*arguments):
     return exit_info.value.code or 0
 
 
-def test_the_commands(folder, model, capsys):
+def test_the_commands(folder, frames, model, capsys):
     model.save("model")
     assert run("export", "model", "--format", "lammps", "--out", "model.txt") == 0
     assert "lammps potential of Fe, H, O: model.txt" in capsys.readouterr().out
@@ -408,6 +426,11 @@ def test_the_commands(folder, model, capsys):
     assert "--build-plugin runs no input" in capsys.readouterr().err
     assert run("lammps") == 1
     assert "give MODEL and SCRIPT" in capsys.readouterr().err
+    write("start.data", frames[0], format="lammps-data", specorder=ELEMENTS, masses=True)
+    lines = ["units metal", "read_data start.data", "pair_style amptorch"]
+    Path("in.lammps").write_text("\n".join([*lines, "pair_coeff * * model.txt H O Fe", "run 0"]))
+    assert run("lammps", "model", "in.lammps", "--lammps", "-screen none -log none") == 1
+    assert "names a file, as for the pair style in C++" in capsys.readouterr().err
     assert run("lammps", "--build-plugin", "--source", ".") == 1
     assert "is no source tree of LAMMPS" in capsys.readouterr().err
 
