@@ -3,9 +3,15 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Coupling", "attach", "start"]
+__all__ = ["Coupling", "attach", "build_plugin", "start", "write_potential"]
 
-_PLACES = {"Coupling": "coupling", "attach": "coupling", "start": "library"}
+_PLACES = {
+    "Coupling": "coupling",
+    "attach": "coupling",
+    "build_plugin": "plugin",
+    "start": "library",
+    "write_potential": "export",
+}
 
 
 def __getattr__(name: str) -> Any:

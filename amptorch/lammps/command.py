@@ -11,8 +11,12 @@ import typer
 
 
 def lammps(
-    model: Annotated[Path, typer.Argument(help="Folder of a training run, or of an ensemble.")],
-    script: Annotated[Path, typer.Argument(help="LAMMPS input, as `lmp -in` takes it.")],
+    model: Annotated[
+        Path | None, typer.Argument(help="Folder of a training run, or of an ensemble.")
+    ] = None,
+    script: Annotated[
+        Path | None, typer.Argument(help="LAMMPS input, as `lmp -in` takes it.")
+    ] = None,
     elements: Annotated[
         str | None,
         typer.Option(help='Element of each atom type, such as "H O Fe"; by default by its mass.'),
@@ -23,12 +27,35 @@ def lammps(
     arguments: Annotated[
         str, typer.Option("--lammps", help='LAMMPS\'s own options, such as "-log none -var T 300".')
     ] = "",
+    build: Annotated[
+        bool,
+        typer.Option("--build-plugin", help="Compile the pair style in C++; run nothing."),
+    ] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Source tree of the LAMMPS to build for; default: this Python's LAMMPS."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the plugin.")] = Path("."),
 ) -> None:
     """Run a LAMMPS input with a trained potential.
 
     The input has `pair_style amptorch` and `pair_coeff * * H O Fe` (the element of each atom type),
     or no pair style. Several processes: mpiexec -n 2 amptorch lammps MODEL in.lammps
+
+    With --build-plugin it compiles the pair style in C++ instead, which LAMMPS itself runs, without
+    this command: see `amptorch export --format lammps`.
     """
+    if build:
+        if model is not None:
+            raise ValueError("--build-plugin runs no input: give neither MODEL nor SCRIPT with it")
+        from amptorch.lammps.plugin import build_plugin
+
+        typer.echo(f"plugin load {build_plugin(out, source).resolve()}")
+        return
+    if model is None or script is None:
+        raise ValueError("give MODEL and SCRIPT: amptorch lammps MODEL in.lammps")
+    if source is not None:
+        raise ValueError("--source is for --build-plugin alone")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the kernels have threads of their own
 
     from amptorch.lammps.library import start
@@ -49,6 +76,8 @@ def lammps(
 
 
 def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: float) -> None:
+    from ase.data import atomic_numbers
+
     from amptorch.lammps.coupling import FIX, attach, elements_by_mass, pair_zero
     from amptorch.lammps.script import pieces
     from amptorch.loading import load
@@ -64,6 +93,11 @@ def _run(lmp: Any, model: Path, script: Path, given: list[str] | None, skin: flo
             lmp.command(" ".join(words))
             continue
         named = lmp.expand(" ".join(piece.command[1:])).split() if piece.command else given
+        if named and named[0] not in atomic_numbers:
+            raise ValueError(
+                f"`pair_coeff * * {' '.join(named)}` names a file, as for the pair style in C++, "
+                "which `lmp -in` runs; `amptorch lammps MODEL` takes the elements alone"
+            )
         if piece.command:
             hybrid = lmp.extract_global("pair_style").startswith("hybrid")
             lmp.command("pair_coeff * *" + " zero" * hybrid)

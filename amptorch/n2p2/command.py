@@ -1,38 +1,9 @@
-"""The commands `amptorch export` and `convert`. Heavy imports stand inside."""
+"""Define the command `amptorch convert`. Heavy imports stand inside."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-
-
-def export(
-    model: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    form: Annotated[
-        Literal["n2p2"], typer.Option("--format", help="n2p2: for n2p2 and LAMMPS's hdnnp.")
-    ] = "n2p2",
-    data: Annotated[
-        str | None,
-        typer.Option(help="Training frames, for the ranges of functions; default: as known."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a potential that is there.")
-    ] = False,
-) -> None:
-    """Write a trained potential in the files of another program, with the same energies and forces.
-
-    Names what the other program does not have, and what to train instead.
-    """
-    from amptorch.frames import read_images
-    from amptorch.loading import load
-    from amptorch.n2p2.writing import write_potential
-
-    _check_folder(out, "input.nn", overwrite)
-    frames = None if data is None else read_images(data)
-    potential = load(model)
-    write_potential(potential, out, frames)
-    typer.echo(f"{form} potential of {', '.join(potential.elements)}: {out}")
 
 
 def convert(
@@ -49,13 +20,14 @@ def convert(
     """Make a checkpoint of a potential of n2p2 or RuNNer, for every other command."""
     from amptorch.n2p2.reading import read_potential
 
-    _check_folder(out, "config.json", overwrite)
+    check_folder(out, "config.json", overwrite)
     potential = read_potential(folder, units)
     potential.save(out)
     typer.echo(f"potential of {', '.join(potential.elements)}: {out}")
 
 
-def _check_folder(folder: Path, file: str, overwrite: bool) -> None:
+def check_folder(folder: Path, file: str, overwrite: bool) -> None:
+    """Raise NotADirectoryError or FileExistsError where `file` cannot be written to a folder."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file; give the name of a folder")
     if (folder / file).exists() and not overwrite:

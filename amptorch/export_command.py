@@ -1,0 +1,59 @@
+"""Define the command `amptorch export`. Heavy imports stand inside."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from amptorch.n2p2.command import check_folder
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, or the file of lammps.")],
+    form: Annotated[
+        Literal["n2p2", "lammps"],
+        typer.Option(
+            "--format",
+            help="n2p2: for n2p2 and LAMMPS's hdnnp; lammps: for our own pair style, which "
+            "`amptorch lammps --build-plugin` compiles.",
+        ),
+    ] = "n2p2",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Training frames, for the ranges of functions in n2p2; default: as known."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a potential that is there.")
+    ] = False,
+) -> None:
+    """Write a trained potential in the files of another program, with the same energies and forces.
+
+    Names what the other program does not have, and what to train instead.
+    """
+    from amptorch.frames import read_images
+    from amptorch.lammps.export import write_potential as write_lammps
+    from amptorch.loading import load
+    from amptorch.n2p2.writing import write_potential as write_n2p2
+
+    if form == "n2p2":
+        check_folder(out, "input.nn", overwrite)
+        frames = None if data is None else read_images(data)
+        potential = load(model)
+        write_n2p2(potential, out, frames)
+    else:
+        _check_file(out, overwrite)
+        if data is not None:
+            raise ValueError("--data is for --format n2p2 alone")
+        potential = load(model)
+        write_lammps(potential, out)
+    typer.echo(f"{form} potential of {', '.join(potential.elements)}: {out}")
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{str(path)!r} is there already; give --overwrite to replace it")
