@@ -175,7 +175,11 @@ class EKF(torch.optim.Optimizer):
             for state in states:
                 size = self._repair(state)
                 state["floor"] = 10 * state["floor"] if "floor" in state else FLOOR * size
-        raise Diverged("the variances of what the Kalman filter observes must be above 0")
+        raise Diverged(
+            "the Kalman filter cannot go on: the variances of what it observes are not above 0, "
+            "though its covariance was repaired; frames whose energies or forces are far larger "
+            "than those of the others do this: leave them out"
+        )
 
     def _repair(self, state: dict[str, Any]) -> float:
         """Raise the diagonal of P until it is positive; return its rounding error.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from scipy.linalg import eigh, qr
+from threadpoolctl import threadpool_limits
 
 from amptorch.checks import nearest
 from amptorch.data.fingerprints import chunks_of_frames
@@ -236,10 +237,13 @@ def _choose(
     if k is None:
         return varying
     wanted = min(_positive(f"k of {symbol}", k), len(varying))
-    if method == "cur":
-        chosen = _cur(_prepared(X[:, varying], wanted, costs[varying]), wanted)
-    else:
-        chosen = farthest_points(X[:, varying], wanted, costs[varying])
+    # The matrices are small: on a busy machine BLAS's threads wait for each other a hundred times
+    # longer than the work takes.
+    with threadpool_limits(1, "blas"):
+        if method == "cur":
+            chosen = _cur(_prepared(X[:, varying], wanted, costs[varying]), wanted)
+        else:
+            chosen = farthest_points(X[:, varying], wanted, costs[varying])
     if len(chosen) < k:
         text = "%s: %d functions of the pool are independent and vary over these frames, not %d"
         logger.warning(text, symbol, len(chosen), k)
