@@ -302,6 +302,9 @@ def test_the_page_in_one_process_and_in_two(folder):
     g = np.loadtxt("rdf.txt", skiprows=4)
     assert g.shape == (50, 4)
     assert g[-1, 1] == pytest.approx(4.0, abs=0.1)  # the model's cutoff
+    plot = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[1]
+    exec(compile(plot, "lammps.md", "exec"), {})  # our own file
+    assert (folder / "rdf.png").stat().st_size > 1000
 
     Path("in.lammps").write_text(re.sub(r"run +100", "run 20", script))
     assert run("lammps", "model", "in.lammps") == 0
@@ -360,7 +363,7 @@ def test_errors_of_lammps_are_told(folder, capsys):
 
 
 def test_the_page_from_python(folder):
-    code = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[1]
+    code = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[2]
     names = {}
     exec(compile(code.replace("print", "float"), "lammps.md", "exec"), names)  # our own file
     energy = names["lmp"].get_thermo("pe")
