@@ -13,16 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from one_thread import ONE_THREAD
+
+os.environ.update(ONE_THREAD)
 import pytest
 from ase import Atoms
-
-sys.path.insert(0, str(Path(__file__).parent))
 from remote import Remote, RemoteError
-from setups import ONE_THREAD, machine
+from setups import machine
 from summary import SHIPPED_RUN, Results
-
-# Before torch's libraries are loaded, which read them then.
-os.environ.update(ONE_THREAD)
 
 MOST_ROUNDS = 300
 COLUMNS = ["median", "iqr", "min", "rounds"]

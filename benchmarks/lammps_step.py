@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-# Before numpy is there: threads that wait take CPU time.
-THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))
-from setups import iron_water_frames  # noqa: E402
+from one_thread import ONE_THREAD
+
+os.environ.update(ONE_THREAD)
+from setups import iron_water_frames
 
 ELEMENTS = ["H", "O", "Fe"]
 REPEATS = 5

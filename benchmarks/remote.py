@@ -21,7 +21,8 @@ from typing import Any
 
 import stages
 from ase import Atoms
-from setups import ONE_THREAD, workload
+from one_thread import ONE_THREAD
+from setups import workload
 
 LONGEST_ANSWER = 900  # seconds
 

@@ -24,8 +24,6 @@ N_FRAMES = 8
 # turn not always the same one falls on the steps where the neighbours are searched anew.
 MD_PERIOD = 39
 
-THREADS = ("AMPTORCH_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-ONE_THREAD = dict.fromkeys(THREADS, "1")
 PEERS = ("vesin", "matscipy", "dscribe")
 
 # Sets of parameters that give an atom this many functions where there are three elements, each G2

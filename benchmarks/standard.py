@@ -23,8 +23,9 @@ import numpy as np
 import stages
 from ase import Atoms
 from measuring import parser_of, table, write
+from one_thread import ONE_THREAD
 from remote import RemoteError, remote_of
-from setups import MD_PERIOD, ONE_THREAD, machine, read_frames
+from setups import MD_PERIOD, machine, read_frames
 
 # Times that the frames are repeated where eight would be nothing but overhead.
 MANY = 8
