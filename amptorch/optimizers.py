@@ -176,7 +176,7 @@ class EKF(torch.optim.Optimizer):
                 size = self._repair(state)
                 state["floor"] = 10 * state["floor"] if "floor" in state else FLOOR * size
         raise Diverged(
-            "the Kalman filter cannot go on: the variances of what it observes are not above 0, "
+            "the variances of what the Kalman filter observes must be above 0, and they are not, "
             "though its covariance was repaired; frames whose energies or forces are far larger "
             "than those of the others do this: leave them out"
         )
