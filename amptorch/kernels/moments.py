@@ -82,14 +82,16 @@ def monomials_up_to(degree: int) -> int:
 
 
 @njit
-def _first_left(counts: np.ndarray, functions: Angular, group: int, work: Work) -> int:
-    """Return the first shape of a group that is left to pairs: moments are cheaper for three times
-    as many neighbours as monomials (measured)."""
+def _collected(counts: np.ndarray, functions: Angular, group: int, work: Work) -> int:
+    """Collect the moments of a group where they are cheaper than pairs: where they are fewer than
+    three times the neighbours (measured). Return the first shape that is left to pairs."""
     first = functions.shape_start[group]
     n_channels = channels_of(functions.kind[group], work)
     n_monomials = n_channels * monomials_up_to(functions.degree[group])
     if n_monomials >= 3 * work.channel[n_channels]:
         return first
+    if counts[group] > 0:
+        _collect(functions.degree[group], n_channels, work)
     return first + counts[group]
 
 
@@ -123,9 +125,8 @@ def values(
     """
     if counts is None:
         return functions.shape_start[group]
-    split = _first_left(counts, functions, group, work)
+    split = _collected(counts, functions, group, work)
     if split > functions.shape_start[group]:
-        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _values(i, functions, group, split, work, out)
     return split
 
@@ -174,9 +175,8 @@ def derivatives(
     """Do what `values` does, and add the derivatives to the blocks."""
     if counts is None:
         return functions.shape_start[group]
-    split = _first_left(counts, functions, group, work)
+    split = _collected(counts, functions, group, work)
     if split > functions.shape_start[group]:
-        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _values(i, functions, group, split, work, out)
         _derivatives(i, functions, group, split, work, blocks)
     return split
@@ -224,9 +224,8 @@ def pair_gradients(
     shape that is left to pairs."""
     if counts is None:
         return functions.shape_start[group]
-    split = _first_left(counts, functions, group, work)
+    split = _collected(counts, functions, group, work)
     if split > functions.shape_start[group]:
-        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _pair_gradients(i, functions, group, split, work, weights, out)
     return split
 
@@ -288,9 +287,8 @@ def directional(
     left to pairs."""
     if counts is None:
         return functions.shape_start[group]
-    split = _first_left(counts, functions, group, work)
+    split = _collected(counts, functions, group, work)
     if split > functions.shape_start[group]:
-        _collect(functions.degree[group], channels_of(functions.kind[group], work), work)
         _directional(i, functions, group, split, work, out)
     return split
 
