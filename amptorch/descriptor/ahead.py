@@ -1,13 +1,17 @@
 """Compile the kernels of symmetry functions before their first use, in processes side by side.
 
 numba compiles in one thread, and keeps what it compiled on disk; so processes that each use one
-kernel, on two atoms, fill its cache for all that come after, while this one imports and reads.
+kernel, on two atoms, fill its cache for all that come after, while this one imports and reads, or
+compiles another.
 """
 
 import atexit
+import gc
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -43,7 +47,8 @@ class Ahead:
         self._total = len(self._waiting)
         self._running: list[subprocess.Popen[bytes]] = []
         self._cores = num_threads()
-        if self._cores > 1:
+        # Where Python runs in another program, sys.executable may be that.
+        if self._cores > 1 and Path(sys.executable or "").name.startswith("python"):
             atexit.register(self.stop)
             self._start()
 
@@ -72,6 +77,22 @@ class Ahead:
         """End the processes that still run."""
         for process in self._running:
             process.terminate()
+
+
+@contextmanager
+def compiled_beside(kernel: Callable[..., None]) -> Iterator[None]:
+    """Compile one of KERNELS in another process while this one searches neighbours, for which it
+    has to compile too, in what stands under `with`; where either is at hand, do nothing."""
+    name = next((name for name, known in KERNELS.items() if known is kernel), None)
+    if name is None or is_cached(KERNELS["neighbors"]) is not False:
+        yield
+        return
+    ahead = Ahead([name])
+    try:
+        yield
+        ahead.wait()
+    finally:
+        ahead.stop()
 
 
 def compile_all() -> str:
@@ -116,4 +137,6 @@ def compile_kernel(name: str) -> None:
 
 
 if __name__ == "__main__":
+    # Of the hundred thousands of objects of a compiler nothing can be freed before its end.
+    gc.disable()
     compile_kernel(sys.argv[1])

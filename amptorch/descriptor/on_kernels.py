@@ -37,7 +37,7 @@ class KernelDescriptor(BaseDescriptor):
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
     ) -> np.ndarray:
         """Return the fingerprints G (N, S)."""
-        pairs, counts = self._inputs(frames, neighbors, threads)
+        pairs, counts = self._inputs(self.KERNELS.values, frames, neighbors, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(self.KERNELS.values, self._tables(), pairs, counts, threads, values)
         return values
@@ -50,7 +50,7 @@ class KernelDescriptor(BaseDescriptor):
         threads: int | None = None,
     ) -> tuple[np.ndarray, DerivativeBlocks]:
         """Return the fingerprints G (N, S) and their DerivativeBlocks, stored as `dtype`."""
-        pairs, counts = self._inputs(frames, neighbors, threads)
+        pairs, counts = self._inputs(self.KERNELS.derivatives, frames, neighbors, threads)
         blocks = self._empty_blocks(pairs, counts, threads)
         values = self._zeros(frames.n_atoms, self.n_features)
         tables = self._derivative_tables()
@@ -68,11 +68,11 @@ class KernelDescriptor(BaseDescriptor):
     ) -> np.ndarray:
         """Return Σ_s g_is ∂G_is/∂r_ij (P, 3) of each pair of the neighbour list, from g (N, S);
         with `rows`, of the pairs with one of these atoms at least."""
-        pairs, counts = self._inputs(frames, neighbors, threads)
+        kernel = self.KERNELS.pair_gradients
+        pairs, counts = self._inputs(kernel, frames, neighbors, threads)
         g = checked_rows(g, (frames.n_atoms, self.n_features), self.dtype)
         gradients = self._zeros(len(pairs.neighbors), 3)
         wanted = row_flags(rows, frames.n_atoms)
-        kernel = self.KERNELS.pair_gradients
         self._run(kernel, self._tables(), pairs, counts, threads, wanted, g, gradients)
         return gradients
 
@@ -87,7 +87,8 @@ class KernelDescriptor(BaseDescriptor):
     ) -> np.ndarray:
         """Return J v (N, S) for v (N, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
         and `strain` (F, 6) strains the frames beside: see `BaseDescriptor.jvp`."""
-        pairs, counts = self._inputs(frames, neighbors, threads)
+        kernel = self.KERNELS.directional
+        pairs, counts = self._inputs(kernel, frames, neighbors, threads)
         v = checked_rows(v, (frames.n_atoms if rows is None else len(rows), 3), self.dtype)
         if rows is not None:
             given, v = v, self._zeros(frames.n_atoms, 3)
@@ -97,9 +98,7 @@ class KernelDescriptor(BaseDescriptor):
             moving = row_flags(None, frames.n_atoms)
             pairs, v = _strained(frames, pairs, v, checked_rows(strain, (len(frames), 6)))
         values = self._zeros(frames.n_atoms, self.n_features)
-        self._run(
-            self.KERNELS.directional, self._tables(), pairs, counts, threads, moving, v, values
-        )
+        self._run(kernel, self._tables(), pairs, counts, threads, moving, v, values)
         return values
 
     def calculate_fingerprints(  # type: ignore[override]  # v1.0's order and names
@@ -141,9 +140,13 @@ class KernelDescriptor(BaseDescriptor):
         self._element_table = element_table(self.elements)
 
     def _inputs(
-        self, frames: Frames, neighbors: NeighborList | None, threads: int | None
+        self,
+        kernel: Callable[..., None],
+        frames: Frames,
+        neighbors: NeighborList | None,
+        threads: int | None,
     ) -> tuple[NeighborPairs, np.ndarray]:
-        """Return what the kernels take of frames and neighbour list, and (N,), the number of
+        """Return what a kernel takes of frames and neighbour list, and (N,), the number of
         neighbours of each atom.
 
         Raises ValueError that names an atom whose element the descriptor does not know, or what
@@ -156,7 +159,14 @@ class KernelDescriptor(BaseDescriptor):
                 f"frame {frame}, atom {atom}: this element has no {self.LACKING}; "
                 f"the descriptor knows {self.elements}"
             )
-        listed = self.neighbors(frames, neighbors, threads)
+        # A kernel that has run in this process has been compiled.
+        if neighbors is not None or getattr(kernel, "signatures", True):
+            listed = self.neighbors(frames, neighbors, threads)
+        else:
+            from amptorch.descriptor.ahead import compiled_beside
+
+            with compiled_beside(kernel):
+                listed = self.neighbors(frames, neighbors, threads)
         vectors = np.ascontiguousarray(listed.vectors, dtype=self.dtype)
         return NeighborPairs(elements, listed.offsets, listed.neighbors, vectors), listed.counts
 

@@ -23,21 +23,31 @@ FLAGS = {
 }
 
 
+# A function without a way in from Python: making it takes a quarter of the time to compile, most of
+# it for NamedTuples of arrays. Python's call of such a function ends the process.
+NO_ENTRY = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def njit(function: Callable[..., Any]) -> Any:
-    """Compile a kernel."""
+    """Compile a kernel that Python calls."""
     return _compiled(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a function that only kernels call."""
+    return _compiled(function, **NO_ENTRY)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a small function that is called in an innermost loop: LLVM inlines it, which spares
-    the call and the reference counting of array arguments."""
-    return _compiled(function, forceinline=True)
+    the call and the reference counting of array arguments. Only kernels call it."""
+    return _compiled(function, forceinline=True, **NO_ENTRY)
 
 
 def spliced(function: Callable[..., Any]) -> Any:
     """Compile a function as `inlined` does, but one that only chooses between others: numba itself
     puts its body in the caller's, so that array arguments are not counted twice."""
-    return _compiled(function, inline="always")
+    return _compiled(function, inline="always", **NO_ENTRY)
 
 
 def is_cached(kernel: Any) -> bool | None:

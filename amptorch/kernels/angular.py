@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amptorch.kernels import factors, lanes, moments
-from amptorch.kernels._jit import njit, spliced
+from amptorch.kernels._jit import inner, spliced
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.lanes import (
     LANE_DELTA_U,
@@ -72,7 +72,7 @@ class PairFactor(NamedTuple):
     shifted: bool
 
 
-@njit
+@inner
 def factor_of(functions: Angular, cutoff: Cutoff, first_group: int, last_group: int) -> PairFactor:
     """Return the `PairFactor` of groups within one cutoff."""
     shifted = False
@@ -87,7 +87,7 @@ def factor_of(functions: Angular, cutoff: Cutoff, first_group: int, last_group: 
     )
 
 
-@njit
+@inner
 def envelope(functions: Angular, cutoff: Cutoff, group: int, work: Work) -> None:
     """Compute u = exp(−η(r − Rs)²) fc(r) and du/d(r²) of every gathered neighbour, times its weight
     where the group is weighted; sort the neighbours into the channels of the group."""
@@ -162,7 +162,7 @@ class _Damping(NamedTuple):
     passes: int
 
 
-@njit
+@inner
 def _damping(functions: Angular, cutoff: Cutoff, group: int) -> _Damping:
     eta, shift = functions.left[group], functions.shift[group]
     passes = factors.passes_of(eta, shift, cutoff.radius)
@@ -190,7 +190,7 @@ def _pair_factor(
         lanes.everywhere(rows, lane_groups)
 
 
-@njit
+@inner
 def load(near: np.ndarray, rows: np.ndarray, chosen: np.ndarray, first: int, m: int) -> None:
     """Copy the neighbours `chosen[first:first+m]` into the lanes."""
     for j in range(min(m, WIDTH)):
@@ -263,7 +263,7 @@ def derivatives(
                     moments.lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
-@njit
+@inner
 def _finish_gradient(
     near: np.ndarray,
     rows: np.ndarray,

@@ -8,7 +8,7 @@ J. Behler, C. Dellago, J. Chem. Theory Comput. 15, 1827 (2019).
 import math
 from typing import NamedTuple
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner, njit
 
 COSINE, POLYNOMIAL, HARD, TANH, TANH_SCALED, EXP, POLY1, POLY2, POLY3, POLY4 = range(10)
 
@@ -43,7 +43,7 @@ def cutoff_function(cutoff: Cutoff, r: float) -> tuple[float, float]:
     return value, slope / width
 
 
-@njit
+@inner
 def _other(kind: int, x: float) -> tuple[float, float]:
     """Return f(x) and df/dx of the other kinds, with x from 0 at the inner radius to 1 at Rc."""
     if kind == HARD:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner
 from amptorch.kernels.cutoffs import Cutoff, cutoff_function
 from amptorch.kernels.lanes import (
     LANE_F,
@@ -53,7 +53,7 @@ def _exponential() -> list[float]:
 _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9 = _exponential()
 
 
-@njit
+@inner
 def passes_of(eta: float, shift: float, radius: float) -> int:
     """Return the number of powers of 16 that exp(−η(r − Rs)²) takes for r up to `radius`; 0 where
     η is 0."""
@@ -88,7 +88,7 @@ def _power(e: float) -> float:
     return e * e
 
 
-@njit
+@inner
 def gaussians(
     near: np.ndarray,
     distance: int,
@@ -185,7 +185,7 @@ def even(
         rows[LANE_F * WIDTH + q] = p * p
 
 
-@njit
+@inner
 def in_r(
     rows: np.ndarray,
     start: int,
@@ -242,7 +242,7 @@ def in_r(
         rows[LANE_F_SLOPE * WIDTH + q] = d if inside and beyond else zero
 
 
-@njit
+@inner
 def exact(rows: np.ndarray, start: int, n: int, cutoff: Cutoff) -> None:
     """Compute LANE_INVERSE_RJK, LANE_F and LANE_F_SLOPE from the formula itself."""
     inverse_distances(rows, start, lane_groups_of(n))
@@ -295,7 +295,7 @@ def damp(
             rows[LANE_W * WIDTH + q] = e * f
 
 
-@njit
+@inner
 def _damp_shifted(
     rows: np.ndarray,
     start: int,

@@ -23,7 +23,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner, njit
 from amptorch.kernels.gmp_radial import radial_functions
 from amptorch.kernels.gmp_structures import (
     ATOM_R2,
@@ -162,13 +162,13 @@ def directional(
                 _add_directional(multipoles.tiles, tile, i, work.near[chunk], m, work.lanes, out)
 
 
-@njit
+@inner
 def _chunks(n: int) -> int:
     """Return the number of chunks that hold n lanes."""
     return (n + CHUNK - 1) // CHUNK
 
 
-@njit
+@inner
 def _workspace(
     multipoles: Multipoles, table: RadialTable, offsets: np.ndarray, start: int, stop: int
 ) -> MultipoleWork:
@@ -194,7 +194,7 @@ def _workspace(
     )
 
 
-@njit
+@inner
 def _gather(
     moving: bool,
     i: int,
@@ -229,7 +229,7 @@ def _gather(
     return n
 
 
-@njit
+@inner
 def _assign_slots(
     i: int, neighbors: np.ndarray, n: int, work: MultipoleWork, blocks: Blocks
 ) -> None:
@@ -248,7 +248,7 @@ def _assign_slots(
         work.slot[chunk, j] = slot
 
 
-@njit
+@inner
 def _keep_wanted(
     i: int, wanted: np.ndarray, neighbors: np.ndarray, n: int, work: MultipoleWork
 ) -> int:
@@ -272,7 +272,7 @@ def _keep_wanted(
     return kept
 
 
-@njit
+@inner
 def _moments(
     with_slope: bool, multipoles: Multipoles, table: RadialTable, n: int, work: MultipoleWork
 ) -> None:
@@ -290,7 +290,7 @@ def _moments(
             _add_sizes(multipoles.moments, rho, near, m, work.size)
 
 
-@njit
+@inner
 def _add_moments(
     moments: Moments, rho: np.ndarray, harmonics: np.ndarray, m: int, out: np.ndarray
 ) -> None:
@@ -306,7 +306,7 @@ def _add_moments(
                 out[moments.start[g] + (row - order * order) * count + k] += total
 
 
-@njit
+@inner
 def _add_sizes(
     moments: Moments, rho: np.ndarray, near: np.ndarray, m: int, out: np.ndarray
 ) -> None:
@@ -319,7 +319,7 @@ def _add_sizes(
             out[channel] += total
 
 
-@njit
+@inner
 def _features(
     with_derivatives: bool,
     i: int,
@@ -365,7 +365,7 @@ def _features(
             out[i, features.first[g] + k] = value
 
 
-@njit
+@inner
 def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: MultipoleWork) -> None:
     """Multiply B of every feature by its weight."""
     for tile in range(tiles.order.shape[0]):
@@ -375,7 +375,7 @@ def _weigh(tiles: Tiles, weights: np.ndarray, i: int, work: MultipoleWork) -> No
                 work.derivative[row + q] *= weights[i, tiles.feature[tile] + q]
 
 
-@njit
+@inner
 def _tile_gradients(tiles: Tiles, tile: int, chunk: int, m: int, work: MultipoleWork) -> None:
     """Compute ∂/∂r [ρ h] of the columns of a tile in lanes 0 to m − 1 of a chunk."""
     near, y, lanes = work.near[chunk], work.harmonics[chunk], work.lanes
@@ -446,7 +446,7 @@ def _times_radial(
         lanes[2 * TILE + q, j] = w * gz + radial * rz
 
 
-@njit
+@inner
 def _add_to_block(
     tiles: Tiles, tile: int, i: int, slots: np.ndarray, m: int, lanes: np.ndarray, blocks: Blocks
 ) -> None:
@@ -462,7 +462,7 @@ def _add_to_block(
                 at += n_features
 
 
-@njit
+@inner
 def _add_to_pairs(
     count: int, pairs: np.ndarray, m: int, lanes: np.ndarray, out: np.ndarray
 ) -> None:
@@ -478,7 +478,7 @@ def _add_to_pairs(
             out[pairs[j], 2] += lanes[2 * TILE, j]
 
 
-@njit
+@inner
 def _add_directional(
     tiles: Tiles, tile: int, i: int, near: np.ndarray, m: int, lanes: np.ndarray, out: np.ndarray
 ) -> None:

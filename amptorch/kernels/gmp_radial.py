@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner, njit
 from amptorch.kernels.gmp_structures import ATOM_R2, GROUP, N_COEFFICIENTS, RadialTable
 
 
@@ -47,7 +47,7 @@ def radial_functions(
                     slope[c, first + q] = piece[GROUP + q, c]
 
 
-@njit
+@inner
 def _one_lane(
     table: RadialTable, element: int, s: float, with_slope: bool, q: int, piece: np.ndarray
 ) -> None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner
 
 # A row is a whole number of cache lines (64 bytes) in both precisions, so that no vector straddles
 # two of them, and not a power of two, so that rows do not fall into the same places of the cache:
@@ -84,7 +84,7 @@ def drop(rows: np.ndarray, quantity: int, m: int) -> None:
         rows[quantity * WIDTH + j] = zero
 
 
-@njit
+@inner
 def clear(array: np.ndarray, n_rows: int, width: int) -> None:
     """Write zeros to the first `width` columns of the first rows."""
     zero = array.dtype.type(0.0)

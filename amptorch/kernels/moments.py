@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from amptorch.kernels import lanes
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner
 from amptorch.kernels.lanes import (
     LANE_GRADIENT_X,
     LANE_GRADIENT_Y,
@@ -75,13 +75,13 @@ DEGREE = EXPONENTS.sum(axis=1)
 N_MONOMIALS = len(EXPONENTS)
 
 
-@njit
+@inner
 def monomials_up_to(degree: int) -> int:
     """Return the number of monomials of at most this degree."""
     return (degree + 1) * (degree + 2) * (degree + 3) // 6
 
 
-@njit
+@inner
 def _collected(counts: np.ndarray, functions: Angular, group: int, work: Work) -> int:
     """Collect the moments of a group where they are cheaper than pairs: where they are fewer than
     three times the neighbours (measured). Return the first shape that is left to pairs."""
@@ -95,7 +95,7 @@ def _collected(counts: np.ndarray, functions: Angular, group: int, work: Work) -
     return first + counts[group]
 
 
-@njit
+@inner
 def _collect(degree: int, n_channels: int, work: Work) -> None:
     """Collect the moments of every channel, up to `degree`."""
     near, monomials, moment, segment = work.near, work.monomials, work.moment, work.channel
@@ -114,7 +114,7 @@ def _collect(degree: int, n_channels: int, work: Work) -> None:
                 moment[e, k] += total
 
 
-@njit
+@inner
 def values(
     counts: np.ndarray | None, i: int, functions: Angular, group: int, work: Work, out: np.ndarray
 ) -> int:
@@ -131,7 +131,7 @@ def values(
     return split
 
 
-@njit
+@inner
 def _values(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
@@ -162,7 +162,7 @@ def _values(
                 out[i, feature] += total
 
 
-@njit
+@inner
 def derivatives(
     counts: np.ndarray | None,
     i: int,
@@ -182,7 +182,7 @@ def derivatives(
     return split
 
 
-@njit
+@inner
 def _derivatives(
     i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
 ) -> None:
@@ -210,7 +210,7 @@ def _derivatives(
                     lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
 
 
-@njit
+@inner
 def pair_gradients(
     counts: np.ndarray | None,
     i: int,
@@ -230,7 +230,7 @@ def pair_gradients(
     return split
 
 
-@njit
+@inner
 def _pair_gradients(
     i: int,
     functions: Angular,
@@ -274,7 +274,7 @@ def _pair_gradients(
                 out[p, 2] += rows[LANE_GRADIENT_Z * WIDTH + j]
 
 
-@njit
+@inner
 def directional(
     counts: np.ndarray | None,
     i: int,
@@ -293,7 +293,7 @@ def directional(
     return split
 
 
-@njit
+@inner
 def _directional(
     i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
 ) -> None:
@@ -328,7 +328,7 @@ def _directional(
                     out[i, feature] += total
 
 
-@njit
+@inner
 def _monomials(near: np.ndarray, monomials: np.ndarray, first: int, m: int, count: int) -> None:
     """Compute monomials[k, j] = x^a y^b z^c of the unit vector to neighbour first + j."""
     one = near.dtype.type(1.0)
@@ -342,7 +342,7 @@ def _monomials(near: np.ndarray, monomials: np.ndarray, first: int, m: int, coun
             )
 
 
-@njit
+@inner
 def _add_polynomial(
     polynomial: np.ndarray, moment: np.ndarray, e: int, zeta: float, lam: float, weight: float
 ) -> int:
@@ -364,7 +364,7 @@ def _same(zeta: float, lam: float) -> float:
     return (1 + lam) ** int(zeta)
 
 
-@njit
+@inner
 def _evaluate(
     monomials: np.ndarray, polynomial: np.ndarray, sums: np.ndarray, m: int, count: int
 ) -> None:
@@ -389,7 +389,7 @@ def _evaluate(
             sums[0, POLYNOMIAL_Z * WIDTH + j] += cz * monomials[kz, j]
 
 
-@njit
+@inner
 def lanes_to_blocks(
     i: int, channel: int, n_channels: int, feature: int, work: Work, first: int, blocks: Blocks
 ) -> None:
@@ -412,7 +412,7 @@ def lanes_to_blocks(
         e += 1
 
 
-@njit
+@inner
 def _gradient(work: Work, first: int, low: int, high: int, same: float) -> None:
     """Compute the gradients of lanes low:high; `same` is what j = k contributes."""
     near, rows, sums = work.near, work.rows, work.sums

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner, njit
 
 # More bins than this per ghost atom only cost memory (atoms far apart in a large empty box).
 _BINS_PER_GHOST = 4
@@ -188,7 +188,7 @@ def pair_vectors(
                 )
 
 
-@njit
+@inner
 def _search(
     positions: np.ndarray,
     basis: np.ndarray,
@@ -243,7 +243,7 @@ def _search(
     return neighbors, shifts
 
 
-@njit
+@inner
 def _ghosts(
     positions: np.ndarray, basis: np.ndarray, inverse: np.ndarray, pbc: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -316,7 +316,7 @@ def _ghosts(
     return wrapped, wraps, ghosts, ghost_atom, ghost_shift
 
 
-@njit
+@inner
 def _bins(
     ghosts: np.ndarray, cutoff: float
 ) -> tuple[
@@ -364,7 +364,7 @@ def _bins(
     return low, width, shape, bin_start, x, y, z, order
 
 
-@njit
+@inner
 def _longer(array: np.ndarray) -> np.ndarray:
     """Return a copy with twice the room."""
     bigger = np.empty(2 * array.shape[0], dtype=array.dtype)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner
 from amptorch.kernels.lanes import (
     LANE_ALONG,
     LANE_BETA,
@@ -30,13 +30,13 @@ from amptorch.kernels.lanes import (
 MIX_DEGREE = 4
 
 
-@njit
+@inner
 def any_power(rows: np.ndarray, lane_groups: int, lam: float, exponent: float, start: int) -> None:
     """Do what `power` does, by a call: it is seldom needed, and long to compile."""
     power(rows, lane_groups, lam, exponent, start)
 
 
-@njit
+@inner
 def clear_mix(rows: np.ndarray, lane_groups: int, start: int) -> None:
     """Write zeros to LANE_MIX and LANE_MIX_SLOPE."""
     zero = rows.dtype.type(0.0)
@@ -46,7 +46,7 @@ def clear_mix(rows: np.ndarray, lane_groups: int, start: int) -> None:
         rows[LANE_MIX_SLOPE * WIDTH + q] = zero
 
 
-@njit
+@inner
 def mix(
     rows: np.ndarray,
     lane_groups: int,

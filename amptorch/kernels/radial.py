@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from amptorch.kernels import factors, lanes
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner
 from amptorch.kernels.structures import (
     NEAR_FC,
     NEAR_FC_SLOPE,
@@ -30,7 +30,7 @@ from amptorch.kernels.structures import (
 )
 
 
-@njit
+@inner
 def values(i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray) -> None:
     """Add G1, G2 and G3 to row i of out."""
     near, table = work.near, work.radial
@@ -49,7 +49,7 @@ def values(i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray) 
                 out[i, functions.feature[k]] += added
 
 
-@njit
+@inner
 def derivatives(
     i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray, blocks: Blocks
 ) -> None:
@@ -79,7 +79,7 @@ def derivatives(
                         blocks.values[at + 2 * step] += factor * z
 
 
-@njit
+@inner
 def pair_gradients(
     i: int, functions: Radial, sphere: int, work: Work, weights: np.ndarray, out: np.ndarray
 ) -> None:
@@ -112,7 +112,7 @@ def pair_gradients(
                 out[p, 2] += factor * near[NEAR_Z, j]
 
 
-@njit
+@inner
 def directional(i: int, functions: Radial, sphere: int, work: Work, out: np.ndarray) -> None:
     """Add J v of G1, G2 and G3 to row i of out, of the neighbours that are
     lanes."""
@@ -139,7 +139,7 @@ def directional(i: int, functions: Radial, sphere: int, work: Work, out: np.ndar
                     out[i, functions.feature[k]] += slope * along
 
 
-@njit
+@inner
 def _terms(
     functions: Radial, sphere: int, channel: int, low: int, high: int, work: Work
 ) -> tuple[int, int]:
@@ -154,7 +154,7 @@ def _terms(
     return first, last
 
 
-@njit
+@inner
 def _term(functions: Radial, k: int, row: int, low: int, high: int, work: Work) -> None:
     """Compute h and dh/dr of function k for the neighbours `low:high`."""
     near, table, eta, shift = work.near, work.radial, functions.eta[k], functions.shift[k]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amptorch.kernels._jit import inlined, njit
+from amptorch.kernels._jit import inlined, inner
 
 # Rows of the gathered neighbours, `Work.near`: vector, r, r², 1/r, fc, dfc/dr, u, du/d(r²), the
 # velocity relative to the central atom's, and the weight in weighted functions.
@@ -132,7 +132,7 @@ def channels_of(kind: int, work: Work) -> int:
     return 1 if kind > WEIGHTED else work.segment.shape[0] - 1
 
 
-@njit
+@inner
 def block_place(blocks: Blocks, i: int, e: int, feature: int) -> tuple[int, int]:
     """Return (first, step): ∂G_i,feature/∂r_axis of the atom in `slot` of block (i, e) stands at
     `first + (3 * slot + axis) * step` in `blocks.values`."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amptorch.kernels import angular, lanes, moments, radial, unordered
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner, njit
 from amptorch.kernels.cutoffs import Cutoff
 from amptorch.kernels.structures import (
     N_NEAR_ROWS,
@@ -257,7 +257,7 @@ def directional(
                 angular.directional(i, functions.angular, cutoff, group, work, out)
 
 
-@njit
+@inner
 def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     """Return the cutoff function of a sphere of neighbours, one for each radius of a central
     element."""
@@ -266,7 +266,7 @@ def _cutoff(functions: Functions, sphere: int) -> Cutoff:
     return Cutoff(angular.cutoff_kind, angular.cutoff_gamma, inner, radius)
 
 
-@njit
+@inner
 def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks: Blocks) -> None:
     """Find the place of each neighbour's atom in the blocks of atom i; images of an atom share
     one."""
@@ -290,7 +290,7 @@ def _assign_slots(i: int, reach: float, pairs: NeighborPairs, work: Work, blocks
         work.pair_slot[p - offsets[i]] = slot
 
 
-@njit
+@inner
 def _gather(i: int, pairs: NeighborPairs, weights: np.ndarray, cutoff: Cutoff, work: Work) -> None:
     """Gather the neighbours of atom i within the cutoff, ordered by element."""
     element, offsets, neighbors, vectors = pairs
@@ -323,7 +323,7 @@ def _gather(i: int, pairs: NeighborPairs, weights: np.ndarray, cutoff: Cutoff, w
     segment[0] = 0
 
 
-@njit
+@inner
 def _velocities(i: int, neighbors: np.ndarray, velocities: np.ndarray, work: Work) -> None:
     """Gather the velocities of the neighbours relative to atom i."""
     near = work.near
@@ -334,7 +334,7 @@ def _velocities(i: int, neighbors: np.ndarray, velocities: np.ndarray, work: Wor
         near[NEAR_VZ, j] = velocities[a, 2] - velocities[i, 2]
 
 
-@njit
+@inner
 def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
     """Compute r, 1/r, the cutoff function and its derivative of the gathered neighbours."""
     near, rows, one = work.near, work.rows, work.near.dtype.type(1.0)
@@ -360,7 +360,7 @@ def _cutoff_functions(functions: Angular, cutoff: Cutoff, work: Work) -> None:
             near[NEAR_FC_SLOPE, first + j] = (r + r) * rows[lanes.LANE_F_SLOPE * lanes.WIDTH + j]
 
 
-@njit
+@inner
 def _choose_all(work: Work) -> None:
     """Choose all gathered neighbours as lanes."""
     n_elements = work.segment.shape[0] - 1
@@ -370,7 +370,7 @@ def _choose_all(work: Work) -> None:
         work.chosen[j] = j
 
 
-@njit
+@inner
 def _choose_wanted(
     i: int, neighbors: np.ndarray, wanted: np.ndarray, most: float, work: Work
 ) -> None:

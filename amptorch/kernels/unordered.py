@@ -17,7 +17,7 @@ that of k over the lanes.
 import numpy as np
 
 from amptorch.kernels import factors, lanes, moments, pair_loops
-from amptorch.kernels._jit import inlined, njit, spliced
+from amptorch.kernels._jit import inlined, inner, spliced
 from amptorch.kernels.angular import (
     PairFactor,
     cutoff_of_pairs,
@@ -133,7 +133,7 @@ def values(
                 _add_sums(i, functions, group, first_group, e, first, work, out)
 
 
-@njit
+@inner
 def _add_sums(
     i: int,
     functions: Angular,
@@ -297,7 +297,7 @@ def pair_gradients(
         out[p, 2] += pull[2, k]
 
 
-@njit
+@inner
 def _keep(functions: Angular, cutoff: Cutoff, group: int, h: int, shapes: int, work: Work) -> None:
     """Keep u and 2 du/d(r²) of all gathered neighbours and how the group is treated."""
     near, plan = work.near, work.plan
@@ -316,7 +316,7 @@ def _keep(functions: Angular, cutoff: Cutoff, group: int, h: int, shapes: int, w
     )
 
 
-@njit
+@inner
 def _ranges(
     functions: Angular, first_group: int, last_group: int, e: int, first: int, work: Work
 ) -> tuple[int, int]:
@@ -347,7 +347,7 @@ def _ranges(
     return lowest, highest
 
 
-@njit
+@inner
 def _fill_table(
     i: int,
     functions: Angular,

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from amptorch.kernels._jit import njit
+from amptorch.kernels._jit import inner, njit
 
 
 @njit
@@ -72,7 +72,7 @@ def energy_and_forces(
     return energy, forces
 
 
-@njit
+@inner
 def minimum_image(
     positions: np.ndarray, i: int, j: int, lengths: np.ndarray
 ) -> tuple[float, float, float]:
@@ -87,7 +87,7 @@ def minimum_image(
     )
 
 
-@njit
+@inner
 def add_pair(forces: np.ndarray, i: int, j: int, gx: float, gy: float, gz: float) -> None:
     """Add the forces of a term whose derivative by the vector from i to j is (gx, gy, gz)."""
     forces[i, 0] += gx
@@ -98,7 +98,7 @@ def add_pair(forces: np.ndarray, i: int, j: int, gx: float, gy: float, gz: float
     forces[j, 2] -= gz
 
 
-@njit
+@inner
 def bend_and_stretch(
     forces: np.ndarray,
     positions: np.ndarray,
