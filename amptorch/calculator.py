@@ -72,7 +72,8 @@ class AmpTorch(Calculator):
         self.trainer = load(trainer) if isinstance(trainer, (str, os.PathLike)) else trainer
         skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(self.potential.cutoff, skin)
-        self._lonely = False
+        # Of the lists of neighbours, the last one that was looked at for atoms that are alone.
+        self._looked_at, self._lonely = 0, False
         if not self.potential.has_forces:
             self.implemented_properties = ["energy", "free_energy", "energies"]
 
@@ -80,6 +81,18 @@ class AmpTorch(Calculator):
     def potential(self) -> Any:
         """Return the potential, with the parameters that a trainer has now."""
         return potential_of(self.trainer)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what has changed since the last calculation, as ASE does, which is slower where
+        it is positions alone; charges and magnetic moments, which nothing here depends on, do not
+        count."""
+        last = self.atoms
+        if last is not None and all(
+            np.array_equal(getattr(last, name), getattr(atoms, name))
+            for name in ("numbers", "pbc", "cell")
+        ):
+            return [] if np.array_equal(last.positions, atoms.positions) else ["positions"]
+        return super().check_state(atoms, tol)
 
     def calculate(
         self,
@@ -100,7 +113,8 @@ class AmpTorch(Calculator):
                 potential.check_compositions(frames)
                 self._lonely = False
                 self.watch.start()
-            if not self._lonely:
+            if not self._lonely and self.neighbors.builds != self._looked_at:
+                self._looked_at = self.neighbors.builds
                 self._lonely = warn_of_lonely(frames, neighbors, potential.cutoff)
             batch = potential.batch(frames, neighbors)
             self._look(potential, batch)

@@ -17,6 +17,8 @@ from amptorch.threads import run_chunks
 
 # Pairs that are searched without asking what memory there is, which takes as long as a small frame.
 FEW_PAIRS = 1e6
+# Pairs whose vectors take longer, on one core, than it takes to wake another.
+WORTH_THREADS = 1e5
 # Memory of a pair in a list, and of the copies while it grows.
 PAIR_BYTES = 100
 
@@ -74,7 +76,7 @@ class NeighborList:
                 vectors,
             )
 
-        run_chunks(fill, self.counts + 1)
+        run_chunks(fill, self.counts + 1, None if self.n_pairs > WORTH_THREADS else 1)
         return replace(self, vectors=vectors)
 
     def select(self, frames: Frames, indices: Sequence[int] | np.ndarray) -> NeighborList:

@@ -3,13 +3,13 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import blas
-from threadpoolctl import ThreadpoolController
+
+from amptorch.threads import blas_threads, num_threads
 
 logger = logging.getLogger(__name__)
 GB = 1e9
@@ -239,7 +239,7 @@ def _times_symmetric(h: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         return h @ p.tril() + h @ p.tril(-1).T
     multiply = blas.dsymm if p.dtype is torch.float64 else blas.ssymm
     # For BLAS rows are columns, and the lower triangle the upper one.
-    with _as_many_threads_as_torch():
+    with blas_threads(num_threads()):
         product = multiply(1.0, p.numpy().T, h.numpy().T)
     return torch.from_numpy(product.T)
 
@@ -251,19 +251,9 @@ def _subtract_square(p: torch.Tensor, x: torch.Tensor, factor: float) -> None:
         return
     update = blas.dsyrk if p.dtype is torch.float64 else blas.ssyrk
     c = p.numpy().T
-    with _as_many_threads_as_torch():
+    with blas_threads(num_threads()):
         result = update(-factor, x.numpy().T, beta=factor, c=c, overwrite_c=True)
     assert np.shares_memory(result, c)
-
-
-def _as_many_threads_as_torch() -> Any:
-    """Return a context in which SciPy's BLAS uses as many threads as torch."""
-    return _libraries().limit(limits=torch.get_num_threads(), user_api="blas")
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def _is_positive(matrix: torch.Tensor) -> bool:

@@ -2,13 +2,16 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 _IN_USE: ContextVar[int | None] = ContextVar("amptorch_threads", default=None)
 
@@ -46,6 +49,28 @@ def num_threads(threads: int | str | None = None) -> int:
     return number
 
 
+def blas_threads(number: int) -> Any:
+    """Return a context in which the BLAS of numpy and SciPy uses so many threads.
+
+    Beside kernels on several cores it has to be one: a thread of OpenBLAS spins for some 30 ms
+    after its work, on the core that a kernel needs then.
+    """
+    return _blas("scipy.linalg" in sys.modules).limit(limits=number)
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads in this context."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def run_chunks(
     kernel: Callable[[int, int], object],
     costs: Sequence[float] | np.ndarray,
@@ -67,10 +92,18 @@ def run_chunks(
     n_chunks = min(n, threads * chunks_per_thread)
     targets = cumulative[-1] * np.arange(1, n_chunks) / n_chunks
     bounds = np.unique(np.concatenate(([0], np.searchsorted(cumulative, targets), [n])))
-    futures = [
-        _pool(threads, os.getpid()).submit(kernel, int(start), int(stop))
-        for start, stop in itertools.pairwise(bounds)
-    ]
+    # Whichever thread is free takes the next one; the calling thread is one of them.
+    chunks = iter([(int(start), int(stop)) for start, stop in itertools.pairwise(bounds)])
+
+    def work() -> None:
+        for start, stop in chunks:
+            kernel(start, stop)
+
+    futures = [_pool(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        wait(futures)
     for future in futures:
         future.result()
 
@@ -79,6 +112,11 @@ def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=2)
+def _blas(with_scipy: bool) -> Any:
+    return ThreadpoolController().select(user_api="blas")
 
 
 @lru_cache(maxsize=4)

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,6 +77,7 @@ def train(
     from amptorch.files import read_config
     from amptorch.frames import read_images
     from amptorch.reports import Stages
+    from amptorch.threads import torch_threads
     from amptorch.training.prepare import wanted_images
 
     if config is None and data is None:
@@ -137,7 +137,7 @@ def train(
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
     as_many = checked.optim.gpus or "OMP_NUM_THREADS" in os.environ
-    with nullcontext() if as_many else _torch_threads(1):
+    with nullcontext() if as_many else torch_threads(1):
         _train_and_report(settings, sets, stages, ahead, start, resume)
 
 
@@ -185,6 +185,7 @@ def demo(
     from amptorch.config import Config
     from amptorch.datasets import iter_iron_water
     from amptorch.reports import Stages
+    from amptorch.threads import torch_threads
 
     settings: dict[str, Any] = {
         "defaults": "recommended",
@@ -205,7 +206,7 @@ def demo(
         if epochs is not None
         else {"total_seconds": max(1.0, seconds_of(time) - spent)}
     )
-    with _torch_threads(1):
+    with torch_threads(1):
         _train_and_report(settings, sets, stages, ahead)
 
 
@@ -217,18 +218,6 @@ def _compile_ahead(config: "Config") -> "Ahead | None":
     if config.dataset.fp_scheme != "gaussian" or "RANK" in os.environ:
         return None
     return Ahead(["derivatives", "neighbors"])
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def keys_of(energy: str | None, forces: str | None, stress: str | None) -> dict[str, Any]:

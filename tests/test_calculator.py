@@ -100,6 +100,27 @@ def test_a_skin_of_no_meaning(trainers, skin):
         AmpTorch(trainers["BPNN"], skin=skin)
 
 
+def test_only_what_energies_depend_on_asks_for_a_calculation(trainers, frames):
+    atoms = frames[0].copy()
+    atoms.calc = trainers["BPNN"].get_calc()
+    first = atoms.get_potential_energy()
+    same = atoms.calc.results
+    atoms.set_initial_charges(np.ones(len(atoms)))
+    assert atoms.get_potential_energy() == first
+    assert atoms.calc.results is same
+    for change in (
+        lambda: atoms.positions.__iadd__(0.01 * np.arange(len(atoms))[:, None]),
+        lambda: atoms.set_cell(atoms.cell * 1.01),
+        lambda: atoms.set_pbc(~atoms.pbc),
+        lambda: atoms.pop(),
+    ):
+        change()
+        before = atoms.calc.results
+        atoms.get_forces()
+        assert atoms.calc.results is not before
+        np.testing.assert_array_equal(atoms.calc.atoms.positions, atoms.positions)
+
+
 def test_one_calculator_for_frames_of_any_size(trainers, frames):
     calc = trainers["BPNN"].get_calc()
     expected = trainers["BPNN"].predict(frames)["energy"]

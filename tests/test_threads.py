@@ -1,9 +1,13 @@
 """Threads of the kernels."""
 
+import threading
+
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 
-from amptorch.threads import num_threads, run_chunks, use_threads
+from amptorch.threads import blas_threads, num_threads, run_chunks, torch_threads, use_threads
 
 
 def test_the_number_of_threads_is_the_nearest_that_was_said(monkeypatch):
@@ -41,3 +45,34 @@ def test_what_a_chunk_raises_is_raised():
 
     with pytest.raises(RuntimeError, match="chunk"):
         run_chunks(fail, np.ones(10), threads=2)
+
+
+def test_what_a_chunk_of_another_thread_raises_is_raised():
+    calling = threading.get_ident()
+    others = threading.Event()
+
+    def fail(start, stop):
+        if threading.get_ident() != calling:
+            others.set()
+            raise RuntimeError("another thread")
+        others.wait(10)
+
+    with pytest.raises(RuntimeError, match="another thread"):
+        run_chunks(fail, np.ones(10), threads=2)
+
+
+def blas():
+    return [
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    ]
+
+
+@pytest.mark.parametrize(("limited", "counted"), [(blas_threads, blas), (torch_threads, None)])
+def test_threads_of_libraries_are_as_before_after_a_limit(limited, counted):
+    counted = counted or (lambda: [torch.get_num_threads()])
+    before = counted()
+    with limited(2):
+        with limited(1):
+            assert counted() == [1] * len(before)
+        assert counted() == [2] * len(before)
+    assert counted() == before

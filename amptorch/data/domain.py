@@ -14,6 +14,7 @@ from amptorch.data.pca import Chunks
 from amptorch.data.statistics import Covariance
 from amptorch.frames import Frames
 from amptorch.neighbors import neighbor_list
+from amptorch.threads import blas_threads
 
 # Share of the training atoms that are nearer than the distance 1.
 QUANTILE = 0.99
@@ -65,7 +66,8 @@ class ElementDomain:
         """Return the distances (n,) of fingerprints `values` (n, S); NaN where none are known."""
         if self.mean is None or self.whitening is None:
             return np.full(len(values), np.nan)
-        return lengths(self.whitened(values))
+        with blas_threads(1):
+            return lengths(self.whitened(values))
 
     def whitened(self, values: np.ndarray) -> np.ndarray:
         """Return the rows (n, S) whose lengths are the distances of fingerprints `values`."""

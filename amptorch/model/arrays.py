@@ -17,6 +17,7 @@ from amptorch.data.batch import Batch
 from amptorch.model import activations
 from amptorch.model.atomic import AtomicModel
 from amptorch.model.mlp import MLP, BatchNorm, Dropout
+from amptorch.threads import blas_threads
 
 # Of z, an activation and its derivative.
 Activation: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -40,15 +41,16 @@ def energies_and_gradient(model: AtomicModel, batch: Batch) -> tuple[np.ndarray,
         return None
     x = batch.fingerprint.detach().numpy()
     energies, gradient = np.zeros(len(x)), np.zeros(x.shape)
-    for network, rows, weights in model.groups(batch):
-        layers = layers_of(network)
-        if layers is None or weights is not None:
-            return None
-        if rows is None:
-            energies, gradient = _evaluated(layers, x)
-        else:
-            own = rows.numpy()
-            energies[own], gradient[own] = _evaluated(layers, x[own])
+    with blas_threads(1):
+        for network, rows, weights in model.groups(batch):
+            layers = layers_of(network)
+            if layers is None or weights is not None:
+                return None
+            if rows is None:
+                energies, gradient = _evaluated(layers, x)
+            else:
+                own = rows.numpy()
+                energies[own], gradient[own] = _evaluated(layers, x[own])
     return energies, gradient
 
 

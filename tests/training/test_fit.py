@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 import amptorch
 from amptorch import AtomsTrainer
 from amptorch.config import Config
+from amptorch.threads import torch_threads
 from amptorch.training.prepare import TrainingData
 from tests.small_frames import config, mixed_frames
 
@@ -90,3 +91,17 @@ def test_wrong(settings):
     sections["dataset"]["lmdb_path"] = ["somewhere.lmdb"]
     with pytest.raises(ValueError, match="AtomsTrainer"):
         amptorch.prepare(sections)
+
+
+@pytest.mark.parametrize(("optimizer", "threads"), [("ekf", 1), ("adam", 2)])
+def test_the_kalman_filter_has_the_cores_for_itself(settings, optimizer, threads):
+    class Watch(Callback):
+        def on_batch_end(self, net, **kwargs):
+            seen.add(torch.get_num_threads())
+
+    seen, optim = set(), {**settings["optim"], "optimizer": optimizer, "epochs": 1}
+    data = amptorch.prepare({**settings, "optim": optim})
+    with torch_threads(2):
+        amptorch.fit(data, callbacks=[("watch", Watch())])
+        assert seen == {threads}
+        assert torch.get_num_threads() == 2
