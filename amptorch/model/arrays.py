@@ -121,7 +121,8 @@ def _reverse_logistic(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _softplus(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.logaddexp(0.0, z), _sigmoid(z)[0]
+    small = np.exp(-np.abs(z))
+    return np.maximum(z, 0.0) + np.log1p(small), np.where(z >= 0, 1.0, small) / (1.0 + small)
 
 
 def _silu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
