@@ -32,7 +32,7 @@ def recommended(size: str = "medium") -> dict[str, dict[str, Any]]:
         "model": {
             "get_forces": True,
             "hidden_layers": [NODES[size]] * 2,
-            "activation": "Tanh",
+            "activation": "Softplus",
             "initialization": "small",
             "members": MEMBERS,
         },

@@ -593,7 +593,7 @@ OWN = {"size": "own", "cutoff": 4.0, "n_radial": 3, "n_angular": 2, "zetas": "1 
 KINDS = [
     {**ADAM, "optimizer": "adamw", "weight_decay": 1e-4, "model": "singlenn"},
     {"optimizer": "ekf", "activation": "SiLU", **OWN, "angular": "G5", "angular_cutoff": 5.0},
-    {"optimizer": "lbfgs", "averaging": "swa", "size": "small"},
+    {"optimizer": "lbfgs", "activation": "Tanh", "averaging": "swa", "size": "small"},
     {**ADAM, "optimizer": "adam", "schedule": "constant", "force_fraction": 0.5, "batchnorm": True},
     {"cutoff_function": "polynomial", "selection": "cur", "functions": 6, "cutoff": 4.0},
 ]
