@@ -39,7 +39,8 @@ class Ahead:
 
     names : of KERNELS, the longest to compile first
 
-    Where there is one core, or no cache, nothing is done: they are compiled when they are used.
+    Where there is one core, no cache, or Python is part of another program, nothing is done: they
+    are compiled when they are used.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

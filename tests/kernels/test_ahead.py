@@ -53,7 +53,7 @@ def test_kernels_that_are_not_in_the_cache_are_compiled_once(tmp_path):
     found, shown = answer(tmp_path / "one", threads=1)
     assert found == [["False"] * 3] * 2
     assert shown == ""
-    # The first fingerprint, and with it, in another process, the neighbours.
+    # While this process searches neighbours, another compiles the functions.
     found, shown = answer(tmp_path, 2, "fingerprint")
     assert found == [["False"] * 3, ["True", "True", "False"]]
     assert "compiling kernels, once" in shown
