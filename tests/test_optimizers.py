@@ -155,9 +155,9 @@ def test_observations_are_errors_of_what_the_jacobian_is_of(dataset, fraction):
     for k, (rows, v, _) in enumerate(directions):
         for frame in range(3):
             own = rows[(batch.image_idx[rows] == frame).numpy()]
-            mean = difference[own].abs().mean() if len(own) else torch.tensor(0.0)
-            expected = (3 * len(own)) ** 0.5 * mean
-            torch.testing.assert_close(errors[frame, 1 + k], expected, check_dtype=False)
+            torch.testing.assert_close(errors[frame, 1 + k], difference[own].norm())
+            square = np.square(v[(batch.image_idx[rows] == frame).numpy()]).sum()
+            assert square == pytest.approx(float(len(own) > 0), rel=1e-12)
         assert v.shape == (len(rows), 3)
 
 

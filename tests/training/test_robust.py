@@ -69,11 +69,12 @@ def test_the_filter_pulls_as_the_loss_does(frames, per_atom):
     projected = torch.zeros(2).double().index_add(0, batch.image_idx[rows], difference.sum(dim=1))
     torch.testing.assert_close(errors.view(2, 2)[:, 1], projected)
     assert errors.view(2, 2)[0, 1] < 0.8 * plain.view(2, 2)[0, 1]
-    size = np.sqrt(3 * 4)
-    absolute = np.abs((batch.forces - prediction[1]).numpy())
+    # What pulls at the weights is the gradient of the loss: errors, cut at the limit.
+    errors_of_forces = (batch.forces - prediction[1]).numpy()
+    absolute = np.abs(errors_of_forces)
     limit = 1.5 * np.sort(absolute.ravel())[(absolute.size - 1) // 2]
-    expected = np.sqrt(np.minimum(1, limit / absolute)) / size
-    np.testing.assert_allclose(np.abs(v), expected[rows])
+    pull = v * errors.view(2, 2)[batch.image_idx[rows], 1:].numpy()
+    np.testing.assert_allclose(pull, np.clip(errors_of_forces, -limit, limit)[rows])
     assert all(len(rows) == 2 for rows in jacobian(model, batch, directions).values())
     # Of two energies the smaller error is the median.
     energies = np.abs((batch.energy - prediction[0]).numpy())
