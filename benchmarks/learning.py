@@ -71,7 +71,7 @@ def iron_water() -> Atoms:
 
 SYSTEMS = {
     "copper": System("ase.calculators.emt:EMT", copper, 400.0, 2.0, 20.0),
-    "iron-water": System("amptorch.datasets:IronWater", iron_water, 150.0, 0.5, 5.0),
+    "iron-water": System("amptorch.datasets:IronWater", iron_water, 150.0, 0.5, 20.0),
 }
 
 
