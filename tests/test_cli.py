@@ -233,6 +233,7 @@ def test_train_evaluate_predict(config, data, tmp_path, capsys):
     assert len(list((tmp_path / "more" / "checkpoints").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_resume(config, data, tmp_path, capsys):
     train = ("train", config, "--data", data, "--out", tmp_path)
     assert run(*train) == 0
@@ -353,6 +354,7 @@ def test_frames_of_the_test_that_are_trained_on_are_told(data, tmp_path, caplog)
     assert "also" in caplog.text or "both" in caplog.text
 
 
+@pytest.mark.slow
 def test_init_writes_a_configuration_that_trains(data, tmp_path, capsys):
     path = tmp_path / "config.yaml"
     assert run("init", data, "--out", path, "--size", "small", "--time", "1s") == 0

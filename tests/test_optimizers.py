@@ -342,6 +342,7 @@ def test_rounding_does_not_end_a_training(scale, caplog):
     np.testing.assert_array_equal(flat(parameters), flat(again))
 
 
+@pytest.mark.slow
 def test_single_precision_stays_as_good_as_double(caplog):
     """Before it was looked after, it became worse from some step on, and failed 100 steps later."""
     goal = np.random.default_rng(1).normal(size=60)

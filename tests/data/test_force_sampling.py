@@ -135,6 +135,7 @@ def test_drawn_anew_for_each_batch_and_epoch_and_the_same_for_one_seed(dataset):
     assert first != second
 
 
+@pytest.mark.slow
 def test_a_trainer_learns_forces_from_a_share_of_them(tmp_path):
     images = mixed_frames(16)
     seen = []

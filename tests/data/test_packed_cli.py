@@ -26,6 +26,7 @@ cmd: {{verbose: false}}
 """
 
 
+@pytest.mark.slow
 def test_a_store_is_made_and_trained_from_without_reading_the_data_again(
     tmp_path, capsys, caplog, monkeypatch
 ):

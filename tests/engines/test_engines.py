@@ -43,6 +43,7 @@ def folder(tmp_path, monkeypatch, frames, model):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_driver_of_ase(folder, frames, model):
     name = f"amptorch-{uuid.uuid4().hex[:8]}"
     atoms = frames[0].copy()
@@ -87,6 +88,7 @@ INPUT = """
 """
 
 
+@pytest.mark.slow
 def test_ipi(folder, model):
     pytest.importorskip("ipi")
     name = f"amptorch-{uuid.uuid4().hex[:8]}"

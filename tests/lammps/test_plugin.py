@@ -26,6 +26,9 @@ pytest.importorskip("mpi4py")
 if not os.environ.get("CXX") and not any(map(shutil.which, COMPILERS)):
     pytest.skip("there is no C++ compiler", allow_module_level=True)
 
+# Compiling the plugin takes ten seconds.
+pytestmark = pytest.mark.slow
+
 ELEMENTS = ["H", "O", "Fe"]
 SIX = ("pxx", "pyy", "pzz", "pxy", "pxz", "pyz")
 ASKED = (

@@ -54,6 +54,7 @@ def test_uncertainty(run, tmp_path):
     assert (tmp_path / "calibration.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_lmdb(run, tmp_path):
     _, printed = run("lmdb_data")
     assert re.findall(r"cache (\w+)", printed) == ["no", "partial", "full"]
@@ -89,6 +90,7 @@ def test_water_surface(run, tmp_path):
     assert (tmp_path / "water_surface.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_crystal(run):
     names, printed = run("crystal")
     assert printed.startswith("a    3.58")
@@ -100,6 +102,7 @@ def test_crystal(run):
     assert names["frequencies"]["X"][-1] == pytest.approx(8.14, abs=0.05)
 
 
+@pytest.mark.slow
 def test_constant_pressure(run):
     names, printed = run("constant_pressure")
     assert "relaxed in" in printed

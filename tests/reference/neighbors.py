@@ -15,13 +15,10 @@ def neighbors(atoms, cutoff):
     pairs = []
     for shift in itertools.product(*(range(-n, n + 1) for n in repeats)):
         translation = np.array(shift) @ atoms.cell.array
-        for i in range(len(atoms)):
-            for j in range(len(atoms)):
-                if i == j and shift == (0, 0, 0):
-                    continue
-                vector = atoms.positions[j] + translation - atoms.positions[i]
-                if np.linalg.norm(vector) < cutoff:
-                    pairs.append((i, j, shift, vector))
+        vectors = atoms.positions + translation - atoms.positions[:, None]
+        for i, j in np.argwhere(np.linalg.norm(vectors, axis=2) < cutoff).tolist():
+            if i != j or shift != (0, 0, 0):
+                pairs.append((i, j, shift, vectors[i, j]))
     return pairs
 
 

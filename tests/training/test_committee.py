@@ -117,6 +117,7 @@ def test_a_training_gives_the_mean_of_its_networks(images, tmp_path, monkeypatch
                 assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_trainer_resumes_goes_on_and_loads(images, tmp_path):
     config = settings(images)
     config["cmd"]["run_dir"] = str(tmp_path)

@@ -175,6 +175,7 @@ def test_functions_need_a_distance():
 # --- training ---
 
 
+@pytest.mark.slow
 def test_frames_of_any_size_are_learnt_and_energies_grow_with_the_atoms(tmp_path):
     frames = copper(40)
     potential = amptorch.train(
@@ -198,6 +199,7 @@ def test_frames_of_any_size_are_learnt_and_energies_grow_with_the_atoms(tmp_path
     assert again["energy"] == pytest.approx(prediction["energy"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_isolated_atoms_give_the_reference_energies(tmp_path):
     rng = np.random.default_rng(0)
     alone = {"H": -13.0, "O": -430.0}
@@ -257,6 +259,7 @@ def test_a_recipe_places_the_same_functions_for_a_store(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_time_is_that_of_everything():
     frames = copper(20)
     potential = amptorch.train(frames, seconds=6, size="small", config=QUIET)

@@ -82,6 +82,7 @@ def test_the_filter_pulls_as_the_loss_does(frames, per_atom):
     np.testing.assert_allclose(variances.view(2, 2)[:, 0], np.maximum(1, ratio))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "lr", "epochs"), [("adam", 3e-2, 60), ("ekf", 1.0, 8)])
 def test_wrong_frames_do_not_rule_the_training(tmp_path, optimizer, lr, epochs):
     right = slabs(24)

@@ -215,6 +215,7 @@ def config(frames, **optim):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", [{}, {"optimizer": "Adam", "lr": 0.02, "epochs": 80}])
 def test_stresses_are_learnt(optim):
     train, test = [copper(k) for k in range(12)], [copper(k) for k in range(20, 26)]

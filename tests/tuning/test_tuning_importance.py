@@ -49,6 +49,7 @@ def test_figures_of_many_trials(tmp_path):
     assert [label.get_text() for label in panels[0].get_xticklabels()] == ["0.004", "0.006"]
 
 
+@pytest.mark.slow
 def test_what_does_not_matter_is_not_made_up(tmp_path):
     records = many(80, lambda params, rng: 10 * np.exp(0.3 * rng.normal()), seed=5)
     space = Space(SPACE)

@@ -361,6 +361,7 @@ def test_trials_that_cost_too_much_are_not_trained(tmp_path):
     assert 0 < most < 1e6
 
 
+@pytest.mark.slow
 def test_frames_of_different_sizes(tmp_path):
     """Energies of frames of 2 to 8 atoms, 30 eV for each Cu and 50 eV for each O lower, differ by
     hundreds of eV; what is left to learn does not."""
@@ -616,6 +617,7 @@ def test_every_kind_of_trial_trains(tmp_path):
         assert len(record["epochs"][0]["train_loss"]) == 2
 
 
+@pytest.mark.slow
 def test_a_budget_of_time_ends_a_trial(tmp_path):
     tuned = run(tmp_path / "study", 1, config=options(trial_epochs=None, trial_seconds=0.3))
     record = read_records(tuned.out)[0]
