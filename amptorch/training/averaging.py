@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from skorch.callbacks import Callback
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 if TYPE_CHECKING:
     from amptorch.training.net import PotentialNet
@@ -39,9 +39,10 @@ class WeightAveraging(Callback):
 
     def on_train_begin(self, net: PotentialNet, **kwargs: Any) -> None:
         """Start an average without any weights in it."""
-        average = get_swa_avg_fn() if self.kind == "swa" else self._exponential_average
-        self.average_ = AveragedModel(net.module_, avg_fn=average, use_buffers=True)
+        self.average_ = AveragedModel(net.module_, use_buffers=True)
         self.trained_: dict[str, torch.Tensor] | None = None
+        # (average, weights) of each tensor: to look for them takes longer than to add them.
+        self._pairs = list(zip(_tensors(self.average_.module), _tensors(net.module_), strict=True))
 
     def on_epoch_begin(self, net: PotentialNet, **kwargs: Any) -> None:
         """Give the module its own weights back."""
@@ -58,7 +59,7 @@ class WeightAveraging(Callback):
     def on_batch_end(self, net: PotentialNet, training: bool = False, **kwargs: Any) -> None:
         """Add the weights after each batch to an exponential average."""
         if training and self.kind == "ema":
-            self.average_.update_parameters(net.module_)
+            self._add_weights()
 
     def on_epoch_end(self, net: PotentialNet, **kwargs: Any) -> None:
         """Load the average, also where there are no validation frames."""
@@ -73,7 +74,7 @@ class WeightAveraging(Callback):
         if self.trained_ is not None:
             return
         if self.kind == "swa" and self._in_last_share(net):
-            self.average_.update_parameters(net.module_)
+            self._add_weights()
         if self.average_.n_averaged > 0:
             state = net.module_.state_dict()
             self.trained_ = {name: tensor.clone() for name, tensor in state.items()}
@@ -85,12 +86,22 @@ class WeightAveraging(Callback):
         ending = self.progress.share(epochs) + 1 / max(epochs, 1)
         return ending > 1 - self.share
 
-    def _exponential_average(
-        self, average: torch.Tensor, weights: torch.Tensor, number: torch.Tensor | int
-    ) -> torch.Tensor:
-        """Return the average with the weights added, after `number` of them."""
-        n = int(number)
-        return weights + min(self.decay, (1 + n) / (10 + n)) * (average - weights)
+    @torch.no_grad()
+    def _add_weights(self) -> None:
+        """Add the weights to the average, after `n` times before."""
+        n = int(self.average_.n_averaged)
+        kept = n / (n + 1) if self.kind == "swa" else min(self.decay, (1 + n) / (10 + n))
+        for average, weights in self._pairs:
+            if n and average.is_floating_point():
+                average.lerp_(weights, 1 - kept)
+            else:
+                average.copy_(weights)
+        self.average_.n_averaged += 1
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    """Return the parameters and buffers of a module."""
+    return [*module.parameters(), *module.buffers()]
 
 
 @torch.no_grad()
