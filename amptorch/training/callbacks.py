@@ -25,6 +25,8 @@ UNITS = {
     "forces": ("eV/Å", 1.0),
     "stress": ("GPa", 1 / GPa),
 }
+# Share of a training's time from one epoch that is printed to the next.
+PRINTED = 0.01
 
 
 class BestCheckpoint(Callback):
@@ -154,9 +156,28 @@ class EpochTable(PrintLog):
     """Print skorch's table of the epochs, with errors in meV/atom, eV/Å and GPa.
 
     They are root mean square errors where `optim.metric` is "mse", else mean absolute ones, and
-    those of the history. The best values are coloured on a terminal only, and not where NO_COLOR is
-    set (no-color.org).
+    those of the history. Where the training has a time, in which there may be thousands of epochs,
+    one is printed for each hundredth of it, and the last. The best values are coloured on a
+    terminal only, and not where NO_COLOR is set (no-color.org).
     """
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the first epoch, whenever it ends."""
+        self.next, self.left_out = 0.0, False
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print an epoch, if it is its turn."""
+        progress = getattr(net, "progress", None)
+        share = 1.0 if progress is None else progress.share(net.max_epochs)
+        self.left_out = progress is not None and progress.seconds is not None and share < self.next
+        if not self.left_out:
+            self.next = share + PRINTED
+            super().on_epoch_end(net, **kwargs)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the last epoch."""
+        if self.left_out:
+            super().on_epoch_end(net, **kwargs)
 
     def table(self, row: dict[str, Any]) -> str:
         """Return the text of an epoch, with its header."""

@@ -71,3 +71,16 @@ def test_colours_on_a_terminal_alone(stream, no_color, coloured, tmp_path, monke
     # The first epoch is the best so far.
     assert ("\x1b[" in lines[-1]) == coloured
     assert f"{trainer.net.history[0, 'train_loss']:.4f}" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "printed"), [(None, [1, 2, 3, 4, 5, 6]), (1000.0, [1, 3, 5, 6])]
+)
+def test_of_a_training_with_a_time_some_epochs_are_printed(
+    seconds, printed, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("amptorch.training.callbacks.PRINTED", 0.25)
+    changes = {"optim__epochs": 6, "optim__max_seconds": seconds, "cmd__verbose": True}
+    AtomsTrainer(config(mixed_frames(4), tmp_path, **changes)).train()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(row[0]) for row in rows if row and row[0].isdigit()] == printed
