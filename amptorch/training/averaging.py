@@ -39,7 +39,7 @@ class WeightAveraging(Callback):
 
     def on_train_begin(self, net: PotentialNet, **kwargs: Any) -> None:
         """Start an average without any weights in it."""
-        self.average_ = AveragedModel(net.module_, use_buffers=True)
+        self.average_ = AveragedModel(net.module_)
         self.trained_: dict[str, torch.Tensor] | None = None
         # (average, weights) of each tensor: to look for them takes longer than to add them.
         self._pairs = list(zip(_tensors(self.average_.module), _tensors(net.module_), strict=True))

@@ -167,15 +167,15 @@ class EpochTable(PrintLog):
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Print an epoch, if it is its turn."""
-        progress = getattr(net, "progress", None)
-        share = 1.0 if progress is None else progress.share(net.max_epochs)
-        self.left_out = progress is not None and progress.seconds is not None and share < self.next
+        timed = net.progress is not None and net.progress.seconds is not None
+        share = net.progress.share(net.max_epochs) if timed else 1.0
+        self.left_out = share < self.next
         if not self.left_out:
-            self.next = share + PRINTED
+            self.next = min(1.0, share + PRINTED)
             super().on_epoch_end(net, **kwargs)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the last epoch."""
+        """Print the last epoch of a training that was ended before its time."""
         if self.left_out:
             super().on_epoch_end(net, **kwargs)
 
