@@ -130,9 +130,6 @@ def train(
             sets["validation"] = dataset["val_data"] = read_images(dataset["val_data"], labels)
         if test is not None:
             sets["test"] = read_images(test, labels)
-    if checked.optim.total_seconds is not None:
-        spent = _seconds_since_start() + _seconds_to_report(sets)
-        optim["total_seconds"] = max(1.0, checked.optim.total_seconds - spent)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
@@ -169,7 +166,7 @@ def init(
 
 def demo(
     frames: Annotated[int, typer.Option(min=10, help="Frames to generate; a fifth is kept.")] = 200,
-    time: Annotated[str, typer.Option(help="All that the command may take.")] = "90s",
+    time: Annotated[str, typer.Option(help="All that the command may take.")] = "40s",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training frames, in place of a time.")
     ] = None,
@@ -199,12 +196,9 @@ def demo(
         images = list(tqdm(generator, total=frames, desc="generating frames"))
     kept = frames // 5
     sets = {"training": images[:-kept], "held out": images[-kept:]}
-    spent = _seconds_since_start() + _seconds_to_report(sets)
     settings["dataset"] = {"raw_data": images[:-kept]}
     settings["optim"] = (
-        {"epochs": epochs}
-        if epochs is not None
-        else {"total_seconds": max(1.0, seconds_of(time) - spent)}
+        {"total_seconds": seconds_of(time)} if epochs is None else {"epochs": epochs}
     )
     with torch_threads(1):
         _train_and_report(settings, sets, stages, ahead)
@@ -256,7 +250,7 @@ def _seconds_since_start() -> float:
 def _seconds_to_report(sets: "dict[str, list[Atoms]]") -> float:
     """Return about how long predictions of these frames, and what is written at the end, take."""
     atoms = sum(len(image) for images in sets.values() for image in images)
-    return 5.0 + 5e-4 * atoms
+    return 3.0 + 1.5e-4 * atoms
 
 
 def _train_and_report(
@@ -308,6 +302,10 @@ def _train_and_report(
                 found = duplicate_warning(trained_on, sets[name], name)
                 if found is not None:
                     logger.warning("warning: %s", found)
+    if config.optim.total_seconds is not None:
+        spent = _seconds_since_start() + _seconds_to_report(sets)
+        left = max(1.0, config.optim.total_seconds - spent)
+        settings = {**settings, "optim": {**settings["optim"], "total_seconds": left}}
     trainer: Any = AtomsTrainer(settings)
     if resume is None:
         with stages("fingerprints"):

@@ -178,6 +178,7 @@ def test_train_on_several_files_and_test_on_fewer_elements(config, data, tmp_pat
     assert "checkpoint:" in [line[0] for line in lines if line]
 
 
+@pytest.mark.slow
 def test_train_leaves_out_bad_frames_where_told(config, data, tmp_path, capsys, caplog):
     images = read(data, ":")
     images.insert(1, images[0].copy())
@@ -328,6 +329,7 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, capsys):
     assert "none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_demo_learns(tmp_path, capsys):
     assert run("demo", "--frames", 10, "--epochs", 2, "--out", tmp_path / "demo") == 0
     report = capsys.readouterr().out
@@ -347,6 +349,7 @@ def test_training_without_a_configuration(data, tmp_path, capsys):
     assert potential.settings.optim.energy_per_atom
 
 
+@pytest.mark.slow
 def test_frames_of_the_test_that_are_trained_on_are_told(data, tmp_path, caplog):
     out = ("--out", tmp_path / "run", "--time", "1s", "--size", "small")
     assert run("train", "--data", data, "--test", data, *out) == 0

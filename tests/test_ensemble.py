@@ -63,6 +63,7 @@ def of_members(trainers, frames):
 
 
 class TestMeanAndSpread:
+    @pytest.mark.slow
     def test_are_those_of_the_members(self, ensemble, trainers, frames):
         energies, forces = of_members(trainers, frames)
         found = ensemble.predict(frames)
@@ -156,6 +157,7 @@ class TestSharing:
 
 
 class TestCalculator:
+    @pytest.mark.slow
     @pytest.mark.parametrize("which", [1, 2])
     def test_forces_are_the_slope_of_the_mean_energy(self, ensemble, frames, which):
         atoms = frames[which].copy()

@@ -129,6 +129,7 @@ def test_an_energy_that_is_text(frames):
         Frames.from_atoms(images, energies=True)
 
 
+@pytest.mark.slow
 def test_training_and_commands(frames, tmp_path, capsys):
     write(tmp_path / "a.xyz", renamed(frames), format="extxyz")
     keys = {"dataset__energy_key": "REF_energy", "dataset__forces_key": "REF_forces"}
@@ -263,6 +264,7 @@ def test_data_objects(frames):
     assert len(targets[1]) == len(batch.force_rows) == len(frames[0]) + len(frames[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -52,6 +52,7 @@ def dynamics(potential, temperature=3000.0, **options):
     return VelocityVerlet(atoms, 2 * units.fs)
 
 
+@pytest.mark.slow
 def test_it_stops_and_writes_the_frame(potential, tmp_path):
     moving = dynamics(potential)
     guard = Guard(moving, tmp_path / "lost.xyz")

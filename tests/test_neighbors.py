@@ -54,6 +54,7 @@ def test_systems(name, cutoff):
     assert_same_pairs(listed, by_ase(atoms, cutoff))
 
 
+@pytest.mark.slow
 @pytest.mark.nojit
 @pytest.mark.parametrize("pbc", list(itertools.product([False, True], repeat=3)))
 def test_every_periodicity_of_a_skewed_cell(pbc):

@@ -44,6 +44,7 @@ def network(kind, dataset, **options):
 # --- names ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -81,6 +82,7 @@ def test_the_learning_rate_of_the_filter_is_1():
 # --- derivatives of single predictions ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [BPNN, SingleNN])
 @pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.SiLU, torch.nn.ReLU])
 @pytest.mark.parametrize("stored", ["stored", "recompute"])
@@ -318,6 +320,7 @@ def narrow_steps(goal, parameters, number, scale, seed=0):
         yield h, h @ (goal - flat(parameters)) + noise, np.full(8, 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [10, 100, 1000])
 def test_rounding_does_not_end_a_training(scale, caplog):
     """A covariance of single precision loses its sign where it is squeezed most."""
@@ -454,6 +457,7 @@ def test_a_checkpoint_of_the_filter_is_trained_on(frames, tmp_path):
         assert torch.equal(state["covariance"], expected["covariance"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
 @pytest.mark.parametrize("force_fraction", [1.0, 0.5])
 def test_lbfgs_fits(frames, tmp_path, line_search, force_fraction):

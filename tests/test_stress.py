@@ -273,6 +273,7 @@ def relaxed():
     return trainer.potential
 
 
+@pytest.mark.slow
 def test_a_cell_relaxes(relaxed):
     atoms = bulk("Cu", cubic=True)
     atoms.set_cell(atoms.cell.array * 1.03 @ (np.eye(3) + [[0, 0.03, 0]] * 3), scale_atoms=True)
@@ -345,6 +346,7 @@ def test_labels_of_stress():
         Frames.from_atoms(images[2:3], stress=True)
 
 
+@pytest.mark.slow
 def test_commands(relaxed, tmp_path):
     relaxed.save(tmp_path / "model")
     images = []

@@ -305,11 +305,13 @@ def read_all(folder):
     return checkpoint.optimizer, checkpoint.criterion, checkpoint.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["config", "normalizers", "history"])
 def test_another_digit_anywhere_in_json_is_found(saved, stem):
     check_each_byte(saved / f"{stem}.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["params", "optimizer", "criterion"])
 def test_another_bit_anywhere_in_tensors_is_found(saved, stem):
     check_each_byte(saved / f"{stem}.pt")

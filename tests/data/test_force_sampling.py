@@ -83,6 +83,7 @@ def test_the_mean_over_all_subsets_is_the_full_loss_and_gradient(dataset, loss):
         torch.testing.assert_close(mean, full_gradient, rtol=0, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_takes_each_atom_equally_often(dataset):
     batch = dataset.batch([0, 1, 4])
     n, draws = len(batch.fingerprint), 4000
@@ -98,6 +99,7 @@ def test_what_is_drawn_takes_each_atom_equally_often(dataset):
     assert abs(often / draws - share).max() < 5 * deviation
 
 
+@pytest.mark.slow
 def test_the_mean_over_many_draws_is_the_full_gradient(dataset):
     model = make_model()
     batch = dataset.batch([1, 5, 6])

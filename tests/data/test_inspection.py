@@ -52,11 +52,13 @@ def copper():
     return images
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_good_frames(water, copper):
     assert inspect_frames(water) == []
     assert inspect_frames(copper) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factors", "words"),
     [

@@ -60,6 +60,7 @@ def loss_and_gradients(model, batch):
     return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [BPNN, SingleNN])
 @pytest.mark.parametrize("back_end", ["stored", "recompute"])
 @pytest.mark.parametrize("fraction", [1.0, 0.3])
@@ -199,6 +200,7 @@ def test_both_back_ends_train_alike_whatever_the_threads(store, tmp_path):
     np.testing.assert_array_equal(histories[2], histories[1])
 
 
+@pytest.mark.slow
 def test_a_store_is_filled_and_trained_from_and_found_again(images, tmp_path, capsys):
     data, folder = tmp_path / "images.traj", tmp_path / "store"
     with Trajectory(data, "w") as trajectory:
@@ -297,6 +299,7 @@ def test_a_checkpoint_goes_on_with_a_store(store, tmp_path):
     assert len(second.net.history) == begun + settings["optim"]["epochs"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_store_elsewhere_but_not_with_other_shards(images, tmp_path):
     descriptor = construct_descriptor(SETUP)
     for name, frames_per_shard in (("one", 5), ("same", 5), ("other", 4)):

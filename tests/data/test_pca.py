@@ -137,6 +137,7 @@ def test_derivatives_of_single_predictions(frames, elementwise):
         torch.testing.assert_close(of_parameter[0, 1], expected, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.slow
 @KINDS
 def test_the_checkpoint_keeps_them(frames, tmp_path, elementwise):
     trainer = trained(frames, tmp_path, elementwise)

@@ -35,6 +35,7 @@ def test_the_size_of_stored_derivatives_is_right_within_a_few_percent(frames, pl
     assert plan.atoms == pytest.approx(frames.counts.mean(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_recomputing_is_timed_where_storing_might_not_fit(frames, plan):
     assert min(plan.making, plan.reading) > 0
     assert plan.recomputing is None
@@ -76,6 +77,7 @@ def test_sample_is_small_for_large_frames_and_all_of_a_few(counts, expected):
     assert len(chosen) == len(set(chosen.tolist())) == expected
 
 
+@pytest.mark.slow
 def test_what_is_chosen(frames):
     descriptor, sample = construct_descriptor(SETUP), frames[:2]
 

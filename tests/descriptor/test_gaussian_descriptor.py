@@ -173,6 +173,7 @@ class TestWeightedMixed(GaussianContract):
         return Gaussian(functions, elements, self.cutoff_params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["G4", "G5", "G4W", "G5W"])
 @pytest.mark.parametrize("gamma", [1.0, -1.0, 0.5, -1.5])
 def test_every_integer_zeta(kind, gamma):
@@ -283,6 +284,7 @@ def structures(draw):
     return atoms
 
 
+@pytest.mark.slow
 @given(structures())
 def test_any_structure_agrees_with_the_twin(atoms):
     fp_params = {
@@ -353,6 +355,7 @@ def test_kernels_in_single_precision():
     close(single.jvp(frames, g[:, :3]), double.jvp(frames, g[:, :3]), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.45])
 @pytest.mark.parametrize("name", [name for name in CUTOFF_FUNCTIONS if name != "polynomial"])
 def test_every_cutoff_function_agrees_with_the_twin(name, alpha):
@@ -372,6 +375,7 @@ def test_every_cutoff_function_agrees_with_the_twin(name, alpha):
     assert np.abs(jacobian).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cutoff", [COSINE, POLYNOMIAL, {"cutoff_func": "poly2"}], ids=["cosine", "polynomial", "poly2"]
 )

@@ -36,6 +36,7 @@ def trained(frames, folder, scheme, fp_params, **changes):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "fp_params"),
     [("gmpordernorm", {**ORDER_NORM, "square": False}), ("GMP", GROUPS)],
@@ -115,6 +116,7 @@ def as_of_v1(trainer, folder, scheme, fp_params):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "params"), [("gmpordernorm", ORDER_NORM), ("gmp", GROUPS)])
 def test_a_checkpoint_of_v1_with_files(frames, tmp_path, scheme, params):
     """Where these are gone, the message names them, and they are taken from where they are now."""

@@ -62,6 +62,7 @@ def test_kernels_that_are_not_in_the_cache_are_compiled_once(tmp_path):
     assert shown == ""
 
 
+@pytest.mark.slow
 def test_only_kernels_call_what_has_no_way_in_from_python():
     folder = Path(amptorch.__file__).parent
     inside = re.compile(r"^@(?:inner|inlined|spliced)\ndef (\w+)", re.MULTILINE)

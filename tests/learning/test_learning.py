@@ -64,6 +64,7 @@ def test_frames_that_fail_are_named_and_left_out():
     np.testing.assert_array_equal(labelled[1].positions, frames[2].positions)
 
 
+@pytest.mark.slow
 def test_labels_of_a_command_which_leaves_out_a_frame(tmp_path):
     (tmp_path / "label.py").write_text(COMMAND)
     frames = copper(3)
@@ -108,6 +109,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_rounds_and_going_on_where_it_was_killed(model, tmp_path):
     settings = LearningConfig.from_dict(SETTINGS)
     start, real = copper(20), make_labeller("emt")
@@ -158,6 +160,7 @@ def test_it_ends_when_the_guard_is_silent(model, tmp_path):
     assert told["runs"] == 3
 
 
+@pytest.mark.slow
 def test_runs_go_on_some_way_beyond_where_trust_is_lost(model, tmp_path):
     candidates = {}
     for beyond in (1.0, 3.0):
@@ -186,6 +189,7 @@ def test_elements_that_the_model_does_not_know(model):
         check_elements(amptorch.load(model), [bulk("Au")])
 
 
+@pytest.mark.slow
 def test_the_command_learn(model, tmp_path, capsys):
     write(tmp_path / "start.xyz", copper(20))
     (tmp_path / "md.yaml").write_text(json.dumps(SETTINGS))

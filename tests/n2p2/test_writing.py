@@ -58,6 +58,7 @@ def test_what_was_read(path, tmp_path):
         assert (tmp_path / name).read_text() == (tmp_path / "again" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -312,6 +312,7 @@ def test_frames_are_sampled_over_the_whole_file(tmp_path):
         assert np.array_equal(atoms.positions, images[k].positions)
 
 
+@pytest.mark.slow
 def test_missing_tools_say_what_to_install(arguments, capsys, monkeypatch):
     monkeypatch.setattr(py_spy.shutil, "which", lambda *_, **__: None)
     assert run(*arguments, "--tool", "py-spy") == 1
@@ -321,6 +322,7 @@ def test_missing_tools_say_what_to_install(arguments, capsys, monkeypatch):
         kernel_lines.line_profiler()
 
 
+@pytest.mark.slow
 def test_a_system_that_forbids_ptrace(arguments, tmp_path, capsys, monkeypatch):
     forbidden = tmp_path / "py-spy"
     forbidden.write_text("#!/bin/sh\necho 'Error: Permission Denied (os error 13)' >&2\nexit 1\n")

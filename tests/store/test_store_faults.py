@@ -293,6 +293,7 @@ def test_an_unusable_frame_is_named_or_left_out(tmp_path, form):
     assert indices.tolist() == [0, 1, 2, *range(7), 8, 9, 10, 12]
 
 
+@pytest.mark.slow
 def test_skipped_frames_are_listed_at_the_end(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)

@@ -150,6 +150,7 @@ def test_a_trainer_resumes_goes_on_and_loads(images, tmp_path):
     assert loaded.potential.settings.model.members == 3
 
 
+@pytest.mark.slow
 def test_without_time_there_are_fewer(images, monkeypatch):
     monkeypatch.setattr(committee, "FEWEST_EPOCHS", 6)
     potential = amptorch.fit(amptorch.prepare(settings(images)))

@@ -36,6 +36,7 @@ def trainer_of(frames, folder, **changes):
     return AtomsTrainer(config(frames, folder, **{"optim__recover": True, **changes}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "lbfgs"])
 def test_it_goes_on_with_half_of_the_learning_rate(frames, tmp_path, caplog, optimizer):
     changes = {"optim__loss_fn": nan_at(7), "optim__epochs": 6, "optim__optimizer": optimizer}
@@ -99,6 +100,7 @@ def test_a_step_that_leads_to_nan(frames, tmp_path, caplog):
     assert np.isfinite(trainer.predict(frames)["energy"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "params"), [("cosine_time", {}), ("StepLR", {"step_size": 100}), ("LambdaLR", None)]
 )
@@ -117,6 +119,7 @@ def test_schedulers_go_on_from_the_half(frames, tmp_path, policy, params):
     assert rates[1] == pytest.approx(rates[0] / 2)
 
 
+@pytest.mark.slow
 def test_a_restart_goes_on_with_it(frames, tmp_path):
     runs = []
     for name in ("whole", "cut"):

@@ -67,6 +67,7 @@ def test_the_loss_is_its_definition(frames, kind, weights, fraction):
         loss((energy, forces), batch.targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "ekf"])
 @pytest.mark.parametrize("more", [{}, {"optim__force_fraction": 0.5}, {"dataset__store": "store"}])
 def test_frames_of_one_size_are_trained_on_as_before(equal_frames, tmp_path, optimizer, more):
@@ -91,6 +92,7 @@ def test_frames_of_one_size_are_trained_on_as_before(equal_frames, tmp_path, opt
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_lbfgs_lowers_it(frames, tmp_path):
     changes = {
         "optim__optimizer": "lbfgs",
@@ -116,6 +118,7 @@ def test_variances_of_frames_of_several_sizes(frames):
     torch.testing.assert_close(errors.view(3, 3)[:, 0], batch.energy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [{}, {"dataset__store": "store"}])
 def test_the_mean_number_of_atoms_is_kept(frames, tmp_path, store):
     """It is that of the training frames, in the checkpoint, and a restart goes on with it."""

@@ -36,6 +36,7 @@ def loaded(frames, folder, **changes):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "batches"),
     [(8, [2, 2]), (8.5, [2, 2, 1]), (10, [2, 2, 2]), (9.5, [2, 2, 2]), (0.5, [1])],

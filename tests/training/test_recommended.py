@@ -107,6 +107,7 @@ def test_a_recommended_value_that_is_given_replaces_nothing():
 # --- functions ---
 
 
+@pytest.mark.slow
 def test_few_elements_have_functions_of_pairs_and_many_have_weighted_ones():
     frames = Frames.from_atoms(copper(6))
     params = functions_of({"recipe": "auto"}, frames, ["Cu"])
@@ -268,6 +269,7 @@ def test_the_time_is_that_of_everything():
     assert len(potential.history) >= 1
 
 
+@pytest.mark.slow
 def test_frames_without_any_forces_are_trained_on():
     frames = [labelled(atoms, atoms.get_potential_energy()) for atoms in copper(20)]
     for atoms in frames:

@@ -125,6 +125,7 @@ def grouped(frames):
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "kind"])
 def test_weights_of_groups_are_those_of_their_frames(frames, tmp_path, key):
     changes = {"dataset__group_weights": {"a": 3, "": 0.5, "c": 2}}

@@ -59,6 +59,7 @@ class Second(Callback):
         assert unfinished.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_under_way_is_refused(frames, tmp_path):
     whole = train(settings_of(frames, tmp_path / "whole"))
     settings = settings_of(frames, tmp_path / "run")
@@ -133,6 +134,7 @@ class Seconds(Callback):
         Seconds.now += 12.0
 
 
+@pytest.mark.slow
 def test_power_failure(frames, tmp_path, monkeypatch):
     """Half a minute is lost: what the system had not been told to write is empty."""
     whole = train(settings_of(frames, tmp_path / "whole"))
@@ -201,6 +203,7 @@ def test_what_the_disk_cannot_do(tmp_path, monkeypatch):
 # --- damage ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["params.pt", "training.pt", "history.json"])
 def test_a_damaged_epoch_is_passed_over(frames, run_copy, tmp_path, name):
     whole = train(settings_of(frames, tmp_path / "whole"))
@@ -211,6 +214,7 @@ def test_a_damaged_epoch_is_passed_over(frames, run_copy, tmp_path, name):
     assert_same(resumed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
@@ -228,6 +232,7 @@ def test_another_digit_is_found(frames, run_copy, tmp_path, name, before, after)
         train(settings_of(frames, tmp_path), resume=run_copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["params.pt", "optimizer.pt", "training.pt"])
 def test_another_bit_is_found(frames, run_copy, tmp_path, name):
     damaged = run_copy / "epochs" / "3" / name

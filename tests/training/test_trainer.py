@@ -76,6 +76,7 @@ def test_quiet(frames, tmp_path, capsys):
     assert captured.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stored", "recompute"])
 def test_same_seed_same_parameters(frames, tmp_path, kind):
     one = trained(frames, tmp_path, dataset__derivatives=kind, model__dropout=True)
@@ -299,6 +300,7 @@ def test_parameters_beyond_all_bounds_are_not_kept(frames, tmp_path, epochs):
 # --- data ---
 
 
+@pytest.mark.slow
 def test_raw_data_can_be_a_file_or_given_later(frames, tmp_path):
     path = tmp_path / "frames.traj"
     write(path, frames)

@@ -56,6 +56,7 @@ def test_v1_checkpoints_predict_what_v1_predicted(folder, golden_images):
     assert len(trainer.net.history) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_training_goes_on_from_v1_checkpoints(folder, golden_images, tmp_path):
     trainer = loaded(folder)
@@ -97,6 +98,7 @@ def test_the_last_training_is_loaded_without_a_path(trainer, frames):
     assert other.predict(frames)["energy"] == expected
 
 
+@pytest.mark.slow
 def test_going_on_is_as_if_it_had_not_stopped(frames, tmp_path):
     """Parameters, scalers, optimizer and history come back: with one batch an epoch (so that no
     random order matters), 3 + 3 epochs are 6."""

@@ -105,6 +105,7 @@ def test_too_little_time_says_how_much_is_needed(study, capsys):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_time_that_is_gone_before_a_trial_begins(study, capsys):
     """The message names nothing that is not there."""
     out = study / "gone"

@@ -20,6 +20,7 @@ def many(n, depends, seed=0):
     return records
 
 
+@pytest.mark.slow
 def test_what_matters_is_found():
     def depends(params, rng):
         return (10.0 if params["lr"] == 4e-3 else 30.0) * np.exp(0.05 * rng.normal())
@@ -37,6 +38,7 @@ def test_what_matters_is_found():
     assert low.trials + high.trials == 80
 
 
+@pytest.mark.slow
 def test_figures_of_many_trials(tmp_path):
     def depends(params, rng):
         return (10.0 if params["lr"] == 4e-3 else 30.0) * np.exp(0.05 * rng.normal())
@@ -70,6 +72,7 @@ def test_numbers_are_put_into_groups():
     assert groups[-1].label.endswith(" to 0.0039")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rates", "space", "said"),
     [

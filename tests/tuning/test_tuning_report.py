@@ -278,6 +278,7 @@ def test_better_than_the_baseline(tmp_path):
     assert "1 trial after it did no better" in found["Course of the search"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "base", "said"),
     [
@@ -327,6 +328,7 @@ def test_nothing_trained_for_longer(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("errors_", "noise", "said"),
     [
@@ -349,6 +351,7 @@ def test_what_is_trained_for_long_and_why(tmp_path, errors_, noise, said):
     assert "There is no baseline beside it" not in found["In short"]
 
 
+@pytest.mark.slow
 def test_a_study_of_before_is_read(tmp_path):
     """One whose parameters this version does not know."""
     old = {"radial_recipe": "shells", "radial": 8, "ekf_width": 20, "force_coefficient": 500.0}
@@ -366,6 +369,7 @@ def test_a_study_of_before_is_read(tmp_path):
     assert "it costs … µs/atom" in found["Trials without a result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuning", "said"),
     [

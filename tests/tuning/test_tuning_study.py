@@ -392,6 +392,7 @@ def test_a_study_of_before_is_not_searched_further(tmp_path):
         run(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_forces(tmp_path):
     config = options()
     config["model"] = {"get_forces": False}
@@ -547,6 +548,7 @@ def opened(out):
         return url, open_study(open_storage(url), about["study"], tuning_config(about["config"]))
 
 
+@pytest.mark.slow
 def test_a_process_of_another_machine_with_the_same_number_is_another(one_trial):
     url, study = opened(one_trial)
     one = _Run(load_problem(one_trial), study, url, 0, 1, None)

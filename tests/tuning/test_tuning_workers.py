@@ -134,6 +134,7 @@ def test_workers_that_cannot_start_end_the_study(tmp_path, monkeypatch):
     assert (tmp_path / "logs" / "worker-0.log").is_file()
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_study_draw_differently(tmp_path):
     from amptorch.tuning.settings import TuningConfig
 

@@ -43,6 +43,7 @@ def normal(rng, n, dimension, s1, s2):
 
 
 class TestConformalPrediction:
+    @pytest.mark.slow
     @given(
         st.integers(2, 60), st.floats(0.05, 0.95), st.integers(0, 10**6), st.sampled_from([1, 3])
     )
@@ -156,6 +157,7 @@ class TestNegativeLeastLikelihood:
 class TestCoverage:
     """Means over many splits, within two points of the confidence."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dimension", [1, 3])
     @pytest.mark.parametrize("make", CALIBRATORS[:2])
     def test_heavy_tails(self, make, dimension):

@@ -81,6 +81,7 @@ def numbers_of(images):
 
 
 class TestPredict:
+    @pytest.mark.slow
     def test_calibrated_on_what_it_saw(self, trainer, calibration):
         """⌈(n + 1) c⌉ of the n errors that it was calibrated on are within, for frames and for the
         atoms of each element."""
@@ -99,6 +100,7 @@ class TestPredict:
                 # The two atoms of a molecule have one error, and are within together.
                 assert inside[numbers == number].sum() - ceil((n + 1) * CONFIDENCE) in (0, 1)
 
+    @pytest.mark.slow
     def test_predictions_are_those_of_the_model(self, trainer, calibration, images):
         for estimator in estimators(trainer):
             found = estimator.fit(calibration).predict(images, CONFIDENCE)
@@ -399,6 +401,7 @@ class TestTrainedEnsemble:
         monkeypatch.setattr(AtomsTrainer, "train", followed)
         return trainers
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("bootstrap", [True, False])
     def test_members(self, training, tmp_path, trainers, bootstrap):
         settings = config(training, tmp_path, optim__epochs=1)

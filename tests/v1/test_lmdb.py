@@ -300,6 +300,7 @@ def test_blocks_out_of_a_sparse_matrix(frames):
 # --- training ---
 
 
+@pytest.mark.slow
 @CACHES
 def test_every_cache_trains_alike(frames, parts, tmp_path, cache):
     """Validation split, forces, predictions and metrics; the same numbers as from the frames."""
@@ -322,6 +323,7 @@ def test_every_cache_trains_alike(frames, parts, tmp_path, cache):
     assert prediction["forces"][0].shape == (len(frames[0]), 3)
 
 
+@pytest.mark.slow
 @CACHES
 def test_the_checkpoint_knows_the_domain_of_the_frames(frames, parts, tmp_path, cache):
     path = trained(parts, tmp_path, dataset__cache=cache, optim__epochs=1).cp_dir
@@ -387,6 +389,7 @@ def test_going_on_from_a_checkpoint_whose_scalers_differ(frames, parts, tmp_path
     assert len(trainer.net.history) == epochs + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["full", "partial"])
 def test_resuming(parts, tmp_path, cache):
     whole = trained(parts, tmp_path / "whole", dataset__cache=cache)
