@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +23,12 @@ from amptorch.model.mlp import Dropout
 from amptorch.optimizers import EKF
 from amptorch.potential import Potential
 from amptorch.threads import torch_threads, use_threads
-from amptorch.training.callbacks import BestCheckpoint, averaging_callbacks, optional_callbacks
+from amptorch.training.callbacks import (
+    BestCheckpoint,
+    WandbRun,
+    averaging_callbacks,
+    optional_callbacks,
+)
 from amptorch.training.committee import Committee, mean_of, one_member, parts_of
 from amptorch.training.divergence import RecoverWhenDiverged, StopWhenDiverged, check_usable
 from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
@@ -31,6 +36,7 @@ from amptorch.training.prepare import TrainingData
 from amptorch.training.progress import Progress
 from amptorch.training.random_state import RandomState, seeded_loader
 from amptorch.training.ranks import Ranks
+from amptorch.training.restart import EpochCheckpoint, newest_state
 from amptorch.training.splits import make_split
 
 NamedCallback = tuple[str, Callback]
@@ -47,6 +53,7 @@ def fit(
     split: Callable[..., Any] | None = None,
     callbacks: Sequence[NamedCallback] = (),
     ranks: Ranks | None = None,
+    resume: bool = False,
 ) -> Potential:
     """Train for `optim.epochs`, or until the time is over; return the potential of the best epoch.
 
@@ -56,13 +63,23 @@ def fit(
     split : skorch's `train_split`; None for the one that `dataset.val_split` asks for
     callbacks : (name, skorch's callback) pairs, besides those that the settings ask for
     ranks : the processes that train together
+    resume : keep the state after each epoch in `folder` too, and where there is one go on from it,
+        with the numbers of a training that was not interrupted
 
-    Raises ValueError that names the setting with which training is not possible, `Diverged` (a
-    ValueError) where it led to NaN or beyond all bounds, and OSError where a checkpoint cannot be
-    written.
+    Raises ValueError that names the setting with which training is not possible, or the run cannot
+    go on, `Diverged` (a ValueError) where it led to NaN or beyond all bounds, and OSError
+    where a checkpoint cannot be written.
     """
-    settings = data.settings
+    settings, epochs, state = data.settings, data.settings.optim.epochs, None
     ranks = Ranks() if ranks is None else ranks
+    if folder is not None:
+        os.makedirs(folder, exist_ok=True)
+    if folder is not None and resume:
+        state = newest_state(Path(folder))
+    if state is not None:
+        state.check_settings(settings)
+        state.check_frames(data.dataset)
+        epochs = state.epochs_left(epochs)
     check_processes(settings, ranks)
     device = ranks.use_device(settings.optim.gpus)
     random = RandomState(settings.cmd.seed, device)
@@ -74,21 +91,26 @@ def fit(
     progress = Progress(data.seconds_left, ranks)
     arguments = settings, data.elements, n_inputs, random, data.target_scaler
     fresh = fresh_members(starts, *arguments)
-    save: Callable[[PotentialNet], None] = _keep_nothing
-    if folder is not None:
-        os.makedirs(folder, exist_ok=True)
-        save = partial(
-            save_net,
-            folder,
-            one_member(settings),
-            data.feature_scaler,
-            data.target_scaler,
-            HistoryText(),
-        )
+    text, scalers = HistoryText(), (data.feature_scaler, data.target_scaler)
+
+    def save(net: PotentialNet, to: str | os.PathLike[str] | None = None) -> None:
+        # An epoch's state has the settings of the run; the best epoch is one network, a potential.
+        if to is not None:
+            save_net(to, settings, *scalers, text, net)
+        elif folder is not None:
+            save_net(folder, one_member(settings), *scalers, text, net)
+
+    used = [*make_callbacks(settings, progress, save, fresh), *callbacks]
+    if settings.cmd.logger and ranks.first:
+        name = None if folder is None else Path(folder).name
+        used.append(("logger", WandbRun(lambda: name, settings.to_dict())))
+    if folder is not None and resume:
+        own = folder if ranks.first else None
+        used.append(("epochs", EpochCheckpoint(save, lambda: own, random, state)))
     net = make_net(
         settings,
         model,
-        [*make_callbacks(settings, progress, save, fresh), *callbacks],
+        used,
         make_split_of(settings) if split is None else split,
         data.target_scaler,
         ranks,
@@ -97,7 +119,7 @@ def fit(
         device,
     )
     with use_threads(settings.cmd.threads or ranks.threads):
-        train_net(net, data.dataset, settings.optim.epochs)
+        train_net(net, data.dataset, epochs)
     model, settings = mean_of(net, settings, n_inputs)
     potential = Potential(
         data.descriptor,
@@ -272,10 +294,6 @@ def save_net(
             net.history,
             history_text,
         )
-
-
-def _keep_nothing(net: PotentialNet) -> None:
-    """Write nothing: the parameters of the best epoch are held in memory."""
 
 
 def _iterators(settings: Config, ranks: Ranks, random: RandomState) -> dict[str, Any]:

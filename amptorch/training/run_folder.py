@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from amptorch.config import CmdConfig
 from amptorch.locks import locked
+from amptorch.training.ranks import Ranks
 
 EPOCHS, LOCK = "epochs", ".lock"
 
@@ -39,6 +41,27 @@ def new_run_folder(run_dir: str | os.PathLike[str], identifier: str | None = Non
             "be written to, or cmd.debug to True to keep none"
         ) from error
     return folder
+
+
+@contextmanager
+def new_run(cmd: CmdConfig, ranks: Ranks | None = None) -> Iterator[Path | None]:
+    """Make the folder of a run, to find out at once whether it can be written to; it goes again
+    where the block fails before anything is in it. With `cmd.debug` there is none.
+
+    Another training is kept out of it for as long as the block takes.
+    """
+    if cmd.debug:
+        yield None
+        return
+    ranks = Ranks() if ranks is None else ranks
+    run = ranks.from_first(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
+    own = run if ranks.first else None
+    try:
+        with lock_run(own):
+            yield run
+    except BaseException:
+        remove_if_empty(own)
+        raise
 
 
 @contextmanager

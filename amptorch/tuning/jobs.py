@@ -11,14 +11,16 @@ import numpy as np
 from optuna import TrialPruned
 
 from amptorch.files import read_json, write_json
+from amptorch.potential import Potential
 from amptorch.training.restart import newest_run
+from amptorch.training.run_folder import lock_run, new_run_folder
 from amptorch.tuning.cache import GB, Cache
 from amptorch.tuning.errors import summary
 from amptorch.tuning.objective import FAILURES, Objective, Problem
 from amptorch.tuning.predictions import save_predictions
 from amptorch.tuning.settings import split_config
 from amptorch.tuning.study import open_storage, open_study, process_name, quiet_optuna
-from amptorch.tuning.training import StoreTrainer, epoch_columns, finite_summary, predicted
+from amptorch.tuning.training import epoch_columns, finite_summary, fit_on_store, predicted
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
@@ -60,7 +62,7 @@ class Jobs:
         else:
             with quiet_optuna():
                 self.study.optimize(self.objective, n_trials=1, catch=FAILURES)
-        # A trainer is part of cycles: it would keep its fingerprints and the covariance of its
+        # A net is part of cycles: it would keep its fingerprints and the covariance of its
         # Kalman filter, a gigabyte perhaps, through the next few jobs.
         gc.collect()
         return {"done": True, "worker": process_name()}
@@ -74,13 +76,13 @@ class Jobs:
         train, validate = problem.folds[0]
         config = plan["config"]
         config["cmd"] |= {"run_dir": str(folder), "debug": False}
-        trainer = None
+        run = newest_run(folder) or new_run_folder(folder)
         try:
             dataset, _ = problem.dataset(config, train)
-            trainer = StoreTrainer(config, dataset, train, validate)
-            trainer.train(resume=newest_run(folder) is not None)
-            result = self._trained(trainer)
-            found = predicted(trainer.potential, dataset, validate)
+            with lock_run(run):
+                potential = fit_on_store(config, dataset, train, validate, run)
+            result = self._trained(run, potential)
+            found = predicted(potential, dataset, validate)
             result["errors"] = summary(*found, problem.outliers)
             frames, energies, forces = found
             save_predictions(folder / "validation.npz", frames, {"chosen": (energies, forces)})
@@ -89,13 +91,13 @@ class Jobs:
             reason = f"{type(error).__name__}: {error}"
             result = {"failed": reason}
             # A Kalman filter may diverge after many good epochs, of which the best is there.
-            if trainer and trainer.cp_dir and Path(trainer.cp_dir, "params.pt").is_file():
-                result = {**self._trained(trainer), "cut_short": reason}
+            if (run / "params.pt").is_file():
+                result = {**self._trained(run, Potential.load(run)), "cut_short": reason}
         write_json(folder / "result.json", {"name": name, "trial": plan["trial"], **result})
 
-    def _trained(self, trainer: StoreTrainer) -> dict[str, Any]:
-        folder = Path(trainer.cp_dir).relative_to(self.problem.out)
-        return {"checkpoint": str(folder), "epochs": epoch_columns(trainer.net.history)}
+    def _trained(self, run: Path, potential: Potential) -> dict[str, Any]:
+        checkpoint = str(run.relative_to(self.problem.out))
+        return {"checkpoint": checkpoint, "epochs": epoch_columns(potential.history)}
 
     def _train_again(self, name: str) -> None:
         """Train as `final/plan.json` says on the first fold; its errors are those on the frames
@@ -108,9 +110,8 @@ class Jobs:
             config = self.problem.resolved(point["config"])
             config["cmd"] |= {"debug": True}
             dataset, _ = self.problem.dataset(config, train)
-            trainer = StoreTrainer(config, dataset, train, validate)
-            trainer.train()
-            found = predicted(trainer.potential, dataset, validate)
+            potential = fit_on_store(config, dataset, train, validate)
+            found = predicted(potential, dataset, validate)
             result = {"errors": finite_summary(*found, self.problem.outliers)}
         except (*FAILURES, TrialPruned) as error:
             result = {"failed": f"{type(error).__name__}: {error}"}

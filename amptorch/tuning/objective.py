@@ -30,9 +30,9 @@ from amptorch.tuning.training import (
     RUNGS,
     Diverged,
     Reports,
-    StoreTrainer,
     epoch_columns,
     finite_summary,
+    fit_on_store,
     microseconds_per_atom,
     predicted,
     some_of,
@@ -202,24 +202,24 @@ class Objective:
             stage.seconds["fingerprints"] += taken
             reports = Reports(budget, self._error_of_row, self._reporter(trial, record, fold))
             own = {**config, "cmd": {**config["cmd"], "debug": True}}
-            trainer = StoreTrainer(own, dataset, train, validate, [("reports", reports)])
+            watched = [("reports", reports)]
             try:
                 with stage("training"):
-                    trainer.train()
+                    potential = fit_on_store(own, dataset, train, validate, callbacks=watched)
             except optimizers.Diverged as error:
                 raise Diverged(str(error)) from error
             finally:
-                if trainer.net is not None and getattr(trainer.net, "initialized_", False):
-                    record["epochs"].append(epoch_columns(trainer.net.history))
+                if reports.history:
+                    record["epochs"].append(epoch_columns(reports.history))
             with stage("evaluation"):
-                found = predicted(trainer.potential, dataset, validate)
+                found = predicted(potential, dataset, validate)
                 record["folds"].append(finite_summary(*found, problem.outliers))
         record["errors"] = mean_of(record["folds"])
         record["error"] = problem.error(record["errors"])
         if not np.isfinite(record["error"]):
             raise Diverged("the error is not finite")
         record["n_functions"] = dataset.descriptor.n_features
-        record["n_parameters"] = trainer.model.num_params
+        record["n_parameters"] = potential.model.num_params
         for name in ("error", "cost", "n_functions", "n_parameters"):
             trial.set_user_attr(name, record[name])
 

@@ -1,7 +1,8 @@
-"""The training of a trial: `AtomsTrainer` on frames of the study's cache."""
+"""The training of a trial, on frames of the study's cache."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,10 @@ from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import Frames
 from amptorch.potential import Potential
 from amptorch.threads import use_threads
-from amptorch.training.fit import fresh_model
-from amptorch.training.prepare import with_elements
+from amptorch.training.fit import fit, fresh_model
+from amptorch.training.prepare import TrainingData, with_elements
 from amptorch.training.random_state import RandomState
 from amptorch.tuning.errors import summary
-from amptorch.v1.trainer import AtomsTrainer
 
 # A trial reports its error so many times, at equal shares of its budget.
 RUNGS = 9
@@ -34,58 +34,42 @@ class Diverged(TrialPruned):
     """Tell that a training gave NaN or infinity."""
 
 
-class StoreTrainer(AtomsTrainer):
-    """Train as AtomsTrainer does, on a StoreDataset that is given.
+def fit_on_store(
+    config: Mapping[str, Any],
+    dataset: StoreDataset,
+    train: np.ndarray,
+    validate: np.ndarray,
+    folder: Path | None = None,
+    callbacks: Sequence[tuple[str, Callback]] = (),
+) -> Potential:
+    """Return a potential trained on the frames `train` of a data set, whose best epoch the frames
+    `validate` choose; both int64 arrays.
 
-    train, validate: frames of the data set, int64 arrays; without `validate` nothing is validated.
-    callbacks: further (name, callback) pairs.
+    folder : of a run, which is gone on with where it was begun; None keeps nothing
+    callbacks : further (name, callback) pairs
     """
+    kept = len(validate) / (len(train) + len(validate))
+    options = {**config["dataset"], "store": str(dataset.store.path), "val_split": kept}
+    settings = Config.from_dict({**config, "dataset": options})
+    if folder is not None:
+        # What is kept knows where its training atoms were.
+        dataset.feature_scaler = dataset.feature_scaler.with_domain(dataset.domain())
 
-    net: Any
-    model: Any
-    cp_dir: Any
+    def split(data: Any, y: Any = None, **kwargs: Any) -> tuple[Subset, Subset]:
+        return Subset(data, train.tolist()), Subset(data, validate.tolist())
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        dataset: StoreDataset,
-        train: np.ndarray,
-        validate: np.ndarray | None = None,
-        callbacks: Sequence[tuple[str, Callback]] = (),
-    ):
-        self.given = dataset, train, validate, list(callbacks)
-        section = {**config["dataset"], "store": str(dataset.store.path)}
-        # Their share; `split` selects them.
-        kept = 0 if validate is None else len(validate)
-        section["val_split"] = kept / (len(train) + kept)
-        super().__init__({**config, "dataset": section})
-
-    def load_dataset(self) -> None:
-        """Take the data set that was given."""
-        dataset = self.given[0]
-        if not self.debug:
-            # What is kept knows where its training atoms were.
-            dataset.feature_scaler = dataset.feature_scaler.with_domain(dataset.domain())
-        self.train_dataset, self.elements = dataset, dataset.elements
-        self.descriptor = dataset.descriptor
-        self.feature_scaler, self.target_scaler = dataset.feature_scaler, dataset.target_scaler
-
-    def load_extras(self) -> None:
-        """Add the callbacks and the split that were given."""
-        super().load_extras()
-        _, train, validate, callbacks = self.given
-        self.split = lambda data, y=None, **kwargs: tuple(
-            None if part is None else Subset(data, part.tolist()) for part in (train, validate)
-        )
-        self.callbacks += callbacks
+    data = TrainingData(with_elements(settings, dataset.elements), dataset)
+    return fit(data, None, folder, split, callbacks, resume=True)
 
 
 class Reports(Callback):
-    """Tell `report(share of the budget, error)` how a training goes.
+    """Tell `report(share of the budget, error)` how a training goes, and keep its `history`.
 
     budget: {"seconds": s} or {"epochs": n}. error(row of the history): a number. At most RUNGS
     reports a training, none at its end.
     """
+
+    history: Sequence[dict[str, Any]] = ()
 
     def __init__(
         self,
@@ -99,7 +83,7 @@ class Reports(Callback):
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Start the clock."""
-        self.begun, self.rung = time.monotonic(), 0
+        self.begun, self.rung, self.history = time.monotonic(), 0, net.history
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Report the error where the next share of the budget is reached."""

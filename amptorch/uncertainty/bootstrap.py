@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from amptorch.config import Config
 from amptorch.data.weights import checked_weights
 from amptorch.ensemble import Ensemble
 from amptorch.frames import read_images
-from amptorch.v1.trainer import AtomsTrainer
+from amptorch.training.fit import fit
+from amptorch.training.prepare import prepare
+from amptorch.training.run_folder import new_run
 
 
 def train_ensemble(
@@ -23,7 +26,7 @@ def train_ensemble(
     validation parts at once, where `dataset.val_split` makes some. Otherwise members differ in
     their first weights and batches alone.
 
-    config: as of `AtomsTrainer`; it is not changed. Each member has a run folder of its own.
+    config: sections of a `Config`; it is not changed. Each member has a run folder of its own.
 
     Raises ValueError for fewer than two members, where there are no frames to draw from, and where
     `dataset.weights` do not fit them.
@@ -50,9 +53,9 @@ def train_ensemble(
             if weights is not None:
                 dataset["weights"] = weights[drawn]
         cmd["seed"] = seed + k
-        trainer = AtomsTrainer({**config, "dataset": dict(dataset), "cmd": dict(cmd)})
-        trainer.train()
-        members.append(trainer)
+        settings = Config.from_dict({**config, "dataset": dict(dataset), "cmd": dict(cmd)})
+        with new_run(settings.cmd) as folder:
+            members.append(fit(prepare(settings), folder=folder))
     return Ensemble(members)
 
 

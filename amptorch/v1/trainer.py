@@ -47,7 +47,7 @@ from amptorch.training.restart import (
     newest_state,
     run_to_resume,
 )
-from amptorch.training.run_folder import lock_run, new_run_folder, remove_if_empty
+from amptorch.training.run_folder import lock_run, new_run, remove_if_empty
 from amptorch.v1.compat import AttributesOfV1
 from amptorch.v1.dataset import AtomsDataset
 from amptorch.v1.lmdb_training import prepare_lmdb
@@ -326,19 +326,15 @@ class AtomsTrainer(AttributesOfV1):
 
     @contextmanager
     def _new_run(self) -> Iterator[None]:
-        """Make the folder of a run, to find out at once whether it can be written to; it goes
-        again where the block fails."""
+        """Make the folder of a run; see `new_run`."""
         remove_if_empty(self._folder_to_write())
         self.cp_dir = None
-        if not self.debug:
-            cmd = self.settings.cmd
-            run = self.ranks.from_first(lambda: new_run_folder(cmd.run_dir, cmd.identifier))
-            self.cp_dir, self.identifier = str(run), run.name
         try:
-            with lock_run(self._folder_to_write()):
+            with new_run(self.settings.cmd, self.ranks) as run:
+                if run is not None:
+                    self.cp_dir, self.identifier = str(run), run.name
                 yield
         except BaseException:
-            remove_if_empty(self._folder_to_write())
             self.cp_dir = None
             raise
 

@@ -40,7 +40,6 @@ from amptorch.tuning.study import (
     quiet_optuna,
     read_records,
 )
-from amptorch.tuning.training import StoreTrainer
 from tests.small_frames import FP_PARAMS, labelled, mixed_frames
 
 FRAMES = mixed_frames(28)
@@ -580,7 +579,7 @@ def test_nothing_of_a_job_is_left_when_it_is_over(one_trial):
     gc.disable()
     try:
         jobs({"job": "trial"})
-        assert not [one for one in gc.get_objects() if type(one) is StoreTrainer]
+        assert not [one for one in gc.get_objects() if type(one) is PotentialNet]
     finally:
         gc.enable()
 

@@ -21,6 +21,7 @@ from amptorch.uncertainty import (
     NegativeLeastLikelihoodLatentSpace,
     train_ensemble,
 )
+from amptorch.uncertainty import bootstrap as members
 from amptorch.uncertainty.points import FeatureSpace, training_points
 from amptorch.uncertainty.utils import (
     ConformalPrediction,
@@ -390,31 +391,32 @@ class TestTrainingFrames:
 
 class TestTrainedEnsemble:
     @pytest.fixture
-    def trainers(self, monkeypatch):
-        """The trainers of the members, as they come."""
-        trainers, train = [], AtomsTrainer.train
+    def trainings(self, monkeypatch):
+        """(data set, folder) of the members' trainings, as they come."""
+        trainings, fit = [], members.fit
 
-        def followed(self):
-            trainers.append(self)
-            train(self)
+        def followed(data, folder=None):
+            trainings.append((data.dataset, folder))
+            return fit(data, folder=folder)
 
-        monkeypatch.setattr(AtomsTrainer, "train", followed)
-        return trainers
+        monkeypatch.setattr(members, "fit", followed)
+        return trainings
 
     @pytest.mark.slow
     @pytest.mark.parametrize("bootstrap", [True, False])
-    def test_members(self, training, tmp_path, trainers, bootstrap):
+    def test_members(self, training, tmp_path, trainings, bootstrap):
         settings = config(training, tmp_path, optim__epochs=1)
         before = deepcopy({k: v for k, v in settings.items() if k != "dataset"})
         ensemble = train_ensemble(settings, 3, bootstrap)
         assert {k: v for k, v in settings.items() if k != "dataset"} == before
         assert settings["dataset"]["raw_data"] is training
         assert "elements" not in settings["dataset"]
-        assert len({trainer.cp_dir for trainer in trainers}) == 3
+        assert len({folder for _, folder in trainings}) == 3
+        assert all((folder / "params.pt").is_file() for _, folder in trainings)
         assert [member.settings.cmd.seed for member in ensemble.members] == [3, 4, 5]
         seen = [
-            [sum(atoms is frame for atoms in trainer.train_dataset.images) for frame in training]
-            for trainer in trainers
+            [sum(atoms is frame for atoms in dataset.images) for frame in training]
+            for dataset, _ in trainings
         ]
         assert all(sum(counts) == len(training) for counts in seen)
         assert all((max(counts) > 1) == bootstrap for counts in seen)
@@ -423,7 +425,7 @@ class TestTrainedEnsemble:
         assert not np.allclose(*(w.detach().numpy() for w in weights[:2]))
 
     @pytest.mark.parametrize("named", [True, False])
-    def test_weights_go_with_their_frames(self, training, tmp_path, trainers, named):
+    def test_weights_go_with_their_frames(self, training, tmp_path, trainings, named):
         weights = np.linspace(1, 2, len(training))
         images = [atoms.copy() for atoms in training]
         for atoms, original, weight in zip(images, training, weights, strict=True):
@@ -431,8 +433,7 @@ class TestTrainedEnsemble:
         given = "weight" if named else weights.tolist()
         settings = config(images, tmp_path, optim__epochs=1, dataset__weights=given)
         train_ensemble(settings, 2)
-        for trainer in trainers:
-            dataset = trainer.train_dataset
+        for dataset, _ in trainings:
             expected = [atoms.info["weight"] for atoms in dataset.images]
             np.testing.assert_array_equal(dataset.weights, expected)
         settings["dataset"]["weights"] = [1.0]
