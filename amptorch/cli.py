@@ -156,7 +156,6 @@ def evaluate(
 ) -> None:
     """Print the errors of a trained potential: of energies, and of forces and stresses where there
     are any."""
-    import numpy as np
 
     from amptorch.config import DatasetConfig
     from amptorch.files import check_output
@@ -179,13 +178,12 @@ def evaluate(
     frames = with_labels(
         name, images, potential.elements, forces, options.missing_forces, potential.has_forces
     )
-    known = frames.stress is not None and not np.isnan(frames.stress).all()
-    if stress_key is not None and not known:
+    if stress_key is not None and not frames.has_stress:
         raise ValueError(
             f"{name}: no frame has a stress under {stress_key!r}, or the model has none"
         )
     prediction = potential.predict(
-        images, disable_tqdm=False, stress="optional" if known else False
+        images, disable_tqdm=False, stress="optional" if frames.has_stress else False
     )
     typer.echo(error_table({name: prediction_errors(frames, prediction)}))
     if plot:

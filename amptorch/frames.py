@@ -148,6 +148,11 @@ class Frames:
         return np.where(volumes > DEGENERATE * largest, volumes, np.nan)
 
     @property
+    def has_stress(self) -> bool:
+        """Return whether any frame has a stress."""
+        return self.stress is not None and not bool(np.isnan(self.stress).all())
+
+    @property
     def frame_of_atom(self) -> np.ndarray:
         """Return (N,), the position in this object of the frame that each atom belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)

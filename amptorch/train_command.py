@@ -263,11 +263,10 @@ def _train_and_report(
 ) -> None:
     """Train, then print the errors on `sets` (name: images), and on the frames that were kept to
     validate or some that were trained on, the stages and the files written."""
-    import numpy as np
-
     from amptorch.config import Config
     from amptorch.data.copies import duplicate_warning
     from amptorch.data.inspection import inspect_frames
+    from amptorch.descriptor.ahead import compile_now
     from amptorch.files import images_of
     from amptorch.prediction import predict
     from amptorch.reports import (
@@ -288,12 +287,15 @@ def _train_and_report(
     elements = options.elements
     if elements is None and trained_on is not None and options.store is None:
         elements = sorted({symbol for atoms in trained_on for symbol in set(atoms.symbols)})
-    if ahead is not None:
-        with stages("compiling"):
-            ahead.wait()
     stress = config.optim.stress_coefficient > 0
     labels = elements, config.model.get_forces, options.missing_forces, stress
     frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}
+    if ahead is not None:
+        with stages("compiling"):
+            ahead.wait()
+            # What predicts stresses, at the end: within the time that may be taken.
+            if any(labelled.has_stress for labelled in frames.values()):
+                compile_now(["gradients"])
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
             for message in inspect_frames(trained_on):
@@ -332,11 +334,12 @@ def _train_and_report(
     results = {}
     for name, images in sets.items():
         with stages("predicting"):
-            known = frames[name].stress
             prediction = (
-                predict(trainer.potential, images, trainer.forcetraining, quiet=False, keep=keep)
-                if known is None or np.isnan(known).all()
-                else trainer.potential.predict(images, disable_tqdm=False, stress="optional")
+                trainer.potential.predict(images, disable_tqdm=False, stress="optional")
+                if frames[name].has_stress
+                else predict(
+                    trainer.potential, images, trainer.forcetraining, quiet=False, keep=keep
+                )
             )
             results[name] = frames[name], prediction
     errors = {name: prediction_errors(*result) for name, result in results.items()}

@@ -96,18 +96,22 @@ def compiled_beside(kernel: Callable[..., None]) -> Iterator[None]:
         ahead.stop()
 
 
+def compile_now(names: Sequence[str]) -> None:
+    """Compile those of KERNELS that are not in the cache, side by side where there are cores."""
+    Ahead(names).wait()
+    for name in names:
+        if is_cached(KERNELS[name]) is False:
+            compile_kernel(name)
+
+
 def compile_all() -> str:
-    """Compile all KERNELS that are not in the cache, side by side where there are cores for it;
-    return the folder that they are in.
+    """Compile all KERNELS that are not in the cache; return the folder that they are in.
 
     Raises OSError where no folder can be written.
     """
-    Ahead(list(KERNELS)).wait()
-    for name, kernel in KERNELS.items():
-        if not is_cached(kernel):
-            compile_kernel(name)
-        if not is_cached(kernel):
-            raise OSError("no folder for compiled kernels can be written: set NUMBA_CACHE_DIR")
+    compile_now(list(KERNELS))
+    if not all(is_cached(kernel) for kernel in KERNELS.values()):
+        raise OSError("no folder for compiled kernels can be written: set NUMBA_CACHE_DIR")
     return str(KERNELS["values"].stats.cache_path)
 
 
