@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 
 from amptorch.checkpoints.folder import Checkpoint, load_checkpoint, save_checkpoint
 from amptorch.config import Config
@@ -94,7 +93,7 @@ class Potential:
         self.has_forces = model.get_forces
         self.threads = None if settings is None else settings.cmd.threads
         self.repulsion = None if settings is None else Repulsion.of(settings.model.repulsion)
-        self.elements = _scaled_elements(descriptor.elements, feature_scaler)
+        self.elements = feature_scaler.known(descriptor.elements)
         self.batcher = Batcher(descriptor.elements, feature_scaler, dtype)
         self.domain = feature_scaler.domain
         if self.domain is None and feature_scaler.ranges is not None:
@@ -371,9 +370,3 @@ def _without_frames(settings: Config | None) -> Config | None:
     if settings is None or settings.dataset.raw_data is None:
         return settings
     return replace(settings, dataset=replace(settings.dataset, raw_data=None))
-
-
-def _scaled_elements(elements: Sequence[str], feature_scaler: FeatureScaler) -> list[str]:
-    """Return those of the descriptor's elements that the training frames held: for the others there
-    is no scale, and their networks were never trained."""
-    return [symbol for symbol in elements if feature_scaler.knows(atomic_numbers[symbol])]

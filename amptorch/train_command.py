@@ -2,7 +2,8 @@
 
 import logging
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +14,14 @@ from amptorch.tuning.command import seconds_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from amptorch.checkpoints.folder import Checkpoint
     from amptorch.config import Config
     from amptorch.descriptor.ahead import Ahead
     from amptorch.frames import Frames
+    from amptorch.potential import Potential
+    from amptorch.reports import Stages
+    from amptorch.training.prepare import TrainingData
+    from amptorch.training.ranks import Ranks
 
 logger = logging.getLogger("amptorch")
 
@@ -256,30 +262,17 @@ def _seconds_to_report(sets: "dict[str, list[Atoms]]") -> float:
 def _train_and_report(
     settings: dict[str, Any],
     sets: "dict[str, list[Atoms]]",
-    stages: Any,
+    stages: "Stages",
     ahead: "Ahead | None",
     start: Path | None = None,
-    resume: Any = None,
+    resume: Path | None = None,
 ) -> None:
     """Train, then print the errors on `sets` (name: images), and on the frames that were kept to
     validate or some that were trained on, the stages and the files written."""
     from amptorch.config import Config
-    from amptorch.data.copies import duplicate_warning
-    from amptorch.data.inspection import inspect_frames
-    from amptorch.descriptor.ahead import compile_now
+    from amptorch.data.from_store import StoreDataset
     from amptorch.files import images_of
-    from amptorch.prediction import predict
-    from amptorch.reports import (
-        error_table,
-        group_table,
-        parity_plot,
-        prediction_errors,
-        unfair_groups,
-        useless,
-        worst_frames,
-    )
-    from amptorch.training.summary import summary
-    from amptorch.v1.trainer import AtomsTrainer
+    from amptorch.training.ranks import Ranks
 
     config = Config.from_dict(settings)
     options = config.dataset
@@ -292,73 +285,155 @@ def _train_and_report(
     frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}
     if ahead is not None:
         with stages("compiling"):
-            ahead.wait()
-            # What predicts stresses, at the end: within the time that may be taken.
-            if any(labelled.has_stress for labelled in frames.values()):
-                compile_now(["gradients"])
+            _compile(ahead, any(labelled.has_stress for labelled in frames.values()))
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
-            for message in inspect_frames(trained_on):
-                logger.warning("warning: %s", message)
-            for name in {"validation", "test", "held out"} & set(sets):
-                found = duplicate_warning(trained_on, sets[name], name)
-                if found is not None:
-                    logger.warning("warning: %s", found)
+            _warn_of(trained_on, sets)
     if config.optim.total_seconds is not None:
         spent = _seconds_since_start() + _seconds_to_report(sets)
         left = max(1.0, config.optim.total_seconds - spent)
         settings = {**settings, "optim": {**settings["optim"], "total_seconds": left}}
-    trainer: Any = AtomsTrainer(settings)
-    if resume is None:
-        with stages("fingerprints"):
-            if start is None:
-                trainer.load()
-            else:
-                trainer.load_pretrained(str(start))
-            # Of the elements configured, or in the store, those that were trained on.
-            for name, images in sets.items():
-                with_labels(name, images, trainer.potential.elements, forces=False)
-            if trainer.ranks.first and trainer.train_dataset is not None:
-                typer.echo(summary(trainer.settings, trainer.train_dataset, trainer.model))
-    with stages("training"):
-        trainer.train(resume=resume or False)
-    if not trainer.ranks.first:
+    ranks = Ranks()
+    with _run_of(config, resume, ranks) as (folder, state):
+        data, potential = _train(settings, sets, stages, ranks, folder, start, state)
+    if not ranks.first:
         return
     # LMDB files, and stores that were made from them, hold no structures to predict.
-    if options.store is not None and trainer.train_dataset.store.has_structures:
-        sample = trainer.train_dataset.sample(REPORTED_FRAMES)
-        name = f"{len(sample)} of {len(trainer.train_dataset)} frames"
+    if isinstance(data.dataset, StoreDataset) and data.dataset.store.has_structures:
+        sample = data.dataset.sample(REPORTED_FRAMES)
+        name = f"{len(sample)} of {len(data.dataset)} frames"
         frames, sets = {name: sample, **frames}, {name: images_of(sample), **sets}
     # Where derivatives are stored, the kernels that make them are compiled.
-    keep = getattr(trainer.train_dataset, "derivative_kind", None) == "stored"
+    keep = getattr(data.dataset, "derivative_kind", None) == "stored"
+    _report(potential, sets, frames, stages, keep, folder)
+
+
+def _compile(ahead: "Ahead", stress: bool) -> None:
+    """Wait for the kernels of a training, and of the stresses that are predicted at its end: within
+    the time that it may take."""
+    from amptorch.descriptor.ahead import compile_now
+
+    ahead.wait()
+    if stress:
+        compile_now(["gradients"])
+
+
+def _warn_of(trained_on: "list[Atoms]", sets: "dict[str, list[Atoms]]") -> None:
+    """Warn of labels that look wrong, and of frames of the training that are kept out as well."""
+    from amptorch.data.copies import duplicate_warning
+    from amptorch.data.inspection import inspect_frames
+
+    messages = list(inspect_frames(trained_on))
+    for name in ("validation", "test", "held out"):
+        if name in sets:
+            messages.append(duplicate_warning(trained_on, sets[name], name) or "")
+    for message in filter(None, messages):
+        logger.warning("warning: %s", message)
+
+
+def _train(
+    settings: dict[str, Any],
+    sets: "dict[str, list[Atoms]]",
+    stages: "Stages",
+    ranks: "Ranks",
+    folder: Path | None,
+    start: Path | None,
+    state: "Checkpoint | None",
+) -> "tuple[TrainingData, Potential]":
+    """Return what was trained on, and the potential.
+
+    start : checkpoint whose parameters it begins with; state : of the run to go on with
+    """
+    from amptorch.checkpoints.folder import load_checkpoint
+    from amptorch.config import Config
+    from amptorch.potential import Potential
+    from amptorch.training.fit import fit
+    from amptorch.training.prepare import prepare
+    from amptorch.training.pretrained import settings_for
+    from amptorch.training.summary import summary
+    from amptorch.v1.lmdb_training import prepare_lmdb
+
+    trained = state if start is None else load_checkpoint(start)
+    config = Config.from_dict(settings) if trained is None else settings_for(settings, trained)
+    read = prepare if config.dataset.lmdb_path is None else prepare_lmdb
+    with stages("fingerprints"):
+        data = read(config, trained=trained, ranks=ranks)
+        # Of the elements configured, or in the store, those that were trained on.
+        known = data.feature_scaler.known(data.elements)
+        for name, images in sets.items():
+            with_labels(name, images, known, forces=False)
+        if ranks.first and state is None:
+            typer.echo(summary(data))
+    first = None if start is None else Potential.load(start)
+    with stages("training"):
+        return data, fit(data, first, folder, ranks=ranks, resume=True)
+
+
+def _report(
+    potential: "Potential",
+    sets: "dict[str, list[Atoms]]",
+    frames: "dict[str, Frames]",
+    stages: "Stages",
+    keep: bool,
+    folder: Path | None,
+) -> None:
+    """Predict, print the errors and the stages, and draw the parity plot into `folder`."""
+    from amptorch.prediction import predict
+    from amptorch.reports import (
+        error_table,
+        group_table,
+        parity_plot,
+        prediction_errors,
+        unfair_groups,
+        useless,
+        worst_frames,
+    )
+
     results = {}
     for name, images in sets.items():
         with stages("predicting"):
             prediction = (
-                trainer.potential.predict(images, disable_tqdm=False, stress="optional")
+                potential.predict(images, disable_tqdm=False, stress="optional")
                 if frames[name].has_stress
-                else predict(
-                    trainer.potential, images, trainer.forcetraining, quiet=False, keep=keep
-                )
+                else predict(potential, images, potential.has_forces, quiet=False, keep=keep)
             )
             results[name] = frames[name], prediction
     errors = {name: prediction_errors(*result) for name, result in results.items()}
     if errors:
         typer.echo(f"\n{error_table(errors)}")
+    scaler = potential.target_scaler
     for name, (reference, prediction) in results.items():
         table = group_table(sets[name], reference, prediction)
         if table:
             typer.echo(f"\n{name}, by group\n{table}")
         typer.echo(f"\n{name}, worst frames\n{worst_frames(reference, prediction)}")
-        scaler = trainer.potential.target_scaler
         references = scaler.references(reference.numbers, reference.counts)
         warnings = useless(reference, prediction, references + float(scaler.target_mean))
         for message in warnings + unfair_groups(sets[name], reference, prediction):
             logger.warning("warning: %s: %s", name, message)
     typer.echo(f"\n{stages.table()}")
-    if not config.cmd.debug:
-        typer.echo(f"\ncheckpoint:   {trainer.cp_dir}")
-    if results and not config.cmd.debug:
-        plot = Path(trainer.cp_dir) / "parity.png"
-        parity_plot(plot, results)
-        typer.echo(f"parity plot:  {plot}")
+    if folder is None:
+        return
+    typer.echo(f"\ncheckpoint:   {folder}")
+    if results:
+        parity_plot(folder / "parity.png", results)
+        typer.echo(f"parity plot:  {folder / 'parity.png'}")
+
+
+@contextmanager
+def _run_of(
+    config: "Config", resume: Path | None, ranks: "Ranks"
+) -> "Iterator[tuple[Path | None, Checkpoint | None]]":
+    """Make the folder of a run, or take that of the one to go on with; give it, and what the one to
+    go on with has come to. Nobody else writes to it meanwhile."""
+    from amptorch.training.restart import newest_state, run_to_resume
+    from amptorch.training.run_folder import lock_run, new_run
+
+    if resume is None:
+        with new_run(config.cmd, ranks) as folder:
+            yield folder, None
+        return
+    run = ranks.from_first(lambda: run_to_resume(resume, config.cmd)) or resume
+    with lock_run(run if ranks.first else None):
+        state = newest_state(run)
+        yield run, None if state is None else state.checkpoint

@@ -288,6 +288,12 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -
             written.unlink(missing_ok=True)
 
 
+def remove_checkpoint(folder: str | os.PathLike[str]) -> None:
+    """Remove the files of a checkpoint from a folder, where there is one; others stay."""
+    for name in (*_checksums(Path(folder)), CHECKSUMS):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
 def to_disk(folder: str | os.PathLike[str]) -> None:
     """Return when the files of a checkpoint folder, and their names, are on the disk itself, where
     a power failure leaves them as they are; OSError that names the file where one cannot be.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from tqdm import tqdm
 
 from amptorch.checks import scaling as checked_scaling
@@ -172,6 +172,11 @@ class FeatureScaler:
         """Tell whether the scaler was fitted to this atomic number, or to all alike."""
         known = not self.elementwise or int(number) in self.scales
         return known and (self.pca is None or self.pca.knows(number))
+
+    def known(self, elements: Sequence[str]) -> list[str]:
+        """Return those of the elements (symbols) that it was fitted to: of others there is no
+        scale, and their networks were never trained."""
+        return [symbol for symbol in elements if self.knows(atomic_numbers[symbol])]
 
     def width(self, n_features: int) -> int:
         """Return the number of features that `transform_rows` makes of `n_features`."""

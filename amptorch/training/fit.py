@@ -1,6 +1,9 @@
 """From training data to a potential: the parts of a training, and `fit`, which uses them."""
 
+import logging
 import os
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +13,7 @@ import torch
 from ase.units import GPa
 from skorch.callbacks import Callback
 
-from amptorch.checkpoints.folder import HistoryText, save_checkpoint
+from amptorch.checkpoints.folder import HistoryText, remove_checkpoint, save_checkpoint
 from amptorch.config import Config
 from amptorch.data.batch import with_targets
 from amptorch.data.loader import BatchLoader
@@ -20,7 +23,7 @@ from amptorch.data.target_scaler import TargetScaler
 from amptorch.metrics import BothErrors, best_column, scoring_callbacks
 from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.model.mlp import Dropout
-from amptorch.optimizers import EKF
+from amptorch.optimizers import EKF, Diverged
 from amptorch.potential import Potential
 from amptorch.threads import torch_threads, use_threads
 from amptorch.training.callbacks import (
@@ -30,15 +33,22 @@ from amptorch.training.callbacks import (
     optional_callbacks,
 )
 from amptorch.training.committee import Committee, mean_of, one_member, parts_of
-from amptorch.training.divergence import RecoverWhenDiverged, StopWhenDiverged, check_usable
+from amptorch.training.divergence import (
+    RecoverWhenDiverged,
+    StopWhenDiverged,
+    check_usable,
+    load_best_parameters,
+)
 from amptorch.training.net import PotentialNet, criterion_args, optimizer_args
 from amptorch.training.prepare import TrainingData
 from amptorch.training.progress import Progress
 from amptorch.training.random_state import RandomState, seeded_loader
 from amptorch.training.ranks import Ranks
 from amptorch.training.restart import EpochCheckpoint, newest_state
+from amptorch.training.run_folder import EPOCHS
 from amptorch.training.splits import make_split
 
+logger = logging.getLogger(__name__)
 NamedCallback = tuple[str, Callback]
 # eV/Å that count as much as 1 meV/atom where the best epoch is chosen by both.
 DEFAULT_FORCE_PER_MEV = 0.01
@@ -118,8 +128,14 @@ def fit(
         random,
         device,
     )
+    begun = time.perf_counter()
     with use_threads(settings.cmd.threads or ranks.threads):
-        train_net(net, data.dataset, epochs)
+        try:
+            train_net(net, data.dataset, epochs)
+        except Diverged as error:
+            raise Diverged(f"{error}; {_kept_of(net, data.dataset, folder, ranks)}") from error
+    if ranks.first:
+        logger.info("training took %.1f s", time.perf_counter() - begun)
     model, settings = mean_of(net, settings, n_inputs)
     potential = Potential(
         data.descriptor,
@@ -134,6 +150,21 @@ def fit(
     if folder is not None and model is not net.module_ and ranks.first:
         potential.save(folder)
     return potential
+
+
+def _kept_of(
+    net: PotentialNet, dataset: Dataset, folder: str | os.PathLike[str] | None, ranks: Ranks
+) -> str:
+    """Remove the checkpoint of a training that has diverged, unless it is sound; return words about
+    it."""
+    if load_best_parameters(net, dataset):
+        return "the best parameters of the epochs before are kept" + (
+            "" if folder is None else f", in {folder}"
+        )
+    if folder is not None and ranks.first:
+        remove_checkpoint(folder)
+        shutil.rmtree(Path(folder) / EPOCHS, ignore_errors=True)
+    return "no epoch before was any better, so no checkpoint is kept"
 
 
 def fresh_model(

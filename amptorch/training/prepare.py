@@ -41,7 +41,10 @@ logger = logging.getLogger(__name__)
 class Trained(Protocol):
     """Hold what gives parameters their meaning; a `Potential`, a `Checkpoint`, a trainer do."""
 
-    elements: list[str]
+    @property
+    def elements(self) -> list[str]:
+        """Return the symbols, in the order of the networks."""
+
     feature_scaler: FeatureScaler
     target_scaler: TargetScaler
 

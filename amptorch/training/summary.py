@@ -9,14 +9,21 @@ from ase.formula import Formula
 from amptorch.config import Config
 from amptorch.data.protocol import Dataset
 from amptorch.model import AtomicModel
+from amptorch.training.fit import fresh_model
+from amptorch.training.prepare import TrainingData
+from amptorch.training.random_state import RandomState
 from amptorch.training.splits import validation_size
 
 # Compositions that are written out.
 SOME = 3
 
 
-def summary(settings: Config, dataset: Dataset, model: AtomicModel) -> str:
+def summary(data: TrainingData) -> str:
     """Return the lines: frames, references, functions, network, training."""
+    settings, dataset = data.settings, data.dataset
+    n_inputs = data.feature_scaler.width(data.descriptor.n_features)
+    random = RandomState(settings.cmd.seed, "cpu")
+    model = fresh_model(settings, data.elements, n_inputs, random)
     rows = {
         "frames": _frames(settings, dataset),
         "energies": _energies(dataset),

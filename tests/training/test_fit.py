@@ -10,9 +10,12 @@ from skorch.callbacks import Callback
 import amptorch
 from amptorch import AtomsTrainer
 from amptorch.config import Config
+from amptorch.optimizers import Diverged
 from amptorch.threads import torch_threads
 from amptorch.training.prepare import TrainingData
 from tests.small_frames import config, mixed_frames
+from tests.small_runs import Cut, PowerCut
+from tests.training.test_divergence import nan_at
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,42 @@ def test_the_kalman_filter_has_the_cores_for_itself(settings, optimizer, threads
         amptorch.fit(data, callbacks=[("watch", Watch())])
         assert seen == {threads}
         assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("moment", [(1, 1), (3,), (3, 1)])
+def test_it_goes_on_as_if_it_had_not_stopped(data, settings, frames, tmp_path, moment):
+    whole, run, cut = amptorch.fit(data), tmp_path / "run", [("cut", Cut(*moment))]
+    with pytest.raises(PowerCut):
+        amptorch.fit(amptorch.prepare(settings), folder=run, callbacks=cut, resume=True)
+    potential = amptorch.fit(amptorch.prepare(settings), folder=run, resume=True)
+    assert len(potential.history) == len(whole.history) == 5
+    for other in (potential, amptorch.load(run)):
+        np.testing.assert_array_equal(
+            other.predict(frames)["energy"], whole.predict(frames)["energy"]
+        )
+
+
+def test_it_does_not_go_on_with_what_another_training_left(data, settings, frames, tmp_path):
+    amptorch.fit(data, folder=tmp_path, resume=True)
+    others = {**settings, "optim": {**settings["optim"], "lr": 0.5}}
+    with pytest.raises(ValueError, match=r"optim\.lr"):
+        amptorch.fit(amptorch.prepare(others), folder=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="started on 10 frames"):
+        amptorch.fit(amptorch.prepare(settings, frames[:8]), folder=tmp_path, resume=True)
+    assert amptorch.load(tmp_path).predict(frames[:1])["energy"]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_what_a_diverged_training_leaves(settings, tmp_path, epoch):
+    (tmp_path / "notes.txt").write_text("mine")
+    calls = 1 + 2 * (epoch - 1)
+    optim = {**settings["optim"], "loss_fn": nan_at(*range(calls, 100)), "recover": False}
+    data = amptorch.prepare({**settings, "optim": optim})
+    kept = "are kept, in" if epoch > 1 else "no checkpoint is kept"
+    with pytest.raises(Diverged, match=kept):
+        amptorch.fit(data, folder=tmp_path, resume=True)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "notes.txt" in left
+    assert ("params.pt" in left) == (epoch > 1)
+    if epoch == 1:
+        assert left == {"notes.txt"}
