@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from amptorch.checkpoints.folder import Checkpoint
-    from amptorch.config import Config
+    from amptorch.config import Config, DatasetConfig
     from amptorch.descriptor.ahead import Ahead
     from amptorch.frames import Frames
     from amptorch.potential import Potential
@@ -217,7 +218,7 @@ def _compile_ahead(config: "Config") -> "Ahead | None":
     # The processes of one training would all do so.
     if config.dataset.fp_scheme != "gaussian" or "RANK" in os.environ:
         return None
-    return Ahead(["derivatives", "neighbors"])
+    return Ahead(["neighbors"])
 
 
 def keys_of(energy: str | None, forces: str | None, stress: str | None) -> dict[str, Any]:
@@ -285,7 +286,8 @@ def _train_and_report(
     frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}
     if ahead is not None:
         with stages("compiling"):
-            _compile(ahead, any(labelled.has_stress for labelled in frames.values()))
+            has_stress = any(labelled.has_stress for labelled in frames.values())
+            _compile(ahead, replace(options, elements=elements), has_stress)
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
             _warn_of(trained_on, sets)
@@ -308,14 +310,31 @@ def _train_and_report(
     _report(potential, sets, frames, stages, keep, folder)
 
 
-def _compile(ahead: "Ahead", stress: bool) -> None:
-    """Wait for the kernels of a training, and of the stresses that are predicted at its end: within
+def _compile(ahead: "Ahead", options: "DatasetConfig", stress: bool) -> None:
+    """Compile the kernels of a training, and of the stresses that are predicted at its end: within
     the time that it may take."""
     from amptorch.descriptor.ahead import compile_now
 
+    names, moments = ["derivatives"], _has_moments(options)
+    if stress:
+        names += ["directional", "gradients", "values"]
+    ahead.add(names, moments)
     ahead.wait()
     if stress:
-        compile_now(["gradients"])
+        compile_now(names, moments)
+
+
+def _has_moments(options: "DatasetConfig") -> bool:
+    """Tell which kernels the symmetry functions will take, see `descriptor/ahead.py`; where the
+    elements are not known, as of a store, a guess."""
+    from amptorch.descriptor.construct import construct_descriptor
+    from amptorch.descriptor.Gaussian.auto import angular_kinds, is_recipe
+
+    if is_recipe(options.fp_params):
+        return "G5" in angular_kinds(options.fp_params, len(options.elements or ("H", "O", "Fe")))
+    if options.elements is None or options.fp_params is None:
+        return False
+    return bool(construct_descriptor(options.descriptor_setup).has_moments)
 
 
 def _warn_of(trained_on: "list[Atoms]", sets: "dict[str, list[Atoms]]") -> None:

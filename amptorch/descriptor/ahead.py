@@ -3,6 +3,9 @@
 numba compiles in one thread, and keeps what it compiled on disk; so processes that each use one
 kernel, on two atoms, fill its cache for all that come after, while this one imports and reads, or
 compiles another.
+
+Kernels of symmetry functions are compiled twice: with moments, for which G5 asks (see
+`kernels/moments.py`), and without, which takes less time.
 """
 
 import atexit
@@ -12,15 +15,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numba import types
 from tqdm import tqdm
 
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 from amptorch.kernels import neighbors, symmetry_functions
-from amptorch.kernels._jit import is_cached
+from amptorch.kernels._jit import cached_signatures
+from amptorch.kernels.structures import Angular, Functions
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import num_threads
 
@@ -38,25 +44,34 @@ class Ahead:
     """Compile kernels in other processes, if they are not in the cache.
 
     names : of KERNELS, the longest to compile first
+    moments : for functions with moments
 
     Where there is one core, no cache, or Python is part of another program, nothing is done: they
     are compiled when they are used.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._waiting = [name for name in names if is_cached(KERNELS[name]) is False]
-        self._total = len(self._waiting)
+    def __init__(self, names: Sequence[str], moments: bool = False) -> None:
+        self._waiting: list[tuple[str, bool]] = []
+        self._total = 0
         self._running: list[subprocess.Popen[bytes]] = []
         self._cores = num_threads()
+        atexit.register(self.stop)
+        self.add(names, moments)
+
+    def add(self, names: Sequence[str], moments: bool = False) -> None:
+        """Compile these kernels too."""
         # Where Python runs in another program, sys.executable may be that.
         if self._cores > 1 and Path(sys.executable or "").name.startswith("python"):
-            atexit.register(self.stop)
+            wanted = [(name, moments) for name in names if is_compiled(name, moments) is False]
+            self._waiting += wanted
+            self._total += len(wanted)
             self._start()
 
     def _start(self) -> None:
         self._running = [process for process in self._running if process.poll() is None]
         while self._waiting and len(self._running) < self._cores:
-            command = [sys.executable, "-m", __name__, self._waiting.pop(0)]
+            name, moments = self._waiting.pop(0)
+            command = [sys.executable, "-m", __name__, name, *["moments"] * moments]
             self._running.append(
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
@@ -81,14 +96,14 @@ class Ahead:
 
 
 @contextmanager
-def compiled_beside(kernel: Callable[..., None]) -> Iterator[None]:
+def compiled_beside(kernel: Callable[..., None], moments: bool = False) -> Iterator[None]:
     """Compile one of KERNELS in another process while this one searches neighbours, for which it
     has to compile too, in what stands under `with`; where either is at hand, do nothing."""
     name = next((name for name, known in KERNELS.items() if known is kernel), None)
-    if name is None or is_cached(KERNELS["neighbors"]) is not False:
+    if name is None or is_compiled("neighbors") is not False:
         yield
         return
-    ahead = Ahead([name])
+    ahead = Ahead([name], moments)
     try:
         yield
         ahead.wait()
@@ -96,12 +111,30 @@ def compiled_beside(kernel: Callable[..., None]) -> Iterator[None]:
         ahead.stop()
 
 
-def compile_now(names: Sequence[str]) -> None:
+def is_compiled(name: str, moments: bool = False) -> bool | None:
+    """Tell whether one of KERNELS is in the cache, with or without moments; None where there is no
+    cache."""
+    signatures = cached_signatures(KERNELS[name])
+    if signatures is None:
+        return None
+    return any(_has_moments(signature) in (None, moments) for signature in signatures)
+
+
+def _has_moments(signature: tuple[Any, ...]) -> bool | None:
+    """Tell whether a kernel was compiled for functions with moments; None where it takes none."""
+    for kind in signature:
+        if getattr(kind, "instance_class", None) is Functions:
+            angular = kind.types[Functions._fields.index("angular")]
+            return angular.types[Angular._fields.index("moments")] != types.none
+    return None
+
+
+def compile_now(names: Sequence[str], moments: bool = False) -> None:
     """Compile those of KERNELS that are not in the cache, side by side where there are cores."""
-    Ahead(names).wait()
+    Ahead(names, moments).wait()
     for name in names:
-        if is_cached(KERNELS[name]) is False:
-            compile_kernel(name)
+        if is_compiled(name, moments) is False:
+            compile_kernel(name, moments)
 
 
 def compile_all() -> str:
@@ -109,15 +142,20 @@ def compile_all() -> str:
 
     Raises OSError where no folder can be written.
     """
-    compile_now(list(KERNELS))
-    if not all(is_cached(kernel) for kernel in KERNELS.values()):
+    ahead = Ahead(list(KERNELS))
+    ahead.add(list(KERNELS), moments=True)
+    ahead.wait()
+    for moments in (False, True):
+        compile_now(list(KERNELS), moments)
+    if not all(is_compiled(name, moments) for name in KERNELS for moments in (False, True)):
         raise OSError("no folder for compiled kernels can be written: set NUMBA_CACHE_DIR")
     return str(KERNELS["values"].stats.cache_path)
 
 
-def compile_kernel(name: str) -> None:
+def compile_kernel(name: str, moments: bool = False) -> None:
     """Compile one of KERNELS, and what is used together with it, by using it on two atoms."""
-    functions = {"G2": {"etas": [1.0]}, "G4": {"etas": [1.0], "zetas": [1.0], "gammas": [1.0]}}
+    angular = {"etas": [1.0], "zetas": [1.0], "gammas": [1.0]}
+    functions = {"G2": {"etas": [1.0]}, "G5" if moments else "G4": angular}
     descriptor = Gaussian({"default": functions, "cutoff": CUTOFF}, ["H"])
     vectors = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
     frames = Frames.from_atoms([Atoms("H2", [[0.0, 0.0, 0.0], vectors[0]])])
@@ -144,4 +182,4 @@ def compile_kernel(name: str) -> None:
 if __name__ == "__main__":
     # Of the hundred thousands of objects of a compiler nothing can be freed before its end.
     gc.disable()
-    compile_kernel(sys.argv[1])
+    compile_kernel(sys.argv[1], sys.argv[2:] == ["moments"])

@@ -27,11 +27,13 @@ class KernelDescriptor(BaseDescriptor):
     KERNELS : the module with the kernels `values`, `derivatives`, `pair_gradients`, `directional`
     LACKING : what an element that is not in `elements` has not, for the error
     dtype : the type that the kernels compute in
+    has_moments : see `Gaussian`; of symmetry functions alone
     """
 
     KERNELS: ModuleType
     LACKING: str
     dtype = np.dtype(np.float64)
+    has_moments: bool = False
 
     def values(
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
@@ -165,7 +167,7 @@ class KernelDescriptor(BaseDescriptor):
         else:
             from amptorch.descriptor.ahead import compiled_beside
 
-            with compiled_beside(kernel):
+            with compiled_beside(kernel, self.has_moments):
                 listed = self.neighbors(frames, neighbors, threads)
         vectors = np.ascontiguousarray(listed.vectors, dtype=self.dtype)
         return NeighborPairs(elements, listed.offsets, listed.neighbors, vectors), listed.counts

@@ -50,13 +50,13 @@ def spliced(function: Callable[..., Any]) -> Any:
     return _compiled(function, inline="always", **NO_ENTRY)
 
 
-def is_cached(kernel: Any) -> bool | None:
-    """Tell whether numba's cache holds a kernel compiled from the present sources; None where there
-    is no cache, or no way to know."""
+def cached_signatures(kernel: Any) -> list[tuple[Any, ...]] | None:
+    """Return the types of arguments for which numba's cache holds a kernel, compiled from the
+    present sources; None where there is no cache, or no way to know."""
     load_index = getattr(
         getattr(getattr(kernel, "_cache", None), "_cache_file", None), "_load_index", None
     )
-    return None if load_index is None else bool(load_index())
+    return None if load_index is None else [key[0] for key in load_index()]
 
 
 def _compiled(function: Callable[..., Any], **flags: Any) -> Any:

@@ -15,17 +15,20 @@ KERNELS = "amptorch.kernels"
 CODE = """
 import sys
 from ase import Atoms
-from amptorch.descriptor.ahead import KERNELS, Ahead
+from amptorch.descriptor.ahead import Ahead, is_compiled
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
-from amptorch.kernels._jit import is_cached
 
 def cached():
-    return [is_cached(KERNELS[name]) for name in ("neighbors", "values", "derivatives")]
+    names = ("neighbors", "values", "derivatives")
+    return [is_compiled(name, "moments" in sys.argv) for name in names]
 
 print(*cached())
-if sys.argv[1] == "fingerprint":
-    descriptor = Gaussian({"default": {"G2": {"etas": [1.0]}, "cutoff": 4.0}}, ["H"])
+if "fingerprint" in sys.argv:
+    functions = {"G2": {"etas": [1.0]}, "cutoff": 4.0}
+    if "moments" in sys.argv:
+        functions["G5"] = {"etas": [1.0], "zetas": [1], "gammas": [1.0]}
+    descriptor = Gaussian({"default": functions}, ["H"])
     descriptor.values(Frames.from_atoms([Atoms("H2", [[0, 0, 0], [0, 0, 1.0]])]))
 else:
     Ahead(["neighbors"]).wait()
@@ -33,13 +36,13 @@ print(*cached())
 """
 
 
-def answer(folder, threads, what="neighbors"):
+def answer(folder, threads, *what):
     """Which kernels are in the cache before and after a process has done `what`, and what is on
     its stderr."""
     settings = {"NUMBA_CACHE_DIR": str(folder), "NUMBA_DISABLE_JIT": "0"}
     settings["AMPTORCH_NUM_THREADS"] = str(threads)
     run = subprocess.run(
-        [sys.executable, "-c", CODE, what],
+        [sys.executable, "-c", CODE, *what],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -50,16 +53,24 @@ def answer(folder, threads, what="neighbors"):
 
 @pytest.mark.slow
 def test_kernels_that_are_not_in_the_cache_are_compiled_once(tmp_path):
-    found, shown = answer(tmp_path / "one", threads=1)
+    found, shown = answer(tmp_path / "one", 1)
     assert found == [["False"] * 3] * 2
     assert shown == ""
     # While this process searches neighbours, another compiles the functions.
     found, shown = answer(tmp_path, 2, "fingerprint")
     assert found == [["False"] * 3, ["True", "True", "False"]]
     assert "compiling kernels, once" in shown
-    found, shown = answer(tmp_path, threads=2)
+    found, shown = answer(tmp_path, 2)
     assert found == [["True", "True", "False"]] * 2
     assert shown == ""
+
+
+@pytest.mark.slow
+def test_functions_with_moments_have_kernels_of_their_own(tmp_path):
+    found, _ = answer(tmp_path, 2, "fingerprint", "moments")
+    assert found == [["False"] * 3, ["True", "True", "False"]]
+    # The others are not compiled.
+    assert answer(tmp_path, 2)[0] == [["True", "False", "False"]] * 2
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 import amptorch
 from amptorch.config import Config
-from amptorch.descriptor.Gaussian.auto import MOST_FUNCTIONS, functions_of
+from amptorch.descriptor.Gaussian.auto import MOST_FUNCTIONS, angular_kinds, functions_of
 from amptorch.frames import Frames, elements_of
 from amptorch.recommended import completed, recommended
 from amptorch.training.initial import initial_config
@@ -143,6 +143,20 @@ def test_few_elements_have_functions_of_pairs_and_many_have_weighted_ones():
     assert kinds <= {"G2", "G2W", "G4W", "G5W"}
     assert "G4W" in kinds
     assert max(len(params[symbol]) for symbol in symbols) <= MOST_FUNCTIONS
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+@pytest.mark.parametrize("n_elements", [1, 2, 3, 4, 8])
+def test_what_is_compiled_is_what_a_recipe_takes(size, n_elements):
+    symbols = ["Cu", "Al", "Ag", "Au", "Pd", "Pt", "Ni", "Pb"][:n_elements]
+    alloys = copper(6)
+    for number, atoms in enumerate(alloys):
+        atoms.symbols = [symbols[(k + number) % n_elements] for k in range(len(atoms))]
+    frames = Frames.from_atoms(alloys)
+    params = functions_of({"recipe": "auto", "size": size}, frames, elements_of(frames))
+    entries = [entry for symbol in symbols for entry in params[symbol]]
+    kinds = {entry["type"].rstrip("W") for entry in entries} - {"G2"}
+    assert set(angular_kinds({"recipe": "auto", "size": size}, n_elements)) == kinds
 
 
 def test_a_recipe_can_be_changed_and_says_what_it_does_not_know():

@@ -118,6 +118,22 @@ def functions_of(recipe: Mapping[str, Any], frames: Frames, elements: Sequence[s
     return {"cutoff": cutoff, **params}
 
 
+def angular_kinds(recipe: Mapping[str, Any], n_elements: int) -> list[str]:
+    """Return which of G4 and G5 `functions_of` takes for frames of so many elements."""
+    size = SIZES[recipe.get("size", "medium")]
+    n_pairs = n_elements * (n_elements + 1) // 2
+    chosen = _with_changes(size, n_pairs, recipe)
+    # Of each width and power there are two, of both signs of λ.
+    of_pair = sum(
+        2 * chosen[kind]["n_angular"] * len(chosen[kind]["zetas"])
+        for kind in ANGLES
+        if kind in chosen
+    )
+    if n_elements * chosen["n_radial"] + n_pairs * of_pair > MOST_FUNCTIONS:
+        chosen = _with_changes(size, 1, recipe)
+    return [kind for kind in ANGLES if kind in chosen]
+
+
 def _with_changes(
     size: Mapping[str, Any], n_pairs: int, recipe: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class Gaussian(KernelDescriptor):
         self._functions = compile_functions(
             self.descriptor_setup, numbers, cutoff_function(self.cutoff_params), self.dtype
         )
+        # G5 are made of moments of the neighbours.
+        self.has_moments = self._functions.angular.moments is not None
         self._sizes = symmetry_functions.sizes_of(self._functions)
         self._depends, self._weighted = elements_of_features(self.descriptor_setup, numbers)
         self._matters = (self._depends & ~self._weighted[:, :, None]).any(axis=1).astype(np.int8)
