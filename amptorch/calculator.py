@@ -23,6 +23,10 @@ from amptorch.threads import use_threads
 logger = logging.getLogger(__name__)
 
 
+# What ASE's own `Calculator` takes.
+OF_ASE = {"restart", "ignore_bad_restart_file", "label", "atoms", "directory"}
+
+
 class AmpTorch(Calculator):
     """Give ASE's optimisers and dynamics the energy (eV), forces (eV/Å) and stress (eV/Å³) of a
     trained potential.
@@ -43,7 +47,8 @@ class AmpTorch(Calculator):
     has computed is kept until the atoms change: after more training, call `reset()` or make
     another.
 
-    Raises ValueError where an option is none of these; `calculate`, before any work, where an
+    Raises TypeError for an option of another name, and ValueError for a value that none of them
+    has; `calculate`, before any work, where an
     element is not one of the model's, and ASE's PropertyNotImplementedError where the stress is
     asked of atoms without three cell vectors.
     """
@@ -65,6 +70,9 @@ class AmpTorch(Calculator):
         extrapolation_margin: float = MARGIN,
         **kwargs: Any,
     ):
+        unknown = sorted(set(kwargs) - OF_ASE)
+        if unknown:
+            raise TypeError(f"{unknown[0]!r} is no option of {type(self).__name__}")
         super().__init__(**kwargs)
         self.watch = Watch(extrapolation, extrapolation_margin)
         self.extrapolation: Extrapolation | None = None

@@ -242,7 +242,7 @@ class Frames:
             raise ValueError(f"frame {frame}, atom {atom} is no chemical element")
         raise ValueError(
             f"frame {frame}, atom {atom}: this element is not in elements {list(elements)}; "
-            "add it there or leave the frame out"
+            "leave the frame out, or train with it too (and with dataset.elements that have it)"
         )
 
     def _read_energies(self, images: list[Atoms]) -> None:
@@ -392,6 +392,9 @@ def _read_file(name: str) -> list[Atoms]:
     path, index = (name, None) if Path(name).exists() else parse_filename(name)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path!r}")
+    # One of ASE's formats is a folder.
+    if Path(path).is_dir() and not (Path(path) / "metadata.json").is_file():
+        raise ValueError(f"{name} is a folder; give a file of frames, or a list of files")
     images: Any
     try:
         kind = filetype(str(path))

@@ -24,13 +24,21 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Potential | Ens
         raise FileNotFoundError(f"there is no folder {str(folder)!r} to load a potential from")
     if is_ensemble(path):
         return Ensemble.load(path, device)
-    found = _newest_checkpoint(path)
+    return Potential.from_checkpoint(load_checkpoint(checkpoint_in(path)), device)
+
+
+def checkpoint_in(folder: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint that a folder is, or the newest one of what a training wrote to it.
+
+    Raises FileNotFoundError where there is none.
+    """
+    found = _newest_checkpoint(Path(folder))
     if found is None:
         raise FileNotFoundError(
             f"{str(folder)!r} holds no potential: expected a checkpoint (config.json, params.pt, "
             "…), the folder of a run, or one with checkpoints/ in it"
         )
-    return Potential.from_checkpoint(load_checkpoint(found), device)
+    return found
 
 
 def potential_of(model: Any) -> Any:

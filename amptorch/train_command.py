@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -60,10 +61,11 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Replaces cmd.run_dir.")] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="Checkpoint whose parameters a new run starts with."),
+        typer.Option("--from", help="Run or checkpoint whose parameters a new run starts with."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of an interrupted run, to go on with as it was.")
+        Path | None,
+        typer.Option(help="Folder of an interrupted run, to go on with; give its --data again."),
     ] = None,
     train_errors: Annotated[
         bool, typer.Option("--train-errors", help="Errors on all training frames at the end, too.")
@@ -83,7 +85,6 @@ def train(
     from amptorch.config import Config
     from amptorch.files import read_config
     from amptorch.frames import read_images
-    from amptorch.reports import Stages
     from amptorch.threads import torch_threads
     from amptorch.training.prepare import wanted_images
 
@@ -94,6 +95,8 @@ def train(
     settings: dict[str, Any] = {"defaults": "recommended"}
     if config is not None:
         settings = read_config(config)
+    elif resume is not None and size is None:
+        settings = _settings_of(resume)
     # Before the frames are read, which may take long.
     Config.from_dict(settings)
     # An empty section of a YAML file is None.
@@ -121,7 +124,7 @@ def train(
             f"{config} has dataset.lmdb_path, and there is dataset.raw_data (--data) too; a "
             "training is on one of them: leave one out"
         )
-    stages = Stages()
+    stages = _stages()
     sets: dict[str, Any] = {}
     with stages("reading"):
         # What a store is for is not read into memory.
@@ -141,8 +144,15 @@ def train(
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,
     # took 9, 14 and 29 times as long as with one.
     as_many = checked.optim.gpus or "OMP_NUM_THREADS" in os.environ
-    with nullcontext() if as_many else torch_threads(1):
-        _train_and_report(settings, sets, stages, ahead, start, resume)
+    with nullcontext() if as_many else torch_threads(1), _interruptions() as interruptions:
+        # The time that a run goes on with is what is left of it, after all that comes before.
+        limited = resume is None or time is not None
+        folder = _train_and_report(settings, sets, stages, ahead, start, resume, limited)
+    if interruptions and folder is not None:
+        typer.echo(
+            f"\ninterrupted; to go on: amptorch train --resume {folder} --data ...", err=True
+        )
+        raise typer.Exit(130)
 
 
 def init(
@@ -188,7 +198,6 @@ def demo(
 
     from amptorch.config import Config
     from amptorch.datasets import iter_iron_water
-    from amptorch.reports import Stages
     from amptorch.threads import torch_threads
 
     settings: dict[str, Any] = {
@@ -197,7 +206,7 @@ def demo(
         "cmd": {"run_dir": str(out), "seed": seed},
     }
     ahead = _compile_ahead(Config.from_dict(settings))
-    stages = Stages()
+    stages = _stages()
     with stages("generating frames"):
         generator = iter_iron_water(frames, seed=seed)
         images = list(tqdm(generator, total=frames, desc="generating frames"))
@@ -254,6 +263,54 @@ def _seconds_since_start() -> float:
     return time.time() - psutil.Process().create_time()
 
 
+def _stages() -> "Stages":
+    """Return the stages of a command, of which the first, its start, is over."""
+    from amptorch.reports import Stages
+
+    stages = Stages()
+    stages.seconds["starting"] = _seconds_since_start()
+    return stages
+
+
+def _settings_of(run: Path) -> dict[str, Any]:
+    """Return the configuration of a run that was begun."""
+    from amptorch.training.restart import newest_state, run_in
+
+    state = newest_state(run_in(run))
+    return {"defaults": "recommended"} if state is None else state.checkpoint.config
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Collect the interruptions from the keyboard, which end a training as its last epoch would."""
+    seen: list[int] = []
+
+    def interrupted(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _seconds_left(wanted: float, stages: "Stages", sets: "dict[str, list[Atoms]]") -> float:
+    """Return the seconds of `wanted` that are left for fingerprints and training; warn where these
+    are few because kernels had to be compiled."""
+    left = max(1.0, wanted - _seconds_since_start() - _seconds_to_report(sets))
+    compiling = stages.seconds.get("compiling", 0.0)
+    if left < compiling:
+        logger.warning(
+            "warning: of %.0f s, %.0f are left to train, since kernels were compiled, once: train "
+            "again, or for longer",
+            wanted,
+            left,
+        )
+    return left
+
+
 def _seconds_to_report(sets: "dict[str, list[Atoms]]") -> float:
     """Return about how long predictions of these frames, and what is written at the end, take."""
     atoms = sum(len(image) for images in sets.values() for image in images)
@@ -267,9 +324,13 @@ def _train_and_report(
     ahead: "Ahead | None",
     start: Path | None = None,
     resume: Path | None = None,
-) -> None:
+    limited: bool = True,
+) -> Path | None:
     """Train, then print the errors on `sets` (name: images), and on the frames that were kept to
-    validate or some that were trained on, the stages and the files written."""
+    validate or some that were trained on, the stages and the files written; return the folder.
+
+    limited : what comes before and after the training is part of `optim.total_seconds`
+    """
     from amptorch.config import Config
     from amptorch.data.from_store import StoreDataset
     from amptorch.files import images_of
@@ -291,15 +352,14 @@ def _train_and_report(
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
             _warn_of(trained_on, sets)
-    if config.optim.total_seconds is not None:
-        spent = _seconds_since_start() + _seconds_to_report(sets)
-        left = max(1.0, config.optim.total_seconds - spent)
+    if config.optim.total_seconds is not None and limited:
+        left = _seconds_left(config.optim.total_seconds, stages, sets)
         settings = {**settings, "optim": {**settings["optim"], "total_seconds": left}}
     ranks = Ranks()
     with _run_of(config, resume, ranks) as (folder, state):
         data, potential = _train(settings, sets, stages, ranks, folder, start, state)
     if not ranks.first:
-        return
+        return None
     # LMDB files, and stores that were made from them, hold no structures to predict.
     if isinstance(data.dataset, StoreDataset) and data.dataset.store.has_structures:
         sample = data.dataset.sample(REPORTED_FRAMES)
@@ -308,6 +368,7 @@ def _train_and_report(
     # Where derivatives are stored, the kernels that make them are compiled.
     keep = getattr(data.dataset, "derivative_kind", None) == "stored"
     _report(potential, sets, frames, stages, keep, folder)
+    return folder
 
 
 def _compile(ahead: "Ahead", options: "DatasetConfig", stress: bool) -> None:
@@ -365,6 +426,7 @@ def _train(
     """
     from amptorch.checkpoints.folder import load_checkpoint
     from amptorch.config import Config
+    from amptorch.loading import checkpoint_in
     from amptorch.potential import Potential
     from amptorch.training.fit import fit
     from amptorch.training.prepare import prepare
@@ -372,7 +434,7 @@ def _train(
     from amptorch.training.summary import summary
     from amptorch.v1.lmdb_training import prepare_lmdb
 
-    trained = state if start is None else load_checkpoint(start)
+    trained = state if start is None else load_checkpoint(checkpoint_in(start))
     config = Config.from_dict(settings) if trained is None else settings_for(settings, trained)
     read = prepare if config.dataset.lmdb_path is None else prepare_lmdb
     with stages("fingerprints"):
@@ -383,7 +445,7 @@ def _train(
             with_labels(name, images, known, forces=False)
         if ranks.first and state is None:
             typer.echo(summary(data))
-    first = None if start is None else Potential.load(start)
+    first = None if start is None else Potential.load(checkpoint_in(start))
     with stages("training"):
         return data, fit(data, first, folder, ranks=ranks, resume=True)
 

@@ -94,6 +94,11 @@ def test_neighbour_list_is_reused_and_right(trainers, frames):
     assert 1 <= calc.neighbors.builds < 12
 
 
+def test_an_option_that_does_not_exist(trainers):
+    with pytest.raises(TypeError, match="'extrapolaton' is no option of AmpTorch"):
+        AmpTorch(trainers["BPNN"], extrapolaton="raise")
+
+
 @pytest.mark.parametrize("skin", [float("nan"), float("inf"), -0.1])
 def test_a_skin_of_no_meaning(trainers, skin):
     with pytest.raises(ValueError, match="skin must be"):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from amptorch import load
 from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.files import read_config
+from amptorch.potential import Potential
+from amptorch.training.restart import EpochCheckpoint, saved_epochs
 from tests.small_frames import labelled
 
 CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
@@ -248,6 +251,43 @@ def test_resume(config, data, tmp_path, capsys):
     assert "not both" in capsys.readouterr().err
     assert run(*train, "--resume", FORCES_CHECKPOINT) == 1
     assert "--from" in capsys.readouterr().err
+
+
+def test_a_run_that_is_interrupted_goes_on_as_it_was(data, tmp_path, capsys, monkeypatch):
+    """By the folder that `--out` named, and with what it was begun with."""
+
+    write_epoch = EpochCheckpoint.on_epoch_end
+
+    def cut(self, net, **kwargs):
+        write_epoch(self, net, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(EpochCheckpoint, "on_epoch_end", cut)
+    out = tmp_path / "out"
+    assert run("train", "--data", data, "--out", out, "--size", "small", "--time", "20s") == 130
+    (folder,) = (out / "checkpoints").iterdir()
+    assert f"--resume {folder}" in capsys.readouterr().err
+    assert saved_epochs(folder)[0] == 1
+    assert run("train", "--resume", out, "--data", data) == 130
+    assert list((out / "checkpoints").iterdir()) == [folder]
+    assert saved_epochs(folder)[0] == 2
+    small = Potential.load(folder).settings
+    assert small.model.hidden_layers == [12, 12]
+    # What was left of twenty seconds, not the time of a new training.
+    assert small.optim.total_seconds < 20
+
+
+def test_a_folder_without_a_run_is_not_gone_on_with(config, data, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run("train", config, "--data", data, "--resume", tmp_path / "empty") == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert run("train", "--data", data, "--resume", tmp_path / "nowhere") == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_file_of_frames(tmp_path, capsys):
+    assert run("train", "--data", tmp_path) == 1
+    assert "is a folder; give a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["out.traj", "out.xyz", "out.json"])

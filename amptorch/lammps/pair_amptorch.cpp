@@ -2,7 +2,7 @@
 //
 // `pair_style amptorch`: potentials of AMPTorch in LAMMPS, as a plugin of this one file.
 //
-//     plugin      load amptorchplugin.so
+//     plugin      load ./amptorchplugin.so
 //     pair_style  amptorch
 //     pair_coeff  * * MODEL.txt H O Fe
 //

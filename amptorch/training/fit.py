@@ -69,7 +69,8 @@ def fit(
 
     data : what `prepare` gave
     start : a potential with the same fingerprints, whose parameters the training begins with
-    folder : where the checkpoint of the best epoch is written, as the training goes; None for none
+    folder : where the checkpoint of the best epoch is written, as the training goes, in place of
+        one that is there; None for none
     split : skorch's `train_split`; None for the one that `dataset.val_split` asks for
     callbacks : (name, skorch's callback) pairs, besides those that the settings ask for
     ranks : the processes that train together
@@ -136,6 +137,10 @@ def fit(
             raise Diverged(f"{error}; {_kept_of(net, data.dataset, folder, ranks)}") from error
     if ranks.first:
         logger.info("training took %.1f s", time.perf_counter() - begun)
+    if state is not None and len(net.history) == len(state.history):
+        logger.warning(
+            "nothing was trained: the run has had all its epochs, or all its time; give it more"
+        )
     model, settings = mean_of(net, settings, n_inputs)
     potential = Potential(
         data.descriptor,
@@ -147,7 +152,8 @@ def fit(
         settings,
         net.history,
     )
-    if folder is not None and model is not net.module_ and ranks.first:
+    saved = folder is None or (model is net.module_ and (Path(folder) / "params.pt").is_file())
+    if not saved and folder is not None and ranks.first:
         potential.save(folder)
     return potential
 

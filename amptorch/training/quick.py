@@ -26,7 +26,8 @@ def train(
     seconds : for everything; None: 900
     size : "small", "medium" or "large", of functions and networks: from fast to accurate
     valid : frames that choose the best epoch; None: blocks of `frames`
-    folder : where the checkpoint is written, as the training goes; None for none
+    folder : where the checkpoint is written, as the training goes, in place of one that is there;
+        None for none
     config : sections with values in place of the recommended ones
     verbose : print a line for each epoch
 

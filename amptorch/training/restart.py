@@ -54,6 +54,8 @@ from amptorch.training.run_folder import EPOCHS, LOCK
 logger = logging.getLogger(__name__)
 STATE_FILE = "training.pt"
 KEPT_EPOCHS = 2
+# The time at which it began.
+RUN_NAME = re.compile(r"(\d{4}(?:-\d\d){5})")
 # s from one wait for the disk to the next, if no epoch takes longer: what a power failure costs.
 # One takes 50 to 80 ms (4 ms a file); where it is longer, so is the time between, in proportion.
 SYNC_SECONDS, SYNC_FACTOR = 30.0, 20
@@ -394,14 +396,36 @@ def run_to_resume(resume: Any, cmd: Any) -> Path | None:
     """
     if cmd.debug:
         raise ValueError("cmd.debug keeps no checkpoints, so that there is nothing to resume")
-    run = newest_run(cmd.run_dir, cmd.identifier) if resume is True else Path(resume)
+    if resume is True:
+        run = newest_run(cmd.run_dir, cmd.identifier)
+    else:
+        run = run_in(resume, cmd.identifier)
     logger.info("a new run" if run is None else f"going on with {run}")
     return run
 
 
+def run_in(folder: str | os.PathLike[str], identifier: str | None = None) -> Path:
+    """Return the run that a folder is, or the newest of those that a training wrote into it.
+
+    Raises FileNotFoundError where there is no such folder, and ValueError where it holds no run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r} of a run to go on with")
+    if any((folder / name).exists() for name in (EPOCHS, LOCK, "params.pt", "config.pt")):
+        return folder
+    run = newest_run(folder, identifier)
+    if run is None and not RUN_NAME.match(folder.name):
+        raise ValueError(
+            f"{folder} holds no run to go on with: give the folder that --out (cmd.run_dir) named, "
+            "or of the runs in its checkpoints/ the one that is meant"
+        )
+    return folder if run is None else run
+
+
 def newest_run(run_dir: str | os.PathLike[str], identifier: str | None = None) -> Path | None:
     """Return the folder of the newest run in `run_dir/checkpoints` that can go on, or None."""
-    name = r"(\d{4}(?:-\d\d){5})" + (re.escape(f"-{identifier}") if identifier else "")
+    name = RUN_NAME.pattern + (re.escape(f"-{identifier}") if identifier else "")
     parent = Path(run_dir) / "checkpoints"
     runs = []
     for folder in parent.iterdir() if parent.is_dir() else ():

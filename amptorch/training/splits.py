@@ -62,8 +62,8 @@ def validation_size(n_frames: int, fraction: float) -> int:
     size = math.ceil(fraction * n_frames)
     if size >= n_frames:
         raise ValueError(
-            f"dataset.val_split {fraction} of {n_frames} frames leaves none to train on; "
-            "give more frames or a smaller fraction"
+            f"dataset.val_split {fraction} of {n_frames} frame{'s' * (n_frames > 1)} leaves none "
+            "to train on; give more frames, a smaller fraction, or frames to validate on (--valid)"
         )
     return size
 

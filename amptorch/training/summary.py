@@ -41,12 +41,22 @@ def _frames(settings: Config, dataset: Dataset) -> str:
     kept = validation_size(len(dataset), settings.dataset.val_split)
     text = f"{len(dataset)}" + (f" of {sizes} atoms" if counts[0] else "") + f", {_kinds(dataset)}"
     text += f"; {kept} of them kept to validate" if kept else ""
-    frames = getattr(dataset, "frames", None)
+    frames: Any = getattr(dataset, "frames", None)
     forces = None if frames is None else frames.forces
     if forces is None or np.isnan(forces).all():
         return text
     rms, largest = np.sqrt(np.nanmean(forces**2)), np.nanmax(np.abs(forces))
-    return f"{text}; forces {rms:.2g} eV/Å (rms), the largest {largest:.3g}"
+    text += f"; forces {rms:.2g} eV/Å (rms), the largest {largest:.3g}"
+    text += _labelled("forces", forces[frames.offsets[:-1]])
+    return text + _labelled("stresses", frames.stress)
+
+
+def _labelled(name: str, labels: np.ndarray | None) -> str:
+    """Return how many frames have labels, of which each has a row, where some have none."""
+    if labels is None:
+        return ""
+    known = ~np.isnan(labels[:, 0])
+    return "" if known.all() else f"; {name} of {known.sum()} of {len(known)} frames"
 
 
 def _kinds(dataset: Dataset) -> str:
@@ -60,7 +70,8 @@ def _kinds(dataset: Dataset) -> str:
         name = Formula.from_dict(atoms).format("metal")
         found[name] = found.get(name, 0) + 1
     some = sorted(found, key=lambda name: -found[name])[:SOME]
-    more = f" and {len(found) - SOME} other compositions" if len(found) > SOME else ""
+    others = len(found) - SOME
+    more = f" and {others} other composition{'s' * (others > 1)}" if others > 0 else ""
     return ", ".join(some) + more
 
 

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from skorch.callbacks import Callback
 
 import amptorch
@@ -13,6 +14,7 @@ from amptorch.config import Config
 from amptorch.optimizers import Diverged
 from amptorch.threads import torch_threads
 from amptorch.training.prepare import TrainingData
+from amptorch.training.summary import summary
 from tests.small_frames import config, mixed_frames
 from tests.small_runs import Cut, PowerCut
 from tests.training.test_divergence import nan_at
@@ -147,3 +149,21 @@ def test_what_a_diverged_training_leaves(settings, tmp_path, epoch):
     assert ("params.pt" in left) == (epoch > 1)
     if epoch == 1:
         assert left == {"notes.txt"}
+
+
+def test_no_epochs_leave_the_network_as_it_began(settings, frames, tmp_path):
+    sections = {**settings, "optim": {**settings["optim"], "epochs": 0}}
+    potential = amptorch.fit(amptorch.prepare(sections), folder=tmp_path)
+    found = [one.predict(frames)["energy"] for one in (potential, amptorch.load(tmp_path))]
+    np.testing.assert_array_equal(*found)
+
+
+def test_frames_without_labels_are_counted(settings, frames):
+    some = [atoms.copy() for atoms in frames]
+    for number, (atoms, frame) in enumerate(zip(some, frames, strict=True)):
+        known = ("energy", "forces") if number % 5 else ("energy",)
+        results = {name: frame.calc.results[name] for name in known}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    sections = {**settings, "dataset": {**settings["dataset"], "missing_forces": "ignore"}}
+    assert "; forces of 8 of 10 frames" in summary(amptorch.prepare(sections, some))
+    assert "of 10 frames" not in summary(amptorch.prepare(sections, frames))

@@ -511,3 +511,23 @@ def test_a_configuration_for_gpus_where_there_is_none(frames, tmp_path, monkeypa
         trainer.load_pretrained(folder)
     trainer.load_pretrained(folder, gpu2cpu=True)
     assert len(trainer.predict(frames[:1])["energy"]) == 1
+
+
+def test_the_steps_of_load_one_by_one(frames, tmp_path):
+    trainer = AtomsTrainer(config(frames, tmp_path))
+    steps = "config rng_seed dataset model criterion optimizer logger extras skorch"
+    for step in steps.split():
+        getattr(trainer, f"load_{step}")()
+    trainer.net.fit(trainer.train_dataset, None)
+    again = AtomsTrainer()
+    again.load_pretrained(trainer.cp_dir)
+    found = [one.predict(frames)["energy"] for one in (trainer, again)]
+    np.testing.assert_allclose(*found)
+
+
+def test_no_epochs_leave_a_checkpoint(frames, tmp_path):
+    trainer = trained(frames, tmp_path, optim__epochs=0)
+    again = AtomsTrainer()
+    again.load_pretrained(trainer.cp_dir)
+    found = [one.predict(frames)["energy"] for one in (trainer, again)]
+    np.testing.assert_allclose(*found)
