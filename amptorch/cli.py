@@ -25,8 +25,8 @@ from amptorch.train_command import (
     init,
     keys_of,
     train,
-    with_labels,
 )
+from amptorch.train_run import with_labels
 from amptorch.tuning import command as tuning
 
 if TYPE_CHECKING:

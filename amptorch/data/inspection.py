@@ -35,10 +35,11 @@ SHEARS = ("yz", "xz", "xy")
 OUTLIER, DEVIATIONS = 1.0, 20
 
 
-def inspect_frames(images: Sequence[Atoms]) -> list[str]:
+def inspect_frames(images: Sequence[Atoms], stresses: bool = True) -> list[str]:
     """Return warnings about labels that look wrong, each with its number and what to do about it;
     an empty list where nothing does.
 
+    stresses : look at them too, as `wrong_stresses` does
     images : frames; `atoms.calc.results` may hold "energy" (eV) and "forces" (n, 3) (eV/Å), and
         stresses (eV/Å³) are found as by `stress_of`; whatever is missing or not finite is passed
         over
@@ -49,21 +50,35 @@ def inspect_frames(images: Sequence[Atoms]) -> list[str]:
     at, spread evenly; duplicates are sought among all. Nothing is computed with a calculator, and
     nothing is raised.
     """
-    frames = [_labelled(k, images[k]) for k in spread(len(images), SAMPLE)]
-    outliers = _outliers(frames)
-    far = {frame.index for frame, _ in outliers}
-    usual = [frame for frame in frames if frame.index not in far]
+    frames, usual, outliers = _looked_at(images)
     mismatch = _energies_against_forces(usual)
     found = [
         _force_sizes(frames),
         mismatch,
         _force_sums(frames),
-        _stresses(frames) or _stress_order(usual),
+        (_stresses(frames) or _stress_order(usual)) if stresses else None,
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
         repeated_warning(images),
     ]
     return [warning for warning in found if warning]
+
+
+def wrong_stresses(images: Sequence[Atoms]) -> str | None:
+    """Return a warning where stresses look as if they had another unit, sign or order of the shears
+    than ASE's."""
+    frames, usual, _ = _looked_at(images)
+    return _stresses(frames) or _stress_order(usual)
+
+
+def _looked_at(
+    images: Sequence[Atoms],
+) -> tuple[list[Labelled], list[Labelled], list[tuple[Labelled, float]]]:
+    """Return the frames that are looked at, those of them with usual energies, and the others."""
+    frames = [_labelled(k, images[k]) for k in spread(len(images), SAMPLE)]
+    outliers = _outliers(frames)
+    far = {frame.index for frame, _ in outliers}
+    return frames, [frame for frame in frames if frame.index not in far], outliers
 
 
 def _labelled(index: int, atoms: Atoms) -> Labelled:

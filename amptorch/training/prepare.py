@@ -15,6 +15,7 @@ from amptorch.config import Config, DatasetConfig
 from amptorch.data.fill import elements_of_store, fill_store, frames_to_look_at, stress_in_store
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.in_memory import MemoryDataset
+from amptorch.data.inspection import wrong_stresses
 from amptorch.data.plan import GB, Plan, make_plan, sample_of
 from amptorch.data.protocol import Dataset
 from amptorch.data.repulsion import Repulsion
@@ -162,6 +163,16 @@ def with_stress(settings: Config, found: Callable[[], bool]) -> Config:
     return replace(settings, optim=optim)
 
 
+def _with_right_stress(settings: Config, images: list[Atoms]) -> Config:
+    """Return the settings without stresses where these look wrong, and `optim.stress_per_mev` asks
+    for them if there are any."""
+    wrong = None if settings.optim.stress_per_mev is None else wrong_stresses(images)
+    if wrong is None:
+        return settings
+    logger.warning("warning: the stresses are not trained on, because they look wrong: %s", wrong)
+    return with_stress(settings, lambda: False)
+
+
 def fingerprint_store(settings: Config) -> FingerprintStore:
     """Return the file in `cmd.run_dir` where fingerprints are kept."""
     return FingerprintStore(Path(settings.cmd.run_dir) / STORE)
@@ -185,6 +196,7 @@ def _in_memory(
     settings, images = _with_isolated(settings, images)
     options = settings.dataset
     settings = with_stress(settings, lambda: any(map(_has_stress, images)))
+    settings = _with_right_stress(settings, images)
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
     settings = with_functions(settings, lambda: Frames.from_atoms(images))

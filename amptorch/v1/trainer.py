@@ -285,8 +285,9 @@ class AtomsTrainer(AttributesOfV1):
         trained = with_elements(self.settings, self.elements)
         model, settings = mean_of(self.net, trained, self.input_dim)
         self._mean = None if model is self.net.module_ else (model, settings)
-        run = self._folder_to_write()
-        if run and (self._mean or not Path(run, "params.pt").is_file()):
+        if (run := self._folder_to_write()) and (
+            self._mean or not Path(run, "params.pt").is_file()
+        ):
             self.potential.save(run)
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
@@ -474,8 +475,8 @@ class AtomsTrainer(AttributesOfV1):
 
     def _save(self, net: Any, folder: str | os.PathLike[str] | None = None) -> None:
         """Write the checkpoint of the net as it is now, into the run's folder or another."""
+        # Where the steps of `load` were called one by one there is no folder yet.
         if folder is None and self.cp_dir is None:
-            # The steps of `load` were called one by one.
             with self._new_run():
                 return self._save(net)
         save_net(

@@ -11,6 +11,7 @@ from ase.constraints import FixAtoms
 from amptorch.data.copies import duplicate_warning, duplicates
 from amptorch.data.inspection import inspect_frames
 from amptorch.datasets import iron_water
+from amptorch.training.prepare import prepare
 from tests.small_frames import labelled
 
 HARTREE, BOHR, KCAL = 27.2114, 0.529177, 0.0433641
@@ -149,6 +150,20 @@ def test_sign_and_order_of_stresses(strained):
         del atoms.calc.results["stress"]
     (warning,) = inspect_frames(vasp)
     assert "in the order xy yz xz" in warning
+
+
+def test_wrong_stresses_are_not_trained_on(strained, caplog):
+    sections = {"defaults": "recommended", "size": "small"}
+    assert prepare(sections, strained).settings.optim.stress_coefficient > 0
+    assert not caplog.text
+    turned = changed(strained, stress=-1.0)
+    assert prepare(sections, turned).settings.optim.stress_coefficient == 0
+    assert "are not trained on" in caplog.text
+    assert "wrong sign" in caplog.text
+    # Who insists gets them.
+    optim = {"stress_coefficient": 0.1, "stress_per_mev": None, "force_per_mev": None}
+    insisting = {**sections, "optim": {**optim, "energy_per_atom": True}}
+    assert prepare(insisting, turned).settings.optim.stress_coefficient == 0.1
 
 
 def test_forces_that_do_not_add_up(copper):

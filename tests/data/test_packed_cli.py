@@ -35,7 +35,7 @@ def test_a_store_is_made_and_trained_from_without_reading_the_data_again(
     write(tmp_path / "test.traj", images[5:])
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG.format(store=tmp_path / "store"))
-    monkeypatch.setattr("amptorch.train_command.REPORTED_FRAMES", 3)
+    monkeypatch.setattr("amptorch.train_run.REPORTED_FRAMES", 3)
     out = tmp_path / "runs"
     assert train(config, "--data", tmp_path / "train.traj", "--out", out) == 0
     assert "3 of 5 frames" in capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_the_network_runs_on_one_thread_unless_told_otherwise(
         monkeypatch.setenv(name, value)
     found = []
     monkeypatch.setattr(
-        "amptorch.train_command._train_and_report", lambda *_: found.append(torch.get_num_threads())
+        "amptorch.train_command.train_and_report", lambda *_: found.append(torch.get_num_threads())
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
