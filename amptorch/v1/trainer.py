@@ -199,9 +199,8 @@ class AtomsTrainer(AttributesOfV1):
         """Make callbacks (scores, checkpoint, scheduler, early stopping, logger) and split."""
         self.progress = Progress(seconds_left(self.settings, self._began), self.ranks)
         save = None if self.debug else self._save
-        self.callbacks = make_callbacks(
-            self.settings, self.progress, save, fresh_members(self._starts, *self._fresh)
-        )
+        fresh = fresh_members(self._starts, *self._fresh)
+        self.callbacks = make_callbacks(self.settings, self.progress, save, fresh)
         if self.logger is not None:
             self.callbacks.append(("logger", self.logger))
         if not self.debug:
@@ -285,9 +284,8 @@ class AtomsTrainer(AttributesOfV1):
         trained = with_elements(self.settings, self.elements)
         model, settings = mean_of(self.net, trained, self.input_dim)
         self._mean = None if model is self.net.module_ else (model, settings)
-        if (run := self._folder_to_write()) and (
-            self._mean or not Path(run, "params.pt").is_file()
-        ):
+        run = self._folder_to_write()
+        if run and (self._mean or not Path(run, "params.pt").is_file()):
             self.potential.save(run)
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
