@@ -155,9 +155,9 @@ def train_and_report(
             _compile(ahead, replace(options, elements=elements), has_stress)
     if trained_on is not None and options.store is None:
         with stages("looking at the frames"):
-            # `prepare` looks at those that are trained on where they look right.
-            stresses = config.optim.stress_per_mev is None
-            _warn_of(inspect_frames(trained_on, stresses), trained_on, sets)
+            # Stresses that are trained on where they are right are looked at by `prepare`.
+            order = config.optim.stress_per_mev is None
+            _warn_of(inspect_frames(trained_on, order), trained_on, sets)
     if config.optim.total_seconds is not None and limited:
         left = _seconds_left(config.optim.total_seconds, stages, sets)
         settings = {**settings, "optim": {**settings["optim"], "total_seconds": left}}

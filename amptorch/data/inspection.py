@@ -35,11 +35,11 @@ SHEARS = ("yz", "xz", "xy")
 OUTLIER, DEVIATIONS = 1.0, 20
 
 
-def inspect_frames(images: Sequence[Atoms], stresses: bool = True) -> list[str]:
+def inspect_frames(images: Sequence[Atoms], order: bool = True) -> list[str]:
     """Return warnings about labels that look wrong, each with its number and what to do about it;
     an empty list where nothing does.
 
-    stresses : look at them too, as `wrong_stresses` does
+    order : look for what `wrong_stresses` does, too
     images : frames; `atoms.calc.results` may hold "energy" (eV) and "forces" (n, 3) (eV/Å), and
         stresses (eV/Å³) are found as by `stress_of`; whatever is missing or not finite is passed
         over
@@ -56,7 +56,7 @@ def inspect_frames(images: Sequence[Atoms], stresses: bool = True) -> list[str]:
         _force_sizes(frames),
         mismatch,
         _force_sums(frames),
-        (_stresses(frames) or _stress_order(usual)) if stresses else None,
+        _stresses(frames) or (_stress_order(usual) if order else None),
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
         repeated_warning(images),
@@ -65,10 +65,9 @@ def inspect_frames(images: Sequence[Atoms], stresses: bool = True) -> list[str]:
 
 
 def wrong_stresses(images: Sequence[Atoms]) -> str | None:
-    """Return a warning where stresses look as if they had another unit, sign or order of the shears
-    than ASE's."""
-    frames, usual, _ = _looked_at(images)
-    return _stresses(frames) or _stress_order(usual)
+    """Return a warning where stresses have another sign, or their shears another order, than ASE's:
+    they go against a pair potential that is fitted to the forces."""
+    return _stress_order(_looked_at(images)[1])
 
 
 def _looked_at(
