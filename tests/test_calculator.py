@@ -53,7 +53,9 @@ def central_differences(atoms, step=1e-4):
 
 
 @pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
-@pytest.mark.parametrize("which", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "which", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))]
+)
 def test_forces_are_the_slope_of_the_energy(trainers, frames, name, which):
     atoms = frames[which].copy()
     atoms.calc = trainers[name].get_calc()

@@ -161,6 +161,7 @@ def test_a_section_that_is_none_is_named_before_frames_are_read(
     assert f"'{section}' must be a dictionary" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_train_on_several_files_and_test_on_fewer_elements(config, data, tmp_path, capsys):
     images = read(data, ":")
     write(tmp_path / "more.xyz", images[2:])
@@ -290,6 +291,7 @@ def test_a_folder_is_no_file_of_frames(tmp_path, capsys):
     assert "is a folder; give a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.traj", "out.xyz", "out.json"])
 def test_predict_writes_what_v1_predicted(tmp_path, name):
     assert run("predict", FORCES_CHECKPOINT, IMAGES, tmp_path / name) == 0

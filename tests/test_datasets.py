@@ -86,6 +86,7 @@ def test_forces_add_up_to_nothing():
     np.testing.assert_allclose(atoms.get_forces().sum(axis=0), 0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_no_atoms_overlap_and_forces_are_of_thermal_size():
     frames = iron_water(60, seed=11)
     assert min(neighbor_list("d", atoms, 2.0).min() for atoms in frames) > 0.7

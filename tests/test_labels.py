@@ -301,6 +301,7 @@ def test_the_default_is_the_error(frames, tmp_path):
         AtomsTrainer(settings).train()
 
 
+@pytest.mark.slow
 def test_the_command_line(frames, tmp_path, capsys):
     write(tmp_path / "a.traj", without_forces(frames, [1]))
     assert "forces" not in read(tmp_path / "a.traj@1").calc.results

@@ -82,6 +82,7 @@ def test_it_is_silent_where_the_potential_has_learned(potential):
     assert not guard.frames
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_keeps_frames_that_differ(potential, tmp_path):
     moving = dynamics(potential)
     guard = Guard(moving, tmp_path / "lost.traj", action="go on", most=3)

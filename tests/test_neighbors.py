@@ -45,6 +45,7 @@ def by_ase(atoms, cutoff):
     return list(zip(i.tolist(), j.tolist(), map(tuple, shifts.tolist()), vectors, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("name", systems.NAMES)
 def test_systems(name, cutoff):

@@ -118,6 +118,7 @@ def test_a_picture_is_what_its_name_says(frames, prediction, tmp_path, name, mag
     assert (tmp_path / name).read_bytes().startswith(magic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_forces", [True, False])
 def test_parity_plot_is_a_png_and_needs_no_pyplot(frames, prediction, tmp_path, with_forces):
     if not with_forces:

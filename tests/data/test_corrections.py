@@ -109,6 +109,7 @@ def test_scalers_of_data_objects_know_the_compositions(frames):
 # --- reference energies ---
 
 
+@pytest.mark.slow
 def test_training_does_not_see_a_shift_of_the_elements(frames, shifted, tmp_path):
     before = trained(frames, tmp_path / "a", dataset__atomic_correction=True)
     after = trained(shifted, tmp_path / "b", dataset__atomic_correction=True)
@@ -221,6 +222,7 @@ def test_the_loss_is_the_mean_of_weighted_errors(frames):
         assert float(found) == pytest.approx(0.5 * (of_energy + 0.3 * of_forces))
 
 
+@pytest.mark.slow
 def test_weights_of_one_change_nothing_and_others_do(frames, tmp_path):
     plain = trained(frames, tmp_path)
     ones = trained(frames, tmp_path, dataset__weights=np.ones(8))
@@ -281,6 +283,7 @@ def test_weights_divide_the_variances_of_the_kalman_filter(frames):
     np.testing.assert_allclose(plain / weighted, [4, 4, 2, 2])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_weights_alone(frames, tmp_path):
     weights = np.linspace(1, 2, 8)
     trainer = trained(frames, tmp_path, dataset__weights=weights)
@@ -296,6 +299,7 @@ def test_a_run_goes_on_with_its_weights_alone(frames, tmp_path):
 # --- in a store ---
 
 
+@pytest.mark.slow
 def test_a_store_gives_the_same(shifted, tmp_path):
     changes = {
         "dataset__atomic_correction": True,

@@ -132,6 +132,7 @@ def strained():
     return images
 
 
+@pytest.mark.slow
 def test_sign_and_order_of_stresses(strained):
     assert inspect_frames(strained) == []
     (warning,) = inspect_frames(changed(strained, stress=-1.0))

@@ -232,6 +232,7 @@ def test_a_store_is_filled_and_trained_from_and_found_again(images, tmp_path, ca
     assert loaded.predict(images[:3])["energy"] == alone.predict(images[:3])["energy"]
 
 
+@pytest.mark.slow
 def test_predictions_of_the_net_come_in_the_order_of_the_frames(images, store, tmp_path):
     """Batches out of a store have their share of every part of it; predictions do not show it."""
     trainer = AtomsTrainer(packed_config(store.path, tmp_path, dataset__val_split=0.4))
@@ -252,6 +253,7 @@ def test_predictions_of_the_net_come_in_the_order_of_the_frames(images, store, t
     )
 
 
+@pytest.mark.slow
 def test_more_than_the_budget_is_recomputed(images, tmp_path):
     settings = config(
         images, tmp_path, dataset__store=str(tmp_path / "store"), dataset__memory_budget=1e-6
@@ -287,6 +289,7 @@ def test_a_bad_frame_is_named_before_anything_is_made(images, tmp_path):
     assert not list((tmp_path / "store").rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_with_a_store(store, tmp_path):
     settings = packed_config(store.path, tmp_path)
     first = trained(settings)

@@ -94,6 +94,7 @@ def test_the_network_runs_on_one_thread_unless_told_otherwise(
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "store"])
 def test_unusable_frames_are_left_out_where_the_configuration_says_so(tmp_path, caplog, kind):
     images = iron_water(6, max_water=2)

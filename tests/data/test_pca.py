@@ -159,6 +159,7 @@ def test_the_checkpoint_keeps_them(frames, tmp_path, elementwise):
         other.load_pretrained(trainer.cp_dir)
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with(frames, tmp_path):
     begun = trained(frames, tmp_path)
     going_on = AtomsTrainer(settings(frames, tmp_path, optim__epochs=5))

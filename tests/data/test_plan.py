@@ -92,6 +92,7 @@ def test_what_is_chosen(frames):
     assert chosen(there=True, wanted="recompute")[0] == "recompute"
 
 
+@pytest.mark.slow
 def test_a_trainer_keeps_derivatives_within_its_budget(tmp_path, caplog):
     images = mixed_frames(8)
     kinds = {}

@@ -84,6 +84,7 @@ def test_an_element_beyond_the_tables_is_named(table):
         GMPOrderNorm({**PROBES, "densities": table}, ["O", "U"])
 
 
+@pytest.mark.slow
 def test_the_fit_finds_gaussians():
     expected = np.array([[0.3, 0.7], [-0.8, 3.0], [2.0, 9.0]])
     density = np.exp(-expected[:, 1] * RADII[:, None] ** 2) @ expected[:, 0]

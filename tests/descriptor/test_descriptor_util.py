@@ -71,6 +71,7 @@ def put_some(path, first):
 
 
 class TestStore:
+    @pytest.mark.slow
     def test_what_goes_in_comes_out(self, tmp_path):
         path = tmp_path / "processed" / "fingerprints.sqlite"
         rng = np.random.default_rng(0)

@@ -75,6 +75,7 @@ def test_forces_are_the_gradient_of_the_energy(frames, tmp_path):
     assert np.vdot(forces, direction) == pytest.approx(-np.diff(energies)[0] / 2e-4, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["files", "package"])
 def test_a_checkpoint_needs_no_file_and_no_table(frames, tmp_path, monkeypatch, given):
     """v1.0's hold absolute paths of the machine that wrote them."""

@@ -31,6 +31,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_energy(run):
     names, printed = run("energy")
     assert "mean absolute error" in printed
@@ -46,6 +47,7 @@ def test_energy_and_forces(run):
     assert 0 < np.abs(moved).max() < 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*errors are too few")
 def test_uncertainty(run, tmp_path):
     names, printed = run("uncertainty")
@@ -62,6 +64,7 @@ def test_lmdb(run, tmp_path):
     assert runs == ["lmdb-full", "lmdb-no", "lmdb-partial"]
 
 
+@pytest.mark.slow
 def test_descriptor_set(run):
     names, printed = run("descriptor_set")
     assert "O: 16 symmetry functions" in printed

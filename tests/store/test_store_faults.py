@@ -273,6 +273,7 @@ def bad_data(folder, form):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["traj", "xyz"])
 def test_an_unusable_frame_is_named_or_left_out(tmp_path, form):
     first = tmp_path / "first.traj"

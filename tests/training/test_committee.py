@@ -80,6 +80,7 @@ def test_the_mean_is_one_network(name, hidden):
         torch.testing.assert_close(back.state_dict()[name], value, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_a_training_gives_the_mean_of_its_networks(images, tmp_path, monkeypatch):
     ended = []
     original = committee.mean_of

@@ -61,6 +61,7 @@ def test_without_it_the_training_ends(frames, tmp_path):
         trainer_of(frames, tmp_path, **changes).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins", [1, 7])
 def test_it_ends_in_peace_and_keeps_the_best_epoch(frames, tmp_path, caplog, begins):
     """Whatever happens, and also before any epoch."""

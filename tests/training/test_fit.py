@@ -98,6 +98,7 @@ def test_wrong(settings):
         amptorch.prepare(sections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "threads"), [("ekf", 1), ("adam", 2)])
 def test_the_kalman_filter_has_the_cores_for_itself(settings, optimizer, threads):
     class Watch(Callback):

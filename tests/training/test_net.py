@@ -73,6 +73,7 @@ def test_colours_on_a_terminal_alone(stream, no_color, coloured, tmp_path, monke
     assert f"{trainer.net.history[0, 'train_loss']:.4f}" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "printed"), [(None, [1, 2, 3, 4, 5, 6]), (1000.0, [1, 3, 5, 6])]
 )

@@ -59,6 +59,7 @@ def test_epochs_still_count(frames, tmp_path):
     assert len(trainer.net.history) == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_the_time_that_was_left(frames, tmp_path):
     changes = {"optim__max_seconds": 16}
     first = loaded(frames, tmp_path, **{**changes, "optim__epochs": 2})

@@ -244,6 +244,7 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path):
         assert np.abs(errors).max() < 0.5
 
 
+@pytest.mark.slow
 def test_frames_given_to_validate_on_do_so_and_nothing_else_does():
     frames, kept = copper(20), copper(5, seed=3)
     config = {"defaults": "recommended", "size": "small", "dataset": {"val_data": kept}, **QUIET}
@@ -260,6 +261,7 @@ def test_frames_given_to_validate_on_do_so_and_nothing_else_does():
         Config.from_dict({**config, "dataset": {"val_data": kept, "val_split": 0.1}})
 
 
+@pytest.mark.slow
 def test_a_recipe_places_the_same_functions_for_a_store(tmp_path):
     frames = copper(12)
     config = {"defaults": "recommended", "size": "small", "optim": {"epochs": 1}, **QUIET}

@@ -75,6 +75,7 @@ def test_a_run_that_is_under_way_is_refused(frames, tmp_path):
     assert_same(train(settings, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_being_prepared_is_refused(frames, tmp_path, monkeypatch):
     """Its folder is empty still, as that of one that was killed early."""
     settings = settings_of(frames, tmp_path)
@@ -93,6 +94,7 @@ def test_a_run_that_is_being_prepared_is_refused(frames, tmp_path, monkeypatch):
     assert second.cp_dir == trainer.cp_dir
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_keeps_nobody_out(frames, run_copy, tmp_path):
     code = (
         "import sys, filelock\n"

@@ -230,6 +230,7 @@ def test_stresses_are_learnt(optim):
     assert errors[0.05] < 6
 
 
+@pytest.mark.slow
 def test_history_has_the_errors_of_stresses(frames, capsys):
     settings = config(frames, stress_per_mev=0.1, epochs=3, optimizer="LBFGS", lr=0.05)
     settings["cmd"]["verbose"] = True

@@ -93,6 +93,7 @@ def test_back_ends_train_alike(frames, tmp_path):
     torch.testing.assert_close(parameters(stored), parameters(again), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LBFGS", "SGD", "AdamW"])
 def test_optimizers(frames, tmp_path, name):
     trainer = trained(
@@ -312,6 +313,7 @@ def test_raw_data_can_be_a_file_or_given_later(frames, tmp_path):
     assert torch.equal(parameters(from_list), parameters(later))
 
 
+@pytest.mark.slow
 def test_train_again_starts_afresh(frames, tmp_path):
     trainer = trained(frames, tmp_path)
     first, folder = parameters(trainer), trainer.cp_dir

@@ -182,6 +182,7 @@ def test_unknown_metric():
 
 
 class TestSymmetryFunctions:
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", selection.METHODS)
     def test_columns_of_the_pool(self, frames, neighbors, large, method, caplog):
         number = {"Fe": 10, "H": 12, "O": 7}
@@ -256,6 +257,7 @@ class TestSymmetryFunctions:
 
 
 class TestEntries:
+    @pytest.mark.slow
     def test_every_form_gives_the_rows_it_came_from(self):
         elements = ["O", "H"]
         given = {

@@ -449,6 +449,7 @@ def test_what_other_test_frames_might_have_given():
     assert held_out(1.0, 1.0, n=4).ratio("energy") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "said"),
     [(1.0, "about the size of"), (0.2, "too small"), (5.0, "too large")],

@@ -418,6 +418,7 @@ def test_errors_with_and_without_outliers():
     assert combined(result, "median", 100) == pytest.approx(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [

@@ -121,6 +121,7 @@ class TestPredict:
                 == (found["energy_uncertainty"])
             )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("space", ["latent", "feature"])
     def test_by_hand(self, trainer, training, calibration, images, space):
         """The helpers, one after the other, give what the estimators do."""
@@ -159,6 +160,7 @@ class TestPredict:
             assert found["energy_uncertainty"][1] > 1.1 * found["energy_uncertainty"][0]
             assert found["forces_uncertainty"][1][0] > 1.3 * found["forces_uncertainty"][0][0]
 
+    @pytest.mark.slow
     def test_normal_quantile(self, trainer, calibration, images):
         for kind in (NegativeLeastLikelihoodLatentSpace, NegativeLeastLikelihoodFeatureSpace):
             widths = [
@@ -215,6 +217,7 @@ class TestPredict:
 
 
 class TestCalculator:
+    @pytest.mark.slow
     def test_same_as_predict(self, trainer, calibration, images):
         for estimator in estimators(trainer):
             found = estimator.fit(calibration).predict(images, CONFIDENCE)
@@ -303,6 +306,7 @@ class TestFiles:
 
 
 class TestTrainingFrames:
+    @pytest.mark.slow
     def test_of_a_checkpoint(self, trainer, training, calibration, images):
         loaded = AtomsTrainer()
         loaded.load_pretrained(trainer.cp_dir)
@@ -352,6 +356,7 @@ class TestTrainingFrames:
         assert_allclose(found[0], expected[0], atol=1e-10)
         assert_allclose(found[1][29], expected[1][29], atol=1e-10)
 
+    @pytest.mark.slow
     def test_of_lmdb_files(self, training, tmp_path):
         path = str(tmp_path / "train.lmdb")
         settings = config(training, tmp_path, optim__epochs=1)
@@ -424,6 +429,7 @@ class TestTrainedEnsemble:
         weights = [next(iter(m.model.parameters())) for m in ensemble.members]
         assert not np.allclose(*(w.detach().numpy() for w in weights[:2]))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("named", [True, False])
     def test_weights_go_with_their_frames(self, training, tmp_path, trainings, named):
         weights = np.linspace(1, 2, len(training))

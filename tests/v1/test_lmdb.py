@@ -366,6 +366,7 @@ def test_the_order_of_the_partial_sampler():
     assert len(np.flatnonzero(np.diff(shards))) == 2
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_whose_scalers_differ(frames, parts, tmp_path):
     """A potential of other frames is trained on with LMDB files: their entries are scaled anew."""
     before = AtomsTrainer(config(frames[:6], tmp_path, dataset__elements=["Cu", "O"]))
@@ -449,6 +450,7 @@ def test_a_store_out_of_lmdb_files(frames, parts, tmp_path, dtype):
         lmdb_to_store(parts, tmp_path / "store", verbose=False)
 
 
+@pytest.mark.slow
 def test_training_on_a_store_out_of_lmdb_files(frames, parts, tmp_path):
     lmdb_to_store(parts, tmp_path / "store", frames_per_shard=4, verbose=False)
     options = config(None, tmp_path, dataset__store=str(tmp_path / "store"))

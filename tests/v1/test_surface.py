@@ -176,6 +176,7 @@ def test_three_ps():
     assert settings.cmd.early_stopping_patience == 9
 
 
+@pytest.mark.slow
 def test_trainer_attributes(trainer, frames):
     assert isinstance(trainer.net, NeuralNetRegressor)
     assert trainer.net.module is trainer.model
