@@ -183,8 +183,11 @@ def predict_atoms(
 
 
 def check_stress(model: EnergyModel, frames: Frames, stress: Stress = True) -> None:
-    """Raise ValueError where the model gives no stress, and ASE's PropertyNotImplementedError that
-    names a frame without three cell vectors, unless the stress is "optional"."""
+    """Raise ValueError where the model gives no stress, or `stress` is no such option, and ASE's
+    PropertyNotImplementedError that names a frame without three cell vectors, unless the stress is
+    "optional"."""
+    if stress not in (True, "optional"):
+        raise ValueError(f"stress is {stress!r}; expected True, False or 'optional'")
     if stress == "optional":
         return
     if not model.has_forces:

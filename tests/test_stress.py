@@ -239,6 +239,8 @@ def test_frames_without_three_cell_vectors_have_no_stress(cell):
     boxed = structure("cluster in a box")
     with pytest.raises(PropertyNotImplementedError, match=r"frame 1 .*three cell vectors"):
         potential.predict([boxed, atoms], stress=True)
+    with pytest.raises(ValueError, match="stress is 'yes'; expected True"):
+        potential.predict([boxed], stress="yes")
     found = potential.predict([boxed, atoms], stress="optional")
     assert np.isfinite(found["stress"][0]).all()
     assert np.isnan(found["stress"][1]).all()
