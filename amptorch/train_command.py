@@ -105,7 +105,7 @@ def train(
     if time is not None:
         optim["total_seconds"] = seconds_of(time)
     checked = Config.from_dict(settings)
-    ahead = compile_ahead(checked)
+    ahead = compile_ahead(checked, checked.dataset.elements)
     labels = checked.dataset.labels
     if not any(dataset.get(key) for key in ("raw_data", "store", "lmdb_path")):
         raise ValueError(f"{config} has no dataset.raw_data; add it or give --data FILE")
@@ -195,7 +195,7 @@ def demo(
         "size": "small",
         "cmd": {"run_dir": str(out), "seed": seed},
     }
-    ahead = compile_ahead(Config.from_dict(settings))
+    ahead = compile_ahead(Config.from_dict(settings), ["Fe", "H", "O"])
     stages = command_stages()
     with stages("generating frames"):
         generator = iter_iron_water(frames, seed=seed)

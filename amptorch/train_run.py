@@ -29,14 +29,18 @@ logger = logging.getLogger("amptorch")
 REPORTED_FRAMES = 500
 
 
-def compile_ahead(config: "Config") -> "Ahead | None":
-    """Begin to compile the kernels of a training, where these are of symmetry functions."""
+def compile_ahead(config: "Config", elements: list[str] | None = None) -> "Ahead | None":
+    """Begin to compile the kernels of a training, where these are of symmetry functions: all of
+    them, where the elements are known."""
     from amptorch.descriptor.ahead import Ahead
 
     # The processes of one training would all do so.
     if config.dataset.fp_scheme != "gaussian" or "RANK" in os.environ:
         return None
-    return Ahead(["neighbors"])
+    ahead = Ahead(["neighbors"])
+    if elements is not None:
+        ahead.add(["derivatives"], _has_moments(replace(config.dataset, elements=elements)))
+    return ahead
 
 
 def with_labels(

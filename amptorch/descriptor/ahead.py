@@ -51,8 +51,8 @@ class Ahead:
     """
 
     def __init__(self, names: Sequence[str], moments: bool = False) -> None:
+        self._asked: set[tuple[str, bool]] = set()
         self._waiting: list[tuple[str, bool]] = []
-        self._total = 0
         self._running: list[subprocess.Popen[bytes]] = []
         self._cores = num_threads()
         atexit.register(self.stop)
@@ -62,9 +62,10 @@ class Ahead:
         """Compile these kernels too."""
         # Where Python runs in another program, sys.executable may be that.
         if self._cores > 1 and Path(sys.executable or "").name.startswith("python"):
-            wanted = [(name, moments) for name in names if is_compiled(name, moments) is False]
+            asked = ((name, moments) for name in names)
+            wanted = [one for one in asked if one not in self._asked and is_compiled(*one) is False]
+            self._asked.update(wanted)
             self._waiting += wanted
-            self._total += len(wanted)
             self._start()
 
     def _start(self) -> None:
@@ -83,11 +84,11 @@ class Ahead:
         """
         if not self._running:
             return
-        with tqdm(total=self._total, desc="compiling kernels, once", unit="kernel") as bar:
+        with tqdm(total=len(self._asked), desc="compiling kernels, once", unit="kernel") as bar:
             while self._running:
                 self._running[0].wait()
                 self._start()
-                bar.update(self._total - len(self._waiting) - len(self._running) - bar.n)
+                bar.update(len(self._asked) - len(self._waiting) - len(self._running) - bar.n)
 
     def stop(self) -> None:
         """End the processes that still run."""
