@@ -1,5 +1,4 @@
-"""What `amptorch train` and `demo` do with frames: compile, train, report. Heavy imports stand
-inside."""
+"""Compile, train and report, for `amptorch train` and `demo`. Heavy imports stand inside."""
 
 import logging
 import os
@@ -324,7 +323,7 @@ def _run_of(
         with new_run(config.cmd, ranks) as folder:
             yield folder, None
         return
-    run = ranks.from_first(lambda: run_to_resume(resume, config.cmd)) or resume
+    run = Path(ranks.from_first(lambda: str(run_to_resume(resume, config.cmd))))
     with lock_run(run if ranks.first else None):
         state = newest_state(run)
         yield run, None if state is None else state.checkpoint
