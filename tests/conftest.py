@@ -34,6 +34,7 @@ settings.load_profile("amptorch")
 AS_LONG_AS_A_SLOW_ONE = 100
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of workers for `-n auto`: each takes up to 0.9 GB of memory."""
     return min(CORES, 8)
