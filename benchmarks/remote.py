@@ -7,8 +7,10 @@ keeps to Python 3.7. What the process writes goes to a folder of its own.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,12 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import stages
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from one_thread import ONE_THREAD
-from setups import workload
 
 LONGEST_ANSWER = 900  # seconds
+STRUCTURE = ("numbers", "positions", "cell", "pbc")
+# What decides which packages an interpreter imports: it must not import those of here.
+PRIVATE = ("PYTHONPATH", "PYTHONHOME")
 
 
 class RemoteError(Exception):
@@ -37,8 +43,8 @@ class Remote:
     python : path of an interpreter in which `amptorch` is installed
     environment : {variable: value} beside those of this process, whose PYTHONPATH is not handed on
 
-    `about` is what `workload.about` says there. RemoteError where the interpreter does not start,
-    has no `amptorch`, or ends; after that, `prepare` starts a new process.
+    `about` is what the function of that name says there. RemoteError where the interpreter does not
+    start, has no `amptorch`, or ends; after that, `prepare` starts a new process.
     """
 
     def __init__(self, python: str, environment: Mapping[str, str] | None = None) -> None:
@@ -47,7 +53,7 @@ class Remote:
         if found is None:
             raise RemoteError(f"{python} is no program that can be run")
         self.python = os.path.abspath(found)
-        inherited = workload.environment_of_another()
+        inherited = {name: value for name, value in os.environ.items() if name not in PRIVATE}
         self._environment = {**inherited, **ONE_THREAD, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory(prefix="amptorch-remote-")
         self._log = Path(self._folder.name) / "log"
@@ -62,7 +68,7 @@ class Remote:
         """
         if self._process.poll() is not None:
             self._start()
-        records = [workload.frame_record(image) for image in images]
+        records = [frame_record(image) for image in images]
         self._ask("prepare", stage=stage, images=records, options=options)
 
     def seconds(self, repeats: int = 1) -> list[float]:
@@ -110,6 +116,57 @@ class Remote:
         return json.loads(line)
 
 
+def frame_record(atoms: Atoms) -> dict[str, Any]:
+    """Return a frame with its energy and forces in JSON's types, for any version of ASE."""
+    record = {name: getattr(atoms, name).tolist() for name in STRUCTURE}
+    record["energy"] = float(atoms.get_potential_energy())
+    record["forces"] = atoms.get_forces().tolist()
+    return record
+
+
+def frame_of(record: dict[str, Any]) -> Atoms:
+    """Return the ase.Atoms that `frame_record` was given, with its energy and forces."""
+    atoms = Atoms(**{name: record[name] for name in STRUCTURE})
+    forces = np.array(record["forces"])
+    atoms.calc = SinglePointCalculator(atoms, energy=record["energy"], forces=forces)
+    return atoms
+
+
+def about() -> dict[str, Any]:
+    """Return which `amptorch` is imported here, if it is the fork, and the versions it runs on."""
+    import torch
+
+    import amptorch
+
+    return {
+        "amptorch": getattr(amptorch, "__version__", None) or _version_beside(amptorch.__file__),
+        "path": amptorch.__file__,
+        "fork": importlib.util.find_spec("amptorch.kernels") is not None,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _version_beside(path: str) -> str:
+    """Return the version of the `amptorch` installed in the same folder: there may be others."""
+    try:
+        from importlib.metadata import distributions
+    except ImportError:  # Python 3.7
+        return "of unknown version"
+    folder = os.path.dirname(os.path.dirname(path))
+    found = [one.version for one in distributions(name="amptorch", path=[folder])]
+    return found[0] if found else "of unknown version"
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Return a line for people about the result of `about`."""
+    name = "the fork of AMPTorch" if found["fork"] else "amptorch"
+    return "{} {amptorch} in {path}, Python {python}, numpy {numpy}, torch {torch}".format(
+        name, **found
+    )
+
+
 def remote_of(folder: Path | None = None, environment: Mapping[str, str] = {}) -> Remote:
     """Start this interpreter with the `amptorch` in a folder; by default that of this process.
 
@@ -147,10 +204,10 @@ def main() -> None:
         what, asked = json.loads(line)
         result = None
         if what == "about":
-            result = workload.about()
+            result = about()
         elif what == "prepare":
             call = None  # lets go of what the stage before held
-            images = [workload.frame_of(record) for record in asked["images"]]
+            images = [frame_of(record) for record in asked["images"]]
             call, n_frames = getattr(stages, asked["stage"])(images, **asked["options"])
             seconds_of(call, 2)  # what the second step of dynamics does is not what the first did
         else:

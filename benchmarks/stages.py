@@ -52,7 +52,7 @@ def values_and_derivatives(images: Images, number: int = 36) -> Stage:
 
 
 def trained(images: Images, number: int = 36, **changes: Any) -> Any:
-    """Return a trainer after an epoch, with a folder of its own; see `workload` for `debug`."""
+    """Return a trainer after an epoch, with a folder of its own; see `new_trainer` for `debug`."""
     changes = {"cmd__debug": False, "cmd__run_dir": new_folder(), **changes}
     trainer = new_trainer(images, number, **changes)
     trainer.train()

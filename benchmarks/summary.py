@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import milliseconds, table
-from setups import workload
+from remote import in_words
 
 # The newest saved run that comes with this project.
 SHIPPED_RUN = max(Path(__file__).parent.glob("baseline/*/*.json"), key=lambda path: path.name)
@@ -31,7 +31,7 @@ class Results:
         if self.upstream:
             # The fork itself may be there by mistake.
             other, mistaken = ("other copy", ", NOT v1.0") if self.upstream["fork"] else (other, "")
-            found = workload.in_words(self.upstream)
+            found = in_words(self.upstream)
             label = f"{other}: measured in turn with ours in this run: {found}{mistaken}"
         header = ["ms a frame", "now", "10-90 %"]
         header += [other, f"{other} / now"] if self.upstream else []

@@ -1,19 +1,20 @@
-"""Profile the kernels line by line, not compiled, in a process of its own, on one small frame.
-
-NUMBA_DISABLE_JIT=1 python -m amptorch.profiling.kernel_lines CONFIG.json FRAME.traj RESULT.txt
-"""
+"""Profile the kernels line by line, not compiled, in a process of its own, on one small frame."""
 
 import io
-import json
+import os
 import pkgutil
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
-from pathlib import Path
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from amptorch.plain import to_json
-from amptorch.profiling.job import Job, descriptor_of, frames_of, sample
-from amptorch.profiling.processes import own_environment, run_process
+import numpy as np
+from ase import Atoms
+
+import amptorch.kernels
+from amptorch.frames import Frames
+from amptorch.neighbors import neighbor_list
+from amptorch.profiling.estimate import descriptor_of
 
 if TYPE_CHECKING:
     from line_profiler import LineProfiler
@@ -38,31 +39,20 @@ def lines_of(profiler: "LineProfiler") -> str:
     return stream.getvalue().strip()
 
 
-def kernel_lines(job: Job) -> str:
-    """Return the table of line_profiler for the kernels, on at most MOST_ATOMS atoms.
-
-    Raises ChildProcessError where the process fails.
-    """
-    config, frame, result = (job.work / f"kernels.{form}" for form in ("json", "traj", "txt"))
-    config.write_text(json.dumps(to_json(job.config)), encoding="utf8")
-    sample(frames_of(job.data), 1)[0][:MOST_ATOMS].write(frame)
-    command = [sys.executable, "-m", "amptorch.profiling.kernel_lines", config, frame, result]
-    run_process(command, [result], {**own_environment(), "NUMBA_DISABLE_JIT": "1"}, job.work)
-    return result.read_text(encoding="utf8")
+def kernel_lines(config: dict[str, dict], atoms: Atoms) -> str:
+    """Return the table of line_profiler for the kernels, on the first MOST_ATOMS atoms."""
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # is read when the new process imports numba
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(_interpreted, config, atoms[:MOST_ATOMS]).result()
+    finally:
+        del os.environ["NUMBA_DISABLE_JIT"]
 
 
-def main(config_path: str, frame_path: str, result_path: str) -> None:
+def _interpreted(config: dict[str, dict], atoms: Atoms) -> str:
     """Profile neighbour search, values, derivatives and both contractions of a frame."""
-    import numpy as np
-    from ase.io import iread
-
-    import amptorch.kernels
-    from amptorch.frames import Frames
-    from amptorch.neighbors import neighbor_list
-
-    config = json.loads(Path(config_path).read_text(encoding="utf8"))
-    images = list(iread(frame_path))
-    frames, descriptor = Frames.from_atoms(images), descriptor_of(config, images)
+    frames = Frames.from_atoms([atoms])
+    descriptor = descriptor_of(config, frames)
     profiler = line_profiler()
     for info in pkgutil.iter_modules(amptorch.kernels.__path__, "amptorch.kernels."):
         profiler.add_module(import_module(info.name))
@@ -74,8 +64,4 @@ def main(config_path: str, frame_path: str, result_path: str) -> None:
         descriptor.jvp(frames, forces, neighbors, threads=1)
         ids = np.arange(1)
         blocks.jvp(ids, blocks.vjp(ids, values, threads=1), threads=1)
-    Path(result_path).write_text(lines_of(profiler), encoding="utf8")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return lines_of(profiler)

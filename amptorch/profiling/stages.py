@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 WAITING = "waiting for threads"
 
@@ -52,12 +53,11 @@ def wrapped(wrap: Callable[[Callable, str, bool], Callable]) -> Iterator[None]:
     # Modules first: one that is imported later would come by what is wrapped already, and keep it.
     for _, function in functions:
         importlib.import_module(function.partition(":")[0])
-    with ExitStack() as undo:
+    with ExitStack() as replaced:
         for stage, function in functions:
             for owner, name, value in find(function):
-                there = name in vars(owner)
-                undo.callback(*((setattr, owner, name, value) if there else (delattr, owner, name)))
                 bound = isinstance(value, (classmethod, staticmethod))
                 timed = wrap(value.__func__ if bound else value, stage, stage in WHOLE)
-                setattr(owner, name, type(value)(timed) if bound else timed)
+                new = type(value)(timed) if bound else timed
+                replaced.enter_context(patch.object(owner, name, new))
         yield

@@ -7,8 +7,6 @@ from typing import Any
 from amptorch.profiling.recorder import OTHER, Recorder
 from amptorch.profiling.stages import WAITING
 
-# Rows below this share of the time are shown as one in the terminal.
-SMALLEST = 0.002
 HEADER = ["stage", "seconds", "background", "share", "calls", "µs/atom", "peak MB"]
 
 
@@ -96,15 +94,10 @@ def _ordered(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.stage == OTHER, -row.taken, -row.seconds))
 
 
-def stage_table(rows: Sequence[Row], smallest: float = SMALLEST) -> list[list[str]]:
-    """Return rows of cells, header first and sum last; stages of a share below `smallest` are one
-    row."""
-    shown = [row for row in rows if row.share >= smallest or row.stage == WAITING]
-    small = [row for row in rows if row not in shown]
-    lines = [HEADER, *map(_cells, shown)]
-    if small:
-        lines.append([*_cells(_sum("smaller ones", small, small[0].wall))[:5], "", ""])
-    return [*lines, [*_cells(_sum("sum", rows, rows[0].wall))[:4], "", "", ""]]
+def stage_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Return rows of cells, header first and sum last."""
+    total = _cells(_sum("sum", rows, rows[0].wall))
+    return [HEADER, *map(_cells, rows), [*total[:4], "", "", ""]]
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,6 +1,5 @@
 """`amptorch profile`: its stage timers, the functions that they time, and the reports."""
 
-import ast
 import json
 import shutil
 import sys
@@ -13,16 +12,14 @@ import pytest
 from ase.io import write
 
 from amptorch.cli import main
-from amptorch.config import Config
 from amptorch.datasets import iron_water
-from amptorch.files import read_config
-from amptorch.profiling import compare, kernel_lines, py_spy, workload
-from amptorch.profiling.job import Job, frames_of, output_folder, sample
-from amptorch.profiling.processes import own_environment
+from amptorch.profiling import kernel_lines, py_spy
+from amptorch.profiling.command import settings_of
+from amptorch.profiling.estimate import sample
+from amptorch.profiling.job import PHASES, Job
 from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
 from amptorch.profiling.stages import STAGES, WAITING, find, wrapped
 from amptorch.profiling.tables import overall, stage_rows
-from tests.other_interpreters import ROOT, STAND_IN, interpreter
 
 CONFIG = """
 model: {hidden_layers: [4]}
@@ -39,10 +36,11 @@ dataset:
 def arguments(tmp_path, monkeypatch):
     """A small job: six frames, one epoch, few symmetry functions, kernels on one thread."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the command sets it, for all later tests
+    monkeypatch.setenv("AMPTORCH_NUM_THREADS", "1")
     write(tmp_path / "frames.traj", iron_water(6, max_water=2))
     (tmp_path / "config.yaml").write_text(CONFIG)
     options = ["--data", tmp_path / "frames.traj", "--config", tmp_path / "config.yaml"]
-    return [*options, "--epochs", 1, "--steps", 4, "--threads", 1, "--out", tmp_path / "out"]
+    return [*options, "--epochs", 1, "--steps", 4, "--out", tmp_path / "out"]
 
 
 def run(*arguments):
@@ -200,11 +198,11 @@ def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
         "report.json",
     ]
     found = report(tmp_path / "out")
-    assert list(found["seconds"]) == list(workload.PHASES)
+    assert list(found["seconds"]) == list(PHASES)
     assert found["frames"] == 6
     assert found["epochs"] == 1
     stages = {(row["phase"], row["stage"]): row for row in found["stages"]}
-    for phase in workload.PHASES:
+    for phase in PHASES:
         assert sum(row["share"] for (at, _), row in stages.items() if at == phase) == (
             pytest.approx(1, abs=1e-3)
         )
@@ -238,7 +236,7 @@ def test_stages_of_a_whole_job(arguments, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
+def test_memory_in_memory_and_a_folder_that_is_there(arguments, tmp_path, capsys):
     options = [*arguments, "--tool", "memory", "--in-memory", "--frames", 4]
     assert run(*options) == 0
     found = report(tmp_path / "out")
@@ -247,7 +245,7 @@ def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
     assert all(used > 1e6 for _, used, *_ in found["memory"])
     assert ">USS<" in (tmp_path / "out" / "report.html").read_text()
     assert run(*options) == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert "exists already; give another --out" in capsys.readouterr().err
     assert report(tmp_path / "out") == found
 
 
@@ -255,7 +253,7 @@ def test_memory_in_memory_and_overwriting(arguments, tmp_path, capsys):
 def test_cprofile(arguments, tmp_path):
     assert run(*arguments, "--tool", "cprofile") == 0
     assert (tmp_path / "out" / "cprofile.pstats").stat().st_size > 0
-    assert "workload.py" in (tmp_path / "out" / "report.html").read_text()
+    assert "job.py" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -272,42 +270,55 @@ def test_lines_of_python_and_of_kernels(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_py_spy_on_frames_at_a_relative_path(arguments, tmp_path, monkeypatch):
+def test_a_flame_graph(arguments, tmp_path):
     program = shutil.which("py-spy") or shutil.which(Path(sys.executable).with_name("py-spy"))
     if program is None:
         pytest.skip("py-spy is not installed")
-    monkeypatch.chdir(tmp_path)
-    config, work = read_config(tmp_path / "config.yaml"), tmp_path / "work"
+    work = tmp_path / "work"
     work.mkdir()
-    job = Job(config, "frames.traj", n_frames=6, epochs=1, md_steps=2, work=work)
+    config = settings_of(tmp_path / "config.yaml", epochs=1)
+    job = Job(config, str(tmp_path / "frames.traj"), n_frames=6, md_steps=2, work=str(work))
     try:
         # Native frames take several times as long.
-        result = py_spy._record(
-            program, job, "speedscope", tmp_path / "speedscope.json", native=False
-        )
+        result = py_spy.record(program, job, tmp_path / "flame.svg", native=False)
     except ChildProcessError as error:
-        if "forbids ptrace" not in str(error):
+        if "forbids py-spy" not in str(error):
             raise
         pytest.skip("the system forbids py-spy to look into other processes")
     assert result["frames"] == 6
-    assert json.loads((tmp_path / "speedscope.json").read_text())["profiles"]
+    assert "<svg" in (tmp_path / "flame.svg").read_text()
 
 
-def test_a_folder_that_is_no_profile_is_left_alone(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="no profile"), output_folder(tmp_path / "mine", True):
-        pytest.fail("work started")
-    assert (tmp_path / "mine" / "thesis.txt").exists()
-    with pytest.raises(KeyError), output_folder(tmp_path / "new", False):
-        raise KeyError
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+FAKE = """#!/bin/sh
+while [ "$1" != -- ]; do
+    [ "$1" = --output ] && echo "<svg/>" > "$2"
+    shift
+done
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.slow
+def test_py_spys_process_finds_the_package_and_frames_at_a_relative_path(
+    arguments, tmp_path, monkeypatch
+):
+    fake = tmp_path / "py-spy"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    monkeypatch.setattr(py_spy.shutil, "which", lambda *_, **__: str(fake))
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments, "--data", "frames.traj", "--tool", "py-spy") == 0
+    found = report(tmp_path / "out")
+    assert list(found["seconds"]) == list(PHASES)
+    assert found["frames"] == 6
+    assert "<svg/>" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_frames_are_sampled_over_the_whole_file(tmp_path):
     images = iron_water(5, max_water=2)
     write(tmp_path / "a.traj", images)
-    chosen = sample(frames_of(str(tmp_path / "a.traj")), 3)
+    chosen = sample(str(tmp_path / "a.traj"), 3)
     for atoms, k in zip(chosen, (0, 2, 4), strict=True):
         assert np.array_equal(atoms.positions, images[k].positions)
 
@@ -333,107 +344,3 @@ def test_a_system_that_forbids_ptrace(arguments, tmp_path, capsys, monkeypatch):
     assert "ptrace_scope=0" in told
     assert "Permission Denied" in told
     assert not (tmp_path / "out").exists()
-
-
-# --- the other implementation ---
-
-
-def test_frames_survive_json():
-    (atoms,) = iron_water(1, max_water=2)
-    again = workload.frame_of(json.loads(json.dumps(workload.frame_record(atoms))))
-    assert np.array_equal(again.positions, atoms.positions)
-    assert np.array_equal(again.get_forces(), atoms.get_forces())
-    assert again.get_potential_energy() == atoms.get_potential_energy()
-    assert again.cell.tolist() == atoms.cell.tolist()
-    assert again.pbc.all()
-
-
-def test_the_standard_config_and_names_of_classes():
-    config = workload.standard_config()
-    Config.from_dict(config)
-    config["model"]["activation"] = "ReLU"
-    config["dataset"]["fp_params"]["default"]["G2"]["etas"] = [1.0, 2.0]
-    scripted = workload.as_in_scripts(config)
-    assert scripted["model"]["activation"].__name__ == "ReLU"
-    assert isinstance(scripted["dataset"]["fp_params"]["default"]["G2"]["etas"], np.ndarray)
-
-
-def test_the_workload_as_a_program(tmp_path):
-    config = workload.standard_config()
-    config["dataset"]["fp_params"] = {
-        "default": {"cutoff": 4.0, "G2": {"etas": [1.0, 20.0], "rs_s": [0.0]}}
-    }
-    config["optim"]["epochs"] = 2
-    config["cmd"]["run_dir"] = str(tmp_path)
-    data = [workload.frame_record(atoms) for atoms in iron_water(3, max_water=2)]
-    job = {"config": config, "data": data, "md_steps": 2, "warm_up": True}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    workload.main(tmp_path / "job.json", tmp_path / "result.json")
-    result = json.loads((tmp_path / "result.json").read_text())
-    n_atoms = sum(len(frame["numbers"]) for frame in data)
-    assert result["atoms"]["prediction"] == n_atoms
-    assert result["atoms"]["training"] == 2 * n_atoms
-    assert result["atoms"]["dynamics"] == 2 * max(len(frame["numbers"]) for frame in data)
-    assert list(result["seconds"]) == list(workload.PHASES)
-    assert all(seconds > 0 for seconds in result["seconds"].values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("package", [STAND_IN, ROOT], ids=["v1.0", "fork"])
-def test_two_implementations_in_turns(package, arguments, tmp_path, capsys, monkeypatch):
-    """This package is on PYTHONPATH, which must not decide what is imported there."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    other = interpreter(tmp_path / "other", package)
-    assert run(*arguments, "--implementation", other, "--frames", 3, "--repeats", 1) == 0
-    found = report(tmp_path / "out")
-    ours, theirs = found["here"][0], found["there"][0]
-    assert Path(ours["path"]) == ROOT / "amptorch" / "__init__.py"
-    assert Path(theirs["path"]) == package / "amptorch" / "__init__.py"
-    assert theirs["atoms"] == ours["atoms"]
-    for phase, ratios in found["ratios"].items():
-        both = zip(found["here"], found["there"], strict=True)
-        assert ratios["each"] == [b["seconds"][phase] / a["seconds"][phase] for a, b in both]
-        assert ratios["lowest"] <= ratios["median"] <= ratios["highest"]
-    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("there: "))
-    assert theirs["path"] in line
-    assert ("the fork of AMPTorch" in line) == theirs["fork"] == (package == ROOT)
-
-
-@pytest.mark.slow
-def test_an_implementation_that_fails(arguments, tmp_path, capsys, monkeypatch):
-    assert run(*arguments, "--implementation", tmp_path / "no-python") == 1
-    assert "there is no program" in capsys.readouterr().err
-    # One that has no amptorch.
-    path = tmp_path / "job.json"
-    path.write_text("{}")
-    with pytest.raises(ChildProcessError, match="KeyError: 'config'"):
-        compare._one_turn(sys.executable, path, own_environment())
-    ours = {"seconds": dict.fromkeys(workload.PHASES, 1.0), "epochs": 1, "frames": 3}
-    ours |= {"atoms": dict.fromkeys(workload.PHASES, 5), "path": "here"}
-    ours |= {"amptorch": "2", "python": "3", "numpy": "2", "torch": "2", "fork": True}
-
-    def turn(python, *_):
-        if python == sys.executable:
-            return ours
-        raise ChildProcessError("ModuleNotFoundError: No module named 'amptorch'")
-
-    monkeypatch.setattr(compare, "_one_turn", turn)
-    assert run(*arguments, "--implementation", "python3", "--frames", 3) == 1
-    assert "No module named 'amptorch'" in capsys.readouterr().err
-    found = report(tmp_path / "out")
-    assert found["here"] == [ours]
-    assert found["there"] == []
-    assert "No module named" in found["error"]
-
-
-def test_workload_runs_where_only_v1_is():
-    text = Path(workload.__file__).read_text(encoding="utf8")
-    tree = ast.parse(text, feature_version=(3, 7))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported.update(alias.name.split(".")[0] for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            assert not node.module.startswith("amptorch")
-            imported.add(node.module.split(".")[0])
-    assert imported - set(sys.stdlib_module_names) == {"amptorch", "ase", "numpy", "torch"}

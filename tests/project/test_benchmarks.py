@@ -135,6 +135,15 @@ def test_stages_in_another_interpreter(load):
         other.close()
 
 
+def test_frames_survive_json(load):
+    remote = load("remote")
+    (atoms,) = iron_water(1, max_water=2)
+    again = remote.frame_of(json.loads(json.dumps(remote.frame_record(atoms))))
+    assert again == atoms
+    assert np.array_equal(again.get_forces(), atoms.get_forces())
+    assert again.get_potential_energy() == atoms.get_potential_energy()
+
+
 @pytest.mark.parametrize("name", ["remote", "setups", "stages"])
 def test_what_runs_there_is_written_for_old_pythons(name):
     ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf8"), feature_version=(3, 7))
