@@ -55,7 +55,7 @@ def estimate(job: Job) -> Estimate:
     frames = Frames.from_atoms(images)
     descriptor = descriptor_of(job.config, frames)
     plan = _plan(job, frames, descriptor)
-    stored = plan is not None and plan.derivatives == "stored"
+    kept = plan.stored_bytes if plan is not None and plan.derivatives == "stored" else 0.0
     # So few frames cannot be split, and small ones would all be stored.
     chosen = {"val_split": 0} | ({} if plan is None else {"derivatives": plan.derivatives})
     one_epoch = {**job.config["optim"], "epochs": 1}
@@ -70,10 +70,9 @@ def estimate(job: Job) -> Estimate:
         seconds[phase] = taken + each * (job.n_frames - len(images))
     seconds["training"] *= job.config["optim"]["epochs"]
     seconds["dynamics"] = second.phases["dynamics"] * job.md_steps / brief.md_steps
-    kept = plan.stored_bytes if stored else 0.0
     if job.in_memory:
         # Pairs are kept as vectors, shifts and indices; atoms as Atoms, arrays and fingerprints.
-        pairs = 0 if stored else neighbor_list(frames, descriptor.cutoff).n_pairs
+        pairs = 0 if kept else neighbor_list(frames, descriptor.cutoff).n_pairs
         each = (40 * pairs + 1000 * frames.n_atoms) / len(images)
         held, disk = each * job.n_frames + kept, 0.0
     else:
@@ -110,15 +109,13 @@ def _plan(job: Job, frames: Frames, descriptor: BaseDescriptor) -> Plan | None:
     """Return the plan for the derivatives of all frames; None where there are no forces."""
     settings = Config.from_dict(job.config)
     options = settings.dataset
-    return (
-        make_plan(
-            descriptor,
-            frames.select(sample_of(frames.counts)),
-            job.n_frames,
-            options.derivative_dtype,
-            GB * options.memory_budget,
-            options.derivatives,
-        )
-        if settings.model.get_forces
-        else None
+    if not settings.model.get_forces:
+        return None
+    return make_plan(
+        descriptor,
+        frames.select(sample_of(frames.counts)),
+        job.n_frames,
+        options.derivative_dtype,
+        GB * options.memory_budget,
+        options.derivatives,
     )

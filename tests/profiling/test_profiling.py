@@ -13,9 +13,10 @@ from ase.io import write
 
 from amptorch.cli import main
 from amptorch.datasets import iron_water
+from amptorch.frames import Frames
 from amptorch.profiling import kernel_lines, py_spy
 from amptorch.profiling.command import settings_of
-from amptorch.profiling.estimate import sample
+from amptorch.profiling.estimate import descriptor_of, sample
 from amptorch.profiling.job import PHASES, Job
 from amptorch.profiling.recorder import OTHER, Recorder, cost_of_a_timer
 from amptorch.profiling.stages import STAGES, WAITING, find, wrapped
@@ -313,6 +314,18 @@ def test_py_spys_process_finds_the_package_and_frames_at_a_relative_path(
     assert list(found["seconds"]) == list(PHASES)
     assert found["frames"] == 6
     assert "<svg/>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_configuration_of_recommended_defaults(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "defaults: recommended\noptim:\ndataset: {raw_data: elsewhere.traj, store: elsewhere}"
+    )
+    config = settings_of(tmp_path / "config.yaml", epochs=3)
+    assert config["optim"]["epochs"] == 3
+    assert config["optim"]["total_seconds"] is None
+    assert not {"raw_data", "store"} & set(config["dataset"])
+    frames = Frames.from_atoms(iron_water(2, max_water=2))
+    assert descriptor_of(config, frames).elements == ["Fe", "H", "O"]
 
 
 def test_frames_are_sampled_over_the_whole_file(tmp_path):
