@@ -7,7 +7,7 @@ arithmetic is a tenth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,26 +16,18 @@ from torch import nn
 from amptorch.data.batch import Batch
 from amptorch.model import activations
 from amptorch.model.atomic import AtomicModel
-from amptorch.model.mlp import MLP, BatchNorm, Dropout
+from amptorch.model.layers import Layer, layers_of
 from amptorch.threads import blas_threads
 
 # Of z, an activation and its derivative.
 Activation: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-class Layer(NamedTuple):
-    """Hold x W + b, W (n_in, n_out), and what follows it: None for nothing."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-    activation: Activation | None
-
-
 def energies_and_gradient(model: AtomicModel, batch: Batch) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the energies (n,), scaled, of the atoms of a batch and the gradient (n, S) of their
     sum with respect to its fingerprint.
 
-    None for a model that is not in double precision on the CPU, or has layers not known here.
+    None for a model that is not in double precision on the CPU, or has activations not known here.
     """
     if batch.fingerprint.dtype != torch.float64 or batch.fingerprint.device.type != "cpu":
         return None
@@ -44,7 +36,7 @@ def energies_and_gradient(model: AtomicModel, batch: Batch) -> tuple[np.ndarray,
     with blas_threads(1):
         for network, rows, weights in model.groups(batch):
             layers = layers_of(network)
-            if layers is None or weights is not None:
+            if weights is not None or any(kind not in ACTIVATIONS for *_, kind in layers):
                 return None
             if rows is None:
                 energies, gradient = _evaluated(layers, x)
@@ -54,52 +46,19 @@ def energies_and_gradient(model: AtomicModel, batch: Batch) -> tuple[np.ndarray,
     return energies, gradient
 
 
-def layers_of(network: MLP) -> list[Layer] | None:
-    """Return the layers of a network as it evaluates (no dropout, running statistics); None where
-    one is not known here. Arrays are those of the parameters, or made of them."""
-    layers: list[Layer] = []
-    every: Any = network.model_net
-    for layer in every:
-        kind = type(layer)
-        if kind is nn.Linear:
-            if layer.weight.dtype != torch.float64 or layer.weight.device.type != "cpu":
-                return None
-            weight = layer.weight.detach().numpy().T
-            bias = np.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach().numpy()
-            layers.append(Layer(weight, bias, None))
-        elif kind is BatchNorm and layers and layers[-1].activation is None:
-            scale, offset = (part.detach().numpy() for part in _affine(layer))
-            weight, bias, _ = layers[-1]
-            layers[-1] = Layer(weight * scale, bias * scale + offset, None)
-        elif kind in ACTIVATIONS and layers and layers[-1].activation is None:
-            layers[-1] = layers[-1]._replace(activation=ACTIVATIONS[kind])
-        elif kind is not Dropout:
-            return None
-    return layers
-
-
-def _affine(layer: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (scale, offset) of a batch norm with its running statistics."""
-    mean, variance = layer.running_mean, layer.running_var
-    assert mean is not None  # MLP makes no other
-    assert variance is not None
-    scale = layer.weight / torch.sqrt(variance + layer.eps)
-    return scale, layer.bias - mean * scale
-
-
 def _evaluated(layers: list[Layer], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs (n,) of a network with one output, and their gradient (n, S)."""
     slopes: list[np.ndarray | None] = []
-    for weight, bias, activation in layers:
-        x = x @ weight
+    for weight, bias, kind in layers:
+        x = x @ weight.T
         x += bias
         slope = None
-        if activation is not None:
-            x, slope = activation(x)
+        if kind is not nn.Identity:
+            x, slope = ACTIVATIONS[kind](x)
         slopes.append(slope)
     gradient = np.ones((len(x), 1))
     for (weight, _, _), slope in zip(reversed(layers), reversed(slopes), strict=True):
-        gradient = (gradient if slope is None else gradient * slope) @ weight.T
+        gradient = (gradient if slope is None else gradient * slope) @ weight
     return x[:, 0], gradient
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from amptorch.model import activations
-from amptorch.model.mlp import MLP, BatchNorm
+from amptorch.model.layers import Layer
+from amptorch.model.mlp import MLP
 from amptorch.n2p2.keywords import read_lines
 
 # Weights (n_out, n_in) and biases (n_out,) of each layer.
@@ -86,35 +87,13 @@ def load_layers(network: MLP, layers: Layers) -> None:
             linear.bias.copy_(torch.from_numpy(bias.copy()))
 
 
-def layers_of(network: MLP) -> tuple[Layers, list[str]]:
-    """Return the layers of a network in double precision, batch norm included as it is in
-    prediction, and the letter of each layer's activation.
-
-    ValueError where n2p2 has no such activation.
-    """
-    layers: Layers = []
-    letters: list[str] = []
-    for layer in network.model_net:
-        if isinstance(layer, nn.Linear):
-            layers.append((_array(layer.weight), _array(layer.bias)))
-            letters.append("l")
-        elif isinstance(layer, BatchNorm):
-            slope = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
-            weight, bias = layers[-1]
-            shifted = slope * (bias - _array(layer.running_mean)) + _array(layer.bias)
-            layers[-1] = slope[:, None] * weight, shifted
-        elif isinstance(layer, nn.Dropout):
-            continue
-        elif type(layer) in LETTERS:
-            letters[-1] = LETTERS[type(layer)]
-        else:
+def letters_of(layers: Sequence[Layer]) -> list[str]:
+    """Return the letter of each layer's activation; ValueError where n2p2 has no such
+    activation."""
+    for layer in layers:
+        if layer.activation not in LETTERS:
             raise ValueError(
-                f"the activation {type(layer).__name__} has no counterpart in n2p2; train with "
-                "model.activation Tanh, Sigmoid, ReLU or Softplus"
+                f"the activation {layer.activation.__name__} has no counterpart in n2p2; train "
+                "with model.activation Tanh, Sigmoid, ReLU or Softplus"
             )
-    return layers, letters
-
-
-def _array(tensor: torch.Tensor | None) -> np.ndarray:
-    assert tensor is not None
-    return tensor.detach().cpu().double().numpy()
+    return [LETTERS[layer.activation] for layer in layers]

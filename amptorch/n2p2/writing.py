@@ -12,13 +12,12 @@ import torch
 from ase.data import atomic_numbers
 
 from amptorch.data.scalers import FeatureScaler
-from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.descriptor.Gaussian.setup import KINDS, cutoff_function
 from amptorch.ensemble import Ensemble
+from amptorch.exports import check_exportable, element_parts
 from amptorch.frames import Frames, read_images
-from amptorch.model import BPNN, SingleNN
 from amptorch.n2p2.functions import CUTOFFS, Row, counterpart, order, write_function
-from amptorch.n2p2.networks import Layers, layers_of, weights_file, write_layers
+from amptorch.n2p2.networks import letters_of, weights_file, write_layers
 from amptorch.potential import Potential
 from amptorch.writing import write_atomically
 
@@ -42,15 +41,13 @@ def write_potential(
     Units are Å and eV. Raises ValueError or TypeError that names what has no counterpart in n2p2
     and what to train instead, before anything is written.
     """
-    if not isinstance(potential, Potential):
-        raise TypeError(
-            f"{type(potential).__name__} is no single potential; n2p2 has one in a folder: export "
-            "the members of an ensemble one by one"
-        )
-    tables = _tables(potential)
+    check_exportable(potential, "n2p2")
+    parts = element_parts(potential)
+    tables = {symbol: _rows(symbol, part.functions) for symbol, part in parts.items()}
     cutoff = _cutoff(potential.descriptor)
     references, slope = _targets(potential)
-    networks, letters = _networks(potential)
+    some_layers = next(iter(parts.values())).layers
+    letters = letters_of(some_layers)
     limits = _limits(potential, ranges)
 
     conversion = []
@@ -68,16 +65,15 @@ def write_potential(
         number, rows = atomic_numbers[symbol], tables[symbol]
         places = order(rows)
         functions += [write_function(symbol, rows[place]) for place in places]
-        offset, scale = _offset_and_scale(potential.feature_scaler, number)
+        _, offset, scale, own = parts[symbol]
         columns = np.stack([part[places] for part in (*limits[number], offset, scale)])
         for function, values in enumerate(columns.T.tolist(), 1):
             scaling.append(" ".join([str(index), str(function), *map(repr, values)]))
-        layers = _of_scaled_functions(networks[symbol], potential.feature_scaler, number, len(rows))
+        layers = [(weight, bias) for weight, bias, _ in own]
         layers[0] = layers[0][0][:, places], layers[0][1]
         layers[-1] = layers[-1][0] * slope, layers[-1][1] * slope
         contents[weights_file(folder, number)] = write_layers(layers)
     contents[folder / "scaling.data"] = "\n".join([*scaling, ""])
-    some_layers = next(iter(networks.values()))
     lines = [
         *_comment(potential.cutoff, elements),
         f"number_of_elements {len(elements)}",
@@ -89,7 +85,7 @@ def write_potential(
         "scale_min_short 0.0",
         "scale_max_short 1.0",
         f"global_hidden_layers_short {len(some_layers) - 1}",
-        " ".join(["global_nodes_short", *(str(len(bias)) for _, bias in some_layers[:-1])]),
+        " ".join(["global_nodes_short", *(str(len(bias)) for _, bias, _ in some_layers[:-1])]),
         " ".join(["global_activation_short", *letters]),
         *functions,
     ]
@@ -108,37 +104,18 @@ def _comment(cutoff: float, elements: Sequence[str]) -> list[str]:
     ]
 
 
-def _tables(potential: Potential) -> dict[str, list[Row]]:
-    """Return the rows of n2p2's functions of each element, in the order of ours."""
-    descriptor = potential.descriptor
-    if not isinstance(descriptor, Gaussian):
-        raise ValueError(
-            f"fingerprints of the kind {type(descriptor).__name__} have no counterpart in n2p2; "
-            "train with dataset.fp_scheme 'gaussian'"
-        )
-    if potential.repulsion is not None:
-        raise ValueError(
-            "the repulsive pair potential (model.repulsion) has no counterpart in n2p2; train "
-            "without it, or add `pair_style hybrid/overlay` with zbl in LAMMPS by hand"
-        )
-    untrained = [symbol for symbol in descriptor.elements if symbol not in potential.elements]
-    if untrained:
-        raise ValueError(
-            f"the elements {untrained} were in no training frame, so that their networks mean "
-            f"nothing; train with dataset.elements {potential.elements}"
-        )
-    tables: dict[str, list[Row]] = {}
-    for symbol, table in descriptor.descriptor_setup.items():
-        tables[symbol] = []
-        for row in table.tolist():
-            found = counterpart(tuple(row))
-            if found is None:
-                raise ValueError(
-                    f"{symbol!r} has the function {KINDS[int(row[0])]}, which has no counterpart "
-                    "in n2p2; train with G1, G2, G4, G5, G2W and G4W"
-                )
-            tables[symbol].append(found)
-    return tables
+def _rows(symbol: str, functions: np.ndarray) -> list[Row]:
+    """Return n2p2's counterparts of the functions of an element, in their order."""
+    rows: list[Row] = []
+    for row in functions.tolist():
+        found = counterpart(tuple(row))
+        if found is None:
+            raise ValueError(
+                f"{symbol!r} has the function {KINDS[int(row[0])]}, which has no counterpart "
+                "in n2p2; train with G1, G2, G4, G5, G2W and G4W"
+            )
+        rows.append(found)
+    return rows
 
 
 def _cutoff(descriptor: Any) -> str:
@@ -169,49 +146,6 @@ def _targets(potential: Potential) -> tuple[dict[str, float], float]:
             "dataset.target_scaling 'per_atom' and dataset.atomic_correction True"
         )
     return references, potential.std
-
-
-def _networks(potential: Potential) -> tuple[dict[str, Layers], list[str]]:
-    """Return the layers of each element, and the letters of their activations."""
-    model: Any = potential.model
-    elements = potential.descriptor.elements
-    if isinstance(model, SingleNN):
-        networks: list[Any] = [model.model] * len(elements)
-    elif isinstance(model, BPNN) and model.element_mask.one_hot:
-        networks = list(model.elementwise_models)
-    else:
-        raise ValueError(
-            f"this {type(model).__name__} has no network of its own for each element (AMPTorch "
-            "v1.0 mixed them by a trained mask), as n2p2 needs it; train model.name 'bpnn' anew"
-        )
-    found = [layers_of(network) for network in networks]
-    return dict(zip(elements, (layers for layers, _ in found), strict=True)), found[0][1]
-
-
-def _offset_and_scale(scaler: FeatureScaler, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and scale of (value − offset)/scale of each feature of an element."""
-    part: Any = scaler.scales[number] if scaler.elementwise else scaler.scale
-    offset, scale = part["offset"].numpy(), part["scale"].numpy()
-    if scaler.transform == "standardize":
-        return offset, scale
-    return -offset / scale, 1 / scale
-
-
-def _of_scaled_functions(
-    layers: Layers, scaler: FeatureScaler, number: int, n_functions: int
-) -> Layers:
-    """Return the layers on the scaled functions of an element alone: principal components, and
-    features that only fill up the rows of the descriptor, are put into the first of them."""
-    weight, bias = layers[0]
-    if scaler.pca is not None:
-        mean, basis = scaler.pca.components[number if scaler.pca.elementwise else 0]
-        weight = weight @ basis.numpy().T
-        bias = bias - weight @ mean.numpy()
-    # They are 0 before they are scaled.
-    offset, scale = _offset_and_scale(scaler, number)
-    filling = -offset[n_functions:] / scale[n_functions:]
-    bias = bias + weight[:, n_functions:] @ filling
-    return [(weight[:, :n_functions], bias), *layers[1:]]
 
 
 def _limits(potential: Potential, ranges: Any) -> dict[int, tuple[np.ndarray, np.ndarray]]:
