@@ -134,7 +134,8 @@ def fit(
         try:
             train_net(net, data.dataset, epochs)
         except Diverged as error:
-            raise Diverged(f"{error}; {_kept_of(net, data.dataset, folder, ranks)}") from error
+            _, kept = kept_of(net, data.dataset, folder, ranks)
+            raise Diverged(f"{error}; {kept}") from error
     if ranks.first:
         logger.info("training took %.1f s", time.perf_counter() - begun)
     if state is not None and len(net.history) == len(state.history):
@@ -158,19 +159,18 @@ def fit(
     return potential
 
 
-def _kept_of(
+def kept_of(
     net: PotentialNet, dataset: Dataset, folder: str | os.PathLike[str] | None, ranks: Ranks
-) -> str:
-    """Remove the checkpoint of a training that has diverged, unless it is sound; return words about
-    it."""
+) -> tuple[bool, str]:
+    """Remove the checkpoint of a training that has diverged, unless it is sound; return whether it
+    is, and words about it."""
     if load_best_parameters(net, dataset):
-        return "the best parameters of the epochs before are kept" + (
-            "" if folder is None else f", in {folder}"
-        )
+        where = "" if folder is None else f", in {folder}"
+        return True, f"the best parameters of the epochs before are kept{where}"
     if folder is not None and ranks.first:
         remove_checkpoint(folder)
         shutil.rmtree(Path(folder) / EPOCHS, ignore_errors=True)
-    return "no epoch before was any better, so no checkpoint is kept"
+    return False, "no epoch before was any better, so no checkpoint is kept"
 
 
 def fresh_model(

@@ -25,11 +25,11 @@ from amptorch.prediction import predict
 from amptorch.threads import use_threads
 from amptorch.training.callbacks import WandbRun
 from amptorch.training.committee import mean_of, one_member, parts_of
-from amptorch.training.divergence import load_best_parameters
 from amptorch.training.fit import (
     check_processes,
     fresh_members,
     fresh_model,
+    kept_of,
     make_callbacks,
     make_net,
     make_split_of,
@@ -280,7 +280,12 @@ class AtomsTrainer(AttributesOfV1):
         try:
             train_net(self.net, self.train_dataset, epochs)
         except Diverged as error:
-            raise Diverged(f"{error}; {self._after_divergence()}") from error
+            sound, kept = kept_of(self.net, self.train_dataset, self.cp_dir, self.ranks)
+            if not sound:
+                if self.ranks.first and self.cp_dir is not None:
+                    shutil.rmtree(self.cp_dir, ignore_errors=True)
+                self.cp_dir = None
+            raise Diverged(f"{error}; {kept}") from error
         trained = with_elements(self.settings, self.elements)
         model, settings = mean_of(self.net, trained, self.input_dim)
         self._mean = None if model is self.net.module_ else (model, settings)
@@ -289,16 +294,6 @@ class AtomsTrainer(AttributesOfV1):
             self.potential.save(run)
         if self.ranks.first:
             logger.info("training took %.1f s", time.perf_counter() - start)
-
-    def _after_divergence(self) -> str:
-        """Keep the best epoch of a training that has diverged if it is sound, else nothing; return
-        words about it."""
-        if load_best_parameters(self.net, self.train_dataset):
-            return f"the best parameters of the epochs before are kept, in {self.cp_dir}"
-        if self.ranks.first and self.cp_dir is not None:
-            shutil.rmtree(self.cp_dir, ignore_errors=True)
-        self.cp_dir = None
-        return "no epoch before was any better, so no checkpoint is kept"
 
     def _load_run(self, run: Path) -> "TrainingState | None":
         """Load a run that was begun; return its last `TrainingState`, None where it has none."""
