@@ -122,7 +122,12 @@ def _execute(lmp: Any, text: str) -> None:
 
 def _fail(lmp: Any, error: Exception) -> None:
     """End all processes with one message, as LAMMPS's own errors do; what was written so far is
-    kept."""
+    kept.
+
+    No exception gets out of the callback of `fix external`, and LAMMPS can be told to end a run
+    there, but not the input: the commands after it would be run, such as a `write_data` of atoms
+    that have exploded. So the process ends here.
+    """
     rank = lmp.extract_setting("world_rank")
     size = lmp.extract_setting("world_size")
     lmp.flush_buffers()
