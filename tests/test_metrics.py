@@ -85,6 +85,15 @@ def test_validation_columns_are_the_errors_of_the_parameters(frames, tmp_path, m
     assert row[f"val_forces_{metric}"] == pytest.approx(forces_error.mean(), rel=1e-9)
 
 
+def test_small_losses_are_shown(frames, tmp_path):
+    trainer = AtomsTrainer(config(frames, tmp_path, cmd__debug=True))
+    trainer.load()
+    trainer.net.initialize()
+    printed = dict(trainer.net.callbacks_)["print_log"]
+    row = {"epoch": 3, "train_loss": 1.23456e-5, "train_loss_best": False, "dur": 12.34567}
+    assert printed.table(row).splitlines()[-1].split() == ["3", "1.2346e-05", "12.346"]
+
+
 def test_training_columns_are_those_of_the_epochs_own_predictions(frames, tmp_path):
     """One batch and one epoch: the score is that of the parameters before the step."""
     settings = config(frames, tmp_path, optim__epochs=1, optim__batch_size=10, cmd__debug=True)

@@ -97,7 +97,7 @@ class PotentialNet(NeuralNetRegressor):
     def _default_callbacks(self) -> list[NamedCallback]:
         """Return skorch's own callbacks, with this package's table of the epochs."""
         callbacks = dict(super()._default_callbacks)
-        return list({**callbacks, "print_log": EpochTable()}.items())
+        return list({**callbacks, "print_log": EpochTable(floatfmt=".5g")}.items())
 
     def run_single_epoch(
         self, iterator: Iterable[Any], training: bool, *args: Any, **kwargs: Any
