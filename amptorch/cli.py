@@ -160,9 +160,10 @@ def evaluate(
     from amptorch.config import DatasetConfig
     from amptorch.files import check_output
     from amptorch.frames import read_images
-    from amptorch.reports import error_table, parity_plot, prediction_errors
+    from amptorch.reports import check_picture, error_table, parity_plot, prediction_errors
 
     if plot:
+        check_picture(out)
         check_output(out, overwrite)
     # A damaged file of frames is found before the potential is loaded.
     images = read_images(data)

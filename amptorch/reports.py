@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.formula import Formula
 from ase.units import GPa
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from amptorch.frames import Frames
@@ -215,17 +216,28 @@ def unfair_groups(
     return found + _unfair_elements(frames, prediction)
 
 
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError where the name of a picture does not end with a format that matplotlib
+    writes, such as .png, .pdf or .svg."""
+    ending = Path(path).suffix[1:].lower()
+    if ending not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(
+            f"no picture can be written to {str(path)!r}: its name must end with .png, .pdf or .svg"
+        )
+
+
 def parity_plot(
     path: str | os.PathLike[str], sets: Mapping[str, tuple[Frames, Mapping[str, Any]]]
 ) -> None:
     """Draw predicted against reference energies (eV/atom), forces (eV/Å) and stresses (GPa) into
-    the file `path`, in the format that its name ends with (.png, .pdf, .svg, ...), else as a PNG.
+    the file `path`, in the format that its name ends with; see `check_picture`.
 
     sets: a dict from the name of a set of frames to (frames, prediction) as in
     `prediction_errors`. Forces are drawn where all sets have some, and so are stresses. The drawing
     needs no display and leaves matplotlib's backend alone. At most 20,000 points, drawn at random,
     are shown of a set.
     """
+    check_picture(path)
     energies = {name: _energies(*pair) for name, pair in sets.items()}
     drawn: list[tuple[str, str, Any]] = [("energy", "eV/atom", energies)]
     if all(_force_errors(*pair) is not None for pair in sets.values()):
@@ -238,9 +250,7 @@ def parity_plot(
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for panel, (quantity, unit, pairs) in zip(panels, drawn, strict=True):
         draw_parity(panel, quantity, unit, pairs)
-    ending = Path(path).suffix[1:].lower()
-    known = ending in figure.canvas.get_supported_filetypes()
-    figure.savefig(path, format=ending if known else "png", dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def draw_parity(

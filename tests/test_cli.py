@@ -335,6 +335,13 @@ def test_evaluate_frames_without_forces(tmp_path, capsys):
     assert (tmp_path / "parity.png").exists()
 
 
+def test_evaluate_refuses_a_picture_of_no_known_format_at_once(tmp_path, capsys):
+    picture = tmp_path / "parity.foo"
+    assert run("evaluate", tmp_path / "none", IMAGES, "--plot", "--out", picture) == 1
+    assert "must end with .png, .pdf or .svg" in capsys.readouterr().err
+    assert not picture.exists()
+
+
 def test_predict_energies_alone(tmp_path):
     assert run("predict", ENERGY_CHECKPOINT, IMAGES, tmp_path / "out.traj") == 0
     assert "forces" not in read(tmp_path / "out.traj", 0).calc.results

@@ -109,13 +109,20 @@ def test_a_set_without_one_of_the_elements_has_empty_cells():
 
 @pytest.mark.parametrize(
     ("name", "magic"),
-    [("p.pdf", b"%PDF"), ("p.svg", b"<?xml"), ("p", b"\x89PNG"), ("p.1", b"\x89PNG")],
+    [("p.pdf", b"%PDF"), ("p.svg", b"<?xml"), ("p.PNG", b"\x89PNG")],
 )
 @pytest.mark.slow
 def test_a_picture_is_what_its_name_says(frames, prediction, tmp_path, name, magic):
     parity_plot(str(tmp_path / name), {"held out": (frames, prediction)})
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize("name", ["p", "p.1", "p.foo"])
+def test_a_picture_of_no_known_format(frames, prediction, tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}': its name must end with .png, .pdf or .svg"):
+        parity_plot(tmp_path / name, {"held out": (frames, prediction)})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
