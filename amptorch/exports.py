@@ -29,9 +29,9 @@ class ElementPart(NamedTuple):
     layers: list[Layer]
 
 
-def check_exportable(potential: Potential | Ensemble, program: str, instead: str = "") -> None:
-    """Raise TypeError or ValueError that names what of a potential another program does not have,
-    and what to do; `instead` is what else, such as ", or run it by …"."""
+def exportable(potential: Potential | Ensemble, program: str, instead: str = "") -> Potential:
+    """Return the potential; raise TypeError or ValueError that names what of it another program
+    does not have, and what to do. `instead`: what else to do, such as ", or run it by …"."""
     if not isinstance(potential, Potential):
         raise TypeError(
             f"{type(potential).__name__} is no single potential, and {program} has one: export a "
@@ -60,10 +60,11 @@ def check_exportable(potential: Potential | Ensemble, program: str, instead: str
             "this BPNN has no network of its own for each element (AMPTorch v1.0 mixed them by a "
             f"trained mask), as {program} needs it; train model.name 'bpnn' anew{instead}"
         )
+    return potential
 
 
 def element_parts(potential: Potential) -> dict[str, ElementPart]:
-    """Return the part of each element of a potential that `check_exportable` has passed."""
+    """Return the part of each element of a potential that `exportable` has passed."""
     model: Any = potential.model
     parts = {}
     for place, symbol in enumerate(potential.descriptor.elements):

@@ -20,7 +20,7 @@ from amptorch.descriptor.Gaussian.setup import (
     cutoff_function,
 )
 from amptorch.ensemble import Ensemble
-from amptorch.exports import check_exportable, element_parts
+from amptorch.exports import element_parts, exportable
 from amptorch.model import activations
 from amptorch.potential import Potential
 from amptorch.writing import write_atomically
@@ -52,7 +52,7 @@ def write_potential(potential: Potential | Ensemble, path: str | os.PathLike[str
     Units are Å and eV; all numbers are written without loss. Raises ValueError or TypeError that
     names what the pair style does not have, and what to do instead, before anything is written.
     """
-    check_exportable(potential, "pair_style amptorch", INSTEAD)
+    potential = exportable(potential, "pair_style amptorch", INSTEAD)
     if not potential.has_forces:
         raise ValueError(
             "the model gives no forces (model.get_forces: false), which LAMMPS needs; train with "

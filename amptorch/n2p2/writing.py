@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 from amptorch.data.scalers import FeatureScaler
 from amptorch.descriptor.Gaussian.setup import KINDS, cutoff_function
 from amptorch.ensemble import Ensemble
-from amptorch.exports import check_exportable, element_parts
+from amptorch.exports import element_parts, exportable
 from amptorch.frames import Frames, read_images
 from amptorch.n2p2.functions import CUTOFFS, Row, counterpart, order, write_function
 from amptorch.n2p2.networks import letters_of, weights_file, write_layers
@@ -41,7 +41,7 @@ def write_potential(
     Units are Å and eV. Raises ValueError or TypeError that names what has no counterpart in n2p2
     and what to train instead, before anything is written.
     """
-    check_exportable(potential, "n2p2")
+    potential = exportable(potential, "n2p2")
     parts = element_parts(potential)
     tables = {symbol: _rows(symbol, part.functions) for symbol, part in parts.items()}
     cutoff = _cutoff(potential.descriptor)
