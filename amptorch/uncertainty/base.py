@@ -4,40 +4,28 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from amptorch.frames import Frames
 from amptorch.loading import potential_of
 from amptorch.prediction import AtomicParts, batches_of
 from amptorch.uncertainty.calculator import UncertaintyCalculator
-from amptorch.uncertainty.calibrators import check_share
+from amptorch.uncertainty.calibrators import (
+    ConformalPrediction,
+    NegativeLeastLikelihoodEstimator,
+    check_share,
+)
 from amptorch.uncertainty.metrics import LEVELS, calibration_metrics
 from amptorch.uncertainty.points import frames_for, without_forces
 
 # Fewer errors of an element are none.
 FEWEST = 2
 
+Calibrator: TypeAlias = ConformalPrediction | NegativeLeastLikelihoodEstimator
 Estimator = TypeVar("Estimator", bound="UncertaintyEstimator")
-
-
-class Calibrator(Protocol):
-    """Turn difficulties into intervals, after a fit to errors."""
-
-    def fit(self, errors: ArrayLike, difficulty: ArrayLike, /) -> "Calibrator":
-        """Fit to errors (n,) or (n, D) at difficulties (n,); return the calibrator."""
-
-    def predict(self, difficulty: ArrayLike, confidence: float | None = None, /) -> np.ndarray:
-        """Return the half widths (n,) of the intervals, or radii for vectors."""
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return the arrays that were fitted."""
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> "Calibrator":
-        """Take the arrays of `state`; return the calibrator."""
 
 
 @dataclass
