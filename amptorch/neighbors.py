@@ -11,6 +11,7 @@ import numpy as np
 
 from amptorch.frames import COINCIDENT, Frames, check_coincident
 from amptorch.kernels import neighbors as kernels
+from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.memory import require_memory
 from amptorch.rows import offsets_of, rows_between
 from amptorch.threads import run_chunks
@@ -78,6 +79,30 @@ class NeighborList:
 
         run_chunks(fill, self.counts + 1, None if self.n_pairs > WORTH_THREADS else 1)
         return replace(self, vectors=vectors)
+
+    def add_up(
+        self, frames: Frames, pair_gradients: np.ndarray, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient (N, 3) of the energy with respect to the positions, and the virials
+        (N, 6) of the atoms, from its gradient (P, 3) with respect to each pair vector: see
+        `kernels.forces`."""
+        gradient = np.zeros((frames.n_atoms, 3), dtype=pair_gradients.dtype)
+        virials = np.empty((frames.n_atoms, 6))
+
+        def add(first: int, last: int) -> None:
+            scatter_pair_gradients(
+                self.offsets,
+                self.neighbors,
+                self.vectors,
+                pair_gradients,
+                frames.offsets[first],
+                frames.offsets[last],
+                gradient,
+                virials,
+            )
+
+        run_chunks(add, frames.counts, threads)
+        return gradient, virials
 
     def select(self, frames: Frames, indices: Sequence[int] | np.ndarray) -> NeighborList:
         """Return the neighbour list of `frames.select(indices)`, where this one is that of

@@ -11,7 +11,6 @@ from ase.data import chemical_symbols, covalent_radii
 
 from amptorch.data.batch import AtomicParts
 from amptorch.frames import Frames
-from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.neighbors import NeighborList, neighbor_list
 
 # e²/(4πε₀), eV Å.
@@ -86,18 +85,8 @@ class Repulsion:
     def parts(self, frames: Frames, neighbors: NeighborList) -> AtomicParts:
         """Return energies, forces and virials of the atoms."""
         energies, gradients = self.of_pairs(frames, neighbors)
-        forces, virials = np.zeros((frames.n_atoms, 3)), np.empty((frames.n_atoms, 6))
-        scatter_pair_gradients(
-            neighbors.offsets,
-            neighbors.neighbors,
-            neighbors.vectors,
-            gradients,
-            0,
-            frames.n_atoms,
-            forces,
-            virials,
-        )
-        return AtomicParts(energies, -forces, virials)
+        gradient, virials = neighbors.add_up(frames, gradients)
+        return AtomicParts(energies, -gradient, virials)
 
     def without(self, frames: Frames, neighbors: NeighborList | None = None) -> Frames:
         """Return the frames with labels less the repulsion, which is what a network learns."""

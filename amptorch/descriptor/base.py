@@ -17,7 +17,6 @@ from amptorch.descriptor.derivatives import SparseMatrix, strain_matrices
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames, element_table, symbol_numbers
-from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.kernels.structures import Blocks, NeighborPairs
 from amptorch.kernels.symmetry_functions import count_block_atoms
 from amptorch.memory import require_memory
@@ -228,23 +227,7 @@ class BaseDescriptor(ABC):
         """
         neighbors = self.neighbors(frames, neighbors, threads)
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
-        gradient = np.zeros((frames.n_atoms, 3), dtype=pairs.dtype)
-        virials = np.empty((frames.n_atoms, 6))
-
-        def scatter(first: int, last: int) -> None:
-            scatter_pair_gradients(
-                neighbors.offsets,
-                neighbors.neighbors,
-                neighbors.vectors,
-                pairs,
-                frames.offsets[first],
-                frames.offsets[last],
-                gradient,
-                virials,
-            )
-
-        run_chunks(scatter, frames.counts, threads)
-        return gradient, virials
+        return neighbors.add_up(frames, pairs, threads)
 
     def stored_values(
         self,

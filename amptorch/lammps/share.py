@@ -9,7 +9,6 @@ import numpy as np
 from amptorch.ensemble import Ensemble
 from amptorch.extrapolation import farthest
 from amptorch.frames import Frames
-from amptorch.kernels.forces import scatter_pair_gradients
 from amptorch.neighbors import NeighborList, VerletList
 from amptorch.potential import Potential
 
@@ -170,19 +169,8 @@ class Members:
         known = [one for one in found if one is not None]
         if len(known) == len(self.members):
             result.far[0] = len(farthest(known).beyond())
-        virials = np.empty((frames.n_atoms, 6))
-        scatter_pair_gradients(
-            pairs.offsets,
-            pairs.neighbors,
-            pairs.vectors,
-            slopes,
-            0,
-            frames.n_atoms,
-            result.forces,
-            virials,
-        )
-        result.of_atoms[:, 1:] = virials
-        return result._replace(forces=-result.forces, virial=-(pairs.vectors.T @ slopes))
+        gradient, result.of_atoms[:, 1:] = pairs.add_up(frames, slopes)
+        return result._replace(forces=-gradient, virial=-(pairs.vectors.T @ slopes))
 
     def _add(self, result: Shares, k: int, energies: np.ndarray, atoms: slice) -> None:
         result.energies[k] += energies.sum()
