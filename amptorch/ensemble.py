@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +11,11 @@ import numpy as np
 
 from amptorch.checkpoints.folder import load_json, write_files
 from amptorch.data.batch import Batch
-from amptorch.descriptor.base import BaseDescriptor
-from amptorch.extrapolation import NOT_KNOWN, Extrapolation, farthest
+from amptorch.extrapolation import Extrapolation, farthest
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.potential import Potential
-from amptorch.prediction import (
-    AtomicParts,
-    Stress,
-    batches_of,
-    by_frame,
-    check_stress,
-    checked_frames,
-    extrapolation_by_frame,
-    forces_by_frame,
-)
+from amptorch.prediction import AtomicParts, Stress, forces_by_frame, predict_atoms
 
 if TYPE_CHECKING:
     from amptorch.calculator import AmpTorch
@@ -86,9 +75,7 @@ class Ensemble:
         if not self.elements:
             sets = "; ".join(", ".join(member.elements) for member in self.members)
             raise ValueError(f"no element is known to all members of the ensemble: {sets}")
-        self._groups: dict[tuple, list[int]] = {}
-        for k, member in enumerate(self.members):
-            self._groups.setdefault(_setup(member.descriptor), []).append(k)
+        self._groups = groups_of(self.members)
 
     @property
     def cutoff(self) -> float:
@@ -116,29 +103,17 @@ class Ensemble:
         Raises ValueError that names the frame which cannot be used, and with `stress` what
         `Potential.predict` raises.
         """
-        frames = checked_frames(self, images)
-        if stress:
-            check_stress(self, frames, stress)
-        result: dict[str, list] = {}
-        for batch, part, _ in batches_of(self, frames, disable_tqdm):
-            if uncertainty:
-                parts, energy_spread, forces_spread = self.spread_atoms(batch)
-            else:
-                parts = self.evaluate_atoms(batch)
-            found = by_frame(parts, part)
-            if not stress:
-                found = {name: found[name] for name in ("energy", "forces")}
-            if uncertainty:
-                found["energy_uncertainty"] = energy_spread.tolist()
-                found["energy_uncertainty_per_atom"] = (energy_spread / part.counts).tolist()
-                found["forces_uncertainty"] = forces_by_frame(forces_spread, part)
-            if extrapolation:
-                found |= extrapolation_by_frame(self.extrapolation(batch), part)
-            for name, values in found.items():
-                result.setdefault(name, []).extend(values)
-        if extrapolation and "extrapolation" not in result:
-            warnings.warn(NOT_KNOWN, stacklevel=2)
-        return result
+
+        def with_spread(batch: EnsembleBatch, part: Frames) -> tuple[AtomicParts, dict[str, list]]:
+            parts, energy_spread, forces_spread = self.spread_atoms(batch)
+            return parts, {
+                "energy_uncertainty": energy_spread.tolist(),
+                "energy_uncertainty_per_atom": (energy_spread / part.counts).tolist(),
+                "forces_uncertainty": forces_by_frame(forces_spread, part),
+            }
+
+        evaluate = with_spread if uncertainty else None
+        return predict_atoms(self, images, stress, disable_tqdm, extrapolation, evaluate)
 
     def get_calc(self, skin: float = 0.3, uncertainty: bool = True, **options: Any) -> "AmpTorch":
         """Return the ASE calculator, with uncertainties in its results or without, which is
@@ -196,7 +171,7 @@ class Ensemble:
         if neighbors is None:
             neighbors = neighbor_list(frames, self.cutoff)
         batches = {}
-        for group in self._groups.values():
+        for group in self._groups:
             values = self.members[group[0]].descriptor.values(frames, neighbors)
             for k in group:
                 member = self.members[k]
@@ -228,7 +203,7 @@ class Ensemble:
         energies, gradients = self._of_members(batch)
         forces, virials = self._empty(batch)
         if self.has_forces:
-            for group in self._groups.values():
+            for group in self._groups:
                 mean = sum(self.weights[k] * gradients[k] for k in group)
                 gradient, virial = self._contracted(group[0], mean, batch)
                 forces -= gradient
@@ -292,9 +267,14 @@ def is_ensemble(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / FILE).is_file()
 
 
-def _setup(descriptor: BaseDescriptor) -> tuple:
-    """Return what descriptors with the same fingerprints have in common."""
-    return (descriptor.descriptor_setup_hash, tuple(descriptor.elements), descriptor.cutoff)
+def groups_of(members: Sequence[Potential]) -> list[list[int]]:
+    """Return the places of the members in groups that have the same fingerprints."""
+    groups: dict[tuple, list[int]] = {}
+    for k, member in enumerate(members):
+        of = member.descriptor
+        key = (of.descriptor_setup_hash, tuple(of.elements), of.cutoff)
+        groups.setdefault(key, []).append(k)
+    return list(groups.values())
 
 
 def _potential(member: Any) -> Potential:

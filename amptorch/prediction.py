@@ -127,17 +127,24 @@ def predict_atoms(
     stress: Stress = True,
     quiet: bool = True,
     extrapolation: bool = False,
+    evaluate: Callable[[Any, Frames], tuple[AtomicParts, dict[str, list]]] | None = None,
 ) -> dict[str, list]:
     """Return lists of `energy`, `forces`, and what `stress` and `extrapolation` ask for, with an
-    entry for each frame, as `Potential.predict` describes them."""
+    entry for each frame, as `Potential.predict` describes them.
+
+    evaluate : called for (batch, its frames) in place of `model.evaluate_atoms(batch)`; returns
+        what that does, and lists of more
+    """
     frames = checked_frames(model, images)
     if stress:
         check_stress(model, frames, stress)
     result: dict[str, list] = {}
     for batch, part, _ in batches_of(model, frames, quiet):
-        found = by_frame(model.evaluate_atoms(batch), part)
+        parts, more = evaluate(batch, part) if evaluate else (model.evaluate_atoms(batch), {})
+        found = by_frame(parts, part)
         if not stress:
             found = {name: found[name] for name in ("energy", "forces")}
+        found |= more
         if extrapolation:
             found |= extrapolation_by_frame(model.extrapolation(batch), part)
         for name, values in found.items():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amptorch.ensemble import Ensemble
+from amptorch.ensemble import Ensemble, groups_of
 from amptorch.extrapolation import farthest
 from amptorch.frames import Frames
 from amptorch.neighbors import NeighborList, VerletList
@@ -122,15 +122,7 @@ class Members:
         self.members: Sequence[Any] = getattr(model, "members", [model])
         self.weights = np.asarray(getattr(model, "weights", [1.0]))
         self.means = np.array([member.mean for member in self.members])
-        self._groups: dict[tuple, list[int]] = {}
-        for k, member in enumerate(self.members):
-            descriptor = member.descriptor
-            key = (
-                descriptor.descriptor_setup_hash,
-                tuple(descriptor.elements),
-                descriptor.cutoff,
-            )
-            self._groups.setdefault(key, []).append(k)
+        self._groups = groups_of(self.members)
 
     def evaluate(self, frames: Frames, pairs: NeighborList, first: int, last: int) -> Shares:
         """Return what atoms `first:last` of the one frame have, `pairs` being theirs."""
@@ -145,7 +137,7 @@ class Members:
         )
         slopes: Any = None
         found = []
-        for group in self._groups.values():
+        for group in self._groups:
             descriptor = self.members[group[0]].descriptor
             values = descriptor.values(frames, pairs)
             gradient = np.zeros_like(values, dtype=np.float64)
