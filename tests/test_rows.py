@@ -8,13 +8,12 @@ import pytest
 from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives, RecomputedDerivatives
 from amptorch.descriptor.derivatives import Derivatives
 from amptorch.rows import checked_rows, offsets_of, row_flags, row_places, rows_between
-from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
+from amptorch.store.backends import StoredDerivatives
 from amptorch.v1.sparse import SparseDerivatives
 
 BACK_ENDS = [
     DerivativeBlocks,
     RecomputedDerivatives,
-    RecomputedFromStore,
     SparseDerivatives,
     StoredDerivatives,
 ]

@@ -18,6 +18,7 @@ from amptorch.data.samplers import known_rows, with_known_forces
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
 from amptorch.data.weights import checked_weights, set_weights
+from amptorch.descriptor.blocks import RecomputedDerivatives
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.distances import check_cutoff
 from amptorch.frames import Frames, symbol_numbers
@@ -88,11 +89,11 @@ class StoreDataset(torch.utils.data.Dataset):
         self.energies = self._energies()
         self._check_targets()
         self._check_pairs()
-        self._backend: Any = None
+        self._stored: Any = None
         if self.derivative_kind == "stored":
-            self._backend = self.store.derivatives(self._hash, derivative_dtype, stress)
+            self._stored = self.store.derivatives(self._hash, derivative_dtype, stress)
         elif self.derivative_kind == "recompute":
-            self._backend = self.store.recompute(self.descriptor)
+            self.store.check_reach(self.descriptor)
         if feature_scaler is None:
             feature_scaler = FeatureScaler.fitted(self._chunks, self.scaling, forcetraining, pca)
         self.feature_scaler = feature_scaler
@@ -195,13 +196,14 @@ class StoreDataset(torch.utils.data.Dataset):
     def _inputs(self, frame_ids: np.ndarray) -> Batch:
         values = self.store.fingerprints(self._hash, frame_ids)
         numbers, counts = self.store.numbers(frame_ids), self.counts[frame_ids]
-        derivatives: Any = self._backend
+        derivatives: Any = self._stored
         called: np.ndarray | None = frame_ids
         # What the contractions need is read here, ahead of the network's work.
         if self.derivative_kind == "recompute":
-            derivatives, called = self._backend.prepare(frame_ids), None
+            structures = self.store.structures(frame_ids)
+            derivatives, called = RecomputedDerivatives(self.descriptor, *structures), None
         elif self.derivative_kind == "stored":
-            self._backend.prepare(frame_ids)
+            self._stored.prepare(frame_ids)
         fingerprints = self._tensor(self.feature_scaler.transform_rows(values, numbers))
         return self.batcher(fingerprints, numbers, counts, derivatives, called)
 

@@ -23,8 +23,8 @@ class Derivatives(Protocol):
     in their order. `rows`, sorted positions among these atoms, leaves out all others.
 
     Classes need not inherit from this one. They are `DerivativeBlocks` and other
-    `KeptDerivatives` (kept in memory or in a store), `RecomputedDerivatives` and
-    `RecomputedFromStore` (contracted on the fly), and `SparseDerivatives` (v1.0's matrices).
+    `KeptDerivatives` (kept in memory or in a store), `RecomputedDerivatives` (contracted on the
+    fly), and `SparseDerivatives` (v1.0's matrices).
     """
 
     @property

@@ -162,7 +162,8 @@ class Members:
         if len(known) == len(self.members):
             result.far[0] = len(farthest(known).beyond())
         gradient, result.of_atoms[:, 1:] = pairs.add_up(frames, slopes)
-        return result._replace(forces=-gradient, virial=-(pairs.vectors.T @ slopes))
+        result.forces[:] = -gradient
+        return result._replace(virial=-(pairs.vectors.T @ slopes))
 
     def _add(self, result: Shares, k: int, energies: np.ndarray, atoms: slice) -> None:
         result.energies[k] += energies.sum()

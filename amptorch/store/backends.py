@@ -1,21 +1,15 @@
 """Contract derivatives over a store, with the interface of `amptorch.descriptor.blocks`."""
 
 from abc import abstractmethod
-from collections import OrderedDict
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amptorch.descriptor.base import BaseDescriptor
-from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives, RecomputedDerivatives
+from amptorch.descriptor.blocks import DerivativeBlocks, KeptDerivatives
 from amptorch.descriptor.derivatives import FrameIds
 
 if TYPE_CHECKING:
     from amptorch.store.store import FrameStore
-
-# Batches whose structures are kept: the one in use and those that are made ahead.
-KEPT_BATCHES = 4
 
 
 class ShardedDerivatives(KeptDerivatives):
@@ -76,68 +70,3 @@ class StoredDerivatives(ShardedDerivatives):
         """Return the DerivativeBlocks of a shard."""
         reader = self.store.reader(int(number))
         return reader.derivatives(self.setup_hash, self.dtype.name, self.n_features, self.strains)
-
-
-class RecomputedFromStore:
-    """Contract derivatives on the fly from the structures and neighbour lists of a store.
-
-    Only those of the frames that are asked for are read; `prepare` may do so ahead, in a thread of
-    its own. See `RecomputedDerivatives` for `vjp` and `jvp`.
-    """
-
-    def __init__(self, store: "FrameStore", descriptor: BaseDescriptor):
-        if descriptor.cutoff > store.cutoff:
-            raise ValueError(
-                f"the descriptor reaches {descriptor.cutoff} Å, the neighbour lists of the store "
-                f"{store.path} {store.cutoff} Å; make a store with this descriptor"
-            )
-        self.store = store
-        self.descriptor = descriptor
-        self._batches: OrderedDict[bytes, RecomputedDerivatives] = OrderedDict()
-        self._lock = Lock()
-
-    @property
-    def n_atoms(self) -> int:
-        return self.store.n_atoms
-
-    @property
-    def n_features(self) -> int:
-        """Return the number of features of an atom."""
-        return self.descriptor.n_features
-
-    def prepare(self, frame_ids: np.ndarray) -> RecomputedDerivatives:
-        """Return the RecomputedDerivatives of these frames alone, kept for calls to come."""
-        frame_ids = np.asarray(frame_ids, dtype=np.int64)
-        key = frame_ids.tobytes()
-        with self._lock:
-            batch = self._batches.get(key)
-        if batch is None:
-            batch = RecomputedDerivatives(self.descriptor, *self.store.structures(frame_ids))
-            with self._lock:
-                self._batches[key] = batch
-                if len(self._batches) > KEPT_BATCHES:
-                    self._batches.popitem(last=False)
-        return batch
-
-    def vjp(
-        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""
-        return self.prepare(frame_ids).vjp(np.arange(len(frame_ids)), g, rows)
-
-    def jvp(
-        self,
-        frame_ids: np.ndarray,
-        v: np.ndarray,
-        rows: np.ndarray | None = None,
-        strain: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return J v (n, S) for v (n, 3); with `rows`, v (len(rows), 3) moves those atoms alone,
-        and `strain` (frames, 6) strains the frames beside."""
-        return self.prepare(frame_ids).jvp(np.arange(len(frame_ids)), v, rows, strain)
-
-    def vjp_and_virials(
-        self, frame_ids: np.ndarray, g: np.ndarray, rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return Jᵀg as `vjp` does, and ∂E/∂ε (frames, 6)."""
-        return self.prepare(frame_ids).vjp_and_virials(np.arange(len(frame_ids)), g, rows)

@@ -16,7 +16,7 @@ from amptorch.neighbors import NeighborList
 from amptorch.rows import offsets_of
 from amptorch.store import layout
 from amptorch.store.arrays import read_checked_json
-from amptorch.store.backends import RecomputedFromStore, StoredDerivatives
+from amptorch.store.backends import StoredDerivatives
 from amptorch.store.reader import ShardReader, join_frames, join_neighbors
 
 # Shards that are kept open at one time: each takes about twenty of the files that a process may
@@ -175,13 +175,15 @@ class FrameStore:
             )
         return StoredDerivatives(self, setup_hash, dtype, strains)
 
-    def recompute(self, descriptor: BaseDescriptor) -> RecomputedFromStore:
-        """Return the back end that contracts derivatives of `descriptor` on the fly.
-
-        Raises ValueError where its cutoff is longer than that of the neighbour lists.
-        """
+    def check_reach(self, descriptor: BaseDescriptor) -> None:
+        """Raise ValueError where derivatives of `descriptor` cannot be computed from the structures
+        and neighbour lists: there are none, or its cutoff is longer than theirs."""
         self._need_structures()
-        return RecomputedFromStore(self, descriptor)
+        if descriptor.cutoff > self.cutoff:
+            raise ValueError(
+                f"the descriptor reaches {descriptor.cutoff} Å, the neighbour lists of the store "
+                f"{self.path} {self.cutoff} Å; make a store with this descriptor"
+            )
 
     def locate(self, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (shards, frames within them) of `frame_ids`; IndexError where one is not there."""

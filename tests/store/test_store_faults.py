@@ -466,7 +466,7 @@ def test_other_reasons_to_refuse_a_store(tmp_path, copy):
     with pytest.raises(ValueError, match=r"end at 4.0 Å"):
         make(images(), copy, descriptor(cutoff=5.0))
     with pytest.raises(ValueError, match=r"reaches 5.0 Å"):
-        FrameStore(copy).recompute(descriptor(cutoff=5.0))
+        FrameStore(copy).check_reach(descriptor(cutoff=5.0))
     make(images(), tmp_path / "energies", forces=False)
     with pytest.raises(ValueError, match="without forces"):
         make(images(), tmp_path / "energies", forces=True)
