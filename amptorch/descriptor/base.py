@@ -13,12 +13,11 @@ from ase import Atoms
 from tqdm import tqdm
 
 from amptorch.descriptor.blocks import DerivativeBlocks
-from amptorch.descriptor.derivatives import SparseMatrix, strain_matrices
+from amptorch.descriptor.derivatives import SparseMatrix, strained_pairs
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames, element_table, symbol_numbers
 from amptorch.kernels.structures import Blocks, NeighborPairs
-from amptorch.kernels.symmetry_functions import count_block_atoms
 from amptorch.memory import require_memory
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.rows import checked_rows, row_flags
@@ -174,7 +173,7 @@ class BaseDescriptor(ABC):
         moving = row_flags(rows, frames.n_atoms)
         if strain is not None:
             moving = row_flags(None, frames.n_atoms)
-            pairs, v = _strained(frames, pairs, v, checked_rows(strain, (len(frames), 6)))
+            pairs, v = strained_pairs(frames, pairs, v, checked_rows(strain, (len(frames), 6)))
         values = self._zeros(frames.n_atoms, self.n_features)
         self._run(kernel, self._tables(), pairs, counts, threads, moving, v, values)
         return values
@@ -359,7 +358,7 @@ class BaseDescriptor(ABC):
                 part, matrices = frames.select(indices), None
                 if derivatives:
                     values, blocks = self.values_and_derivatives(part, threads=threads)
-                    matrices = _matrices(blocks, part, index_dtype, threads)
+                    matrices = blocks.sparse_frames(index_dtype, threads)
                     if indices[0] == 0:
                         # What is kept of the others, if they are like these.
                         taken = sum(a.nbytes for matrix in matrices for a in matrix)
@@ -498,60 +497,5 @@ class BaseDescriptor(ABC):
 
         run_chunks(run, self._costs(counts), threads)
 
-    @staticmethod
-    def _count_block_atoms(
-        reach: np.ndarray,
-        pairs: NeighborPairs,
-        costs: np.ndarray,
-        n_elements: int,
-        threads: int | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (counts, present), each (N, E), of `kernels.symmetry_functions.count_block_atoms`.
-
-        costs (N,): what each atom costs, relative to the others.
-        """
-        n = len(pairs.element)
-        counts = np.zeros((n, n_elements), dtype=np.int64)
-        present = np.zeros((n, n_elements), dtype=np.int8)
-
-        def count(start: int, stop: int) -> None:
-            count_block_atoms(reach, pairs, start, stop, counts, present)
-
-        run_chunks(count, costs, threads)
-        return counts, present
-
     def _zeros(self, *shape: int) -> np.ndarray:
         return np.zeros(shape, dtype=self.dtype)
-
-
-def _strained(
-    frames: Frames, pairs: NeighborPairs, v: np.ndarray, strain: np.ndarray
-) -> tuple[NeighborPairs, np.ndarray]:
-    """Return pairs whose neighbours are atoms of their own, and velocities (N + P, 3) of all.
-
-    What a strain does to a pair depends on the image of the neighbour, and not on its atom alone;
-    so each neighbour gets a velocity of its own.
-    """
-    n = frames.n_atoms
-    ends = v[pairs.neighbors]
-    starts = pairs.offsets[frames.offsets]
-    for first, last, matrix in zip(starts, starts[1:], strain_matrices(strain), strict=False):
-        ends[first:last] += pairs.vectors[first:last] @ matrix.astype(v.dtype)
-    own = pairs._replace(
-        element=np.concatenate([pairs.element, pairs.element[pairs.neighbors]]),
-        neighbors=np.arange(n, n + len(ends), dtype=pairs.neighbors.dtype),
-    )
-    return own, np.concatenate([v, ends])
-
-
-def _matrices(
-    blocks: DerivativeBlocks, frames: Frames, index_dtype: np.dtype | type, threads: int | None
-) -> list[SparseMatrix]:
-    matrices: dict[int, SparseMatrix] = {}
-
-    def fill(start: int, stop: int) -> None:
-        for frame in range(start, stop):
-            matrices[frame] = blocks.sparse(frame, index_dtype)
-
-    run_chunks(fill, frames.counts, threads)
-    return [matrices[frame] for frame in range(len(frames))]

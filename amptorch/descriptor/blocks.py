@@ -12,7 +12,8 @@ import numpy as np
 from amptorch.descriptor.derivatives import FrameIds, SparseMatrix
 from amptorch.frames import Frames
 from amptorch.kernels import forces as kernels
-from amptorch.kernels.structures import Blocks
+from amptorch.kernels.structures import Blocks, NeighborPairs
+from amptorch.kernels.symmetry_functions import count_block_atoms
 from amptorch.kernels.triplets import write_triplets
 from amptorch.neighbors import NeighborList
 from amptorch.rows import checked_rows, offsets_of, row_places, rows_between
@@ -223,6 +224,19 @@ class DerivativeBlocks(KeptDerivatives):
         )
         return indices[:, :count], values[:count], size
 
+    def sparse_frames(
+        self, index_dtype: np.dtype | type = np.int64, threads: int | None = None
+    ) -> list[SparseMatrix]:
+        """Return `sparse` of every frame."""
+        matrices: dict[int, SparseMatrix] = {}
+
+        def fill(start: int, stop: int) -> None:
+            for frame in range(start, stop):
+                matrices[frame] = self.sparse(frame, index_dtype)
+
+        run_chunks(fill, np.diff(self.frame_offsets), threads)
+        return [matrices[frame] for frame in range(len(matrices))]
+
     def astype(self, dtype: np.dtype | type) -> DerivativeBlocks:
         """Return the same with values of another type."""
         blocks = self.blocks._replace(values=self.blocks.values.astype(dtype, copy=False))
@@ -286,6 +300,28 @@ class Kinds:
         return np.stack(self._rows) if self._rows else np.empty((0, 1, 1), np.int64)
 
 
+def count_in_blocks(
+    reach: np.ndarray,
+    pairs: NeighborPairs,
+    costs: np.ndarray,
+    n_elements: int,
+    threads: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (counts, present), each (N, E), of `kernels.symmetry_functions.count_block_atoms`.
+
+    costs (N,): what each atom costs, relative to the others.
+    """
+    n = len(pairs.element)
+    counts = np.zeros((n, n_elements), dtype=np.int64)
+    present = np.zeros((n, n_elements), dtype=np.int8)
+
+    def count(start: int, stop: int) -> None:
+        count_block_atoms(reach, pairs, start, stop, counts, present)
+
+    run_chunks(count, costs, threads)
+    return counts, present
+
+
 def feature_rows(stands: np.ndarray) -> np.ndarray:
     """Return `Blocks.feature_row` (kinds, E, S) of which features stand in which blocks."""
     # In place: with many elements this table is large.
@@ -316,12 +352,6 @@ class RecomputedDerivatives:
     def n_features(self) -> int:
         """Return S, the length of a fingerprint."""
         return self.descriptor.n_features
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the neighbour list."""
-        kept = self.neighbors
-        return sum(a.nbytes for a in (kept.offsets, kept.neighbors, kept.shifts, kept.vectors))
 
     def vjp(self, frame_ids: FrameIds, g: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return Jᵀg (n, 3) for g (n, S); with `rows`, (len(rows), 3) for those atoms alone."""

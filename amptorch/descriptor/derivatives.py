@@ -11,6 +11,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from amptorch.frames import Frames
+from amptorch.kernels.structures import NeighborPairs
+
 FrameIds: TypeAlias = Sequence[int] | np.ndarray
 # J as (indices (2, n), values (n,), size (2,)); see `DerivativeBlocks.sparse`.
 SparseMatrix: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -58,3 +61,23 @@ def strain_matrices(strain: np.ndarray) -> np.ndarray:
     """Return the strains ε (F, 3, 3) of `strain` (F, 6): Voigt's order, engineering shears."""
     xx, yy, zz, yz, xz, xy = strain.T * np.array([1, 1, 1, 0.5, 0.5, 0.5])[:, None]
     return np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=1).reshape(-1, 3, 3)
+
+
+def strained_pairs(
+    frames: Frames, pairs: NeighborPairs, v: np.ndarray, strain: np.ndarray
+) -> tuple[NeighborPairs, np.ndarray]:
+    """Return pairs whose neighbours are atoms of their own, and velocities (N + P, 3) of all.
+
+    What a strain does to a pair depends on the image of the neighbour, and not on its atom alone;
+    so each neighbour gets a velocity of its own.
+    """
+    n = frames.n_atoms
+    ends = v[pairs.neighbors]
+    starts = pairs.offsets[frames.offsets]
+    for first, last, matrix in zip(starts, starts[1:], strain_matrices(strain), strict=False):
+        ends[first:last] += pairs.vectors[first:last] @ matrix.astype(v.dtype)
+    own = pairs._replace(
+        element=np.concatenate([pairs.element, pairs.element[pairs.neighbors]]),
+        neighbors=np.arange(n, n + len(ends), dtype=pairs.neighbors.dtype),
+    )
+    return own, np.concatenate([v, ends])

@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from amptorch.descriptor.base import BaseDescriptor
-from amptorch.descriptor.blocks import feature_rows
+from amptorch.descriptor.blocks import count_in_blocks, feature_rows
 from amptorch.descriptor.Gaussian.descriptor_set import GaussianDescriptorSet
 from amptorch.descriptor.Gaussian.functions import compile_functions, elements_of_features
 from amptorch.descriptor.Gaussian.setup import (
@@ -135,9 +135,7 @@ class Gaussian(BaseDescriptor):
         self, pairs: NeighborPairs, counts: np.ndarray, threads: int | None
     ) -> Blocks:
         elements, n, n_elements = pairs.element, len(pairs.element), len(self.elements)
-        counts, present = self._count_block_atoms(
-            self._reach, pairs, counts + 1, n_elements, threads
-        )
+        counts, present = count_in_blocks(self._reach, pairs, counts + 1, n_elements, threads)
         # An element that only weighted functions depend on makes no kinds.
         present &= self._matters[elements]
         # Atoms whose features depend on the same elements, with the same ones around, are one kind.

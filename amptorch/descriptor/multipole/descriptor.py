@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from amptorch.descriptor.base import BaseDescriptor
+from amptorch.descriptor.blocks import count_in_blocks
 from amptorch.descriptor.multipole.features import Segment, compile_features
 from amptorch.descriptor.multipole.parameters import element_densities, probe_cutoff, setup_hash
 from amptorch.descriptor.multipole.radial import radial_table
@@ -98,7 +99,7 @@ class MultipoleDescriptor(BaseDescriptor):
         # must find its place. A place that stays empty is the central atom's, with zeros.
         reach = np.array([self.cutoff * (1 + 1e-12)])
         alike = pairs._replace(element=np.zeros(n, dtype=np.int64))
-        counts, _ = self._count_block_atoms(reach, alike, counts + 1, 1, threads)
+        counts, _ = count_in_blocks(reach, alike, counts + 1, 1, threads)
         atom_start = offsets_of(counts.ravel())
         self.require_memory(8 * 3 * self.n_features * atom_start[-1], n)
         return Blocks(
