@@ -10,10 +10,9 @@ import typer
 
 from amptorch import __version__
 from amptorch.engines.serve import serve
-from amptorch.export_command import export
+from amptorch.export_command import convert, export
 from amptorch.lammps.command import lammps
 from amptorch.learning.command import learn, select
-from amptorch.n2p2.command import convert
 from amptorch.profiling.command import profile
 from amptorch.train_command import (
     Data,

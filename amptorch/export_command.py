@@ -1,11 +1,9 @@
-"""Define the command `amptorch export`. Heavy imports stand inside."""
+"""Define the commands `amptorch export` and `amptorch convert`. Heavy imports stand inside."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-
-from amptorch.n2p2.command import check_folder
 
 
 def export(
@@ -33,18 +31,19 @@ def export(
 
     Names what the other program does not have, and what to train instead.
     """
+    from amptorch.files import check_output
     from amptorch.frames import read_images
     from amptorch.lammps.export import write_potential as write_lammps
     from amptorch.loading import load
     from amptorch.n2p2.writing import write_potential as write_n2p2
 
     if form == "n2p2":
-        check_folder(out, "input.nn", overwrite)
+        _check_folder(out, "input.nn", overwrite)
         frames = None if data is None else read_images(data)
         potential = load(model)
         write_n2p2(potential, out, frames)
     else:
-        _check_file(out, overwrite)
+        check_output(out, overwrite)
         if data is not None:
             raise ValueError("--data is for --format n2p2 alone")
         potential = load(model)
@@ -52,8 +51,28 @@ def export(
     typer.echo(f"{form} potential of {', '.join(potential.elements)}: {out}")
 
 
-def _check_file(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{str(path)!r} is there already; give --overwrite to replace it")
+def convert(
+    folder: Annotated[Path, typer.Argument(help="Folder of input.nn, scaling.data and weights.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint to write.")],
+    units: Annotated[
+        Literal["angstrom", "bohr"],
+        typer.Option(help="Of the files: angstrom (Å, eV) or bohr (Bohr, Hartree)."),
+    ] = "angstrom",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")
+    ] = False,
+) -> None:
+    """Make a checkpoint of a potential of n2p2 or RuNNer, for every other command."""
+    from amptorch.n2p2.reading import read_potential
+
+    _check_folder(out, "config.json", overwrite)
+    potential = read_potential(folder, units)
+    potential.save(out)
+    typer.echo(f"potential of {', '.join(potential.elements)}: {out}")
+
+
+def _check_folder(folder: Path, file: str, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is a file; give the name of a folder")
+    if (folder / file).exists() and not overwrite:
+        raise FileExistsError(f"{str(folder)!r} holds one already; give --overwrite to replace it")

@@ -424,7 +424,7 @@ def test_the_commands(folder, frames, model, capsys):
     assert "lammps potential of Fe, H, O: model.txt" in capsys.readouterr().out
     assert Path("model.txt").read_text(encoding="utf8").endswith("\nend\n")
     assert run("export", "model", "--format", "lammps", "--out", "model.txt") == 1
-    assert "is there already; give --overwrite" in capsys.readouterr().err
+    assert "exists already; give --overwrite" in capsys.readouterr().err
     assert run("lammps", "model", "--build-plugin") == 1
     assert "--build-plugin runs no input" in capsys.readouterr().err
     assert run("lammps") == 1
