@@ -218,7 +218,7 @@ class Potential:
         """Return the batch of `frames`.
 
         neighbors : their list, if there is one; it may go beyond the cutoff
-        images, store : where fingerprints may be kept, see the descriptor's `stored_values`
+        images, store : where fingerprints may be kept, see `FingerprintStore.values`
         keep : make the derivatives of the fingerprints with these, as training does: no other
             kernels need to be compiled after it
         """
@@ -230,7 +230,7 @@ class Potential:
         elif store is None or images is None:
             values = self.descriptor.values(frames, neighbors)
         else:
-            values = self.descriptor.stored_values(store, frames, images, neighbors)
+            values = store.values(self.descriptor, frames, images, neighbors)
         batch = self.batch_of(frames, neighbors, values, blocks)
         return self.with_base(batch, frames, neighbors)
 

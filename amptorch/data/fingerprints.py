@@ -77,7 +77,7 @@ def describe(
     """Return fingerprints (N, S), not scaled, and the back end of their derivatives.
 
     derivatives: "stored" (blocks of type `dtype`), "recompute" (neighbour lists are kept), or None
-    for no back end. images, store: see `BaseDescriptor.stored_values`; the store is of no use to
+    for no back end. images, store: see `FingerprintStore.values`; the store is of no use to
     "stored". threads: of the kernels, None for all cores. strains: keep the derivatives along
     strains too, where derivatives are "stored".
     """
@@ -103,7 +103,7 @@ def describe(
                     value = descriptor.values(part, listed, threads)
                 else:
                     atoms = [images[frame] for frame in chunk]
-                    value = descriptor.stored_values(store, part, atoms, listed, threads)
+                    value = store.values(descriptor, part, atoms, listed, threads)
             values.append(value)
             bar.update(len(chunk))
     backend: DerivativeBlocks | RecomputedDerivatives | None = None

@@ -5,6 +5,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,6 @@ from tqdm import tqdm
 from amptorch.descriptor.blocks import DerivativeBlocks
 from amptorch.descriptor.derivatives import SparseMatrix, strained_pairs
 from amptorch.descriptor.store import FingerprintStore
-from amptorch.descriptor.util import get_hash
 from amptorch.frames import Frames, element_table, symbol_numbers
 from amptorch.kernels.structures import Blocks, NeighborPairs
 from amptorch.memory import require_memory
@@ -53,8 +53,8 @@ class BaseDescriptor(ABC):
     dtype : the type that the kernels compute in
     has_moments : see `Gaussian`; of symmetry functions alone
 
-    A subclass sets `elements`, `cutoff` and `num_descriptors` in its constructor, then calls
-    `_know_elements`; it says what the kernels are given, and where derivatives lie.
+    A subclass sets `elements`, `cutoff` and `num_descriptors` in its constructor, and says what the
+    kernels are given and where derivatives lie.
 
     `neighbors` is everywhere a NeighborList of the frames with at least this cutoff; one is made
     where it is not given.
@@ -228,28 +228,6 @@ class BaseDescriptor(ABC):
         pairs = self.pair_gradients(frames, g, neighbors, threads, rows)
         return neighbors.add_up(frames, pairs, threads)
 
-    def stored_values(
-        self,
-        store: FingerprintStore,
-        frames: Frames,
-        images: list[Atoms],
-        neighbors: NeighborList | None = None,
-        threads: int | None = None,
-    ) -> np.ndarray:
-        """Return the fingerprints G (N, S) of `frames`, which are the ase.Atoms `images`: those
-        that are known to `store` (a FingerprintStore) are taken from it, the others are added."""
-        hashes = [get_hash(image) for image in images]
-        known = store.get_many(self.descriptor_setup_hash, hashes)
-        missing = [k for k, name in enumerate(hashes) if name not in known]
-        if missing:
-            part = frames.select(missing)
-            listed = None if neighbors is None else neighbors.select(frames, missing)
-            values = np.split(self.values(part, listed, threads), part.offsets[1:-1])
-            new = dict(zip((hashes[k] for k in missing), values, strict=True))
-            store.put_many(self.descriptor_setup_hash, new)
-            known.update(new)
-        return np.concatenate([known[name] for name in hashes])
-
     def neighbors(
         self, frames: Frames, neighbors: NeighborList | None = None, threads: int | None = None
     ) -> NeighborList:
@@ -366,7 +344,7 @@ class BaseDescriptor(ABC):
                         self.require_memory(taken * others, frames.n_atoms)
                 elif store is not None:
                     known = [images[k] for k in indices]
-                    values = self.stored_values(store, part, known, threads=threads)
+                    values = store.values(self, part, known, threads=threads)
                 else:
                     values = self.values(part, threads=threads)
                 yield part, values, matrices
@@ -445,9 +423,9 @@ class BaseDescriptor(ABC):
         """Return Blocks with zeros for the derivatives with respect to these pairs; counts (N,) are
         the numbers of neighbours."""
 
-    def _know_elements(self) -> None:
-        """Make the table of the places of `elements`."""
-        self._element_table = element_table(self.elements)
+    @cached_property
+    def _element_table(self) -> np.ndarray:
+        return element_table(self.elements)
 
     def _inputs(
         self,
@@ -498,4 +476,4 @@ class BaseDescriptor(ABC):
         run_chunks(run, self._costs(counts), threads)
 
     def _zeros(self, *shape: int) -> np.ndarray:
-        return np.zeros(shape, dtype=self.dtype)
+        return np.zeros(shape, self.dtype)

@@ -1,15 +1,25 @@
 """Fingerprints kept on disk, in one file."""
 
+from __future__ import annotations
+
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase import Atoms
+
+from amptorch.descriptor.util import get_hash
+from amptorch.frames import Frames
+from amptorch.neighbors import NeighborList
+
+if TYPE_CHECKING:
+    from amptorch.descriptor.base import BaseDescriptor
 
 # SQLite gives up on a file that another process is writing after this many seconds.
 TIMEOUT = 60.0
@@ -47,6 +57,28 @@ class FingerprintStore:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._run(lambda connection: connection.execute(SCHEMA))
+
+    def values(
+        self,
+        descriptor: BaseDescriptor,
+        frames: Frames,
+        images: Sequence[Atoms],
+        neighbors: NeighborList | None = None,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Return the fingerprints G (N, S) of `frames`, which are `images`: those that are here are
+        taken, the others are computed and kept."""
+        hashes = [get_hash(image) for image in images]
+        known = self.get_many(descriptor.descriptor_setup_hash, hashes)
+        missing = [k for k, name in enumerate(hashes) if name not in known]
+        if missing:
+            part = frames.select(missing)
+            listed = None if neighbors is None else neighbors.select(frames, missing)
+            values = np.split(descriptor.values(part, listed, threads), part.offsets[1:-1])
+            new = dict(zip((hashes[k] for k in missing), values, strict=True))
+            self.put_many(descriptor.descriptor_setup_hash, new)
+            known.update(new)
+        return np.concatenate([known[name] for name in hashes])
 
     def get_many(self, setup_hash: str, image_hashes: Iterable[str]) -> dict[str, np.ndarray]:
         """Return {image hash: fingerprints (n_atoms, n_features)} of those that are there.

@@ -100,7 +100,6 @@ class Gaussian(BaseDescriptor):
         ]
         self._table = np.array([tables.index(table) for table in tables])
         self._reach = np.array([rows[:, 3].max() for rows in self.descriptor_setup.values()])
-        self._know_elements()
 
     def feature_name(self, symbol: str, column: int) -> str:
         """Return words for a function of the atoms of an element, such as "G2 with O (eta 0.5, rs

@@ -67,7 +67,6 @@ class MultipoleDescriptor(BaseDescriptor):
         self.descriptor_setup_hash = setup_hash(
             *kind, self.cutoff, *chain(*rows), *chain(*gaussians)
         )
-        self._know_elements()
 
     @cached_property
     def _compiled(self) -> tuple[Multipoles, RadialTable]:
