@@ -194,11 +194,6 @@ class DerivativeBlocks(KeptDerivatives):
         ]
         return [features for kind in self.blocks.kind[atoms] for features in kinds[kind]]
 
-    def to_coo(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return J of one frame as `(row, col, val, size)`; see `sparse`."""
-        indices, val, size = self.sparse(frame)
-        return *indices, val, size
-
     def sparse(self, frame: int, index_dtype: np.dtype | type = np.int64) -> SparseMatrix:
         """Return J of one frame as (indices (2, n), values (n,), size), ordered, zeros left out.
 

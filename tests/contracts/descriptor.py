@@ -29,7 +29,7 @@ STEP = 1e-3  # Å, where the stencil's error and rounding are both below 1e-9
 
 def dense(blocks, frame=0):
     """Derivatives of one frame as a dense matrix (n_atoms · n_features, 3 · n_atoms)."""
-    row, col, val, size = blocks.to_coo(frame)
+    (row, col), val, size = blocks.sparse(frame)
     return coo_matrix((val, (row, col)), shape=tuple(size)).toarray()
 
 

@@ -288,7 +288,7 @@ def test_blocks_out_of_a_sparse_matrix(frames):
     for data in AtomsToData(descriptor, save_fps=False).convert_all(frames[:4], disable_tqdm=True):
         # In another order of the elements, and without a bond the matrix is empty.
         blocks = blocks_from_coo(data.fprimes, data.atomic_numbers.numpy(), [8, 6, 29])
-        row, col, val, size = blocks.to_coo(0)
+        (row, col), val, size = blocks.sparse(0)
         dense = np.zeros(size)
         dense[row, col] = val
         np.testing.assert_allclose(dense, data.fprimes.to_dense(), atol=1e-12)

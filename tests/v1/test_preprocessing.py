@@ -69,7 +69,7 @@ def test_a_data_object_holds_the_frame(converter, descriptor, images):
     assert data.energy.dtype is torch.float64
     assert float(data.energy) == atoms.get_potential_energy()
     np.testing.assert_array_equal(data.forces, atoms.get_forces())
-    row, col, val, size = blocks.to_coo(0)
+    (row, col), val, size = blocks.sparse(0)
     dense = np.zeros(size)
     dense[row, col] = val
     assert np.abs(dense).max() > 0.01
