@@ -126,16 +126,8 @@ def values(
     if counts is None:
         return functions.shape_start[group]
     split = _collected(counts, functions, group, work)
-    if split > functions.shape_start[group]:
-        _values(i, functions, group, split, work, out)
-    return split
-
-
-@inner
-def _values(
-    i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
-) -> None:
-    """Compute functions `shape_start[group]:split` from the moments alone."""
+    if split == functions.shape_start[group]:
+        return split
     moment, polynomial, segment, near = work.moment, work.polynomial, work.channel, work.near
     n_channels = channels_of(functions.kind[group], work)
     half = moment.dtype.type(0.5)
@@ -160,6 +152,7 @@ def _values(
                     total -= scale * _same(functions.zeta[s], functions.lam[s]) * squares
                     total *= half
                 out[i, feature] += total
+    return split
 
 
 @inner
@@ -175,18 +168,9 @@ def derivatives(
     """Do what `values` does, and add the derivatives to the blocks."""
     if counts is None:
         return functions.shape_start[group]
-    split = _collected(counts, functions, group, work)
-    if split > functions.shape_start[group]:
-        _values(i, functions, group, split, work, out)
-        _derivatives(i, functions, group, split, work, blocks)
-    return split
-
-
-@inner
-def _derivatives(
-    i: int, functions: Angular, group: int, split: int, work: Work, blocks: Blocks
-) -> None:
-    """Add the derivatives of functions `shape_start[group]:split` to their blocks."""
+    split = values(counts, i, functions, group, work, out)
+    if split == functions.shape_start[group]:
+        return split
     segment = work.channel
     n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
@@ -208,6 +192,7 @@ def _derivatives(
                     same = scale * _same(zeta, lam) if a == b else zeta - zeta
                     _gradient(work, first, low, high, same)
                     lanes_to_blocks(i, a, n_channels, feature, work, first, blocks)
+    return split
 
 
 @inner
@@ -220,28 +205,13 @@ def pair_gradients(
     weights: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    """Add the gradients of the functions that moments serve to those of the pairs; return the first
-    shape that is left to pairs."""
+    """Add the gradients of the functions that moments serve to those of the pairs, weighted and
+    summed into one polynomial an element; return the first shape that is left to pairs."""
     if counts is None:
         return functions.shape_start[group]
     split = _collected(counts, functions, group, work)
-    if split > functions.shape_start[group]:
-        _pair_gradients(i, functions, group, split, work, weights, out)
-    return split
-
-
-@inner
-def _pair_gradients(
-    i: int,
-    functions: Angular,
-    group: int,
-    split: int,
-    work: Work,
-    weights: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Add the gradients of functions `shape_start[group]:split` to those of the pairs, weighted and
-    summed into one polynomial an element."""
+    if split == functions.shape_start[group]:
+        return split
     rows, segment = work.rows, work.channel
     n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
@@ -272,6 +242,7 @@ def _pair_gradients(
                 out[p, 0] += rows[LANE_GRADIENT_X * WIDTH + j]
                 out[p, 1] += rows[LANE_GRADIENT_Y * WIDTH + j]
                 out[p, 2] += rows[LANE_GRADIENT_Z * WIDTH + j]
+    return split
 
 
 @inner
@@ -288,16 +259,8 @@ def directional(
     if counts is None:
         return functions.shape_start[group]
     split = _collected(counts, functions, group, work)
-    if split > functions.shape_start[group]:
-        _directional(i, functions, group, split, work, out)
-    return split
-
-
-@inner
-def _directional(
-    i: int, functions: Angular, group: int, split: int, work: Work, out: np.ndarray
-) -> None:
-    """Compute J v of functions `shape_start[group]:split`."""
+    if split == functions.shape_start[group]:
+        return split
     near, rows, segment = work.near, work.rows, work.channel
     n_channels = channels_of(functions.kind[group], work)
     n = segment[n_channels]
@@ -326,6 +289,7 @@ def _directional(
                             + rows[LANE_GRADIENT_Z * WIDTH + j] * near[NEAR_VZ, first + j]
                         )
                     out[i, feature] += total
+    return split
 
 
 @inner
