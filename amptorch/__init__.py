@@ -8,6 +8,7 @@ __all__ = ["AmpTorch", "AtomsTrainer", "Ensemble", "Potential", "fit", "load", "
 
 
 _PLACES = {
+    "AMPtorch": "amptorch.ase_utils",
     "AmpTorch": "amptorch.calculator",
     "AtomsTrainer": "amptorch.v1.trainer",
     "Ensemble": "amptorch.ensemble",

@@ -90,11 +90,6 @@ def mapping(key: str, value: Any) -> dict:
     return copy.deepcopy(dict(value))
 
 
-def cutoff_params(key: str, value: Any) -> dict | str | None:
-    """Return a dictionary, or a string such as "NA" or None where there is no cutoff function."""
-    return value if value is None or isinstance(value, str) else mapping(key, value)
-
-
 def path(key: str, value: Any) -> str:
     """Return a path as a string."""
     if not isinstance(value, (str, os.PathLike)):
@@ -157,6 +152,13 @@ def elements(key: str, value: Any) -> list[str]:
     return symbols
 
 
+def fp_scheme(key: str, value: Any) -> str:
+    """Return the kind of fingerprint, in any case."""
+    if str(value).lower() == "mcsh":
+        raise ValueError(f"{key} {value!r} is called 'gmp' since v1.0")
+    return choice("gaussian", "gmp", "gmpordernorm")(key, value)
+
+
 def fp_params(key: str, value: Any) -> Any:
     """Return parameters of fingerprints: a copy of a dictionary, or a GaussianDescriptorSet; of
     "auto", {"recipe": "auto"}."""
@@ -167,6 +169,14 @@ def fp_params(key: str, value: Any) -> Any:
     if hasattr(value, "descriptor_setup"):
         return value
     raise TypeError(f"{key} must be a dictionary, 'auto' or a GaussianDescriptorSet, got {value!r}")
+
+
+def of_functions(fp_params: Any) -> bool:
+    """Tell whether parameters of fingerprints are symmetry functions, or a recipe for them."""
+    from ase.data import atomic_numbers
+
+    keys = {"default", "recipe", *atomic_numbers}
+    return hasattr(fp_params, "descriptor_setup") or not keys.isdisjoint(fp_params or ())
 
 
 def known_keys(key: str, value: Any, known: Collection[str]) -> None:

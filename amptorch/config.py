@@ -23,10 +23,10 @@ from amptorch.checks import (
     averaging,
     boolean,
     choice,
-    cutoff_params,
     dtype,
     elements,
     fp_params,
+    fp_scheme,
     group_weights,
     hidden_layers,
     identifier,
@@ -34,6 +34,7 @@ from amptorch.checks import (
     mapping,
     nearest,
     number,
+    of_functions,
     optimizer_class,
     optimizer_takes,
     path,
@@ -248,14 +249,16 @@ class DatasetConfig(Section):
         None, elements, "elements, in the order of the networks; by default found and sorted"
     )
     fp_scheme: str = option(
-        "gmpordernorm", choice("gaussian", "gmp", "gmpordernorm"), "kind of fingerprint"
+        None,
+        fp_scheme,
+        "gaussian, gmp or gmpordernorm; by default as fp_params say, gmpordernorm without",
     )
     fp_params: Any = option(
         None, fp_params, "its functions; auto, or {recipe: …}: chosen by the frames"
     )
     cutoff_params: Any = option(
         {"cutoff_func": "Cosine"},
-        cutoff_params,
+        anything,
         "cutoff function of symmetry functions",
     )
     save_fps: bool = option(
@@ -306,6 +309,8 @@ class DatasetConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fp_scheme is None:
+            self.fp_scheme = "gaussian" if of_functions(self.fp_params) else "gmpordernorm"
         # A descriptor set has a cutoff function of its own.
         if self.fp_scheme == "gaussian" and not hasattr(self.fp_params, "descriptor_setup"):
             self.cutoff_params = mapping("dataset.cutoff_params", self.cutoff_params)

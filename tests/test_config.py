@@ -156,11 +156,27 @@ def test_keys_that_v1_ignored_are_left_out_with_a_message():
 
 @pytest.mark.parametrize("scheme", ["gmp", "gmpordernorm"])
 def test_cutoff_params_are_of_no_meaning_to_multipoles(scheme):
-    for value in ("NA", None, {"cutoff_func": "Cosine"}):
+    for value in ("NA", None, 18, {"cutoff_func": "Cosine"}):
         dataset = {"fp_scheme": scheme, "cutoff_params": value}
         assert Config.from_dict({"dataset": dataset}).dataset.cutoff_params == value
     with pytest.raises(TypeError, match=r"dataset\.cutoff_params.*'NA'"):
         Config.from_dict({"dataset": {"fp_scheme": "gaussian", "cutoff_params": "NA"}})
+
+
+@pytest.mark.parametrize(
+    ("fp_params", "scheme"),
+    [
+        ({"default": {"G2": {"etas": [1.0], "rs_s": [0]}, "cutoff": 6}}, "gaussian"),
+        ({"Cu": {"G2": {"etas": [1.0], "rs_s": [0]}, "cutoff": 6}}, "gaussian"),
+        (GaussianDescriptorSet(["Cu"]), "gaussian"),
+        ("auto", "gaussian"),
+        ({"MCSHs": {"orders": [0], "sigmas": [1.0]}}, "gmpordernorm"),
+        (None, "gmpordernorm"),
+    ],
+)
+def test_the_kind_of_fingerprint_where_parameters_alone_are_given(fp_params, scheme):
+    config = Config.from_dict({"dataset": {"fp_params": fp_params}})
+    assert config.dataset.fp_scheme == scheme
 
 
 def test_elements_may_be_a_numpy_array():
@@ -202,6 +218,7 @@ def test_classes_by_name_as_yaml_has_them():
         ({"optim": {"batchsize": 4}}, "optim.batchsize, did you mean 'batch_size'"),
         ({"dataset": {"descriptor": ()}}, "dataset.descriptor"),
         ({"dataset": {"fp_scheme": "gausian"}}, "dataset.fp_scheme must be 'gaussian'"),
+        ({"dataset": {"fp_scheme": "mcsh"}}, "dataset.fp_scheme 'mcsh' is called 'gmp' since v1.0"),
         ({"dataset": {"scaling": {"typ": "normalize"}}}, "'typ', did you mean 'type'"),
         ({"dataset": {"scaling": {"range": (1, 0)}}}, "dataset.scaling.range must rise"),
         (

@@ -14,6 +14,11 @@ def construct_descriptor(descriptor_setup: Sequence[Any]) -> Any:
 
     Raises ValueError where the scheme is not known, and what the descriptor raises.
     """
+    if len(descriptor_setup) != 4:
+        raise ValueError(
+            "descriptor_setup must be (fp_scheme, fp_params, cutoff_params, elements), "
+            f"got {len(descriptor_setup)} of them"
+        )
     fp_scheme, fp_params, cutoff_params, elements = descriptor_setup
     scheme = str(fp_scheme).lower()
     if scheme not in DESCRIPTORS:
