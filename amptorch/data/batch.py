@@ -74,6 +74,11 @@ class Batch:
         return self.num_images
 
     @property
+    def batch(self) -> torch.Tensor:
+        """Return `image_idx`, by v1.0's name."""
+        return self.image_idx
+
+    @property
     def counts(self) -> torch.Tensor:
         """Return the number of atoms of each frame, (num_images,) int64."""
         return torch.bincount(self.image_idx, minlength=len(self))

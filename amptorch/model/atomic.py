@@ -49,14 +49,17 @@ class AtomicModel(nn.Module):
         """Set the mean energy (scaled) of an atom of each element to begin with, (K,)."""
         raise TypeError(f"{type(self).__name__} does not say what its atoms begin with")
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Return energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled.
+    def forward(self, batch: Batch | list[Batch]) -> tuple[torch.Tensor, ...]:
+        """Return energies (n_frames,) and forces (n_atoms, 3) of a `Batch`, both scaled; of a list
+        of one too, as v1.0's models took it.
 
         F = −Jᵀ (∂E/∂G), with ∂E/∂G as `Batch.pulled_back` finds it. Forces are those of the atoms
         `batch.force_rows` alone where it is there, and (0, 3) where `get_forces` is False or the
         batch has no derivatives. Where the batch has `volumes`, there is a third, the stresses
         (n_frames, 6), scaled as the forces are.
         """
+        if isinstance(batch, list):
+            (batch,) = batch
         x = batch.fingerprint
         if not self.get_forces or batch.derivatives is None:
             return self._energies(batch, x), x.new_empty((0, 3))

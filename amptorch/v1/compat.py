@@ -9,6 +9,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
+from amptorch.frames import Frames, elements_of
 from amptorch.v1.collate import DataCollater
 from amptorch.v1.parallel import ParallelCollater
 
@@ -44,6 +45,15 @@ class AttributesOfV1:
         if self.settings.dataset.pca is not None:
             return self.settings.dataset.pca["num_pc"]
         return None if self.descriptor is None else self.descriptor.n_features
+
+    @input_dim.setter
+    def input_dim(self, value: Any) -> None:
+        """Take what v1.0 had to be told before `load(load_dataset=False)`; the descriptor says it
+        here."""
+
+    def get_unique_elements(self, training_images: Any) -> list[str]:
+        """Return the symbols of the elements in a list of ase.Atoms, sorted."""
+        return elements_of(Frames.from_atoms(training_images))
 
     @property
     def output_device(self) -> int:

@@ -17,7 +17,7 @@ from amptorch.calculator import AmpTorch
 from amptorch.checkpoints.folder import Checkpoint, HistoryText, load_checkpoint
 from amptorch.config import Config, known_part
 from amptorch.descriptor.construct import construct_descriptor
-from amptorch.frames import Frames, elements_of, read_images
+from amptorch.frames import read_images
 from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.optimizers import Diverged
 from amptorch.potential import Potential
@@ -168,10 +168,6 @@ class AtomsTrainer(AttributesOfV1):
         self.train_dataset, self.elements = data.dataset, data.elements
         self.descriptor = data.descriptor
         self.feature_scaler, self.target_scaler = data.feature_scaler, data.target_scaler
-
-    def get_unique_elements(self, training_images: Any) -> list[str]:
-        """Return the symbols of the elements in a list of ase.Atoms, sorted."""
-        return elements_of(Frames.from_atoms(training_images))
 
     def load_model(self) -> None:
         """Make a network with fresh parameters."""
@@ -375,6 +371,10 @@ class AtomsTrainer(AttributesOfV1):
             warnings.warn(f"{error}; a training will not be logged", stacklevel=2)
         self._use_scalers_of(checkpoint)
         self.descriptor = construct_descriptor(self.descriptor_setup())
+        if not asked:
+            # v1.0 had these in the configuration; where that is the caller's, it stays as it is.
+            self.config["dataset"]["descriptor"] = self.descriptor_setup()
+            self.config["dataset"]["fp_length"] = self.input_dim
         self._load_network()
         self._load_params(checkpoint)
         self.net.initialize()

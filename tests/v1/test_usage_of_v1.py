@@ -15,10 +15,12 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+import torch
+from ase.io import read
 from ase.optimize import BFGS
 
 from amptorch import AmpTorch, AtomsTrainer
-from amptorch.dataset import AtomsDataset
+from amptorch.dataset import AtomsDataset, DataCollater, construct_descriptor
 from amptorch.descriptor.Gaussian import GaussianDescriptorSet
 from amptorch.descriptor.GMPOrderNorm import GMPOrderNorm
 from amptorch.preprocessing import AtomsToData, FeatureScaler, TargetScaler
@@ -27,6 +29,10 @@ from tests.small_frames import FP_PARAMS, slabs
 MULTIPOLES = {"MCSHs": {"orders": [0, 1], "sigmas": [0.5, 1.2]}}
 # Scripts and what they gave on v1.0, where the project is developed.
 USAGE = Path(__file__).parents[3] / "shared" / "usage"
+GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoints"
+SINGLE = GOLDEN / "singlenn_forces_not_elementwise"
+IMAGES = read(GOLDEN / "images.traj", "::8")
+EXPECTED = np.load(SINGLE / "predictions.npz")["energy"].ravel()[::8]
 pytestmark = pytest.mark.filterwarnings("ignore:config key cmd.single-threaded")
 
 
@@ -137,6 +143,55 @@ def test_functions_one_by_one(frames, tmp_path):
         scaling={"type": "normalize", "range": (0, 1)},
     )
     assert (len(dataset), dataset.input_dim) == (8, 18)
+    with pytest.raises(ValueError, match=r"cutoff_params, elements\), got 3"):
+        AtomsDataset(frames, ("gaussian", FP_PARAMS, ["Cu", "O"]))
+
+
+def test_the_calculator_by_its_name_before_v1():
+    from amptorch import AMPtorch as AtTheTop
+    from amptorch.ase_utils import AMPtorch
+
+    assert AtTheTop is AMPtorch is AmpTorch
+
+
+def test_a_checkpoint_of_v1_loaded_by_hand(tmp_path):
+    """File by file, and evaluated network by network, as scripts do that write other formats."""
+    config = torch.load(SINGLE / "config.pt", weights_only=False)
+    config["cmd"].update(debug=True, run_dir=str(tmp_path))
+    trainer = AtomsTrainer(config)
+    trainer.pretrained = True
+    trainer.elements = config["dataset"]["descriptor"][-1]
+    trainer.input_dim = config["dataset"]["fp_length"]
+    trainer.load(load_dataset=False)
+    trainer.net.initialize()
+    trainer.net.module.load_state_dict(torch.load(SINGLE / "params.pt"))
+    normalizers = torch.load(SINGLE / "normalizers.pt", weights_only=False)
+    trainer.feature_scaler, trainer.target_scaler = normalizers["feature"], normalizers["target"]
+    trainer.net.module.eval()
+    assert evaluated_by_hand(trainer) == pytest.approx(EXPECTED, abs=1e-10)
+    assert trainer.predict(IMAGES)["energy"] == pytest.approx(EXPECTED, abs=1e-10)
+
+
+def test_a_loaded_trainer_says_what_its_descriptor_was_made_of():
+    trainer = AtomsTrainer()
+    trainer.load_pretrained(SINGLE)
+    assert trainer.config["dataset"]["fp_length"] == trainer.input_dim
+    assert evaluated_by_hand(trainer) == pytest.approx(EXPECTED, abs=1e-10)
+
+
+def evaluated_by_hand(trainer):
+    """The energies of `IMAGES`, by the layers of the one network and by the whole model."""
+    converter = AtomsToData(construct_descriptor(trainer.config["dataset"]["descriptor"]))
+    data = converter.convert_all(IMAGES, disable_tqdm=True)
+    trainer.feature_scaler.norm(data, disable_tqdm=True)
+    batch = DataCollater(train=False)(data).to("cpu")
+    energies, _ = trainer.net.module([batch])
+    atomic = batch.fingerprint
+    for layer in trainer.net.module.model.model_net:
+        atomic = layer(atomic)
+    summed = torch.zeros_like(energies).index_add(0, batch.batch, atomic.squeeze(1))
+    torch.testing.assert_close(energies, summed.detach())
+    return trainer.target_scaler.denorm(energies, pred="energy").tolist()
 
 
 def test_going_on_and_a_relaxation_with_constraints(frames, tmp_path):
