@@ -205,7 +205,7 @@ def _run(
         )
     else:
         dynamics = VelocityVerlet(atoms, step)
-    guard = Guard(dynamics, action="go on", margin=settings.margin, spread=settings.spread)
+    guard = Guard(dynamics, action="go on", margin=settings.margin)
     longest, limit = 1000 * AFTER / settings.timestep, settings.beyond * (1 + settings.margin)
 
     def look() -> None:

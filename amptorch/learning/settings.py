@@ -28,7 +28,6 @@ class LearningConfig(Section):
     beyond: float = option(
         2.0, number(minimum=1), "times 1 + margin, up to which a run goes on where trust is lost"
     )
-    spread: float | None = option(None, number(above=0), "eV/Å, of the guard, for an ensemble")
     frames: int = option(20, count, "that are labelled in a round, at most")
     seconds: float = option(180.0, number(above=0), "of each training")
     size: str = option("medium", choice(*SIZES), "of a first potential, where none is given")
