@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from ase.io import write
 from ase.md.md import MolecularDynamics
 
-from amptorch.calculator import AmpTorch
+from amptorch.calculator import AmpTorch, EnsembleCalculator
 from amptorch.checks import choice, number
 from amptorch.extrapolation import MARGIN, NOT_KNOWN
 from amptorch.frames import Frames
@@ -23,9 +23,12 @@ from amptorch.writing import replacing
 logger = logging.getLogger(__name__)
 
 ACTIONS = ("stop", "go on", "back")
+XYZ = (".xyz", ".extxyz")
 # Frames differ where some atom's distance from all atoms of the other is at least this: as far as
 # the farthest 1 % of the training atoms are from their mean.
 ALIKE = 1.0
+# Of ASE's dynamics, those that keep positions of their own, and write these over the atoms'.
+KEEP_POSITIONS = ("NoseHooverChainNVT", "IsotropicMTKNPT", "MTKNPT", "MelchionnaNPT", "NPT")
 # Of the smallest distance of training atoms: what no pair may be nearer than. And of the distance
 # that was reported last: what is reported again.
 NEARER = 0.9
@@ -60,8 +63,10 @@ class Guard:
     in the log, each pair of elements again when it is nearer still. Where the checkpoint is too old
     to know its training atoms, that is said once, and only `spread` is looked at.
 
-    Raises ValueError for an option of no meaning, or where the atoms have no such calculator, or
-    one with extrapolation "ignore" (it looks at nothing) or "raise" (it ends the run first).
+    Raises ValueError for an option of no meaning; where the atoms have no such calculator, or one
+    with extrapolation "ignore" (it looks at nothing) or "raise" (it ends the run first); and for
+    "back" with dynamics that keep positions of their own (Nosé-Hoover chains, MTK and Melchionna),
+    which would go on from those. Raises FileNotFoundError where the folder of the file is missing.
     """
 
     def __init__(
@@ -79,10 +84,10 @@ class Guard:
         # A filter, such as those that relax cells, has its atoms inside.
         self.atoms: Atoms = getattr(dynamics.atoms, "atoms", dynamics.atoms)
         self.calculator = _checked_calculator(self.atoms)
-        self.file = None if file is None else Path(file)
-        self.action = choice(*ACTIONS)("action", action)
+        self.file = None if file is None else _checked_file(Path(file))
+        self.action = _checked_action(action, dynamics)
         self.margin = number(minimum=0)("margin", margin)
-        self.spread = None if spread is None else number(above=0)("spread", spread)
+        self.spread = None if spread is None else _checked_spread(spread, self.calculator)
         self.most = int(number(minimum=1, integer=True)("most", most))
         self.returns = int(number(minimum=0, integer=True)("returns", returns))
         self.random = np.random.default_rng(seed)
@@ -124,10 +129,11 @@ class Guard:
             far = float(found.score.max())
             if far > 1 + self.margin:
                 reasons.append(str(found))
-            if self.spread is not None and found.spread is not None:
-                atom = int(found.spread.argmax())
-                if found.spread[atom] > self.spread:
-                    reasons.append(f"forces on atom {atom} spread by {found.spread[atom]:.3g} eV/Å")
+        if self.spread is not None:
+            spread = np.linalg.norm(self.calculator.results["forces_uncertainty"], axis=1)
+            atom = int(spread.argmax())
+            if spread[atom] > self.spread:
+                reasons.append(f"forces on atom {atom} spread by {spread[atom]:.3g} eV/Å")
         return "; ".join(reasons + self._close_pairs()), far
 
     def _close_pairs(self) -> list[str]:
@@ -215,7 +221,7 @@ def draw_momenta(atoms: Atoms, temperature: float, random: np.random.Generator) 
 
 
 def _checked_calculator(atoms: Atoms) -> AmpTorch:
-    calculator = atoms.calc
+    calculator = getattr(atoms, "calc", None)  # the images of a band have several
     if not isinstance(calculator, AmpTorch):
         raise ValueError(f"a guard needs atoms with an AmpTorch calculator, got {calculator!r}")
     if calculator.watch.kind != "warn":
@@ -225,5 +231,35 @@ def _checked_calculator(atoms: Atoms) -> AmpTorch:
     return calculator
 
 
+def _checked_action(action: str, dynamics: Any) -> str:
+    choice(*ACTIONS)("action", action)
+    names = [kind.__name__ for kind in type(dynamics).__mro__]
+    if action == "back" and any(name in KEEP_POSITIONS for name in names):
+        raise ValueError(
+            f"{names[0]} keeps positions of its own and cannot be taken back; take action 'stop' "
+            "or 'go on', or other dynamics, such as Langevin, Bussi or NPTBerendsen"
+        )
+    return action
+
+
+def _checked_spread(spread: float, calculator: AmpTorch) -> float:
+    spread = float(number(above=0)("spread", spread))
+    ensemble = isinstance(calculator, EnsembleCalculator)
+    if not ensemble or not calculator.potential.has_forces:
+        raise ValueError(
+            f"spread is {spread:g}, but the calculator gives no spread of forces: take that of an "
+            "ensemble, ensemble.get_calc(), or leave spread out"
+        )
+    return spread
+
+
+def _checked_file(file: Path) -> Path:
+    if file.suffix not in (".traj", *XYZ):
+        raise ValueError(f"{str(file)!r} must end in .traj or .xyz")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(file.parent)!r} for {file.name!r}")
+    return file
+
+
 def _format(file: Path) -> str:
-    return "extxyz" if file.suffix in (".xyz", ".extxyz") else "traj"
+    return "extxyz" if file.suffix in XYZ else "traj"

@@ -11,7 +11,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
+from ase.md.npt import NPT
 from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
 from ase.optimize import BFGS
 
 import amptorch
@@ -148,10 +150,14 @@ def test_atoms_nearer_than_any_in_the_training_are_reported(potential, caplog):
     assert "Cu-Cu" in guard.frames[0].info["reason"]
 
 
-def test_the_spread_of_an_ensemble(potential):
-    other = copy.deepcopy(potential)
+@pytest.mark.parametrize("known", [True, False])
+def test_the_spread_of_an_ensemble(potential, known):
+    one, other = copy.deepcopy(potential), copy.deepcopy(potential)
     other.std *= 1.2
-    ensemble = amptorch.Ensemble([potential, other])
+    ensemble = amptorch.Ensemble([one, other])
+    if not known:
+        for member in ensemble.members:
+            member.domain = None
     atoms = copper(1, seed=1)[0].copy()
     atoms.calc = ensemble.get_calc()
     moving = VelocityVerlet(atoms, units.fs)
@@ -160,6 +166,15 @@ def test_the_spread_of_an_ensemble(potential):
     strict()
     assert (quiet.lost, strict.lost) == (0, 1)
     assert "eV/Å" in strict.frames[0].info["reason"]
+
+
+def test_a_spread_that_the_calculator_does_not_give(potential):
+    with pytest.raises(ValueError, match=r"spread is 0\.1, but the calculator gives no spread"):
+        Guard(dynamics(potential), spread=0.1)
+    moving = dynamics(potential)
+    moving.atoms.calc = amptorch.Ensemble([potential, potential]).get_calc(uncertainty=False)
+    with pytest.raises(ValueError, match="take that of an ensemble"):
+        Guard(moving, spread=0.1)
 
 
 def test_a_model_that_does_not_know_its_training_atoms(potential, tmp_path, caplog):
@@ -198,6 +213,31 @@ def test_calculators_that_a_guard_cannot_use(potential, kind):
 def test_options_of_no_meaning(potential, options, message):
     with pytest.raises(ValueError, match=message):
         Guard(dynamics(potential), **options)
+
+
+def test_dynamics_with_positions_of_their_own_are_not_taken_back(potential):
+    atoms = dynamics(potential).atoms
+    moving = NPT(atoms, units.fs, temperature_K=300, externalstress=0.0, ttime=20.0, pfactor=None)
+    with pytest.raises(ValueError, match="NPT keeps positions of its own and cannot be taken back"):
+        Guard(moving, action="back")
+    Guard(moving, action="stop")
+    chains = pytest.importorskip("ase.md.nose_hoover_chain")
+    moving = chains.NoseHooverChainNVT(atoms, units.fs, temperature_K=300, tdamp=20.0)
+    with pytest.raises(ValueError, match="NoseHooverChainNVT keeps positions of its own"):
+        Guard(moving, action="back")
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_the_run(potential, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*missing' for 'lost.xyz'"):
+        Guard(dynamics(potential), tmp_path / "missing" / "lost.xyz")
+    with pytest.raises(ValueError, match=r"'lost.db' must end in .traj or .xyz"):
+        Guard(dynamics(potential), "lost.db")
+
+
+def test_a_band_of_images_has_no_guard(potential):
+    images = [dynamics(potential).atoms for _ in range(3)]
+    with pytest.raises(ValueError, match="AmpTorch calculator, got None"):
+        Guard(BFGS(NEB(images, method="improvedtangent"), logfile=None))
 
 
 def pool():
