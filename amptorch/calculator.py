@@ -47,10 +47,10 @@ class AmpTorch(Calculator):
     has computed is kept until the atoms change: after more training, call `reset()` or make
     another.
 
-    Raises TypeError for an option of another name, and ValueError for a value that none of them
-    has; `calculate`, before any work, where an
-    element is not one of the model's, and ASE's PropertyNotImplementedError where the stress is
-    asked of atoms without three cell vectors.
+    Raises TypeError for an option of another name or what is no trained potential, and ValueError
+    for a value that none of them has; `calculate`, before any work, where an element is not one of
+    the model's, and ASE's PropertyNotImplementedError where the stress is asked of atoms without
+    three cell vectors.
     """
 
     implemented_properties = [  # noqa: RUF012 (as ASE has it)
@@ -78,6 +78,11 @@ class AmpTorch(Calculator):
         self.extrapolation: Extrapolation | None = None
         self._said_unknown = extrapolation == "ignore"
         self.trainer = load(trainer) if isinstance(trainer, (str, os.PathLike)) else trainer
+        if not hasattr(self.potential, "cutoff"):
+            raise TypeError(
+                f"{trainer!r} is no trained potential; give a Potential, an Ensemble, a trained "
+                "AtomsTrainer, or the folder of one"
+            )
         skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         # Of the lists of neighbours, the last one that was looked at for atoms that are alone.

@@ -113,6 +113,12 @@ def test_calculators(trainer, frames, kind):
     np.testing.assert_allclose(atoms.get_forces(), expected["forces"][0], **CLOSE)
 
 
+@pytest.mark.parametrize("given", [None, 3, ["run"]])
+def test_no_calculator_of_what_is_no_potential(given):
+    with pytest.raises(TypeError, match="is no trained potential; give a Potential"):
+        AmpTorch(given)
+
+
 def test_nothing_to_load(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         amptorch.load(tmp_path / "nowhere")
