@@ -14,29 +14,39 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
-
-os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import stages
 import torch
-from measuring import in_turns, parser_of, write
-from remote import remote_of
-from setups import CUTOFF, ELEMENTS, functions, iron_water_frames, machine, new_trainer
+from remote import remote_of, seconds_of
+from setups import (
+    CUTOFF,
+    ELEMENTS,
+    functions,
+    iron_water_frames,
+    machine,
+    new_trainer,
+    parser_of,
+    significant,
+    table,
+    write,
+)
+from threadpoolctl import threadpool_limits
 
 from amptorch.dataset import DataCollater
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.model.loss import CustomLoss
 from amptorch.neighbors import neighbor_list
-from amptorch.threads import use_threads
+from amptorch.threads import torch_threads, use_threads
 from amptorch.v1.sparse import sparse_block_diag
 
 N_FRAMES = 8
 BATCH = 16
 # Name; the change; what is measured; what is done without the change.
-ROWS = """
+LINES = """
 lists; neighbour lists kept; fingerprints; a list for each element and call, as v1.0
 lists, Jᵀg; neighbour lists kept; recomputed contraction Jᵀg; a list for each call
 search; linear search; neighbour list; ASE's search
@@ -59,8 +69,10 @@ float32; derivatives in float32; contractions Jᵀg and J v; float64
 stored; derivatives stored; a step of training; recomputed in every step
 dynamics; neighbour lists kept; energy and forces in dynamics; a list for each step
 """.replace("BOTH", "fingerprints and derivatives")
+ROWS = {name: texts for name, *texts in (line.split("; ") for line in LINES.strip().splitlines())}
 # numba's settings for kernels compiled in other ways.
-COMPILED = {
+COMPILED: dict[str, dict[str, str]] = {
+    "as it is": {},
     "scalar": {"NUMBA_LOOP_VECTORIZE": "0", "NUMBA_SLP_VECTORIZE": "0"},
     "SSE2": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"},
     "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"},
@@ -69,12 +81,11 @@ Call = Callable[[], object]
 
 
 class Pair(NamedTuple):
-    """Hold a call with a change and without, the frames of a call, and the bytes kept a frame."""
+    """Hold a call with a change and without, and the frames of a call."""
 
     with_: Call
     without: Call
     frames: int = N_FRAMES
-    bytes_: Sequence[float | None] = (None, None)
 
 
 def single_functions(apart: bool = False) -> list[dict[str, Any]]:
@@ -90,11 +101,6 @@ def single_functions(apart: bool = False) -> list[dict[str, Any]]:
         for pair in itertools.combinations_with_replacement(ELEMENTS, 2)
     ]
     return radial + angular
-
-
-def described_by(rows: list[dict[str, Any]]) -> Gaussian:
-    """Return a descriptor of single functions."""
-    return Gaussian({"cutoff": CUTOFF, "default": rows}, ELEMENTS)
 
 
 def with_g5() -> Gaussian:
@@ -121,26 +127,25 @@ def fingerprint_pairs() -> Iterator[tuple[str, Pair]]:
     def both(chosen: Gaussian = descriptor, threads: int = 1) -> Call:
         return lambda: chosen.values_and_derivatives(frames, neighbors, threads=threads)
 
-    def values() -> None:
-        descriptor.values(frames, neighbors)
+    def singly(rows: list[dict[str, Any]]) -> Call:
+        return both(Gaussian({"cutoff": CUTOFF, "default": rows}, ELEMENTS))
 
     def values_with_lists() -> None:
         for _ in ELEMENTS:
             anew = neighbor_list(frames, CUTOFF)
         descriptor.values(frames, anew)
 
-    def contracted() -> None:
-        descriptor.vjp(frames, g, neighbors)
-
     def contracted_after() -> None:
         descriptor.values_and_derivatives(frames, neighbors)[1].vjp(np.arange(N_FRAMES), g)
 
+    values = partial(descriptor.values, frames, neighbors)
+    contracted = partial(descriptor.vjp, frames, g, neighbors)
     yield "lists", Pair(values, values_with_lists)
-    yield "lists, Jᵀg", Pair(contracted, lambda: descriptor.vjp(frames, g))
+    yield "lists, Jᵀg", Pair(contracted, partial(descriptor.vjp, frames, g))
     own, theirs = stages.neighbors(images[:1])[0], stages.neighbors_by(images[:1], "ase")[0]
     yield "search", Pair(own, theirs, 1)
-    yield "own η", Pair(both(), both(described_by(single_functions(apart=True))))
-    singles = [both(described_by([function])) for function in single_functions()]
+    yield "own η", Pair(both(), singly(single_functions(apart=True)))
+    singles = [singly([function]) for function in single_functions()]
     yield "one by one", Pair(both(), lambda: [call() for call in singles])
     yield "formula", Pair(both(), both(without(Gaussian(functions(), ELEMENTS), "polynomial")))
     yield "moments", Pair(both(with_g5()), both(without(with_g5(), "moments", "degree")))
@@ -153,18 +158,17 @@ def fingerprint_pairs() -> Iterator[tuple[str, Pair]]:
 def compiled_pairs() -> Iterator[tuple[str, Pair]]:
     """Give those of kernels compiled in other ways, in processes with caches of their own."""
     images = iron_water_frames(164, N_FRAMES)
+    calls: dict[str, Call] = {}
     with contextlib.ExitStack() as stack:
-
-        def compiled(settings: dict[str, str]) -> Call:
+        for name, settings in COMPILED.items():
             cache = stack.enter_context(tempfile.TemporaryDirectory())
             remote = remote_of(environment={**settings, "NUMBA_CACHE_DIR": cache})
             stack.callback(remote.close)
             remote.prepare("derivatives", images)
-            return remote.seconds
-
-        as_it_is = compiled({})
-        for name, settings in COMPILED.items():
-            yield name, Pair(as_it_is, compiled(settings))
+            calls[name] = remote.seconds
+        as_it_is = calls.pop("as it is")
+        for name, call in calls.items():
+            yield name, Pair(as_it_is, call)
 
 
 def loaded(images: Sequence[Any], derivatives: str = "stored", dtype: str = "float64") -> Any:
@@ -172,14 +176,6 @@ def loaded(images: Sequence[Any], derivatives: str = "stored", dtype: str = "flo
     trainer = new_trainer(images, dataset__derivatives=derivatives, dataset__derivative_dtype=dtype)
     trainer.load()
     return trainer
-
-
-def dense_mask(model: Any) -> Any:
-    """Give the model an element mask without zeros, as v1.0's is after a step of training."""
-    state = model.state_dict()
-    state["element_mask.mask.weight"] = state["element_mask.mask.weight"] + 1e-6
-    model.load_state_dict(state)
-    return model
 
 
 def training_pairs() -> Iterator[tuple[str, Pair]]:
@@ -201,12 +197,6 @@ def training_pairs() -> Iterator[tuple[str, Pair]]:
         torch.sparse.mm(transposed, torch.from_numpy(g.reshape(-1, 1)))
         torch.sparse.mm(matrix, torch.from_numpy(v.reshape(-1, 1)))
 
-    def assemble(dataset: Any = dataset) -> Any:
-        return dataset.__getitems__(frame_ids)
-
-    def collate() -> Any:
-        return collater(objects)[0]
-
     def step(make: Callable[[], Any], model: Any = model) -> Call:
         def call() -> None:
             model.zero_grad()
@@ -215,48 +205,62 @@ def training_pairs() -> Iterator[tuple[str, Pair]]:
 
         return call
 
+    assemble, collate = partial(dataset.__getitems__, frame_ids), lambda: collater(objects)[0]
     yield "batches", Pair(assemble, collate, BATCH)
     blocks, single = dataset.derivatives, loaded(images, dtype="float32").train_dataset.derivatives
-    size, coo = blocks.nbytes / BATCH, (matrix.indices().nbytes + matrix.values().nbytes) / BATCH
-    yield "blocks", Pair(contract(blocks), contract_sparse, BATCH, (size, coo))
+    yield "blocks", Pair(contract(blocks), contract_sparse, BATCH)
     yield "both", Pair(step(assemble), step(collate), BATCH)
-    batch, dense = assemble(), dense_mask(loaded(images).model)
+    # An element mask without zeros, as v1.0's is after a step of training.
+    batch, dense, state = assemble(), loaded(images).model, model.state_dict()
+    dense.load_state_dict({k: v + 1e-6 if "element_mask" in k else v for k, v in state.items()})
     yield "networks", Pair(step(lambda: batch), step(lambda: batch, dense), BATCH)
-    sizes = single.nbytes / BATCH, size
-    yield "float32", Pair(contract(single), contract(blocks), BATCH, sizes)
+    yield "float32", Pair(contract(single), contract(blocks), BATCH)
     other = loaded(images, "recompute").train_dataset
-    sizes = size, other.derivatives.nbytes / BATCH
-    yield "stored", Pair(step(assemble), step(lambda: assemble(other)), BATCH, sizes)
+    yield "stored", Pair(step(assemble), step(partial(other.__getitems__, frame_ids)), BATCH)
     kept, anew = stages.calculator_step(images)[0], stages.calculator_step(images, skin=0.0)[0]
     yield "dynamics", Pair(kept, anew, 1)
 
 
+def in_turns(pair: Pair, repeats: int) -> np.ndarray:
+    """Return (2, repeats) seconds a frame of both calls, called once before the clock starts, then
+    in turn, so that a change of the machine's load falls on both alike."""
+    turns = range(1 + repeats)
+    seconds = [[seconds_of(call)[0] for call in (pair.with_, pair.without)] for _ in turns]
+    return np.array(seconds[1:]).T / pair.frames
+
+
 def measured(name: str, pair: Pair, repeats: int) -> dict[str, Any]:
     """Measure a pair; seconds are those of a frame."""
-    calls = {"with": pair.with_, "without": pair.without}
-    on, off = map(np.array, in_turns(calls, repeats, pair.frames).values())
-    (line,) = (line for line in ROWS.splitlines() if line.startswith(f"{name}; "))
-    texts = dict(zip(("change", "work", "off"), line.split("; ")[1:], strict=True))
-    ratio = float(np.median(off) / np.median(on))
-    print(*texts.values(), f"{ratio:.2f}", sep="; ", file=sys.stderr)
+    print(name, file=sys.stderr)
+    on, off = in_turns(pair, repeats)
     return {
-        **texts,
+        **dict(zip(("change", "work", "off"), ROWS[name], strict=True)),
         "with": on.tolist(),
         "without": off.tolist(),
-        "ratio": ratio,
+        "ratio": float(np.median(off) / np.median(on)),
         "spread": np.quantile(off / on, (0.1, 0.9)).tolist(),
-        "bytes": list(pair.bytes_),
     }
 
 
+def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of what each change gained, in ms a frame."""
+    lines = []
+    for row in rows:
+        times = [significant(1e3 * np.median(row[key])) for key in ("with", "without")]
+        spread = "–".join(map(significant, row["spread"]))
+        texts = [row["change"], row["work"], row["off"]]
+        lines.append([*texts, *times, significant(row["ratio"]), spread])
+    return table(("change", "measured on", "when off", "with", "without", "ratio", "spread"), lines)
+
+
 def main() -> None:
-    """Measure all pairs, and print their ratios."""
+    """Measure all pairs, and print their table."""
     options = parser_of(__doc__, repeats=15).parse_args()
     described, rows = machine(), []
-    torch.set_num_threads(1)
-    with use_threads(1):
+    with use_threads(1), torch_threads(1), threadpool_limits(1):
         for pairs in (fingerprint_pairs, compiled_pairs, training_pairs):
             rows += [measured(name, pair, options.repeats) for name, pair in pairs()]
+    print(ablation_table(rows))
     write(options.json, described, rows=rows)
 
 

@@ -4,11 +4,12 @@ Every row is measured in turn with v1.0 where `--upstream-python` names an inter
 The saved run to compare with is the user's newest, or else the one in `baseline/`.
 """
 
+import contextlib
 import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,16 +18,63 @@ sys.path.insert(0, str(Path(__file__).parent))
 from one_thread import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
+import numpy as np
 import pytest
-from ase import Atoms
-from remote import Remote, RemoteError
-from setups import machine
-from summary import SHIPPED_RUN, Results
+from remote import Remote, RemoteError, in_words, seconds_of
+from setups import iron_water_frames, machine, milliseconds, table
 
 MOST_ROUNDS = 300
 COLUMNS = ["median", "iqr", "min", "rounds"]
 # v1.0 takes up to a second a frame; of these stages it is given one frame.
 ONE_FRAME = ("values", "values_and_derivatives")
+# The newest saved run that comes with this project.
+SHIPPED_RUN = max(Path(__file__).parent.glob("baseline/*/*.json"), key=lambda path: path.name)
+
+
+class Results:
+    """Hold the rows of a run, and what did not work.
+
+    `upstream` is what `Remote.about` says of the v1.0 that was measured, `compared` what the saved
+    run is.
+    """
+
+    def __init__(self) -> None:
+        # Name, seconds a frame (10, 50 and 90 %), and {program in turn with it: its seconds}.
+        self.rows: list[tuple[str, Sequence[float], dict[str, float]]] = []
+        self.problems: list[str] = []
+        self.upstream: Mapping[str, Any] | None = None
+        self.compared = "saved run: none"
+
+    @contextlib.contextmanager
+    def problems_kept(self) -> Iterator[None]:
+        """Report at the end what fails in the other interpreter."""
+        try:
+            yield
+        except RemoteError as error:
+            self.problems.append(f"v1.0: {error}")
+
+    def report(self) -> str:
+        """Return tables in Markdown, and the labels of their columns."""
+        other, label = "v1.0", "v1.0: not measured; --upstream-python does so"
+        if self.upstream:
+            # The fork itself may be there by mistake.
+            other, mistaken = ("other copy", ", NOT v1.0") if self.upstream["fork"] else (other, "")
+            found = in_words(self.upstream)
+            label = f"{other}: measured in turn with ours in this run: {found}{mistaken}"
+        lines = []
+        for name, (low, now, high), beside in self.rows:
+            cells = [name, milliseconds(now), f"{milliseconds(low)}-{milliseconds(high)}", "", ""]
+            for program, seconds in beside.items():
+                program = other if program == "v1.0" else program
+                cells[3:] = f"{program}: {milliseconds(seconds)}", f"{seconds / now:.3g}"
+            lines.append(cells)
+        header = ("ms a frame", "now", "10-90 %", "in turn with it", "/ now")
+        here = "now: this machine, one thread unless the row says more"
+        parts = [table(header, lines), f"- {here}\n- {self.compared}\n- {label}"]
+        parts += [f"not measured: {problem}" for problem in dict.fromkeys(self.problems)]
+        return "\n\n".join(parts)
+
+
 RESULTS = pytest.StashKey[Results]()
 
 
@@ -42,8 +90,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Let --benchmark-compare find the run that is shipped where the user has saved none."""
-    if not config.pluginmanager.hasplugin("benchmark"):
-        raise pytest.UsageError("benchmarks need pytest-benchmark: pip install pytest-benchmark")
     from pytest_benchmark.utils import get_machine_id
 
     config.stash[RESULTS] = Results()
@@ -85,109 +131,86 @@ def pytest_terminal_summary(
         terminalreporter.write_line(config.stash[RESULTS].report())
 
 
-@pytest.fixture(autouse=True)
-def threads_of_the_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set one thread, unless the row is one of several."""
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    monkeypatch.setenv("AMPTORCH_NUM_THREADS", str(parameters.get("threads", 1)))
-
-
-class Upstream:
-    """Measure the v1.0 of --upstream-python; what fails there is reported at the end."""
-
-    def __init__(self, python: str | None, results: Results) -> None:
-        self.problems = results.problems
-        self.remote = self.attempt(lambda: Remote(python)) if python else None
-        results.upstream = self.remote and self.remote.about
-
-    def stage(self, name: str, images: Sequence[Atoms], number: int) -> Callable[[], Any] | None:
-        """Return a function that gives seconds a frame, or None where it fails; else None."""
-        remote, images = self.remote, images[:1] if name in ONE_FRAME else images
-        if remote is None:
-            return None
-        if self.attempt(lambda: remote.prepare(name, images, number=number) or True) is None:
-            return None
-        return lambda: self.attempt(lambda: remote.seconds()[0])
-
-    def attempt(self, action: Callable[[], Any]) -> Any:
-        """Return what the action returns; None where the other interpreter failed."""
-        try:
-            return action()
-        except RemoteError as error:
-            self.problems.append(f"v1.0: {error}")
-            return None
-
-
 @pytest.fixture(scope="session")
-def upstream(request: pytest.FixtureRequest) -> Iterator[Upstream]:
-    """Start the interpreter of --upstream-python, once."""
-    found = Upstream(request.config.getoption("--upstream-python"), request.config.stash[RESULTS])
-    yield found
-    if found.remote:
-        found.remote.close()
+def upstream(request: pytest.FixtureRequest) -> Iterator[Remote | None]:
+    """Start the interpreter of --upstream-python, once; None where there is none."""
+    python, results = request.config.getoption("--upstream-python"), request.config.stash[RESULTS]
+    remote = None
+    if python:
+        with results.problems_kept():
+            remote = Remote(python)
+            results.upstream = remote.about
+    yield remote
+    if remote:
+        remote.close()
 
 
 @pytest.fixture
-def measure(benchmark: Any, request: pytest.FixtureRequest, upstream: Upstream) -> Callable:
-    """Return `measure(stage, images, v1=None, ours=None, **options)`, which measures a stage.
+def measure(
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    upstream: Remote | None,
+) -> Callable:
+    """Return `measure(stage, atoms, n_images, v1=None, ours=None, **options)`, which measures a
+    stage with so many frames of so many atoms.
 
-    stage : function of `stages`, which gets the images and the options
-    v1 : name of the stage by which v1.0 does the same
+    stage : function of `stages`, which gets the frames and the options
+    v1 : name of the stage by which v1.0 does the same, on one thread
     ours : stage of ours that does the same as this one of another program
+
+    There is one thread, unless the row is one of several.
     """
     option, results = request.config.option, request.config.stash[RESULTS]
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    threads = parameters.get("threads", 1)
+    monkeypatch.setenv("AMPTORCH_NUM_THREADS", str(threads))
 
     def run(
         stage: Callable,
-        images: Sequence[Atoms],
+        atoms: int,
+        n_images: int,
         v1: str | None = None,
         ours: Callable | None = None,
         **options: Any,
     ) -> None:
+        images = iron_water_frames(atoms, n_images)
         call, n_frames = stage(images, **options)
         if not benchmark.enabled:
             benchmark(call)
             return
-        others: dict[str, Callable[[], float | None]] = {}
+        program, other = "", None
         if ours:
-            others["ours"] = timed(*ours(images))
-        if v1 and (other := upstream.stage(v1, images, options.get("number", 36))):
-            others["v1.0"] = other
-        samples: dict[str, list[float]] = {name: [] for name in others}
+            same, n_same = ours(images)
+            program, other = "ours", lambda: seconds_of(same)[0] / n_same
+        elif v1 and upstream and threads == 1:
+            with results.problems_kept():
+                some = images[:1] if v1 in ONE_FRAME else images
+                upstream.prepare(v1, some, number=options.get("number", 36))
+                program, other = "v1.0", lambda: upstream.seconds()[0]
+        samples: list[float] = []
         # Before a round, after the next and so on: neither place is better, though the scheduler
         # interrupts a process more readily after a long call.
         turns = itertools.cycle((True, False, False, True))
 
         def in_turn() -> None:
-            if next(turns):
-                for name, other in others.items():
-                    if (seconds := other()) is not None:
-                        samples[name].append(seconds)
+            if other and next(turns):
+                with results.problems_kept():
+                    samples.append(other())
 
         for _ in range(2):  # what is compiled, or made once, is not measured
             start = time.perf_counter()
-            for once in (call, *others.values()):
-                once()
+            in_turn()
+            call()
+            in_turn()
+        samples.clear()
         most = float(option.benchmark_max_time) / (time.perf_counter() - start)
         rounds = max(option.benchmark_min_rounds, min(MOST_ROUNDS, int(most)))
         benchmark.group = request.node.originalname.removeprefix("test_")
         benchmark.pedantic(call, setup=in_turn, teardown=in_turn, rounds=rounds)
-        medians = {name: median(found) for name, found in samples.items() if found}
-        benchmark.extra_info.update(frames=n_frames, beside=medians)
-        seconds = sorted(value / n_frames for value in benchmark.stats.stats.data)
-        row = {"name": benchmark.name.removeprefix("test_"), "median": median(seconds), **medians}
-        row["range"] = [seconds[round(share * (len(seconds) - 1))] for share in (0.1, 0.9)]
-        results.rows.append(row)
+        beside = {program: median(samples)} if samples else {}
+        benchmark.extra_info.update(frames=n_frames, beside=beside)
+        seconds = np.quantile(benchmark.stats.stats.data, (0.1, 0.5, 0.9)) / n_frames
+        results.rows.append((benchmark.name.removeprefix("test_"), seconds, beside))
 
     return run
-
-
-def timed(call: Callable[[], object], n_frames: int) -> Callable[[], float]:
-    """Return a function that times a call plainly and returns its seconds a frame."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        call()
-        return (time.perf_counter() - start) / n_frames
-
-    return once

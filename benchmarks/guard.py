@@ -16,20 +16,17 @@ exit status is 1 if a row fails, 2 if nothing can be measured.
 
 import argparse
 import contextlib
-import io
 import random
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import milliseconds, parser_of, table, write
 from remote import Remote, RemoteError, remote_of
-from setups import iron_water_frames, machine
+from setups import iron_water_frames, machine, milliseconds, parser_of, table, write
 
 ROOT = Path(__file__).parents[1]
 SHORTEST = 0.02  # seconds; what is shorter is repeated within a measurement
@@ -58,20 +55,13 @@ ROWS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 }
 
 
-def unpack(commit: str, folder: Path) -> None:
-    """Write the files of a commit to `folder`; ValueError where there is no such commit."""
-    done = subprocess.run(
-        ["git", "archive", "--format=tar", f"{commit}^{{commit}}"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ValueError(f"{commit!r} is no commit here: {done.stderr.decode().strip()}")
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        # Older releases of Python 3.10 and 3.11 know no filters.
-        known = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        archive.extractall(folder, **known)
+def unpack(commit: str, folder: Path) -> Path:
+    """Write the files of a commit to a new folder, which is returned."""
+    folder.mkdir()
+    command = ["git", "archive", f"{commit}^{{commit}}"]
+    files = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=files, check=True)
+    return folder
 
 
 def measure(row: str, remotes: Sequence[Remote], rounds: int) -> np.ndarray:
@@ -81,10 +71,9 @@ def measure(row: str, remotes: Sequence[Remote], rounds: int) -> np.ndarray:
     """
     stage, atoms, n_frames, options = ROWS[row]
     images = iron_water_frames(atoms, n_frames)
-    longest = 0.0
     for remote in remotes:
         remote.prepare(stage, images, **options)
-        longest = max(longest, min(remote.seconds(3)) * n_frames)
+    longest = n_frames * max(min(remote.seconds(3)) for remote in remotes)
     repeats = max(1, round(SHORTEST / longest))
     seconds = np.empty((2, rounds))
     for k in range(rounds):
@@ -114,32 +103,27 @@ def slower(log_ratios: Sequence[np.ndarray], margin: float) -> bool:
     return high < 1 - margin and max(pairs) < 1 - margin
 
 
-def compare(options: argparse.Namespace) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
-    """Measure rows in pairs of processes.
-
-    Returns {row: [(2, rounds) seconds of each pair]}, and {row: why it was not measured}.
-    """
+def compare(options: argparse.Namespace) -> dict[str, list[np.ndarray]]:
+    """Measure in pairs of processes; return {row: [(2, rounds) seconds of each pair]}, without rows
+    that a commit cannot do."""
     results: dict[str, list[np.ndarray]] = {row: [] for row in options.rows}
-    missing: dict[str, str] = {}
-    with contextlib.ExitStack() as stack:
-        folders: dict[str, Path] = {}
-        for commit in dict.fromkeys(options.commits):
-            made = tempfile.TemporaryDirectory(prefix="amptorch-guard-")
-            folders[commit] = Path(stack.enter_context(made)).resolve()
-            unpack(commit, folders[commit])
+    with tempfile.TemporaryDirectory(prefix="amptorch-guard-") as scratch:
+        commits = enumerate(dict.fromkeys(options.commits))
+        folders = {c: unpack(c, Path(scratch).resolve() / str(k)) for k, c in commits}
         for _ in range(options.processes):
             with contextlib.ExitStack() as pair:
                 remotes: list[Remote] = []
                 for folder in map(folders.__getitem__, options.commits):
                     remotes.append(remote_of(folder, {"NUMBA_CACHE_DIR": str(folder / "compiled")}))
                     pair.callback(remotes[-1].close)
-                for row in [row for row in options.rows if row not in missing]:
+                for row in list(results):
                     print(row, file=sys.stderr)
                     try:
                         results[row].append(measure(row, remotes, options.rounds))
                     except RemoteError as error:
-                        missing[row] = str(error)
-    return {row: found for row, found in results.items() if row not in missing}, missing
+                        print(f"not measured: {row}: {error}")
+                        del results[row]
+    return results
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -147,14 +131,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = parser_of(__doc__, processes=3, rounds=10)
     parser.add_argument("commits", nargs=2, metavar="COMMIT", help="A, and B which may be slower")
     parser.add_argument("--margin", type=float, default=0.1, help="of speed (default 0.1)")
-    parser.add_argument("--rows", nargs="+", metavar="TEXT", help="those whose name has one")
+    parser.add_argument("--rows", nargs="+", metavar="TEXT", default=[""], help="with it in a name")
     options = parser.parse_args()
-    if not 0 < options.margin < 1:
-        parser.error(f"the margin must be between 0 and 1, got {options.margin}")
-    if min(options.processes, options.rounds) < 1:
-        parser.error("at least one pair of processes and one round are needed")
-    texts = options.rows or [""]
-    options.rows = [row for row in ROWS if any(text in row for text in texts)]
+    if not 0 < options.margin < 1 or min(options.processes, options.rounds) < 1:
+        parser.error("--margin must be between 0 and 1, --processes and --rounds at least 1")
+    options.rows = [row for row in ROWS if any(text in row for text in options.rows)]
     if not options.rows:
         parser.error("no row has such a name; the rows are: " + "; ".join(ROWS))
     return options
@@ -164,8 +145,8 @@ def main() -> None:
     """Print a table; exit with 1 if a row fails, 2 if nothing can be measured."""
     options = parse_arguments()
     try:
-        results, missing = compare(options)
-    except (RemoteError, ValueError) as error:
+        results = compare(options)
+    except (RemoteError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     lines, failed = [], False
@@ -174,17 +155,13 @@ def main() -> None:
         middle, low, high, pairs = speed(log_ratios)
         bad = slower(log_ratios, options.margin)
         failed |= bad
-        a, b = np.median(np.concatenate(found, axis=1), axis=1)
+        times = map(milliseconds, np.median(np.concatenate(found, axis=1), axis=1))
         spread = " ".join(f"{value:.2f}" for value in pairs)
         speeds = f"{middle:.3f}", f"{low:.2f}-{high:.2f}", spread
-        times = milliseconds(a), milliseconds(b)
         lines.append([row, *times, *speeds, "SLOWER" if bad else "ok"])
-    header = ("ms a frame", "A", "B", "speed B / A", "99 %", "pairs", "result")
-    print(table(header, lines))
+    print(table(("ms a frame", "A", "B", "speed B / A", "99 %", "pairs", "result"), lines))
     seconds = {row: [pair.tolist() for pair in found] for row, found in results.items()}
     write(options.json, machine(), rows=seconds)
-    for row, why in missing.items():
-        print(f"not measured: {row}: {why}")
     sys.exit(2 if not results else failed)
 
 

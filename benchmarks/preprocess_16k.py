@@ -1,48 +1,51 @@
-"""Time and memory of preprocessing 16,000 generated frames of 35 to 164 atoms.
+"""Measure time and memory of preprocessing 16,000 generated frames of 35 to 164 atoms.
 
-    python benchmarks/preprocess_16k.py [--frames N] [--derivatives] [--threads N] [--folder DIR]
+    python benchmarks/preprocess_16k.py [--frames N] [--derivatives]
 
-writes `amptorch.datasets.iron_water` to a trajectory, makes a store of it with the 36 symmetry
-functions of the standard set-up, and prints the times, the peak of the memory, and its curve. The
-work is done by a process of its own, so that the memory is that of the work alone.
+writes frames of `iron_water` to a trajectory, and makes a store of it with the 36 symmetry
+functions of the standard set-up, on all cores. The work is done by a process of its own, so that
+the memory is that of the work alone. With `--derivatives` they are kept in float32, too.
 """
 
-import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
+import timeit
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from measuring import coarse, memory_curve, parser_of, write
-from setups import ELEMENTS, functions, machine, write_frames
+import ase.io
+from setups import ELEMENTS, functions, machine, parser_of, write
 
+from amptorch.datasets import iron_water
 from amptorch.descriptor.Gaussian import Gaussian
-from amptorch.store import FrameStore, preprocess
+from amptorch.profiling.memory import own_memory
+from amptorch.profiling.recorder import Recorder
+from amptorch.store import preprocess
 
 
-def make_store(data: Path, out: Path, derivatives: bool, threads: int | None = None) -> FrameStore:
-    """Make a store of a trajectory, with derivatives in float32 where they are asked for."""
-    options: dict[str, Any] = {"threads": threads, "verbose": sys.stderr.isatty()}
-    options.update(derivatives="stored" if derivatives else None, derivative_dtype="float32")
-    return preprocess(data, Gaussian(functions(), ELEMENTS), out, **options)
+def alone(work: Any, *arguments: Any) -> Any:
+    """Return what a function returns in a new process, which ends after it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
-def measured(data: Path, out: Path, derivatives: bool, threads: int | None) -> dict[str, Any]:
-    """Preprocess; return seconds, memory (MB: all of it, and without mapped files), and sizes."""
-    start, cpu = time.perf_counter(), time.process_time()
-    with memory_curve() as curve:
-        store = make_store(data, out, derivatives, threads)
+def make_store(data: Path, out: Path, derivatives: bool) -> dict[str, Any]:
+    """Make a store of a trajectory; return the seconds, bytes and sizes."""
+    recorder, cpu = Recorder(own_memory), time.process_time()
+    with recorder("preprocessing"):
+        store = preprocess(
+            data,
+            Gaussian(functions(), ELEMENTS),
+            out,
+            derivatives="stored" if derivatives else None,
+            verbose=False,
+        )
     return {
-        "seconds": time.perf_counter() - start,
+        "seconds": recorder.phases["preprocessing"],
         "cpu": time.process_time() - cpu,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "anonymous": max(size for _, size in curve) / 2**20,
-        "curve": coarse(curve, 12),
+        "anonymous": max(size for _, size, *_ in recorder.curve) / 2**20,
         "frames": store.n_frames,
         "atoms": store.n_atoms,
         "pairs": store.n_pairs,
@@ -51,34 +54,23 @@ def measured(data: Path, out: Path, derivatives: bool, threads: int | None) -> d
 
 def main() -> None:
     """Generate, preprocess in another process, and print what it took."""
-    arguments = parser_of(__doc__)
-    arguments.add_argument("--frames", type=int, default=16000)
-    arguments.add_argument("--derivatives", action="store_true", help="keep them in float32, too")
-    arguments.add_argument("--threads", type=int, help=f"default: all {os.cpu_count()} cores")
-    arguments.add_argument("--folder", help="where the temporary folder is made")
-    arguments.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
-    options = arguments.parse_args()
-    if options.work:
-        data, out = map(Path, options.work)
-        print(json.dumps(measured(data, out, options.derivatives, options.threads)))
-        return
+    parser = parser_of(__doc__, frames=16000)
+    parser.add_argument("--derivatives", action="store_true")
+    options = parser.parse_args()
     described = machine()
-    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        data, out = Path(scratch) / "frames.traj", Path(scratch) / "store"
-        seconds = write_frames(data, options.frames)
-        print(f"generate {options.frames} frames: {seconds:.1f} s")
-        command = [sys.executable, __file__, *sys.argv[1:], "--work", str(data), str(out)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "frames.traj", Path(folder) / "store"
+        seconds = timeit.timeit(lambda: ase.io.write(data, iron_water(options.frames)), number=1)
+        result = alone(make_store, data, out, options.derivatives)
         stored = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    result = json.loads(done.stdout.splitlines()[-1])
     n = result["frames"]
     print(
+        f"generate {n} frames: {seconds:.1f} s",
         f"preprocess: {result['seconds']:.1f} s ({result['cpu']:.1f} s of CPU), "
-        f"{1e3 * result['seconds'] / n:.2f} ms a frame, {result['atoms'] / n:.0f} atoms and "
-        f"{result['pairs'] / n:.0f} neighbours a frame\n"
-        f"peak memory: {result['peak']:.0f} MB, {result['anonymous']:.0f} MB of it not mapped "
-        f"from files\nstore: {stored / 1e9:.2f} GB\n\ntime (s)  not mapped from files (MB)",
-        *(f"{at:8.1f}  {size / 2**20:26.0f}" for at, size in result["curve"]),
+        f"{1e3 * result['seconds'] / n:.2f} ms a frame",
+        f"a frame: {result['atoms'] / n:.0f} atoms and {result['pairs'] / n:.0f} neighbours",
+        f"peak memory, without mapped files: {result['anonymous']:.0f} MB",
+        f"store: {stored / 1e9:.2f} GB",
         sep="\n",
     )
     write(options.json, described, generate=seconds, **result)

@@ -15,8 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from one_thread import ONE_THREAD
 
-LONGEST_ANSWER = 900  # seconds
 STRUCTURE = ("numbers", "positions", "cell", "pbc")
 # What decides which packages an interpreter imports: it must not import those of here.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME")
@@ -61,11 +59,8 @@ class Remote:
         self.about = self._ask("about")
 
     def prepare(self, stage: str, images: Sequence[Atoms], **options: Any) -> None:
-        """Make a function of `stages` ready to be measured, in place of the one before.
-
-        images : frames with energies and forces
-        options : those of the stage
-        """
+        """Make a function of `stages` with its options ready to be measured, in place of the one
+        before."""
         if self._process.poll() is not None:
             self._start()
         records = [frame_record(image) for image in images]
@@ -77,38 +72,28 @@ class Remote:
 
     def close(self) -> None:
         """End the process and remove its folder."""
-        if self._process.poll() is None:
-            self._process.stdin.close()
-            self._process.wait()
-        self._process.stdout.close()
+        self._process.communicate()
         self._folder.cleanup()
 
     def _start(self) -> None:
         with self._log.open("w") as log:
-            try:
-                self._process: Any = subprocess.Popen(
-                    [self.python, os.path.abspath(__file__)],
-                    env=self._environment,
-                    cwd=self._folder.name,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    universal_newlines=True,
-                )
-            except OSError as error:
-                raise RemoteError(f"{self.python} cannot be run: {error.strerror}") from error
+            self._process: Any = subprocess.Popen(
+                [self.python, os.path.abspath(__file__)],
+                env=self._environment,
+                cwd=self._folder.name,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                universal_newlines=True,
+            )
 
     def _ask(self, what: str, **arguments: Any) -> Any:
-        timer = threading.Timer(LONGEST_ANSWER, self._process.kill)
-        timer.start()
         try:
             self._process.stdin.write(json.dumps([what, arguments]) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        finally:
-            timer.cancel()
         if not line:
             status = self._process.wait()
             said = self._log.read_text().strip().splitlines() or ["it said nothing"]
@@ -172,10 +157,9 @@ def remote_of(folder: Path | None = None, environment: Mapping[str, str] = {}) -
 
     RemoteError where it imports another one.
     """
-    if folder is None:
-        import amptorch
+    import amptorch
 
-        folder = Path(amptorch.__file__).resolve().parents[1]
+    folder = folder or Path(amptorch.__file__).resolve().parents[1]
     remote = Remote(sys.executable, {"PYTHONPATH": str(folder), **environment})
     path = remote.about["path"]
     if folder not in Path(path).parents:
@@ -184,14 +168,9 @@ def remote_of(folder: Path | None = None, environment: Mapping[str, str] = {}) -
     return remote
 
 
-def seconds_of(call: Callable[[], object], repeats: int) -> list[float]:
+def seconds_of(call: Callable[[], object], repeats: int = 1) -> list[float]:
     """Return the seconds of each repeat of a call."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    return timeit.repeat(call, "import gc; gc.enable()", number=1, repeat=repeats)
 
 
 def main() -> None:

@@ -8,9 +8,7 @@ so that any `amptorch` can be measured; those of the second half this package's 
 
 from __future__ import annotations
 
-import atexit
-import importlib
-import shutil
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,11 +22,8 @@ if TYPE_CHECKING:
     Stage = tuple[Callable[[], object], int]
 
 
-def new_folder() -> str:
-    """Make a temporary folder that is removed at the end of the process."""
-    folder = tempfile.mkdtemp(prefix="amptorch-benchmark-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+# Removed at the end of the process.
+SCRATCH = tempfile.TemporaryDirectory(prefix="amptorch-benchmark-")
 
 
 def values(images: Images, number: int = 36, calc_derivatives: bool = False) -> Stage:
@@ -37,13 +32,9 @@ def values(images: Images, number: int = 36, calc_derivatives: bool = False) -> 
 
     setup = ("gaussian", functions(number), {"cutoff_func": "Cosine"}, elements_of(images))
     descriptor = construct_descriptor(setup)
-    options = {"save_fps": False, "verbose": False, "cores": 1, "log": None}
-    return (
-        lambda: descriptor.prepare_fingerprints(
-            images, calc_derivatives=calc_derivatives, **options
-        ),
-        len(images),
-    )
+    options: Any = {"save_fps": False, "verbose": False, "cores": 1, "log": None}
+    options["calc_derivatives"] = calc_derivatives
+    return lambda: descriptor.prepare_fingerprints(images, **options), len(images)
 
 
 def values_and_derivatives(images: Images, number: int = 36) -> Stage:
@@ -53,7 +44,7 @@ def values_and_derivatives(images: Images, number: int = 36) -> Stage:
 
 def trained(images: Images, number: int = 36, **changes: Any) -> Any:
     """Return a trainer after an epoch, with a folder of its own; see `new_trainer` for `debug`."""
-    changes = {"cmd__debug": False, "cmd__run_dir": new_folder(), **changes}
+    changes = {"cmd__debug": False, "cmd__run_dir": tempfile.mkdtemp(dir=SCRATCH.name), **changes}
     trainer = new_trainer(images, number, **changes)
     trainer.train()
     return trainer
@@ -66,11 +57,9 @@ def epoch(images: Images, number: int = 36, batch_size: int = 8, **changes: Any)
     """
     trainer = trained(images, number, batch_size=batch_size, **changes)
     net, dataset = trainer.net, trainer.train_dataset
-    net.callbacks_ = [
-        (name, callback)
-        for name, callback in net.callbacks_
-        if not type(callback).__name__.endswith("Checkpoint")
-    ]
+    kinds = [type(callback).__name__ for _, callback in net.callbacks_]
+    kept = [not kind.endswith("Checkpoint") for kind in kinds]
+    net.callbacks_ = list(itertools.compress(net.callbacks_, kept))
     return lambda: net.fit_loop(dataset, None, epochs=1), len(images)
 
 
@@ -215,7 +204,7 @@ def packed(images: Images, number: int) -> Any:
 
     descriptor = structures(images[:1], number)[0]
     options = {"derivatives": "stored", "derivative_dtype": "float64", "verbose": False}
-    return preprocess(images, descriptor, new_folder() + "/store", **options)
+    return preprocess(images, descriptor, tempfile.mkdtemp(dir=SCRATCH.name), **options)
 
 
 # Other programs, where they are installed.
@@ -235,7 +224,7 @@ def neighbors_by(images: Images, program: str) -> Stage:
     if program == "ase":
         from ase.neighborlist import neighbor_list as search
     else:
-        search = importlib.import_module("matscipy.neighbours").neighbour_list
+        from matscipy.neighbours import neighbour_list as search
     return lambda: [search("ijDS", image, CUTOFF) for image in images], len(images)
 
 

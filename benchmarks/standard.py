@@ -10,22 +10,20 @@ of its own. A busy machine makes the times longer; the load is printed with the 
 """
 
 import contextlib
-import functools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import stages
 from ase import Atoms
-from measuring import parser_of, table, write
 from one_thread import ONE_THREAD
 from remote import RemoteError, remote_of
-from setups import MD_PERIOD, machine, read_frames
+from setups import MD_PERIOD, machine, parser_of, read_frames, table, write
 
 # Times that the frames are repeated where eight would be nothing but overhead.
 MANY = 8
@@ -76,21 +74,17 @@ def start_up(data: str | None) -> Iterator[Measured]:
     before = f"from setups import read_frames; images = read_frames({data!r})[:1]"
     first = "import stages; stages.derivatives(images)[0]()"
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**ONE_THREAD, "NUMBA_CACHE_DIR": folder}
         for cache, n in (("cold", 1), ("warm", 5)):
-            seconds = new_processes(first, n, before, environment)
+            seconds = new_processes(first, n, before, **ONE_THREAD, NUMBA_CACHE_DIR=folder)
             yield f"first fingerprint, {cache} cache", "s", seconds
 
 
-def new_processes(
-    statement: str, n: int, before: str = "pass", environment: Mapping[str, str] | None = None
-) -> list[float]:
+def new_processes(statement: str, n: int, before: str = "pass", **variables: str) -> list[float]:
     """Return the seconds that a statement takes in each of `n` processes."""
     program = f"import time; {before}; t = time.perf_counter(); {statement}"
     command = [sys.executable, "-c", f"{program}; print(time.perf_counter() - t)"]
-    here, variables = Path(__file__).parent, {**os.environ, **(environment or {})}
-    run = functools.partial(subprocess.check_output, command, cwd=here, env=variables)
-    return [float(run().split()[-1]) for _ in range(n)]
+    where: Any = {"cwd": Path(__file__).parent, "env": {**os.environ, **variables}}
+    return [float(subprocess.check_output(command, **where).split()[-1]) for _ in range(n)]
 
 
 def main() -> None:

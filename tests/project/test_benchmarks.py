@@ -17,6 +17,7 @@ from amptorch.datasets import iron_water
 from tests.other_interpreters import ROOT, STAND_IN, interpreter
 
 FOLDER = ROOT / "benchmarks"
+(SHIPPED_RUN,) = FOLDER.glob("baseline/*/*.json")
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
         *(f"--benchmark-storage={tmp_path}", "--upstream-python", str(tmp_path / "no-python")),
     )
     first = run(*arguments, "--benchmark-save=mine")
-    shipped = load("summary").SHIPPED_RUN
+    shipped = SHIPPED_RUN
     assert f"{shipped.parent.name}/{shipped.stem[:4]}" in first
     assert "| neighbors[35-1]" in first
     assert "v1.0: not measured" in first
-    assert "v1.0 / now" not in first
+    assert "| v1.0: " not in first
     assert "not measured: v1.0:" in first
     assert "no-python is no program" in first
 
@@ -67,7 +68,7 @@ def test_runs_compare_with_the_shipped_run_and_then_with_the_users_own(tmp_path,
 @pytest.mark.slow
 def test_the_shipped_run_has_rows_of_the_suite(load):
     collected = set(run("--collect-only").splitlines())
-    shipped = json.loads(load("summary").SHIPPED_RUN.read_text())
+    shipped = json.loads(SHIPPED_RUN.read_text())
     names = {bench["fullname"] for bench in shipped["benchmarks"]}
     assert names
     assert names <= collected, "make a new baseline, see benchmarks/README.md"
@@ -106,7 +107,7 @@ def test_every_public_stage_in_another_interpreter(package, rows_run, tmp_path, 
     said = run("-k", " or ".join(rows_run), *options, "--upstream-python", str(other))
     assert "not measured" not in said
     name = "v1.0" if package == STAND_IN else "other copy"
-    assert f"{name} / now |" in said
+    assert said.count(f" {name}: ") > len(rows_run)  # and the label below the table
     lines = said.splitlines()
     rows = [line for line in lines if line.startswith(("| prep", "| epo", "| pred", "| dyn"))]
     assert len(rows) == len(rows_run)
