@@ -33,7 +33,6 @@ MD_TEMPERATURE = 300.0  # K
 # three and each G4 six: number of etas of G2; etas, zetas and gammas of G4.
 OTHER_FUNCTIONS = {
     12: (2, [0.005], [1.0], [1.0]),
-    42: (6, [0.005], [1.0, 4.0], [1.0, -1.0]),
     96: (8, [0.005, 0.5, 2.0], [1.0, 4.0], [1.0, -1.0]),
 }
 
@@ -52,7 +51,7 @@ def standard_config() -> dict[str, Any]:
 
 
 def functions(number: int = 36) -> dict[str, Any]:
-    """Return symmetry functions in v1.0's form: 36 an atom, the standard set-up, 12, 42 or 96."""
+    """Return symmetry functions in v1.0's form: 36 an atom, the standard set-up, 12 or 96."""
     found = standard_config()["dataset"]["fp_params"]
     if number != 36:
         n_etas, etas, zetas, gammas = OTHER_FUNCTIONS[number]
