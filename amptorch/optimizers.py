@@ -46,7 +46,8 @@ class EKF(torch.optim.Optimizer):
     process_noise : q, added to the diagonal of P in every step
     force_observations : number of force observations made of each frame (`trainer.kalman`)
     memory : GB that P may take
-    precision : "float64" or "float32", of P
+    precision : "float64" or "float32", of P; from the first repair on (`_repair`) "float64", if
+        `memory` allows it
 
     `default_lr` and `by_observations` tell the configuration what it has to know.
 
@@ -98,6 +99,7 @@ class EKF(torch.optim.Optimizer):
         sizes = [n for n in sizes if n]
         size = BYTES[precision]
         needed = sum(size * n**2 for n in sizes) / GB
+        self.room_for_double = needed * BYTES["float64"] / size <= memory
         if needed > memory:
             fits = math.isqrt(int(memory * GB / size / len(sizes)))
             raise ValueError(
@@ -116,10 +118,8 @@ class EKF(torch.optim.Optimizer):
         states = [self._state_of(*group) for group in groups]
         forgetting = groups[0][0]["lambda"]
         rows = [
-            torch.cat([jacobian[p].reshape(len(errors), -1) for p in parameters], dim=1).to(
-                state["covariance"].dtype
-            )
-            for (_, parameters), state in zip(groups, states, strict=True)
+            torch.cat([jacobian[p].reshape(len(errors), -1) for p in parameters], dim=1)
+            for _, parameters in groups
         ]
         products, lower = self._factorise(rows, states, forgetting * variances)
         if not torch.isfinite(errors).all():
@@ -157,7 +157,8 @@ class EKF(torch.optim.Optimizer):
         for _ in range(ATTEMPTS):
             factor, products, raised = torch.diag(noise), [], torch.zeros_like(least)
             for h, state in zip(rows, states, strict=True):
-                products.append(_times_symmetric(h, state["covariance"]).double())
+                covariance = state["covariance"]
+                products.append(_times_symmetric(h.to(covariance.dtype), covariance).double())
                 factor += products[-1] @ h.double().T
                 if "floor" in state:
                     raised += state["floor"] * (h @ h.T)
@@ -182,20 +183,28 @@ class EKF(torch.optim.Optimizer):
         )
 
     def _repair(self, state: dict[str, Any]) -> float:
-        """Raise the diagonal of P until it is positive; return its rounding error.
+        """Raise the diagonal of P until it is positive; return the rounding error of what it is
+        from now on, which is double precision if `memory` allows it.
 
         Where that would take a tenth of the diagonal, begin anew with at most `p0`. It takes a
         second P for the moment.
         """
+        p, p0 = state["covariance"], self.param_groups[0]["p0"]
+        to_double = self.room_for_double and p.dtype is not torch.float64
         if not self.repaired:
             logger.warning(
                 "the Kalman filter's covariance was no longer positive, by rounding; it has been "
-                "repaired, and will be whenever it has to be"
+                "repaired, and %s",
+                "is in double precision from now on"
+                if to_double
+                else "will be whenever it has to be",
             )
         self.repaired = True
-        p, p0 = state["covariance"], self.param_groups[0]["p0"]
         largest = float(p.diagonal().abs().max()) or p0
         rounding = raised = torch.finfo(p.dtype).eps * largest
+        if to_double:
+            state["covariance"] = p = p.double()
+            rounding = torch.finfo(p.dtype).eps * largest
         while not _is_positive(p):
             p.diagonal().add_(raised)
             raised *= 10
