@@ -191,13 +191,15 @@ class EKF(torch.optim.Optimizer):
         """
         p, p0 = state["covariance"], self.param_groups[0]["p0"]
         to_double = self.room_for_double and p.dtype is not torch.float64
-        if not self.repaired:
+        if to_double:
+            logger.debug(
+                "the Kalman filter goes on in double precision, since rounding in single precision "
+                "has made its covariance negative; it has been repaired"
+            )
+        elif not self.repaired:
             logger.warning(
                 "the Kalman filter's covariance was no longer positive, by rounding; it has been "
-                "repaired, and %s",
-                "is in double precision from now on"
-                if to_double
-                else "will be whenever it has to be",
+                "repaired, and will be whenever it has to be"
             )
         self.repaired = True
         largest = float(p.diagonal().abs().max()) or p0

@@ -324,6 +324,7 @@ def narrow_steps(goal, parameters, number, scale, seed=0):
 @pytest.mark.parametrize("scale", [10, 100, 1000])
 def test_rounding_does_not_end_a_training(scale, caplog):
     """A covariance of single precision loses its sign where it is squeezed most."""
+    caplog.set_level("DEBUG", "amptorch")
     goal = np.random.default_rng(1).normal(size=60)
     parameters = parameters_of((30,), (30,))
     filter_ = EKF(parameters, precision="float32")
@@ -348,6 +349,7 @@ def test_rounding_does_not_end_a_training(scale, caplog):
 @pytest.mark.slow
 def test_single_precision_stays_as_good_as_double(caplog):
     """Before it was looked after, it became worse from some step on, and failed 100 steps later."""
+    caplog.set_level("DEBUG", "amptorch")
     goal = np.random.default_rng(1).normal(size=60)
     errors = {}
     for precision in ("float32", "float64"):
@@ -362,6 +364,33 @@ def test_single_precision_stays_as_good_as_double(caplog):
     assert single[100:].max() < 1.5 * double[100:].max()
     assert single[-200:].mean() < 1.3 * double[-200:].mean()
     assert caplog.text.count("has been repaired") == 1
+
+
+@pytest.mark.parametrize(("memory", "after"), [(1.0, torch.float64), (2e-5, torch.float32)])
+def test_after_a_repair_the_covariance_is_in_double_precision(memory, after, caplog):
+    """Where `memory` allows it, and where it does not, as it was."""
+    goal = np.random.default_rng(1).normal(size=60)
+    parameters = parameters_of((60,))
+    filter_ = EKF(parameters, precision="float32", memory=memory)
+    repairs = 0
+
+    def counted(state, repair=filter_._repair):
+        nonlocal repairs
+        repairs += 1
+        return repair(state)
+
+    filter_._repair = counted
+    kinds = []
+    for step in narrow_steps(goal, parameters, 200, scale=100):
+        take(filter_, parameters, [step])
+        kinds.append(filter_.state[parameters[0]]["covariance"].dtype)
+    assert (kinds[0], kinds[-1]) == (torch.float32, after)
+    assert ("no longer positive" in caplog.text) == (after is torch.float32)
+    assert repairs == 1 if after is torch.float64 else repairs > 1
+    again = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    resumed = EKF(again, precision="float32", memory=memory)
+    resumed.load_state_dict(filter_.state_dict())
+    assert resumed.state[again[0]]["covariance"].dtype is after
 
 
 def test_a_covariance_of_no_meaning_begins_anew():
