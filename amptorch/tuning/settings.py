@@ -93,7 +93,7 @@ class TuningConfig(Section):
         "seed of splits and networks; each process draws trials by one of its own",
     )
     search_share: float = option(
-        0.4,
+        0.25,
         number(above=0, below=1),
         "share of the time for the search; in the rest the best is trained",
     )
