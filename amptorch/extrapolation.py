@@ -151,7 +151,8 @@ class Watch:
             return
         self.lost += 1
         count = len(found.beyond(self.margin))
-        message = f"{count} of {len(found.score)} atoms are beyond {1 + self.margin:g}: {found}"
+        far = f"{count} of {len(found.score)} atoms are far from the training"
+        message = f"{far} (limit {1 + self.margin:g}): {found}"
         if self.kind == "raise":
             raise ExtrapolationError(message)
         if highest < GROWTH * self._said[0] and count < GROWTH * self._said[1]:

@@ -105,7 +105,8 @@ def test_predict_and_calculator_agree(potential, frames):
     assert found["functions_outside"][1].max() > 0
     atoms = asked[1].copy()
     atoms.calc = potential.get_calc()
-    with pytest.warns(UserWarning, match=r"4 of 4 atoms are beyond 2.*G4 with Cu-Cu \(eta"):
+    said = r"4 of 4 atoms are far from the training \(limit 2\).*G4 with Cu-Cu \(eta"
+    with pytest.warns(UserWarning, match=said):
         atoms.get_forces()
     np.testing.assert_allclose(atoms.calc.extrapolation.distance, found["extrapolation"][1])
     np.testing.assert_array_equal(atoms.calc.extrapolation.outside, found["functions_outside"][1])
@@ -187,7 +188,7 @@ def test_a_checkpoint_that_knows_ranges_alone(potential, frames, tmp_path, caplo
     np.testing.assert_allclose(found["range_excess"][1], expected["range_excess"][1])
     atoms = asked[1].copy()
     atoms.calc = old.get_calc(extrapolation_margin=0.0)
-    with pytest.warns(UserWarning, match="are beyond 1"):
+    with pytest.warns(UserWarning, match=r"far from the training \(limit 1\)"):
         atoms.get_forces()
     # Nor ranges: said once.
     old.domain = None
