@@ -70,7 +70,10 @@ def read_config(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected sections (model, optim, dataset, cmd), got {config!r}")
+        raise ValueError(
+            f"{path}: expected a configuration, with sections (model, optim, dataset, cmd), got "
+            f"{config!r:.60}; files of frames are given by --data, once for each"
+        )
     return config
 
 

@@ -14,6 +14,7 @@ from ase.db import connect
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
+from amptorch.image_files import FileImages, file_names
 from amptorch.labels import Labels, keys_there, stress_of
 from amptorch.rows import offsets_of, rows_between
 from amptorch.xyz import iter_xyz
@@ -85,10 +86,13 @@ class Frames:
         an image is not an ase.Atoms. Atoms in one place are found by `check_coincident`.
         """
         origin = getattr(images, "origin", None)
+        places = getattr(images, "places", None)
         images = [images] if isinstance(images, Atoms) else list(images)
         if not images:
             raise ValueError("the list of frames is empty; at least one frame is needed")
-        for index, atoms in enumerate(images, first_index):
+        indices = np.arange(len(images), dtype=np.int64) if places is None else np.array(places)
+        indices += first_index
+        for index, atoms in zip(indices.tolist(), images, strict=True):
             if not isinstance(atoms, Atoms):
                 raise TypeError(f"frame {index} is {type(atoms).__name__}, expected ase.Atoms")
             if len(atoms) == 0:
@@ -99,7 +103,7 @@ class Frames:
             cells=np.array([atoms.cell.array for atoms in images], dtype=np.float64),
             pbc=np.array([atoms.pbc for atoms in images], dtype=bool),
             offsets=offsets_of([len(atoms) for atoms in images]),
-            indices=np.arange(first_index, first_index + len(images), dtype=np.int64),
+            indices=indices,
             origin=origin,
         )
         frames._check_finite("positions", frames.positions, per_atom=True)
@@ -237,9 +241,13 @@ class Frames:
         unknown = set(np.unique(self.numbers).tolist()).difference(known)
         if not unknown:
             return
-        frame, atom = self.place(np.flatnonzero(np.isin(self.numbers, list(unknown)))[0])
-        if elements is None:
-            raise ValueError(f"frame {frame}, atom {atom} is no chemical element")
+        row = np.flatnonzero(np.isin(self.numbers, list(unknown)))[0]
+        frame, atom = self.place(row)
+        if elements is None or self.numbers[row] == 0:
+            raise ValueError(
+                f"frame {frame}, atom {atom} is no chemical element; remove such atoms, and their "
+                "rows of the forces"
+            )
         raise ValueError(
             f"frame {frame}, atom {atom}: this element is not in elements {list(elements)}; "
             "leave the frame out, or train with it too (and with dataset.elements that have it)"
@@ -324,9 +332,9 @@ def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
     """Return the list of ase.Atoms in `raw_data`; with `labels` (a `Labels`) their calculators hold
     what stands under other names.
 
-    `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a list
-    of such paths, one ase.Atoms, an ASE database, or anything that yields Atoms (a list, a
-    trajectory reader).
+    `raw_data`: path of a file that `ase.io.read(path, ":")` reads (ASE's `path@slice` too), a
+    pattern such as `runs/*/OUTCAR`, a list of these, one ase.Atoms, an ASE database, or anything
+    that yields Atoms (a list, a trajectory reader).
 
     Raises FileNotFoundError where there is no such file, ValueError that names the file where it
     cannot be read to its end or holds no frames, TypeError for anything else.
@@ -335,7 +343,9 @@ def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
     if labels is None or not labels.keys:
         return images
     found = FileImages(
-        map(labels.apply, images, range(len(images))), getattr(images, "files", None)
+        map(labels.apply, images, range(len(images))),
+        getattr(images, "files", None),
+        getattr(images, "places", None),
     )
     frames = [atoms for atoms in found if isinstance(atoms, Atoms)]
     if labels.stress and frames and all("stress" not in atoms.calc.results for atoms in frames):
@@ -346,39 +356,23 @@ def read_images(raw_data: Any, labels: Labels | None = None) -> list[Atoms]:
     return found
 
 
-class FileImages(list):
-    """Hold a list of the frames of several files, and know where each is from.
-
-    files : [(name, number of frames)] in the order of the frames; None where that is not known
-    """
-
-    def __init__(self, images: Iterable[Atoms], files: list[tuple[str, int]] | None = None) -> None:
-        super().__init__(images)
-        self.files = files
-
-    def origin(self, index: int) -> str | None:
-        """Return the place of frame `index` in its file, as text; None where it is not known."""
-        first = 0
-        for name, count in self.files or ():
-            if index < first + count:
-                return f"frame {index - first} of {name}"
-            first += count
-        return None
-
-
 def _images(raw_data: Any) -> list[Atoms]:
     if isinstance(raw_data, FileImages):
         return raw_data
     if isinstance(raw_data, Atoms):
         return [raw_data]
     if isinstance(raw_data, (str, PurePath)):
-        return _read_file(str(raw_data))
+        names = file_names(str(raw_data))
+        return _read_file(names[0]) if len(names) == 1 else _images(names)
     if hasattr(raw_data, "select") and hasattr(raw_data, "count"):
         return list(iter_rows(raw_data))
     if isinstance(raw_data, Iterable) or hasattr(raw_data, "__getitem__"):
         images = list(raw_data)
         if images and all(isinstance(image, (str, PurePath)) for image in images):
-            parts = [(str(name), _read_file(str(name))) for name in images]
+            names = [name for image in images for name in file_names(str(image))]
+            parts = [(name, _read_file(name)) for name in names]
+            if len(parts) == 1:
+                return parts[0][1]
             files = [(name, len(part)) for name, part in parts]
             return FileImages((atoms for _, part in parts for atoms in part), files)
         return images
@@ -394,7 +388,10 @@ def _read_file(name: str) -> list[Atoms]:
         raise FileNotFoundError(f"there is no file {path!r}")
     # One of ASE's formats is a folder.
     if Path(path).is_dir() and not (Path(path) / "metadata.json").is_file():
-        raise ValueError(f"{name} is a folder; give a file of frames, or a list of files")
+        raise ValueError(
+            f"{name} is a folder; give a file of frames, or files by a pattern, in quotes: "
+            f"'{name.rstrip('/')}/*.xyz'"
+        )
     images: Any
     try:
         kind = filetype(str(path))
@@ -447,10 +444,11 @@ def _calculated(atoms: Atoms, name: int | str, quantity: str) -> Any:
     value, reason = _result(atoms, quantity)
     if value is None:
         hint = "; or set dataset.missing_forces to 'ignore'" if quantity == "forces" else ""
+        keys = keys_there(atoms, getattr(atoms.calc, "results", {}))
         raise ValueError(
-            f"frame {name} has no {quantity} ({reason}), and {keys_there(atoms)}; else give it a "
-            "calculator that holds it, such as "
-            f"ase.calculators.singlepoint.SinglePointCalculator{hint}"
+            f"frame {name} has no {quantity} ({reason}), and {keys}; else give it a calculator "
+            "that holds it, such as ase.calculators.singlepoint.SinglePointCalculator, or leave "
+            f"out such frames (dataset.skip_bad, --skip-bad){hint}"
         )
     try:
         value = np.asarray(value, dtype=np.float64)

@@ -1,5 +1,6 @@
 """Find energies, forces and stresses of frames where a calculator does not hold them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -105,19 +106,26 @@ def stress_of(atoms: Atoms, name: int | str = 0) -> np.ndarray | None:
     return None
 
 
-def keys_there(atoms: Atoms) -> str:
-    """Return words about the keys of a frame that may be energies, and those that may be forces."""
+def keys_there(atoms: Atoms, known: Collection[str] = ()) -> str:
+    """Return words about the keys of a frame that may be energies, and those that may be forces.
+
+    known : "energy", "forces", those of which nothing need be said
+    """
     places = {**_info(atoms), **getattr(atoms.calc, "results", {})}
     arrays = {**places, **{k: v for k, v in atoms.arrays.items() if k not in OWN_ARRAYS}}
-    scalars = [key for key, value in places.items() if _shape(value) == ()]
-    vectors = [key for key, value in arrays.items() if _shape(value) == (len(atoms), 3)]
-    if not scalars and not vectors:
-        return "it has no other numbers"
-    return (
-        f"it has the numbers {', '.join(map(repr, scalars)) or '(none)'} and the vectors of its "
-        f"atoms {', '.join(map(repr, vectors)) or '(none)'}: name one in dataset.energy_key "
-        "(--energy-key) or dataset.forces_key (--forces-key)"
-    )
+    found = {
+        "energy": ("numbers", [key for key, v in places.items() if _shape(v) == ()]),
+        "forces": (
+            "vectors of its atoms",
+            [key for key, v in arrays.items() if _shape(v) == (len(atoms), 3)],
+        ),
+    }
+    words = [
+        f"the {what} {', '.join(map(repr, keys))} (name one in dataset.{name}_key, --{name}-key)"
+        for name, (what, keys) in found.items()
+        if keys and name not in known
+    ]
+    return f"it has {' and '.join(words)}" if words else "it has no other numbers"
 
 
 def _info(atoms: Atoms) -> dict[str, Any]:

@@ -175,7 +175,8 @@ def useless(frames: Frames, prediction: Mapping[str, Any], references: np.ndarra
     forces = _force_errors(frames, prediction)
     if forces is not None and len(known := _known(forces)):
         error, alone = rms(known), rms(_known(np.asarray(frames.forces)))
-        if error >= alone:
+        # By symmetry forces may all be zero, and predicted so.
+        if error >= alone and error > 0:
             found.append(
                 f"the forces are no better than none at all: {error:.3g} eV/Å, where their own "
                 f"size is {alone:.3g}"

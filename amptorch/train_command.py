@@ -38,9 +38,16 @@ def train(
     config: Annotated[
         Path | None, typer.Argument(help="YAML or JSON file of sections; none: recommended values.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Frames; replaces dataset.raw_data.")] = None,
-    valid: Annotated[str | None, typer.Option(help="Frames that choose the best epoch.")] = None,
-    test: Annotated[str | None, typer.Option(help="Frames kept out of the training.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Frames; replaces dataset.raw_data. Once for each file or pattern."),
+    ] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(help="Frames that choose the best epoch, likewise.")
+    ] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(help="Frames kept out of the training, likewise.")
+    ] = None,
     time: Annotated[
         str | None, typer.Option(help="All that the command may take, such as 15m. Default: 15m.")
     ] = None,
@@ -60,6 +67,9 @@ def train(
     train_errors: Annotated[
         bool, typer.Option("--train-errors", help="Errors on all training frames at the end, too.")
     ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out frames that cannot be used; say why.")
+    ] = False,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
@@ -75,10 +85,11 @@ def train(
     from amptorch.config import Config
     from amptorch.files import read_config
     from amptorch.frames import read_images
+    from amptorch.image_files import FileImages
     from amptorch.threads import torch_threads
     from amptorch.training.prepare import wanted_images
 
-    if config is None and data is None:
+    if config is None and not data:
         raise ValueError("give --data FILE with frames to train on, or a configuration")
     if start is not None and resume is not None:
         raise ValueError("give --from for a new run or --resume for an interrupted one, not both")
@@ -94,13 +105,15 @@ def train(
         settings[name] = dict(settings.get(name) or {})
     dataset, optim, cmd = settings["dataset"], settings["optim"], settings["cmd"]
     dataset |= keys_of(energy_key, forces_key, stress_key)
+    if skip_bad:
+        dataset["skip_bad"] = True
     if size is not None:
         settings["size"] = size
     if out is not None:
         cmd["run_dir"] = str(out)
-    if valid is not None:
+    if valid:
         dataset["val_data"] = valid
-    if data is not None:
+    if data:
         dataset["raw_data"] = data
     if time is not None:
         optim["total_seconds"] = seconds_of(time)
@@ -122,13 +135,14 @@ def train(
             images = read_images(dataset["raw_data"], labels)
             images = wanted_images(images, checked.dataset, checked.model.get_forces)
             dataset["raw_data"] = images
-            sample = images if train_errors else images[:: -(-len(images) // SHOWN_FRAMES)]
+            step = 1 if train_errors else -(-len(images) // SHOWN_FRAMES)
+            sample = FileImages.some_of(images, range(0, len(images), step))
             name = "training and validation" if checked.dataset.val_split else "training"
             some = "" if len(sample) == len(images) else f"{len(sample)} of {len(images)} "
             sets[some + name] = sample
         if dataset.get("val_data"):
             sets["validation"] = dataset["val_data"] = read_images(dataset["val_data"], labels)
-        if test is not None:
+        if test:
             sets["test"] = read_images(test, labels)
     # On a busy machine torch's threads wait for each other: with two of them, on two cores shared
     # with other programs, an epoch of 3 x 20 nodes, with 64, 16 and 8 frames of 164 atoms a batch,

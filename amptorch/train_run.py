@@ -148,7 +148,8 @@ def train_and_report(
     trained_on = options.raw_data if isinstance(options.raw_data, list) else None
     elements = options.elements
     if elements is None and trained_on is not None and options.store is None:
-        elements = sorted({symbol for atoms in trained_on for symbol in set(atoms.symbols)})
+        # Of an atom that is none, what reads the frames names the place.
+        elements = sorted({s for atoms in trained_on for s in set(atoms.symbols)} - {"X"})
     stress = config.optim.stress_coefficient > 0
     labels = elements, config.model.get_forces, options.missing_forces, stress
     frames = {name: with_labels(name, images, *labels) for name, images in sets.items()}

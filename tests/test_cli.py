@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from amptorch import load
@@ -99,6 +101,7 @@ def test_yaml_reads_numbers_and_words_as_people_write_them(tmp_path, config):
         ("c.json", b"{"),
         ("c.yaml", b"- 1"),
         ("c.yaml", b""),
+        ("frames.xyz", b"word " * 1000),
         ("frames.traj", b"\x98\x00"),
         ("c.yaml", b"optim: {lr: 0.1}\noptim: {epochs: 2}"),
         ("c.yaml", b"optim: {lr: 0.1, epochs: 2, lr: 0.2}"),
@@ -131,6 +134,25 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_training_needs_data(config, capsys):
     assert run("train", config) == 1
     assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_frames_that_are_shown_are_called_as_in_the_file(
+    config, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("amptorch.train_command.SHOWN_FRAMES", 2)
+    assert run("train", config, "--data", data, "--out", tmp_path / "run") == 0
+    worst = [line for line in capsys.readouterr().out.splitlines() if line.startswith("frame ")]
+    assert sorted(line.split(",")[0] for line in worst) == ["frame 0", "frame 2"]
+
+
+def test_a_ghost_atom_is_named(config, data, tmp_path, capsys):
+    images = read(data, ":")
+    ghost = images[1] + Atoms("X", positions=[[0, 0, 30]])
+    ghost.calc = SinglePointCalculator(ghost, energy=0.0, forces=np.zeros((len(ghost), 3)))
+    write(data, [images[0], ghost])
+    assert run("train", config, "--data", data, "--out", tmp_path) == 1
+    assert f"frame 1, atom {len(ghost) - 1} (X) is no chemical element" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_training")
@@ -167,10 +189,8 @@ def test_train_on_several_files_and_test_on_fewer_elements(config, data, tmp_pat
     write(tmp_path / "more.xyz", images[2:])
     iron = images[0][images[0].symbols == "Fe"]
     write(tmp_path / "iron.traj", labelled(iron, 1.0, np.zeros((len(iron), 3))))
-    names = [str(data), str(tmp_path / "more.xyz")]
-    config.write_text(CONFIG.replace("dataset:\n", f"dataset:\n  raw_data: {names}\n"))
-    out = ("--out", tmp_path / "run")
-    assert run("train", config, "--test", tmp_path / "iron.traj", *out) == 0
+    files = ("--data", data, "--data", tmp_path / "more.xyz", "--test", tmp_path / "iron.traj")
+    assert run("train", config, *files, "--out", tmp_path / "run") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["frames", "6", "1"] in lines
     numbers = {" ".join(line[:3]): line[4:] for line in lines if line[:2] == ["forces", "on"]}
@@ -190,8 +210,7 @@ def test_train_leaves_out_bad_frames_where_told(config, data, tmp_path, capsys, 
     train = ("train", config, "--data", data, "--out", tmp_path / "run")
     assert run(*train) == 1
     assert "training: frame 1 has no energy" in capsys.readouterr().err
-    config.write_text(CONFIG.replace("dataset:\n", "dataset:\n  skip_bad: true\n"))
-    assert run(*train) == 0
+    assert run(*train, "--skip-bad") == 0
     table = capsys.readouterr().out.splitlines()
     assert ["frames", "4"] in [line.split() for line in table]
     assert caplog.text.count("frame 1 has no energy") == 1

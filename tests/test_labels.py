@@ -13,9 +13,11 @@ from amptorch.data.from_store import StoreDataset
 from amptorch.data.loader import BatchLoader
 from amptorch.dataset import AtomsDataset, DataCollater
 from amptorch.frames import Frames, read_images
+from amptorch.image_files import FileImages
 from amptorch.labels import Labels
 from amptorch.model import BPNN, CustomLoss
 from amptorch.store import preprocess
+from amptorch.store.sources import open_sources, usable
 from amptorch.trainer import AtomsTrainer
 from tests.small_frames import FP_PARAMS, config, mixed_frames
 
@@ -122,6 +124,14 @@ def test_the_message_names_what_there_is(frames):
         Frames.from_atoms([bare], energies=True)
 
 
+def test_the_message_speaks_of_what_is_missing_alone(frames):
+    bare = frames[0].copy()
+    bare.calc = SinglePointCalculator(bare, forces=frames[0].get_forces())
+    with pytest.raises(ValueError, match=r"it has no other numbers.*--skip-bad") as info:
+        Frames.from_atoms([bare], energies=True)
+    assert "forces_key" not in str(info.value)
+
+
 def test_an_energy_that_is_text(frames):
     images = mixed_frames(3)
     images[1].calc.results["energy"] = "-1.0D+00"
@@ -190,6 +200,32 @@ def test_the_file_is_named(frames, tmp_path):
     trainer = AtomsTrainer(config([str(path) for path in paths], tmp_path))
     with pytest.raises(ValueError, match=r"frame 5 \(frame 0 of .*bare\.xyz\)"):
         trainer.train()
+
+
+def test_a_pattern_means_files(frames, tmp_path):
+    for name, part in [("b", frames[:3]), ("a", frames[3:5])]:
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "some.xyz", part)
+    images = read_images(str(tmp_path / "*" / "some.xyz"))
+    assert [len(atoms) for atoms in images] == [len(frames[k]) for k in (3, 4, 0, 1, 2)]
+    assert images.origin(2) == f"frame 0 of {tmp_path / 'b' / 'some.xyz'}"
+    assert len(read_images(str(tmp_path / "*" / "some.xyz@:1"))) == 2
+    assert [len(source) for source in open_sources(str(tmp_path / "*" / "some.xyz"))] == [2, 3]
+    with pytest.raises(FileNotFoundError, match=r"no file that matches .*\*\.traj"):
+        read_images(str(tmp_path / "*.traj"))
+
+
+def test_some_of_the_frames_keep_their_names(frames):
+    images = FileImages(frames, [("one.xyz", 5), ("two.xyz", 3)])
+    images[1] = images[1].copy()
+    some = FileImages.some_of(usable(images)[0], range(0, 7, 2))
+    found = Frames.from_atoms(some)
+    assert [found.name(k) for k in range(4)] == [
+        "0 (frame 0 of one.xyz)",
+        "3 (frame 3 of one.xyz)",
+        "5 (frame 0 of two.xyz)",
+        "7 (frame 2 of two.xyz)",
+    ]
 
 
 # --- frames without forces ---

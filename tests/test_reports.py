@@ -259,6 +259,12 @@ def test_predictions_worse_than_none_are_named(images):
     assert "no better than none at all: 0.3 eV/Å, where their own size is 0.2" in forces
 
 
+def test_forces_that_are_zero_by_symmetry_are_good_enough(frames, prediction):
+    frames = replace(frames, forces=np.zeros_like(frames.forces))
+    prediction["forces"] = list(np.split(frames.forces, frames.offsets[1:-1]))
+    assert useless(frames, prediction, frames.energies + 1) == []
+
+
 def test_frames_of_one_size_are_unfair_whatever_their_group():
     images = [labelled(["H"] * n, 1.0) for n in (2, 3, 4) for _ in range(4)]
     for k, atoms in enumerate(images):

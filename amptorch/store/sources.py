@@ -10,7 +10,7 @@ where it is not the file that is at fault.
 import errno
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePath
@@ -24,7 +24,14 @@ from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 from tqdm import tqdm
 
-from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
+from amptorch.frames import (
+    COINCIDENT,
+    DATABASES,
+    Frames,
+    iter_rows,
+    read_images,
+)
+from amptorch.image_files import FileImages, file_names
 from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
 from amptorch.store.arrays import sha256
@@ -222,8 +229,8 @@ class Labelled:
 
 
 def open_sources(data: Any, labels: Labels | None = None) -> list[Any]:
-    """Return the sources in `data`: a path (ASE's `path@slice` too), a list of paths, or what
-    `frames.read_images` takes; with `labels` as there.
+    """Return the sources in `data`: a path (ASE's `path@slice` or a pattern too), a list of paths,
+    or what `frames.read_images` takes; with `labels` as there.
 
     Raises FileNotFoundError where a file does not exist, ValueError where ASE does not know its
     kind, it cannot be read, or it holds no frames.
@@ -231,7 +238,7 @@ def open_sources(data: Any, labels: Labels | None = None) -> list[Any]:
     if isinstance(data, (str, PurePath)):
         data = [data]
     if isinstance(data, (list, tuple)) and data and isinstance(data[0], (str, PurePath)):
-        sources = [_open_file(str(name)) for name in data]
+        sources = [_open_file(name) for given in data for name in file_names(str(given))]
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Atoms):
         sources = [Images(data)]
     else:
@@ -264,7 +271,7 @@ def checked_frame(
 
 
 def usable(
-    images: Iterable[Atoms],
+    images: list[Atoms],
     elements: list[str] | None = None,
     forces: bool = True,
     missing_forces: str = "error",
@@ -274,12 +281,12 @@ def usable(
     for index, atoms in enumerate(images):
         try:
             checked_frame(atoms, "raw_data", index, elements, forces, missing_forces)
-            good.append(atoms)
+            good.append(index)
         except ValueError as error:
             reasons.append(str(error))
     if not good:
         raise ValueError(f"none of the {len(reasons)} frames can be used; {reasons[0]}")
-    return good, reasons
+    return FileImages.some_of(images, good), reasons
 
 
 def find_elements(
