@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from amptorch.config import DatasetConfig
 from amptorch.data.plan import GB, Plan, make_plan, sample_of
@@ -58,6 +60,34 @@ def frames_to_look_at(
     if store is None:
         return join_frames(_spread(raw_data, elements, skip_bad, LOOKED_AT)[0])
     return store.frames(_evenly(store.n_frames, LOOKED_AT))
+
+
+def labelled_to_look_at(
+    folder: StrPath, raw_data: RawData | None, labels: Labels | None = None
+) -> list[Atoms]:
+    """Return Atoms with their labels, spread over a store, or over what it is made of; none where
+    it holds no structures. Frames that cannot be read are left out: what fills the store names
+    them."""
+    store = FrameStore(folder) if raw_data is None else _complete_store(folder)
+    if store is None:
+        images = []
+        for _, _, get in _places(raw_data, LOOKED_AT, labels)[0]:
+            with suppress(ValueError):
+                images.append(get())
+        return images
+    if not store.has_structures:
+        return []
+    frames = store.frames(_evenly(store.n_frames, LOOKED_AT))
+    return [_as_atoms(frames[k]) for k in range(len(frames))]
+
+
+def _as_atoms(frame: Frames) -> Atoms:
+    """Return the one frame with its labels."""
+    atoms = Atoms(frame.numbers, frame.positions, cell=frame.cells[0], pbc=frame.pbc[0])
+    found: Any = {"energy": frame.energies, "stress": frame.stress}
+    labels = {name: value[0] for name, value in found.items() if value is not None}
+    atoms.calc = SinglePointCalculator(atoms, forces=frame.forces, **labels)
+    return atoms
 
 
 def stress_in_store(
@@ -177,22 +207,36 @@ def _spread(
     data: Any, elements: Sequence[str], skip_bad: bool, number: int
 ) -> tuple[list[Frames], int]:
     """Return (about `number` frames spread over `data`, each as Frames; how many there are)."""
-    sources = open_sources(data)
-    ends = list(accumulate(map(len, sources)))
+    places, n_frames = _places(data, number)
     frames = []
-    for place in _evenly(ends[-1], number).tolist():
-        k = int(np.searchsorted(ends, place, side="right"))
-        source = sources[k]
-        index = place - (ends[k] - len(source))
-        for where, get in source.part(index, index + 1).read():
-            try:
-                frames.append(Frames.from_atoms([get()], elements, first_index=where))
-            except (ValueError, TypeError) as error:
-                if not skip_bad:
-                    raise type(error)(f"{source.name}: {error}") from error
+    for source, where, get in places:
+        try:
+            frames.append(Frames.from_atoms([get()], elements, first_index=where))
+        except (ValueError, TypeError) as error:
+            if not skip_bad:
+                raise type(error)(f"{source}: {error}") from error
     if not frames:
-        raise ValueError(f"none of the frames looked at in {sources[0].name} can be used")
-    return frames, ends[-1]
+        raise ValueError(f"none of the frames looked at in {source} can be used")
+    return frames, n_frames
+
+
+def _places(
+    data: Any, number: int, labels: Labels | None = None
+) -> tuple[Iterator[tuple[str, int, Callable[[], Atoms]]], int]:
+    """Return (of about `number` frames spread over `data`: name of the source, place there, and
+    function that gives the Atoms; how many frames there are)."""
+    sources = open_sources(data, labels)
+    ends = list(accumulate(map(len, sources)))
+
+    def found() -> Iterator[tuple[str, int, Callable[[], Atoms]]]:
+        for place in _evenly(ends[-1], number).tolist():
+            k = int(np.searchsorted(ends, place, side="right"))
+            source = sources[k]
+            index = place - (ends[k] - len(source))
+            for where, get in source.part(index, index + 1).read():
+                yield source.name, where, get
+
+    return found(), ends[-1]
 
 
 def _evenly(n_frames: int, number: int) -> np.ndarray:

@@ -20,10 +20,14 @@ FARTHEST_MOVE, FEWEST_PAIRS, MOST_PAIRS = 1.0, 8, 200
 # Correlation of energies with the work of the forces from which on the slope says something, and
 # the slopes that pass. Real data reach 0.997 and 0.8 to 1.3.
 SURE, SLOPES = 0.9, (0.65, 1.55)
+# Slopes of total energies of dynamics, over a frame at rest: twice as much, by equipartition.
+KINETIC = (1.7, 2.4)
 # The same for a pair potential fitted to the forces, which is a cruder measure.
 SURE_OF_MODEL, SLOPES_OF_MODEL = 0.8, (0.2, 5.0)
 # eV/Å: rms forces outside this range are no forces of a training set.
 FORCES = (1e-3, 1e3)
+# A force that is larger, in eV/Å and in rms forces of the median frame, is of an exploded frame.
+LARGE_FORCE, MANY_TIMES = 200.0, 100
 # Sum of the forces of a frame: share of what chance would give, and eV/Å.
 FORCE_SUM, LEAST_SUM = 0.1, 0.05
 # eV/Å³, the median of the largest component of a stress (48 GPa).
@@ -39,12 +43,12 @@ def inspect_frames(images: Sequence[Atoms], order: bool = True) -> list[str]:
     """Return warnings about labels that look wrong, each with its number and what to do about it;
     an empty list where nothing does.
 
-    order : look for what `wrong_stresses` does, too
+    order : look at stresses too, as `wrong_stresses` does
     images : frames; `atoms.calc.results` may hold "energy" (eV) and "forces" (n, 3) (eV/Å), and
         stresses (eV/Å³) are found as by `stress_of`; whatever is missing or not finite is passed
         over
 
-    Checked are: whether energies and forces fit each other in units and sign, the size of forces
+    Checked are: whether energies differ, and fit the forces in units and sign, the size of forces
     and stresses, whether stresses fit the forces in sign and order, sums of forces, energies far
     from all others, and frames that are there twice. Of more than 500 frames that many are looked
     at, spread evenly; duplicates are sought among all. Nothing is computed with a calculator, and
@@ -53,10 +57,11 @@ def inspect_frames(images: Sequence[Atoms], order: bool = True) -> list[str]:
     frames, usual, outliers = _looked_at(images)
     mismatch = _energies_against_forces(usual)
     found = [
+        _same_energies(frames),
         _force_sizes(frames),
         mismatch,
         _force_sums(frames),
-        _stresses(frames) or (_stress_order(usual) if order else None),
+        _wrong_stresses(usual) if order else None,
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
         repeated_warning(images),
@@ -65,9 +70,10 @@ def inspect_frames(images: Sequence[Atoms], order: bool = True) -> list[str]:
 
 
 def wrong_stresses(images: Sequence[Atoms]) -> str | None:
-    """Return a warning where stresses have another sign, or their shears another order, than ASE's:
-    they go against a pair potential that is fitted to the forces."""
-    return _stress_order(_looked_at(images)[1])
+    """Return a warning where stresses are in another unit or have another sign than ASE's, or their
+    shears another order: they go against a pair potential that is fitted to the forces, or are
+    large where none can be fitted."""
+    return _wrong_stresses(_looked_at(images)[1])
 
 
 def _looked_at(
@@ -102,18 +108,43 @@ def _labelled(index: int, atoms: Atoms) -> Labelled:
     return Labelled(index, atoms, None if energy is None else float(energy), forces, stress)
 
 
-def _force_sizes(frames: list[Labelled]) -> str | None:
-    forces = [frame.forces.ravel() for frame in frames if frame.forces is not None]
-    if not forces:
+def _same_energies(frames: list[Labelled]) -> str | None:
+    """Return a warning where frames have forces, and all one energy: then these are no energies."""
+    known = [(f.energy, f.forces.tobytes()) for f in frames if f.forces is not None]
+    energies = {energy for energy, _ in known if energy is not None}
+    if len(energies) != 1 or len({forces for _, forces in known}) < FEWEST_PAIRS:
         return None
-    rms = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
-    # Frames at rest by symmetry have forces of exactly zero, and are right.
-    if rms == 0 or FORCES[0] <= rms <= FORCES[1]:
-        return None
-    size = "small" if rms < FORCES[0] else "large"
     return (
-        f"the forces are very {size}: their root mean square is {rms:.2g} eV/Å, that of most "
-        "training sets between 0.05 and 5; check that they are in eV/Å"
+        f"the energies are all {energies.pop():g} eV, which cannot be with these forces; in a dump "
+        "of LAMMPS, which has none, ASE makes them 0 (and elements H, He, … of the types 1, 2, …)"
+    )
+
+
+def _force_sizes(frames: list[Labelled]) -> str | None:
+    sizes = {
+        frame.index: (float(np.sqrt(np.mean(frame.forces**2))), float(np.abs(frame.forces).max()))
+        for frame in frames
+        # Frames at rest by symmetry have forces of exactly zero, and are right.
+        if frame.forces is not None and frame.forces.any()
+    }
+    if not sizes:
+        return None
+    rms = float(np.median([size for size, _ in sizes.values()]))
+    if not FORCES[0] <= rms <= FORCES[1]:
+        size = "small" if rms < FORCES[0] else "large"
+        return (
+            f"the forces are very {size}: their root mean square is {rms:.2g} eV/Å in the median "
+            "frame, that of most training sets between 0.05 and 5; check that they are in eV/Å"
+        )
+    limit = max(LARGE_FORCE, MANY_TIMES * rms)
+    found = [(largest, k) for k, (_, largest) in sizes.items() if largest > limit]
+    if not found:
+        return None
+    named = ", ".join(f"frame {k} ({largest:.3g} eV/Å)" for largest, k in sorted(found)[:-4:-1])
+    return (
+        f"{len(found)} of {len(frames)} frames have forces far larger than all others, whose root "
+        f"mean square is {rms:.2g} eV/Å: {named}{' and more' if len(found) > 3 else ''}. A "
+        "training fits these before all others: leave them out, unless they are what it is for"
     )
 
 
@@ -156,6 +187,8 @@ def _mismatch(
     else:
         units = " or ".join(likely_units(abs(slope), trust, stiffness, atoms)[:3])
         advice = f"this looks like {units}" if units else "check the units of both"
+        if right is SLOPES and KINETIC[0] < slope < KINETIC[1]:
+            advice += ", or energies that include the kinetic energy of dynamics"
         if slope < 0:
             advice += ", and forces with the wrong sign"
     return (
@@ -248,7 +281,16 @@ def _force_sums(frames: list[Labelled]) -> str | None:
     )
 
 
-def _stresses(frames: list[Labelled]) -> str | None:
+def _wrong_stresses(frames: list[Labelled]) -> str | None:
+    if not any(frame.stress is not None for frame in frames):
+        return None
+    found = PairForces(frames).fitted_stresses()
+    if found is None or len(found[0]) < FEWEST_PAIRS:
+        return _large_stresses(frames)
+    return _stress_order(*found, _large_stresses(frames))
+
+
+def _large_stresses(frames: list[Labelled]) -> str | None:
     largest = [np.abs(frame.stress).max() for frame in frames if frame.stress is not None]
     median = float(np.median(largest)) if largest else 0.0
     if median <= LARGE_STRESS:
@@ -260,22 +302,19 @@ def _stresses(frames: list[Labelled]) -> str | None:
     )
 
 
-def _stress_order(frames: list[Labelled]) -> str | None:
-    """Return a warning where stresses have another sign or order than a pair potential that is
-    fitted to the forces."""
-    if not any(frame.stress is not None for frame in frames):
-        return None
-    found = PairForces(frames).fitted_stresses()
-    if found is None or len(found[0]) < FEWEST_PAIRS:
-        return None
-    stresses, fitted = found
-    axial = correlation_of(stresses[:, :3].ravel(), fitted[:, :3].ravel())[0]
+def _stress_order(stresses: np.ndarray, fitted: np.ndarray, large: str | None) -> str | None:
+    """Return a warning where stresses (k, 6) have another sign, size or order than those of a pair
+    potential that is fitted to the forces; `large` is that of their size."""
+    axial, slope = correlation_of(stresses[:, :3].ravel(), fitted[:, :3].ravel())
     if axial < -SURE_OF_STRESS:
         return (
             f"the stresses have the wrong sign: they go against those of a pair potential fitted "
             f"to the forces ({len(stresses)} frames, correlation {axial:.2f}); multiply them by "
             "-1. ASE's are positive under tension; VASP's and virials are not"
         )
+    # Of matter under high pressure they are large and right.
+    if large and not (axial > SURE_OF_STRESS and slope < SLOPES_OF_MODEL[1]):
+        return large
     # By the places at which a label would have ASE's shears.
     shear = {
         order: correlation_of(stresses[:, order].ravel(), fitted[:, 3:].ravel())[0]

@@ -8,11 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
 from amptorch.config import Config, DatasetConfig
-from amptorch.data.fill import elements_of_store, fill_store, frames_to_look_at, stress_in_store
+from amptorch.data.fill import (
+    elements_of_store,
+    fill_store,
+    frames_to_look_at,
+    labelled_to_look_at,
+    stress_in_store,
+)
 from amptorch.data.from_store import StoreDataset
 from amptorch.data.in_memory import MemoryDataset
 from amptorch.data.inspection import wrong_stresses
@@ -28,7 +35,7 @@ from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
-from amptorch.labels import stress_of
+from amptorch.labels import keys_there, stress_of
 from amptorch.memory import available_memory
 from amptorch.potential import Potential
 from amptorch.store.sources import usable
@@ -163,10 +170,10 @@ def with_stress(settings: Config, found: Callable[[], bool]) -> Config:
     return replace(settings, optim=optim)
 
 
-def _with_right_stress(settings: Config, images: list[Atoms]) -> Config:
-    """Return the settings without stresses where these look wrong, and `optim.stress_per_mev` asks
-    for them if there are any."""
-    wrong = None if settings.optim.stress_per_mev is None else wrong_stresses(images)
+def _with_right_stress(settings: Config, images: Callable[[], list[Atoms]]) -> Config:
+    """Return the settings without stresses where those of `images()` look wrong, and
+    `optim.stress_per_mev` asks for them if there are any."""
+    wrong = None if settings.optim.stress_per_mev is None else wrong_stresses(images())
     if wrong is None:
         return settings
     logger.warning("warning: the stresses are not trained on, because they look wrong: %s", wrong)
@@ -196,7 +203,7 @@ def _in_memory(
     settings, images = _with_isolated(settings, images)
     options = settings.dataset
     settings = with_stress(settings, lambda: any(map(_has_stress, images)))
-    settings = _with_right_stress(settings, images)
+    settings = _with_right_stress(settings, lambda: images)
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
     settings = with_functions(settings, lambda: Frames.from_atoms(images))
@@ -217,6 +224,11 @@ def _in_memory(
         verbose=cmd.verbose and ranks.first,
         **_dataset_options(settings, trained, images),
     )
+    if forces and np.isnan(dataset.frames.forces).all():
+        logger.warning(
+            "warning: no frame has forces, so that the training is on energies alone; frame 0: %s",
+            keys_there(images[0], known=["energy"]),
+        )
     return TrainingData(settings, cast(Dataset, dataset), plan)
 
 
@@ -313,6 +325,9 @@ def _in_store(settings: Config, frames: Any, trained: Trained | None, ranks: Ran
     with ranks.first_before_others(), use_threads(ranks.threads_alone):
         folder = str(options.store)
         settings = with_stress(settings, lambda: stress_in_store(folder, frames, options.labels))
+        settings = _with_right_stress(
+            settings, lambda: labelled_to_look_at(folder, frames, options.labels)
+        )
         found = elements_of_store(folder, frames, options.skip_bad, forces, options.labels)
         settings = _with_found_elements(settings, found, trained)
         elements: Any = settings.dataset.elements

@@ -43,8 +43,10 @@ def _frames(settings: Config, dataset: Dataset) -> str:
     text += f"; {kept} of them kept to validate" if kept else ""
     frames: Any = getattr(dataset, "frames", None)
     forces = None if frames is None else frames.forces
-    if forces is None or np.isnan(forces).all():
+    if forces is None:
         return text
+    if np.isnan(forces).all():
+        return f"{text}; no forces"
     rms, largest = np.sqrt(np.nanmean(forces**2)), np.nanmax(np.abs(forces))
     text += f"; forces {rms:.2g} eV/Å (rms), the largest {largest:.3g}"
     text += _labelled("forces", forces[frames.offsets[:-1]])

@@ -8,8 +8,9 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from amptorch import train
 from amptorch.data.copies import duplicate_warning, duplicates
-from amptorch.data.inspection import inspect_frames
+from amptorch.data.inspection import inspect_frames, wrong_stresses
 from amptorch.datasets import iron_water
 from amptorch.training.prepare import prepare
 from tests.small_frames import labelled
@@ -110,6 +111,39 @@ def test_forces_of_no_sensible_size(copper, factor, words):
     assert words in inspect_frames(changed(copper, forces=factor))[0]
 
 
+def test_energies_with_the_kinetic_energy(copper):
+    """Twice the potential energy above that at rest, as on average in a harmonic crystal."""
+    rest = bulk("Cu", cubic=True) * 2
+    images = [labelled(rest), *copper[:20]]
+    lowest = images[0].get_potential_energy()
+    total = [
+        with_labels(
+            atoms,
+            energy=2 * atoms.get_potential_energy() - lowest,
+            forces=atoms.get_forces(),
+        )
+        for atoms in images
+    ]
+    (warning,) = inspect_frames(total)
+    assert "include the kinetic energy" in warning
+
+
+def test_energies_that_are_none(copper, tmp_path, caplog):
+    (warning,) = inspect_frames(changed(copper, energy=0.0))
+    assert "the energies are all 0 eV" in warning
+    config = {"cmd": {"run_dir": str(tmp_path)}}
+    train(changed(copper, energy=0.0), seconds=1, size="small", config=config, verbose=False)
+    assert "the energies are all 0 eV" in caplog.text
+
+
+def test_an_exploded_frame_is_named(copper):
+    images = changed(copper)
+    images[7].calc.results["forces"][[3, 4]] += [[1e6, 0, 0], [-1e6, 0, 0]]
+    (warning,) = inspect_frames(images)
+    assert "1 of 30 frames have forces far larger than all others" in warning
+    assert "frame 7 (1e+06 eV/Å)" in warning
+
+
 def test_stress_in_gigapascal(copper):
     (warning,) = inspect_frames(changed(copper, stress=160.2))
     assert "divide them by 160.2" in warning
@@ -161,10 +195,49 @@ def test_wrong_stresses_are_not_trained_on(strained, caplog):
     assert prepare(sections, turned).settings.optim.stress_coefficient == 0
     assert "are not trained on" in caplog.text
     assert "wrong sign" in caplog.text
+    caplog.clear()
+    assert prepare(sections, changed(strained, stress=160.2)).settings.optim.stress_coefficient == 0
+    assert "divide them by 160.2" in caplog.text
     # Who insists gets them.
     optim = {"stress_coefficient": 0.1, "stress_per_mev": None, "force_per_mev": None}
     insisting = {**sections, "optim": {**optim, "energy_per_atom": True}}
     assert prepare(insisting, turned).settings.optim.stress_coefficient == 0.1
+
+
+def test_stresses_under_high_pressure_are_right(strained):
+    """They are large, and belong to the forces."""
+    images = changed(strained)
+    for atoms in images:
+        atoms.calc.results["stress"][:3] -= 1.0
+    assert wrong_stresses(images) is None
+    assert "divide them by 160.2" in wrong_stresses(changed(strained, stress=160.2))
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_wrong_stresses_of_a_store_are_not_trained_on(strained, made, tmp_path, caplog):
+    sections = {
+        "defaults": "recommended",
+        "size": "small",
+        "dataset": {"store": str(tmp_path / "s")},
+    }
+    sections["cmd"] = {"verbose": False}
+    turned = changed(strained, stress=-1.0)
+    if made:
+        insisting = {"stress_coefficient": 0.1, "stress_per_mev": None, "force_per_mev": None}
+        prepare({**sections, "optim": {**insisting, "energy_per_atom": True}}, turned)
+        assert not caplog.text
+    assert prepare(sections, turned).settings.optim.stress_coefficient == 0
+    assert "wrong sign" in caplog.text
+
+
+def test_frames_without_forces_are_told(strained, caplog):
+    images = []
+    for atoms in strained[:4]:
+        images.append(with_labels(atoms, energy=atoms.calc.results["energy"]))
+        images[-1].arrays["REF_forces"] = atoms.calc.results["forces"]
+    prepare({"defaults": "recommended", "size": "small"}, images)
+    assert "no frame has forces" in caplog.text
+    assert "'REF_forces' (name one in dataset.forces_key, --forces-key)" in caplog.text
 
 
 def test_forces_that_do_not_add_up(copper):
