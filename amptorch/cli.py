@@ -105,10 +105,12 @@ def preprocess(
     Goes on where an earlier call for the same files was stopped.
     """
     from amptorch.config import Config
+    from amptorch.data.fill import frames_to_look_at
     from amptorch.descriptor.construct import construct_descriptor
     from amptorch.files import read_config
     from amptorch.store import find_elements
     from amptorch.store import preprocess as make_store
+    from amptorch.training.prepare import with_elements, with_functions
 
     settings = Config.from_dict(read_config(config))
     dataset = replace(settings.dataset, **keys_of(energy_key, forces_key, stress_key))
@@ -117,11 +119,13 @@ def preprocess(
     elements = dataset.elements
     if elements is None:
         elements = find_elements(data, skip_bad, verbose=True, forces=forces, labels=labels)
+    settings = with_functions(
+        with_elements(replace(settings, dataset=dataset), elements),
+        lambda: frames_to_look_at(out, data, elements, skip_bad),
+    )
     store = make_store(
         data,
-        construct_descriptor(
-            (dataset.fp_scheme, dataset.fp_params, dataset.cutoff_params, elements)
-        ),
+        construct_descriptor(settings.dataset.descriptor_setup),
         out,
         derivatives=derivatives and "stored",
         derivative_dtype=derivatives or "float32",

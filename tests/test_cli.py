@@ -113,6 +113,7 @@ def test_a_broken_configuration_is_named(tmp_path, capsys, name, text):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert name in error
+    assert len(error) < 500
 
 
 def test_yaml_takes_over_what_has_a_name(tmp_path):

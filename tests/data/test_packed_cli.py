@@ -11,6 +11,8 @@ from amptorch.cli import main
 from amptorch.datasets import iron_water
 from amptorch.files import images_of
 from amptorch.frames import Frames
+from amptorch.store import FrameStore
+from amptorch.training.prepare import prepare
 from tests.small_frames import labelled
 
 CONFIG = """
@@ -60,6 +62,25 @@ def train(*arguments):
     with pytest.raises(SystemExit) as ended:
         main(["train", *map(str, arguments)])
     return ended.value.code or 0
+
+
+@pytest.mark.slow
+def test_preprocess_takes_what_init_wrote(tmp_path):
+    write(tmp_path / "frames.traj", iron_water(4, max_water=1))
+    config, store = tmp_path / "config.yaml", tmp_path / "store"
+    for command in (
+        ["init", tmp_path / "frames.traj", "--out", config, "--size", "small"],
+        ["preprocess", tmp_path / "frames.traj", "--config", config, "--out", store],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, command)))
+        assert not ended.value.code
+    settings = yaml.safe_load(config.read_text())
+    del settings["dataset"]["raw_data"]
+    settings["dataset"]["store"] = str(store)
+    settings["optim"]["total_seconds"] = None
+    data = prepare(settings)
+    assert FrameStore(store).has_fingerprints(data.descriptor.descriptor_setup_hash)
 
 
 def test_frames_there_and_back():
