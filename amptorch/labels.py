@@ -128,6 +128,18 @@ def keys_there(atoms: Atoms, known: Collection[str] = ()) -> str:
     return f"it has {' and '.join(words)}" if words else "it has no other numbers"
 
 
+def other_stress_keys(atoms: Atoms) -> list[str]:
+    """Return the keys of a frame that look like stresses, and that `stress_of` does not know."""
+    places = {**_info(atoms), **getattr(atoms.calc, "results", {})}
+    return [
+        key
+        for key, value in places.items()
+        if key not in ("stress", "virial")
+        and ("stress" in key.lower() or "virial" in key.lower())
+        and _shape(value) in STRESSES
+    ]
+
+
 def _info(atoms: Atoms) -> dict[str, Any]:
     """Return `Atoms.info`, with what ASE's databases put below it."""
     parts = [atoms.info.get(name) for name in ("key_value_pairs", "data")]

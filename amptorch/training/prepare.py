@@ -35,7 +35,7 @@ from amptorch.descriptor.Gaussian.auto import functions_of, is_recipe
 from amptorch.descriptor.store import FingerprintStore
 from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
-from amptorch.labels import keys_there, stress_of
+from amptorch.labels import keys_there, other_stress_keys, stress_of
 from amptorch.memory import available_memory
 from amptorch.potential import Potential
 from amptorch.store.sources import usable
@@ -202,7 +202,7 @@ def _in_memory(
     settings, images = _with_validation(settings, images)
     settings, images = _with_isolated(settings, images)
     options = settings.dataset
-    settings = with_stress(settings, lambda: any(map(_has_stress, images)))
+    settings = with_stress(settings, lambda: _any_has_stress(images))
     settings = _with_right_stress(settings, lambda: images)
     settings = _with_found_elements(settings, elements_of(Frames.from_atoms(images)), trained)
     validation_size(len(images), options.val_split)
@@ -405,8 +405,16 @@ def _dataset_options(
     }
 
 
-def _has_stress(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3 and stress_of(atoms) is not None
+def _any_has_stress(images: list[Atoms]) -> bool:
+    """Tell whether a frame with a cell has a stress; say so where only other names look like it."""
+    found = any(atoms.cell.rank == 3 and stress_of(atoms) is not None for atoms in images)
+    if not found and (keys := other_stress_keys(images[0])):
+        logger.warning(
+            "warning: the frames have no 'stress' or 'virial', so that stresses are not trained "
+            "on; frame 0 has %s: name one in dataset.stress_key (--stress-key)",
+            ", ".join(map(repr, keys)),
+        )
+    return found
 
 
 def _with_found_elements(settings: Config, found: list[str], trained: Trained | None) -> Config:

@@ -254,6 +254,15 @@ def test_without_stresses(frames):
         )
 
 
+def test_stresses_under_another_name_are_not_passed_over_in_silence(caplog):
+    images = [copper(seed) for seed in range(4)]
+    for atoms in images:
+        atoms.info["REF_virial"] = -atoms.cell.volume * atoms.calc.results.pop("stress")
+    data = prepare(config(images, stress_per_mev=0.1, energy_per_atom=True), images)
+    assert data.settings.optim.stress_coefficient == 0
+    assert "frame 0 has 'REF_virial': name one in dataset.stress_key" in caplog.text
+
+
 def test_a_store_keeps_stresses_where_they_are_asked_for(frames, tmp_path):
     settings = config(frames, epochs=2)
     settings["dataset"] |= {"store": str(tmp_path / "new"), "derivatives": "stored"}
