@@ -191,8 +191,7 @@ def _compile(ahead: "Ahead", options: "DatasetConfig", stress: bool) -> None:
         names += ["directional", "gradients", "values"]
     ahead.add(names, moments)
     ahead.wait()
-    if stress:
-        compile_now(names, moments)
+    compile_now(names, moments)
 
 
 def _has_moments(options: "DatasetConfig") -> bool:

@@ -31,6 +31,7 @@ from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import num_threads
 
 CUTOFF = 2.0
+WHAT = "compiling kernels, once"
 KERNELS = {
     "neighbors": neighbors.search_frames,
     "derivatives": symmetry_functions.derivatives,
@@ -84,7 +85,7 @@ class Ahead:
         """
         if not self._running:
             return
-        with tqdm(total=len(self._asked), desc="compiling kernels, once", unit="kernel") as bar:
+        with tqdm(total=len(self._asked), desc=WHAT, unit="kernel") as bar:
             while self._running:
                 self._running[0].wait()
                 self._start()
@@ -131,11 +132,12 @@ def _has_moments(signature: tuple[Any, ...]) -> bool | None:
 
 
 def compile_now(names: Sequence[str], moments: bool = False) -> None:
-    """Compile those of KERNELS that are not in the cache, side by side where there are cores."""
+    """Compile those of KERNELS that are not in the cache, side by side where there are cores, with
+    a progress bar."""
     Ahead(names, moments).wait()
-    for name in names:
-        if is_compiled(name, moments) is False:
-            compile_kernel(name, moments)
+    left = [name for name in names if is_compiled(name, moments) is False]
+    for name in tqdm(left, desc=WHAT, unit="kernel", disable=not left):
+        compile_kernel(name, moments)
 
 
 def compile_all() -> str:

@@ -15,7 +15,7 @@ KERNELS = "amptorch.kernels"
 CODE = """
 import sys
 from ase import Atoms
-from amptorch.descriptor.ahead import Ahead, is_compiled
+from amptorch.descriptor.ahead import Ahead, compile_now, is_compiled
 from amptorch.descriptor.Gaussian import Gaussian
 from amptorch.frames import Frames
 
@@ -30,6 +30,8 @@ if "fingerprint" in sys.argv:
         functions["G5"] = {"etas": [1.0], "zetas": [1], "gammas": [1.0]}
     descriptor = Gaussian({"default": functions}, ["H"])
     descriptor.values(Frames.from_atoms([Atoms("H2", [[0, 0, 0], [0, 0, 1.0]])]))
+elif "now" in sys.argv:
+    compile_now(["neighbors"])
 else:
     Ahead(["neighbors"]).wait()
 print(*cached())
@@ -63,6 +65,14 @@ def test_kernels_that_are_not_in_the_cache_are_compiled_once(tmp_path):
     found, shown = answer(tmp_path, 2)
     assert found == [["True", "True", "False"]] * 2
     assert shown == ""
+
+
+@pytest.mark.slow
+def test_what_one_core_compiles_is_shown(tmp_path):
+    found, shown = answer(tmp_path, 1, "now")
+    assert found == [["False"] * 3, ["True", "False", "False"]]
+    assert "compiling kernels, once" in shown
+    assert answer(tmp_path, 1, "now") == ([["True", "False", "False"]] * 2, "")
 
 
 @pytest.mark.slow
