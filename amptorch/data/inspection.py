@@ -32,6 +32,8 @@ LARGE_FORCE, MANY_TIMES = 200.0, 100
 FORCE_SUM, LEAST_SUM = 0.1, 0.05
 # eV/Å³, the median of the largest component of a stress (48 GPa).
 LARGE_STRESS = 0.3
+# The same (160 GPa), from which on they are not trained on where the forces say nothing of them.
+TOO_LARGE_STRESS = 1.0
 # Correlation of stresses with those of a pair potential from which on it says something.
 SURE_OF_STRESS = 0.6
 SHEARS = ("yz", "xz", "xy")
@@ -61,7 +63,7 @@ def inspect_frames(images: Sequence[Atoms], order: bool = True) -> list[str]:
         _force_sizes(frames),
         mismatch,
         _force_sums(frames),
-        _wrong_stresses(usual) if order else None,
+        (_wrong_stresses(usual) if order else None) or _large_stresses(frames),
         # In a wrong unit energies seem farther from each other than they are.
         None if mismatch else _outlier_warning(outliers, len(frames)),
         repeated_warning(images),
@@ -286,14 +288,14 @@ def _wrong_stresses(frames: list[Labelled]) -> str | None:
         return None
     found = PairForces(frames).fitted_stresses()
     if found is None or len(found[0]) < FEWEST_PAIRS:
-        return _large_stresses(frames)
+        return _large_stresses(frames, TOO_LARGE_STRESS)
     return _stress_order(*found, _large_stresses(frames))
 
 
-def _large_stresses(frames: list[Labelled]) -> str | None:
+def _large_stresses(frames: list[Labelled], limit: float = LARGE_STRESS) -> str | None:
     largest = [np.abs(frame.stress).max() for frame in frames if frame.stress is not None]
     median = float(np.median(largest)) if largest else 0.0
-    if median <= LARGE_STRESS:
+    if median <= limit:
         return None
     return (
         f"the stresses are large: the largest component of a frame is {median:.3g} eV/Å³ in the "
