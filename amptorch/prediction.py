@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -19,17 +19,52 @@ from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.threads import use_threads
 
 if TYPE_CHECKING:
-    from amptorch.ensemble import Ensemble
     from amptorch.potential import Potential
 
 # Atoms in a batch: enough for every core, little memory.
 BATCH_ATOMS = 4096
 
 
-# What gives energies and forces of frames.
-EnergyModel: TypeAlias = "Potential | Ensemble"
 # Whether stresses are asked for; "optional": where model and frames have them, see `Potential`.
 Stress: TypeAlias = bool | Literal["optional"]
+
+
+class EnergyModel(Protocol):
+    """Give energies and forces of frames: a `Potential` or an `Ensemble` of them.
+
+    elements : symbols of the elements that frames may hold
+    cutoff : Å, how far neighbours are listed
+    has_forces : whether `evaluate` gives forces
+    threads : of the kernels; None for all cores
+    """
+
+    elements: list[str]
+    has_forces: bool
+    threads: int | None
+
+    @property
+    def cutoff(self) -> float: ...
+
+    def batch(self, frames: Frames, neighbors: NeighborList | None = None) -> Any:
+        """Return the batch of `frames`, which `evaluate` takes."""
+        ...
+
+    def evaluate(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return energies (F,), eV, and forces (n, 3), eV/Å, or (0, 3)."""
+        ...
+
+    def evaluate_atoms(self, batch: Any) -> AtomicParts:
+        """Return energies, forces and virials of the atoms of a batch."""
+        ...
+
+    def extrapolation(self, batch: Any) -> Extrapolation | None:
+        """Return how far the atoms of a batch are from those of the training; None for not
+        known."""
+        ...
+
+    def check_compositions(self, frames: Frames) -> None:
+        """Warn of frames with a composition for which energies are known to be off."""
+        ...
 
 
 def checked_frames(model: Any, images: Any, energies: bool = False, forces: bool = False) -> Frames:
