@@ -39,7 +39,7 @@ LOCK = ".lock"
 # Key of `settings.json` that studies of before the recommended defaults lack.
 DEFAULTS = "defaults"
 # Trials, at least, that the time of a search is divided by, and the shortest trial, seconds.
-TRIALS, SHORTEST = 12, 5.0
+TRIALS, SHORTEST = 12, 2.5
 CALLS = "calls.json"
 
 

@@ -101,7 +101,7 @@ def test_too_little_time_says_how_much_is_needed(study, capsys):
         call("tune", "--train", study / "train.traj", "--out", out, "--time", "20s")
     assert ended.value.code == 1
     error = capsys.readouterr().err
-    assert "of 20 s the search has 5 s, and a trial takes 5 s; give --time" in error
+    assert "of 20 s the search has 5 s, and a trial takes 2.5 s; give --time" in error
     assert not out.exists()
 
 
