@@ -24,13 +24,7 @@ from ase.io import Trajectory, iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 from tqdm import tqdm
 
-from amptorch.frames import (
-    COINCIDENT,
-    DATABASES,
-    Frames,
-    iter_rows,
-    read_images,
-)
+from amptorch.frames import COINCIDENT, DATABASES, Frames, iter_rows, read_images
 from amptorch.image_files import FileImages, file_names
 from amptorch.labels import Labels
 from amptorch.neighbors import neighbor_list
