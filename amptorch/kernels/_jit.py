@@ -10,6 +10,8 @@ from typing import Any
 
 import numba
 
+from amptorch.kernels._vectors import compiler_flags
+
 FLAGS = {
     # A user pays for compilation once per machine, not once per run.
     "cache": True,
@@ -20,6 +22,7 @@ FLAGS = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     # numpy's division: no check for zero, which would keep a loop from vectorising.
     "error_model": "numpy",
+    **compiler_flags(),
 }
 
 
