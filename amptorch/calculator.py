@@ -18,7 +18,7 @@ from amptorch.frames import Frames
 from amptorch.loading import load, potential_of
 from amptorch.neighbors import VerletList
 from amptorch.prediction import AtomicParts, check_stress
-from amptorch.threads import use_threads
+from amptorch.threads import blas_threads, use_threads
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class AmpTorch(Calculator):
         frames = Frames.from_atoms([own], potential.elements)
         if "stress" in properties or "stresses" in properties:
             check_stress(potential, frames)
-        with use_threads(potential.threads):
+        with use_threads(potential.threads), blas_threads(1):
             neighbors = self.neighbors.update(frames)
             if "numbers" in system_changes:
                 potential.check_compositions(frames)

@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _IN_USE: ContextVar[int | None] = ContextVar("amptorch_threads", default=None)
+_BLAS_IN_USE: ContextVar[int | None] = ContextVar("amptorch_blas_threads", default=None)
 
 
 @contextmanager
@@ -49,13 +50,23 @@ def num_threads(threads: int | str | None = None) -> int:
     return number
 
 
-def blas_threads(number: int) -> Any:
-    """Return a context in which the BLAS of numpy and SciPy uses so many threads.
+@contextmanager
+def blas_threads(number: int) -> Iterator[None]:
+    """Let the BLAS of numpy and SciPy use so many threads in this context.
 
     Beside kernels on several cores it has to be one: a thread of OpenBLAS spins for some 30 ms
     after its work, on the core that a kernel needs then.
     """
-    return _blas("scipy.linalg" in sys.modules).limit(limits=number)
+    if _BLAS_IN_USE.get() == number:
+        # To ask each library takes 0.1 ms.
+        yield
+        return
+    token = _BLAS_IN_USE.set(number)
+    try:
+        with _blas("scipy.linalg" in sys.modules).limit(limits=number):
+            yield
+    finally:
+        _BLAS_IN_USE.reset(token)
 
 
 @contextmanager

@@ -152,11 +152,14 @@ class Domain:
             width = element.highest - element.lowest
             width = np.maximum(width, max(LEAST * width.max(), NOTHING))
             excess = np.maximum(element.lowest - own, own - element.highest) / width
-            found.function[rows] = excess.argmax(axis=1)
-            # What rounding does is no excess.
-            found.outside[rows] = (excess > NOTHING).sum(axis=1)
             highest = excess.max(axis=1)
-            found.excess[rows] = np.where(highest > NOTHING, highest, 0.0)
+            # What rounding does is no excess.
+            outside = np.flatnonzero(highest > NOTHING)
+            if len(outside):
+                rows, excess = rows[outside], excess[outside]
+                found.function[rows] = excess.argmax(axis=1)
+                found.outside[rows] = (excess > NOTHING).sum(axis=1)
+                found.excess[rows] = highest[outside]
         return found
 
     def state(self) -> dict[str, Any]:

@@ -410,7 +410,7 @@ class AtomsTrainer(AttributesOfV1):
         """Return the `Potential` of the parameters as they are now."""
         if self.net is None or self.feature_scaler is None:
             raise ValueError("there is no model yet: call train() or load_pretrained() first")
-        model, settings = self._mean or (self.net.module, one_member(self.settings))
+        model, settings = self._mean or (self.net.module, None)
         parts = (
             self.descriptor,
             model,
@@ -424,7 +424,8 @@ class AtomsTrainer(AttributesOfV1):
             one is not other for one, other in zip(parts, self._parts, strict=True)
         ):
             self._parts = parts
-            self._potential = Potential(*parts[:-1], with_elements(settings, self.elements))
+            settings = with_elements(settings or one_member(self.settings), self.elements)
+            self._potential = Potential(*parts[:-1], settings)
         self._potential.history = self.net.history
         return self._potential
 
