@@ -69,13 +69,14 @@ class Recorder:
         done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(phase, done), daemon=True)
         self.phase = phase
-        start = time.perf_counter()
         try:
             with self._main.within(phase, OTHER):
                 sampler.start()
                 yield
         finally:
-            self.phases[phase] = time.perf_counter() - start
+            # Of the same clock as the stages, which add up to it.
+            own = [seconds for (at, _), (seconds, _) in self._main.totals.items() if at == phase]
+            self.phases[phase] = sum(own)
             self.phase = None
             done.set()
             sampler.join()
