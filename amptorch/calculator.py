@@ -85,6 +85,8 @@ class AmpTorch(Calculator):
             )
         skin = number(minimum=0)("skin", skin)
         self.neighbors = VerletList(self.potential.cutoff, skin)
+        # The atoms of the last calculation.
+        self._frames: Frames | None = None
         # Of the lists of neighbours, the last one that was looked at for atoms that are alone.
         self._looked_at, self._lonely = 0, False
         if not self.potential.has_forces:
@@ -117,7 +119,12 @@ class AmpTorch(Calculator):
         super().calculate(atoms, properties, system_changes)
         potential = self.potential
         own: Any = self.atoms
-        frames = Frames.from_atoms([own], potential.elements)
+        last, self._frames = self._frames, None
+        if last is not None and list(system_changes) == ["positions"]:
+            frames = last.moved(own.positions)
+        else:
+            frames = Frames.from_atoms([own], potential.elements)
+        self._frames = frames
         if "stress" in properties or "stresses" in properties:
             check_stress(potential, frames)
         with use_threads(potential.threads), blas_threads(1):

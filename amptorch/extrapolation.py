@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Extrapolation:
     worst: str
     spread: np.ndarray | None = None
 
-    @property
+    @cached_property
     def score(self) -> np.ndarray:
         """Return (n,) what is compared with 1 + margin: the distance, or where it is not known,
         1 + the excess."""

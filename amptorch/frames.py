@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
@@ -106,8 +106,7 @@ class Frames:
             indices=indices,
             origin=origin,
         )
-        frames._check_finite("positions", frames.positions, per_atom=True)
-        frames._check_near()
+        frames._check_positions()
         frames._check_finite("cell", frames.cells, per_atom=False)
         frames._check_cells()
         frames._check_elements(elements)
@@ -121,6 +120,13 @@ class Frames:
             rows = [np.full(6, np.nan) if one is None else one for one in found]
             object.__setattr__(frames, "stress", np.array(rows))
         return frames
+
+    def moved(self, positions: np.ndarray) -> Frames:
+        """Return the same atoms at other `positions` (N, 3), checked: a step of dynamics, for which
+        cells and elements need not be looked at again."""
+        moved = replace(self, positions=np.array(positions, dtype=np.float64))
+        moved._check_positions()
+        return moved
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -204,7 +210,8 @@ class Frames:
             value = values[bad[0]].tolist()
             raise ValueError(f"{where.format(*place)}: {name} {value} must be finite numbers")
 
-    def _check_near(self) -> None:
+    def _check_positions(self) -> None:
+        self._check_finite("positions", self.positions, per_atom=True)
         if np.abs(self.positions).max() > FARTHEST:
             atom = np.flatnonzero((np.abs(self.positions) > FARTHEST).any(axis=1))[0]
             frame, name = self.place(atom)

@@ -65,6 +65,42 @@ def test_forces_are_the_slope_of_the_energy(trainers, frames, name, which):
     np.testing.assert_allclose(forces, numeric, rtol=1e-7, atol=1e-7 * np.abs(forces).max())
 
 
+def test_steps_are_as_if_each_were_the_first(trainers, frames):
+    trainer = trainers["BPNN"]
+    atoms, other = frames[0].copy(), frames[1].copy()
+    other.symbols[1] = "Au"
+    atoms.calc = other.calc = calc = trainer.get_calc()
+    rng = np.random.default_rng(0)
+
+    def agrees():
+        fresh = atoms.copy()
+        fresh.calc = trainer.get_calc()
+        assert atoms.get_potential_energy() == pytest.approx(
+            fresh.get_potential_energy(), rel=1e-13
+        )
+        np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-12)
+
+    agrees()
+    atoms.positions += rng.normal(scale=0.01, size=atoms.positions.shape)
+    agrees()
+    # Atoms that are refused leave nothing behind, however little they move then.
+    with pytest.raises(ValueError, match="Au"):
+        other.get_forces()
+    other.positions[0] += 0.01
+    with pytest.raises(ValueError, match="Au"):
+        other.get_forces()
+    atoms.positions += rng.normal(scale=0.01, size=atoms.positions.shape)
+    agrees()
+    atoms.positions[0, 0] = np.inf
+    with pytest.raises(ValueError, match="finite"):
+        atoms.get_forces()
+    atoms.positions[0, 0] = 0.0
+    agrees()
+    atoms.set_cell(1.01 * atoms.cell.array, scale_atoms=True)
+    agrees()
+    assert calc.results["energy"] == atoms.get_potential_energy()
+
+
 @pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
 def test_same_as_predict_and_as_the_training_set(trainers, frames, name):
     trainer = trainers[name]

@@ -28,6 +28,22 @@ def water(energy=1.5):
 
 
 class TestArrays:
+    def test_moved_atoms_are_those_of_a_frame_read_anew(self):
+        atoms = bulk("Cu", cubic=True)
+        frames = Frames.from_atoms([atoms])
+        atoms.positions += 0.1
+        moved, before = frames.moved(atoms.positions), atoms.positions.copy()
+        atoms.positions += 0.1
+        assert_array_equal(moved.positions, before)
+        for name in ("numbers", "cells", "pbc", "offsets", "indices"):
+            assert_array_equal(getattr(moved, name), getattr(frames, name))
+        atoms.positions[2, 1] = np.nan
+        with pytest.raises(ValueError, match=r"frame 0, atom 2 \(Cu\): positions .* finite"):
+            frames.moved(atoms.positions)
+        atoms.positions[2, 1] = 1e9
+        with pytest.raises(ValueError, match=r"frame 0, atom 2 \(Cu\): positions .* time step"):
+            frames.moved(atoms.positions)
+
     def test_fields(self):
         slab = with_results(fcc111("Pd", (1, 1, 2), a=3.9), energy=-2.0, forces=np.ones((2, 3)))
         images = [water(), slab]

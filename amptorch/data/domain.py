@@ -62,6 +62,12 @@ class ElementDomain:
     mean: np.ndarray | None = None
     whitening: np.ndarray | None = None
 
+    def widths(self) -> np.ndarray:
+        """Return (S,), what an excess is measured in: the widths of the ranges, or a little where
+        a function does not vary."""
+        width = self.highest - self.lowest
+        return np.maximum(width, max(LEAST * width.max(), NOTHING))
+
     def distances(self, values: np.ndarray) -> np.ndarray:
         """Return the distances (n,) of fingerprints `values` (n, S); NaN where none are known."""
         if self.mean is None or self.whitening is None:
@@ -91,6 +97,7 @@ class Domain:
     ) -> None:
         self.elements = dict(elements)
         self.pairs = dict(pairs or {})
+        self._widths = {number: element.widths() for number, element in elements.items()}
 
     @classmethod
     def fitted(cls, chunks: Callable[[], Chunks], frames: Iterable[Frames] = ()) -> Domain:
@@ -149,9 +156,8 @@ class Domain:
                 continue
             own = values[rows]
             found.distance[rows] = element.distances(own)
-            width = element.highest - element.lowest
-            width = np.maximum(width, max(LEAST * width.max(), NOTHING))
-            excess = np.maximum(element.lowest - own, own - element.highest) / width
+            excess = np.maximum(element.lowest - own, own - element.highest)
+            excess /= self._widths[number]
             highest = excess.max(axis=1)
             # What rounding does is no excess.
             outside = np.flatnonzero(highest > NOTHING)
