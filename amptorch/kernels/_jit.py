@@ -55,11 +55,15 @@ def spliced(function: Callable[..., Any]) -> Any:
 
 def cached_signatures(kernel: Any) -> list[tuple[Any, ...]] | None:
     """Return the types of arguments for which numba's cache holds a kernel, compiled from the
-    present sources; None where there is no cache, or no way to know."""
+    present sources for this kind of processor; None where there is no cache, or no way to know."""
     load_index = getattr(
         getattr(getattr(kernel, "_cache", None), "_cache_file", None), "_load_index", None
     )
-    return None if load_index is None else [key[0] for key in load_index()]
+    if load_index is None:
+        return None
+    # A folder may be shared by machines of several kinds; each has its own entries in the list.
+    here = kernel.targetctx.codegen().magic_tuple()
+    return [key[0] for key in load_index() if key[1] == here]
 
 
 def _compiled(function: Callable[..., Any], **flags: Any) -> Any:

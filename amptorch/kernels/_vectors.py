@@ -2,19 +2,18 @@
 
 from typing import Any
 
-import llvmlite.binding
-import numba
+from numba.core.registry import cpu_target
 
 # LLVM uses half of the 512-bit registers of these processors, as if they were the first ones that
-# had them, whose clock fell. Their kernels take 0.82 of the time with whole registers.
-FULL_WIDTH = {"sapphirerapids", "emeraldrapids", "graniterapids"}
+# had them, whose clock fell. Kernels take 0.82 of the time with whole ones (emeraldrapids).
+FULL_WIDTH = {"sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d"}
 
 
 def compiler_flags() -> dict[str, Any]:
     """Return the flags of `numba.njit` with which kernels use whole registers: none where LLVM
     does so anyway, or where this numba has no such way."""
-    config: Any = numba.config
-    if (config.CPU_NAME or llvmlite.binding.get_host_cpu_name()) not in FULL_WIDTH:
+    _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    if processor not in FULL_WIDTH:
         return {}
     try:
         return {"pipeline_class": full_width_compiler()}
@@ -36,8 +35,9 @@ def full_width_compiler() -> type:
     class FullWidthLower(Lower):
         def setup_function(self, fndesc: Any) -> None:
             super().setup_function(fndesc)
-            # The set's own `add` takes only attributes without a value.
-            set.add(self.function.attributes, '"prefer-vector-width"="512"')
+            # Its own `add` takes only attributes without a value.
+            if isinstance(self.function.attributes, set):
+                set.add(self.function.attributes, '"prefer-vector-width"="512"')
 
     @register_pass(mutates_CFG=True, analysis_only=False)
     class FullWidthLowering(NativeLowering):

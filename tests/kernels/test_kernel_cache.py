@@ -83,6 +83,17 @@ def test_an_argument_whose_class_is_gone_recompiles(package):
     assert answers == [1, 22]
 
 
+def test_each_kind_of_processor_has_kernels_of_its_own(package):
+    counting = CALLER.replace("import njit", "import cached_signatures, njit")
+    counting = counting.replace(
+        "print(caller())", "print(len(cached_signatures(caller)))\ncaller()"
+    )
+    (package / "caller.py").write_text(counting)
+    processors = ("generic", "core2", "generic", "core2")
+    found = [call(package, NUMBA_CPU_NAME=name)[0] for name in processors]
+    assert found == [0, 0, 1, 1]
+
+
 @pytest.fixture
 def read_only(package):
     """Environment in which neither the package's folder nor the home takes a file, for root too."""
