@@ -67,7 +67,9 @@ class ModelConfig(Section):
     num_layers: int = option(5, count, "hidden layers")
     num_nodes: int = option(20, count, "nodes in each hidden layer")
     hidden_layers: list | None = option(
-        None, hidden_layers, "their widths, such as [20, 20], in place of the two above"
+        None,
+        hidden_layers,
+        "widths of the hidden layers, such as [20, 20], in place of num_layers and num_nodes",
     )
     activation: Any = option(
         "Tanh",
@@ -78,7 +80,9 @@ class ModelConfig(Section):
     dropout: bool = option(False, boolean, "dropout after each hidden layer")
     dropout_rate: float = option(0.5, number(minimum=0, below=1), "probability of dropout")
     members: int = option(
-        1, count, "networks trained one after another, whose mean is one; as many as time allows"
+        1,
+        count,
+        "networks trained one after another, whose mean is the potential; fewer in a short time",
     )
     repulsion: Any = option(
         None, repulsion, "'zbl', or its {inner, outer}: a pair potential under the networks"
