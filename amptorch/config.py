@@ -318,6 +318,12 @@ class DatasetConfig(Section):
         # A descriptor set has a cutoff function of its own.
         if self.fp_scheme == "gaussian" and not hasattr(self.fp_params, "descriptor_setup"):
             self.cutoff_params = mapping("dataset.cutoff_params", self.cutoff_params)
+        taken_off = self.atomic_correction is True and self.target_scaling == "per_atom"
+        if self.isolated_atoms is not None and not taken_off:
+            raise ValueError(
+                "dataset.isolated_atoms needs dataset.atomic_correction: true and "
+                "dataset.target_scaling: per_atom, which defaults: recommended sets"
+            )
 
     @property
     def labels(self) -> Labels:

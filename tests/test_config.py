@@ -227,6 +227,7 @@ def test_classes_by_name_as_yaml_has_them():
         ),
         ({"dataset": {"elements": ["Xx"]}}, "'Xx' is not a chemical symbol"),
         ({"dataset": {"elements": ["Cu", "Cu"]}}, "names an element twice"),
+        ({"dataset": {"isolated_atoms": "atoms.xyz"}}, "isolated_atoms needs .* recommended sets"),
         ({"model": {"activation": "Tahn"}}, "no class 'Tahn' is known, did you mean 'tanh'"),
         ({"model": {"activation": "subprocess.Popen"}}, "no class 'subprocess.Popen' is known"),
         ({"optim": {"epochs": 2.5}}, "optim.epochs must be an integer"),
