@@ -267,7 +267,9 @@ def _with_isolated(settings: Config, images: list[Atoms]) -> tuple[Config, list[
         )
         return settings, images
     references = {symbol: energies[symbol] for symbol in sorted(found)}
-    options = replace(options, atomic_correction=references, isolated_atoms=None)
+    # As many frames are kept to validate as without these.
+    share = options.val_split * len(images) / (len(given) + len(images))
+    options = replace(options, atomic_correction=references, isolated_atoms=None, val_split=share)
     return replace(settings, dataset=options), [*given, *images]
 
 

@@ -244,6 +244,18 @@ def test_isolated_atoms_give_the_reference_energies(tmp_path):
         assert np.abs(errors).max() < 0.5
 
 
+def test_isolated_atoms_take_no_frame_of_the_training_to_validate_on():
+    frames = copper(30)
+    single = labelled(Atoms("Cu"), -3.0, np.zeros((1, 3)))
+    given = {"val_data": frames[20:], "isolated_atoms": [single, single]}
+    config = {"defaults": "recommended", "size": "small", "dataset": given, **QUIET}
+    data = amptorch.prepare(config, frames[:20])
+    from amptorch.training.fit import make_split_of
+
+    trained, validated = make_split_of(data.settings)(data.dataset)
+    assert (len(trained), list(validated.indices)) == (22, list(range(22, 32)))
+
+
 @pytest.mark.slow
 def test_frames_given_to_validate_on_do_so_and_nothing_else_does():
     frames, kept = copper(20), copper(5, seed=3)
