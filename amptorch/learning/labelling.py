@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import get_calculator_class
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import write
+
+from amptorch.frames import read_images
+
+logger = logging.getLogger(__name__)
 
 # From frames to labelled ones, and reasons by place of those that failed.
 Labeller: TypeAlias = Callable[[Sequence[Atoms]], tuple[list[Atoms], dict[int, str]]]
@@ -37,11 +43,14 @@ def make_labeller(name: str, arguments: Mapping[str, Any] | None = None) -> Labe
     arguments : of the calculator
 
     Raises ValueError where there is no such calculator or it does not take the arguments, or where
-    a command lacks {input} or {output}.
+    a command lacks {input} or {output}, or there is no such program.
     """
     if INPUT in name or OUTPUT in name or " " in name.strip():
         if INPUT not in name or OUTPUT not in name:
             raise ValueError(f"the command {name!r} needs both {INPUT} and {OUTPUT}")
+        program = shlex.split(name)[0]
+        if shutil.which(program) is None:
+            raise ValueError(f"the command {name!r}: there is no program {program!r}")
         return partial(label_by_command, name)
     try:
         make = partial(_class_of(name), **(arguments or {}))
@@ -82,25 +91,35 @@ def label_by_command(command: str, images: Sequence[Atoms]) -> tuple[list[Atoms]
 
     Frames are known again by elements and positions, so that the command may leave out some.
 
-    Raises ValueError where it fails and writes no file.
+    Raises ValueError where it writes no file, or one that cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = {"input": Path(folder) / "frames.xyz", "output": Path(folder) / "labelled.xyz"}
+        files = {INPUT: Path(folder) / "frames.xyz", OUTPUT: Path(folder) / "labelled.xyz"}
         plain = [Atoms(a.symbols, a.positions, cell=a.cell, pbc=a.pbc) for a in images]
-        write(files["input"], plain, format="extxyz")
-        words = [word.format(**files) for word in shlex.split(command)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if not files["output"].is_file():
-            raise ValueError(
-                f"the command {command!r} ended with {done.returncode} and wrote no {OUTPUT}:\n"
-                f"{done.stderr[-1000:]}"
-            )
-        found: Any = read(files["output"], ":")
+        write(files[INPUT], plain, format="extxyz")
+        words = [
+            word.replace(INPUT, str(files[INPUT])).replace(OUTPUT, str(files[OUTPUT]))
+            for word in shlex.split(command)
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        ended = f"the command {command!r} ended with {done.returncode}"
+        said = f":\n{done.stderr[-1000:]}" if done.stderr.strip() else ""
+        if not files[OUTPUT].is_file():
+            raise ValueError(f"{ended} and wrote no {OUTPUT}{said}")
+        try:
+            found = read_images(files[OUTPUT])
+        except ValueError as error:
+            raise ValueError(f"{ended} and {error}{said}") from error
+    if done.returncode:
+        logger.warning("%s%s", ended, said)
     labelled, reasons = [], {}
     for place, atoms in enumerate(images):
         same = next((other for other in found if _same(atoms, other)), None)
         if same is None:
-            reasons[place] = "the command gave no such frame"
+            reasons[place] = (
+                f"the command gave no frame with its elements and positions (to {SAME:g} Å, in "
+                "its order, not wrapped)"
+            )
             continue
         results = dict(getattr(same.calc, "results", {}))
         try:

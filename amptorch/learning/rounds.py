@@ -36,6 +36,7 @@ from amptorch.frames import read_images
 from amptorch.learning.labelling import Labeller
 from amptorch.learning.settings import LearningConfig
 from amptorch.loading import load
+from amptorch.locks import locked
 from amptorch.md import Guard, draw_momenta
 from amptorch.novelty import check_elements, select
 from amptorch.potential import Potential
@@ -85,11 +86,26 @@ def learn(
     model : folder of the potential to begin with; None to train one on `start`
 
     Raises ValueError that names the elements which the model does not know, the frame that cannot
-    be used, or where no frame of a round could be labelled.
+    be used, or where no frame of a round could be labelled; BlockingIOError where another process
+    learns in that folder.
     """
-    settings = settings or LearningConfig()
     first, place = read_images(start), Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    busy = (
+        f"another process learns in {str(place)!r}; wait until it has ended, or give another --out"
+    )
+    with locked(place / ".lock", busy, remove=True):
+        return _learn(first, labeller, place, settings or LearningConfig(), rounds, model)
+
+
+def _learn(
+    first: list[Atoms],
+    labeller: Labeller,
+    place: Path,
+    settings: LearningConfig,
+    rounds: int,
+    model: str | os.PathLike[str] | None,
+) -> Learned:
     potential, at = _first_potential(first, place, settings, model)
     check_elements(potential, first)
     frames, labelled = list(first), 0

@@ -70,7 +70,8 @@ def test_labels_of_a_command_which_leaves_out_a_frame(tmp_path):
     frames = copper(3)
     labeller = make_labeller(f"{sys.executable} {tmp_path}/label.py {{input}} {{output}}")
     labelled, reasons = labeller([atoms.copy() for atoms in frames])
-    assert reasons == {0: "the command gave no such frame"}
+    assert list(reasons) == [0]
+    assert "no frame with its elements and positions" in reasons[0]
     for atoms, expected in zip(labelled, frames[1:], strict=True):
         np.testing.assert_array_equal(atoms.positions, expected.positions)
         np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-5)
@@ -82,7 +83,12 @@ def test_labels_of_a_command_which_leaves_out_a_frame(tmp_path):
         ("nobody", "there is no calculator 'nobody'"),
         ("ase.calculators.emt:Nobody", "there is no calculator 'ase.calculators.emt:Nobody'"),
         ("label.sh {input}", "needs both {input} and {output}"),
+        ("nobody {input} {output}", "there is no program 'nobody'"),
         (f"{sys.executable} -c 'import sys; sys.exit(3)' {{input}} {{output}}", "ended with 3"),
+        (f"{sys.executable} -c '{{none}}' {{input}} {{output}}", "wrote no"),
+        ("touch {input} {output}", r"ended with 0 and .*labelled\.xyz.*Empty file"),
+        ("cp {input} {output} nowhere", r"ended with 1 and wrote no"),
+        ("sh -c 'head -c 300 {input} > {output}; exit 3'", r"ended with 3 and .* cut short"),
     ],
 )
 def test_labellers_that_do_not_exist_or_fail(name, message):
@@ -182,6 +188,18 @@ def test_no_frame_that_could_be_labelled(model, tmp_path):
     settings = LearningConfig.from_dict(SETTINGS)
     with pytest.raises(ValueError, match="none of the frames"):
         learn(copper(5), nothing, tmp_path / "run", settings, 1, model)
+
+
+def test_one_process_at_a_time_learns_in_a_folder(model, tmp_path):
+    def meanwhile(images):
+        with pytest.raises(BlockingIOError, match="another process learns in"):
+            learn(copper(5), make_labeller("emt"), tmp_path, settings, 1, model)
+        return [], {}
+
+    settings = LearningConfig.from_dict(SETTINGS)
+    with pytest.raises(ValueError, match="could be labelled"):
+        learn(copper(5), meanwhile, tmp_path, settings, 1, model)
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_elements_that_the_model_does_not_know(model):
