@@ -50,7 +50,8 @@ def potential_of(model: Any) -> Any:
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:
-    if (folder / "params.pt").is_file():
+    # One that lacks parameters is incomplete, which loading says; no epoch stands for it.
+    if any((folder / name).is_file() for name in ("params.pt", "config.json")):
         return folder
     epochs = folder / "epochs"
     if epochs.is_dir():

@@ -59,6 +59,13 @@ def test_a_run_and_the_folder_of_runs(trainer, frames, tmp_path):
     assert len(amptorch.load(tmp_path).history) == 2
 
 
+def test_an_incomplete_checkpoint_is_not_taken_for_its_last_epoch(trainer, tmp_path):
+    run = shutil.copytree(trainer.cp_dir, tmp_path / "run")
+    (run / "params.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no file '.*run/params\.pt'"):
+        amptorch.load(run)
+
+
 @pytest.mark.parametrize("name", V1)
 def test_a_checkpoint_of_v1(name):
     expected = np.load(OF_V1 / name / "predictions.npz")
