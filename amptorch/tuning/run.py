@@ -217,6 +217,7 @@ class _Run:
             )
         if self.over:
             raise ValueError(f"no trial gave an error; {out / 'trials'} says what went wrong")
+        self._say_if_baseline_costs_too_much()
         best = completed(self.study)[0]
         about = {name: best.user_attrs[name] for name in ("error", "cost")}
         tuned = Tuned(out, self.study, {"number": best.number, "params": best.params, **about})
@@ -233,6 +234,19 @@ class _Run:
             else:
                 self._train_best(tuned, test)
         return tuned
+
+    def _say_if_baseline_costs_too_much(self) -> None:
+        """Warn where the baseline, which is trained in any case, takes more than `max_cost`."""
+        most, start = self.problem.tuning.max_cost, self.problem.space.baseline()
+        for trial in completed(self.study):
+            if trial.params == start and most is not None and trial.user_attrs["cost"] > most:
+                logger.warning(
+                    "the baseline takes %.4g µs/atom, more than tuning.max_cost (--max-cost), "
+                    "%.4g; it is taken all the same where no trial within that is better by more "
+                    "than the noise",
+                    trial.user_attrs["cost"],
+                    most,
+                )
 
     def _train_best(self, tuned: Tuned, test: Any) -> None:
         out, problem = self.out, self.problem
