@@ -15,9 +15,10 @@ UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of "90", "45s", "30min" or "2h"; raises ValueError for anything else."""
+    """Return the seconds of "90", "45s", "30min" or "2h"; raises ValueError for anything else, and
+    for no time at all."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)\s*", str(text))
-    if match is None:
+    if match is None or float(match[1]) == 0:
         raise ValueError(f"{text!r} is no time such as 90s, 30min or 2h")
     return float(match[1]) * UNITS[match[2]]
 

@@ -336,13 +336,14 @@ def test_the_best_trial_is_taken_where_it_is_better_by_more_than_the_noise(
 
 
 @pytest.mark.slow
-def test_trials_that_cost_too_much_are_not_trained(tmp_path):
+def test_trials_that_cost_too_much_are_not_trained(tmp_path, caplog):
     space = {**SPACE, "size": ["small", "large"]}
     config = options(space, dataset={}, max_cost=1e-3)
     problem = load_problem(run(tmp_path / "study", 1, config={**config, "size": "small"}).out)
     # The baseline, whatever it costs.
     (first,) = read_records(problem.out)
     assert (first["state"], first["params"]["size"]) == ("complete", "small")
+    assert "more than tuning.max_cost (--max-cost), 0.001" in caplog.text
     large = FixedTrial({**problem.space.baseline(), "size": "large"})
     with pytest.raises(TrialPruned, match=r"µs/atom, and a trial may cost 0\.001"):
         Objective(problem)(large)
@@ -587,8 +588,9 @@ def test_nothing_of_a_job_is_left_when_it_is_over(one_trial):
 
 def test_times():
     assert [seconds_of(text) for text in ("90", "45s", "1.5 min", "2h")] == [90, 45, 90, 7200]
-    with pytest.raises(ValueError, match="2h"):
-        seconds_of("two hours")
+    for text in ("two hours", "inf", "-5", "1h30", "0", "0.0 min"):
+        with pytest.raises(ValueError, match="is no time such as 90s, 30min or 2h"):
+            seconds_of(text)
 
 
 ADAM = {"lr": 4e-3, "schedule": "cosine", "batchnorm": False}
