@@ -455,7 +455,7 @@ def _calculated(atoms: Atoms, name: int | str, quantity: str) -> Any:
         raise ValueError(
             f"frame {name} has no {quantity} ({reason}), and {keys}; else give it a calculator "
             "that holds it, such as ase.calculators.singlepoint.SinglePointCalculator, or leave "
-            f"out such frames (dataset.skip_bad, --skip-bad){hint}"
+            f"out such frames (in a training: dataset.skip_bad, --skip-bad){hint}"
         )
     try:
         value = np.asarray(value, dtype=np.float64)

@@ -14,8 +14,10 @@ def file_names(name: str) -> list[str]:
     """Return the names of the files that a pattern such as `runs/*/OUTCAR` or `part?.xyz@::10`
     means, sorted; the name itself where it is no pattern.
 
-    Raises FileNotFoundError where there is no such file.
+    Raises FileNotFoundError where there is no such file, and ValueError for an empty name.
     """
+    if not name:
+        raise ValueError("the name of a file of frames is empty")
     if Path(name).exists() or not has_magic(name):
         return [name]
     path, _ = parse_filename(name)

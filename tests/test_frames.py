@@ -244,6 +244,10 @@ class TestReadImages:
         with pytest.raises(ValueError, match=f"{name}@5 holds no frames"):
             read_images(f"{tmp_path}/{name}@5")
 
+    def test_an_empty_name(self):
+        with pytest.raises(ValueError, match="name of a file of frames is empty"):
+            read_images("")
+
     def test_several_files(self, tmp_path):
         write(tmp_path / "a.traj", self.images()[:2])
         write(tmp_path / "b.xyz", self.images()[1:])
