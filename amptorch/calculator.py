@@ -117,19 +117,23 @@ class AmpTorch(Calculator):
     ) -> None:
         """Compute `results` of the atoms, as ASE asks for them."""
         super().calculate(atoms, properties, system_changes)
+        # Where it fails, the results of other atoms are not those of these.
+        self.results = {}
         potential = self.potential
         own: Any = self.atoms
         last, self._frames = self._frames, None
-        if last is not None and list(system_changes) == ["positions"]:
+        # `system_changes` may be those that another calculator, which has this one, has seen.
+        if last is not None and _moved_alone(last, own):
             frames = last.moved(own.positions)
         else:
             frames = Frames.from_atoms([own], potential.elements)
+        others = last is None or not np.array_equal(last.numbers, frames.numbers)
         self._frames = frames
         if "stress" in properties or "stresses" in properties:
             check_stress(potential, frames)
         with use_threads(potential.threads), blas_threads(1):
             neighbors = self.neighbors.update(frames)
-            if "numbers" in system_changes:
+            if others:
                 potential.check_compositions(frames)
                 self._lonely = False
                 self.watch.start()
@@ -189,3 +193,12 @@ class EnsembleCalculator(AmpTorch):
                 spread = np.linalg.norm(forces_spread, axis=1)
                 self.extrapolation = replace(self.extrapolation, spread=spread)
         return parts, further
+
+
+def _moved_alone(frames: Frames, atoms: Atoms) -> bool:
+    """Tell whether atoms differ from those of the one frame by their positions alone."""
+    return (
+        np.array_equal(frames.numbers, atoms.numbers)
+        and np.array_equal(frames.cells[0], atoms.cell.array)
+        and np.array_equal(frames.pbc[0], atoms.pbc)
+    )

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.units import fs, kB
@@ -99,6 +99,52 @@ def test_steps_are_as_if_each_were_the_first(trainers, frames):
     atoms.set_cell(1.01 * atoms.cell.array, scale_atoms=True)
     agrees()
     assert calc.results["energy"] == atoms.get_potential_energy()
+
+
+class Around(Calculator):
+    """Give what another calculator does, which it tells the changes that it has seen itself."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE has it)
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.inner.calculate(atoms, properties, system_changes)
+        self.results = {name: self.inner.results[name] for name in self.implemented_properties}
+
+
+def test_changes_that_an_outer_calculator_did_not_see(trainers, frames):
+    inner, alone = trainers["BPNN"].get_calc(), trainers["BPNN"].get_calc()
+    atoms = frames[0].copy()
+    atoms.calc = Around(inner)
+    atoms.get_forces()
+    fewer, strained, other = atoms.copy(), atoms.copy(), atoms.copy()
+    del fewer[-1]
+    strained.set_cell(1.05 * atoms.cell.array)
+    strained.set_pbc(True)
+    other.numbers = atoms.numbers[::-1]
+    for between in (fewer, strained, other):
+        between.calc = inner
+        between.get_forces()
+        atoms.positions += 0.001
+        expected = atoms.copy()
+        expected.calc = alone
+        np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-12)
+
+
+def test_a_calculation_that_fails_leaves_no_results_of_other_atoms(trainers, frames):
+    calc = trainers["BPNN"].get_calc()
+    atoms = frames[0].copy()
+    calc.calculate(atoms)
+    atoms.symbols[1] = "Au"
+    with pytest.raises(ValueError, match="Au"):
+        calc.calculate(atoms)
+    atoms.calc = calc
+    with pytest.raises(ValueError, match="Au"):
+        atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
