@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from threadpoolctl import ThreadpoolController
 
 _IN_USE: ContextVar[int | None] = ContextVar("amptorch_threads", default=None)
 _BLAS_IN_USE: ContextVar[int | None] = ContextVar("amptorch_blas_threads", default=None)
+# BLAS has one number for the whole process: while one thread of Python has set it, others leave it,
+# or they would take that for what it was before, and set it for good.
+_BLAS_LOCK = RLock()
 
 
 @contextmanager
@@ -57,8 +61,8 @@ def blas_threads(number: int) -> Iterator[None]:
     Beside kernels on several cores it has to be one: a thread of OpenBLAS spins for some 30 ms
     after its work, on the core that a kernel needs then.
     """
-    if _BLAS_IN_USE.get() == number:
-        # To ask each library takes 0.1 ms.
+    # To ask each library takes 0.1 ms.
+    if _BLAS_IN_USE.get() == number or not _BLAS_LOCK.acquire(blocking=False):
         yield
         return
     token = _BLAS_IN_USE.set(number)
@@ -67,6 +71,7 @@ def blas_threads(number: int) -> Iterator[None]:
             yield
     finally:
         _BLAS_IN_USE.reset(token)
+        _BLAS_LOCK.release()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from amptorch.threads import blas_threads, num_threads, run_chunks, torch_threads, use_threads
 
@@ -76,3 +76,33 @@ def test_threads_of_libraries_are_as_before_after_a_limit(limited, counted):
             assert counted() == [1] * len(before)
         assert counted() == [2] * len(before)
     assert counted() == before
+
+
+def test_threads_of_blas_are_as_before_where_limits_of_two_threads_overlap():
+    def limit_in_a_thread(number):
+        # threadpoolctl lets no other thread set limits while one that has lives.
+        one = threading.Thread(target=threadpool_limits, args=(number, "blas"))
+        one.start()
+        one.join()
+
+    inside, go = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def work(k):
+        with blas_threads(1):
+            inside[k].set()
+            go[k].wait(10)
+
+    before = blas()
+    limit_in_a_thread(2)
+    try:
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+        for k in range(2):
+            threads[k].start()
+            inside[k].wait(10)
+        assert blas() == [1] * len(before)
+        for k in range(2):
+            go[k].set()
+            threads[k].join()
+        assert blas() == [2] * len(before)
+    finally:
+        limit_in_a_thread(before[0])
