@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from amptorch.modes import ordinary_tensors
+
 Check = Callable[[str, Any], Any]
 
 
@@ -330,6 +332,7 @@ policy_class = torch_class(
 )
 
 
+@ordinary_tensors()
 def activation_class(key: str, value: Any) -> Callable[[], Any]:
     """Return a class that, made without arguments, gives numbers of double precision for such
     numbers."""
@@ -368,6 +371,7 @@ def loss_class(key: str, value: Any) -> Any:
     return made
 
 
+@ordinary_tensors()
 def optimizer_takes(make: Any, lr: float, arguments: Mapping[str, Any]) -> None:
     """Raise ValueError where an optimizer cannot be made with these arguments, or cannot step on
     the parameters of a layer."""
@@ -398,6 +402,7 @@ def optimizer_takes(make: Any, lr: float, arguments: Mapping[str, Any]) -> None:
         ) from error
 
 
+@ordinary_tensors()
 def policy_takes(policy: Any, params: Mapping[str, Any]) -> None:
     """Raise ValueError where a learning rate scheduler cannot be made with `params`."""
     import torch

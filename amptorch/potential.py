@@ -25,6 +25,7 @@ from amptorch.extrapolation import Extrapolation, measure
 from amptorch.frames import Frames
 from amptorch.model import AtomicModel, make_model
 from amptorch.model.arrays import energies_and_gradient
+from amptorch.modes import ordinary_tensors
 from amptorch.neighbors import NeighborList, neighbor_list
 from amptorch.prediction import AtomicParts, Stress, predict, predict_atoms
 
@@ -100,6 +101,7 @@ class Potential:
             self.domain = Domain.of_ranges(feature_scaler.ranges)
 
     @classmethod
+    @ordinary_tensors()
     def from_checkpoint(
         cls, checkpoint: Checkpoint, device: torch.device | str = "cpu"
     ) -> "Potential":
@@ -240,6 +242,7 @@ class Potential:
             batch.base = self.repulsion.parts(frames, neighbors)
         return batch
 
+    @ordinary_tensors()
     def batch_of(
         self,
         frames: Frames,
@@ -278,6 +281,7 @@ class Potential:
         see `TargetScaler`."""
         self.target_scaler.check_compositions(frames.numbers, frames.counts)
 
+    @ordinary_tensors()
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (F,), eV, and forces (n, 3), eV/Å, of a batch; forces (0, 3) where the
         model gives none."""
@@ -289,12 +293,14 @@ class Potential:
             forces = forces + batch.base.forces
         return self._energies(energy, batch), forces
 
+    @ordinary_tensors()
     def gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (F,), eV, and ∂E/∂G (n, S), eV, of a batch; nothing is contracted with
         J."""
         energies, gradient = self._gradient(batch, lambda batch, _: self.model(batch)[0])
         return self._energies(energies, batch), gradient
 
+    @ordinary_tensors()
     def atomic_gradient(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Return energies (n,) of the atoms, eV, and ∂E/∂G (n, S), eV, of a batch.
 
@@ -354,6 +360,7 @@ class Potential:
         counts = np.bincount(frame, minlength=len(batch))
         return energies + self.target_scaler.references(batch.atomic_numbers.cpu().numpy(), counts)
 
+    @ordinary_tensors()
     def latent(self, batch: Batch, layer: int) -> np.ndarray:
         """Return the output (n, width) of `model_net[layer]` of each atom's network."""
         self.model.eval()

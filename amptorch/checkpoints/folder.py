@@ -33,6 +33,7 @@ from amptorch.config import Config
 from amptorch.data.domain import Domain
 from amptorch.data.scalers import FeatureScaler
 from amptorch.data.target_scaler import TargetScaler
+from amptorch.modes import ordinary_tensors
 from amptorch.plain import to_json
 from amptorch.v1.unpickle import load_torch_file
 
@@ -139,6 +140,7 @@ def save_checkpoint(
         (Path(folder) / DOMAIN).unlink(missing_ok=True)
 
 
+@ordinary_tensors()
 def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     """Return the `Checkpoint` in a folder, ours or v1.0's; nothing in it is executed.
 

@@ -23,6 +23,7 @@ from amptorch.data.target_scaler import TargetScaler
 from amptorch.metrics import BothErrors, best_column, scoring_callbacks
 from amptorch.model import AtomicModel, CustomLoss, make_model
 from amptorch.model.mlp import Dropout
+from amptorch.modes import ordinary_tensors
 from amptorch.optimizers import EKF, Diverged
 from amptorch.potential import Potential
 from amptorch.threads import torch_threads, use_threads
@@ -56,6 +57,7 @@ DEFAULT_FORCE_PER_MEV = 0.01
 DEFAULT_STRESS_PER_MEV = 0.1
 
 
+@ordinary_tensors()
 def fit(
     data: TrainingData,
     start: Potential | None = None,

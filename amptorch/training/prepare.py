@@ -37,6 +37,7 @@ from amptorch.distances import check_distances
 from amptorch.frames import Frames, elements_of, read_images
 from amptorch.labels import keys_there, other_stress_keys, stress_of
 from amptorch.memory import available_memory
+from amptorch.modes import ordinary_tensors
 from amptorch.potential import Potential
 from amptorch.store.sources import usable
 from amptorch.threads import use_threads
@@ -98,6 +99,7 @@ class TrainingData:
         return self.dataset.target_scaler
 
 
+@ordinary_tensors()
 def prepare(
     settings: Config | dict[str, Any],
     frames: Any = None,

@@ -19,6 +19,7 @@ from amptorch.config import Config, known_part
 from amptorch.descriptor.construct import construct_descriptor
 from amptorch.frames import read_images
 from amptorch.model import AtomicModel, CustomLoss, make_model
+from amptorch.modes import ordinary_tensors
 from amptorch.optimizers import Diverged
 from amptorch.potential import Potential
 from amptorch.prediction import predict
@@ -104,6 +105,7 @@ class AtomsTrainer(AttributesOfV1):
 
     # --- set-up, in the order of `load` ---
 
+    @ordinary_tensors()
     def load(self, load_dataset: bool = True) -> None:
         """Do everything up to the point where training can start; without the data set, where
         `dataset.elements` is given, up to the point where parameters can be loaded."""
@@ -222,6 +224,7 @@ class AtomsTrainer(AttributesOfV1):
 
     # --- training ---
 
+    @ordinary_tensors()
     def train(self, raw_data: Any = None, resume: Any = False) -> None:
         """Train for `optim.epochs` (or `optim.max_seconds`), then load back the parameters of the
         best epoch; with `cmd.debug` those of the last one stay.
@@ -333,6 +336,7 @@ class AtomsTrainer(AttributesOfV1):
         """Return the run's folder, in the process that writes."""
         return self.cp_dir if self.ranks.first else None
 
+    @ordinary_tensors()
     def load_pretrained(
         self, checkpoint_path: str | os.PathLike[str] | None = None, gpu2cpu: bool = False
     ) -> None:

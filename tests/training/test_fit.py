@@ -60,6 +60,29 @@ def test_the_same_numbers_as_a_trainer(data, settings, frames, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("surroundings", [torch.inference_mode, lambda: torch.device("meta")])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_whatever_is_set_for_torch(data, settings, frames, tmp_path, surroundings, dtype):
+    settings = {**settings, "cmd": {**settings["cmd"], "dtype": dtype}}
+    expected = amptorch.fit(amptorch.prepare(settings)).predict(frames)
+    atoms = frames[0].copy()
+    with surroundings():
+        amptorch.fit(amptorch.prepare(settings), folder=tmp_path / "run")
+        potential = amptorch.load(tmp_path / "run")
+        atoms.calc = potential.get_calc()
+        inside = [potential.predict(frames), atoms.get_forces()]
+        trainer = AtomsTrainer(settings)
+        trainer.train()
+        inside.append(trainer.predict(frames))
+    # Nothing of it is left behind.
+    atoms.positions += 1.0
+    outside = [potential.predict(frames), atoms.get_forces()]
+    for found in (inside[0], inside[2], outside[0]):
+        np.testing.assert_allclose(found["energy"], expected["energy"], rtol=1e-5)
+    for forces in (inside[1], outside[1]):
+        np.testing.assert_allclose(forces, expected["forces"][0], atol=1e-5)
+
+
 @pytest.mark.parametrize("where", ["memory", "store"])
 def test_frames_given(settings, frames, tmp_path, where):
     sections = {**settings, "dataset": {**settings["dataset"], "raw_data": None}}
