@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.outputs import Properties, all_outputs
 
 from amptorch.checks import number
 from amptorch.distances import warn_of_lonely
@@ -96,6 +97,17 @@ class AmpTorch(Calculator):
     def potential(self) -> Any:
         """Return the potential, with the parameters that a trainer has now."""
         return potential_of(self.trainer)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse to change options; TypeError that names one."""
+        for name in kwargs:
+            raise TypeError(f"{name!r} of a calculator cannot be changed; make another calculator")
+        return super().set()
+
+    def export_properties(self) -> Properties:
+        """Return the results that ASE has names for, which `atoms.get_properties` asks for;
+        uncertainties are in `results` alone."""
+        return Properties({name: x for name, x in self.results.items() if name in all_outputs})
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last calculation, as ASE does, which is slower where

@@ -183,6 +183,11 @@ def test_an_option_that_does_not_exist(trainers):
         AmpTorch(trainers["BPNN"], extrapolaton="raise")
 
 
+def test_an_option_of_a_calculator_that_is_made(trainers):
+    with pytest.raises(TypeError, match="'skin' of a calculator cannot be changed"):
+        trainers["BPNN"].get_calc().set(skin=1.0)
+
+
 @pytest.mark.parametrize("skin", [float("nan"), float("inf"), -0.1])
 def test_a_skin_of_no_meaning(trainers, skin):
     with pytest.raises(ValueError, match="skin must be"):

@@ -179,6 +179,13 @@ class TestCalculator:
             spread = atoms.calc.get_property("forces_uncertainty", atoms)
             assert_allclose(spread, results["forces_uncertainty"])
 
+    def test_properties_that_ase_has_names_for(self, ensemble, frames):
+        atoms = frames[1].copy()
+        atoms.calc = ensemble.get_calc()
+        found = atoms.get_properties(["energy", "forces"])
+        assert found["energy"] == atoms.get_potential_energy()
+        assert_allclose(found["forces"], atoms.get_forces())
+
     def test_without_uncertainty(self, ensemble, frames):
         atoms = frames[0].copy()
         atoms.calc = AmpTorch(ensemble)
