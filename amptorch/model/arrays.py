@@ -84,6 +84,11 @@ def _softplus(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(z, 0.0) + np.log1p(small), np.where(z >= 0, 1.0, small) / (1.0 + small)
 
 
+def _softplus_of_torch(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, slope = _softplus(z)
+    return np.where(z > 20, z, y), np.where(z > 20, 1.0, slope)
+
+
 def _silu(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y, slope = _sigmoid(z)
     return z * y, y + z * slope
@@ -115,12 +120,13 @@ def _harmonic(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return z * z, 2.0 * z
 
 
-# Classes without arguments that change what they do.
+# Classes as they are without arguments: networks have no others.
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.Tanh: _tanh,
     nn.Sigmoid: _sigmoid,
     nn.SiLU: _silu,
     nn.ReLU: _relu,
+    nn.Softplus: _softplus_of_torch,
     nn.Identity: _identity,
     activations.ExactSoftplus: _softplus,
     activations.Gauss: _gauss,

@@ -8,6 +8,7 @@ from torch import nn
 from amptorch.data.batch import Batch
 from amptorch.model import BPNN, SingleNN
 from amptorch.model.arrays import ACTIVATIONS, energies_and_gradient
+from amptorch.recommended import recommended
 
 NUMBERS = np.array([1, 29, 29, 1, 8, 1, 29])
 
@@ -67,6 +68,14 @@ def test_every_activation(activation):
 def test_every_option(kind, options):
     options = {"num_nodes": 4, "num_layers": 2, **options}
     check(perturbed(kind(["Cu", "H", "O"], 5, **options)), batch_of())
+
+
+def test_the_activation_that_is_recommended():
+    activation = recommended()["model"]["activation"]
+    batch = batch_of()
+    # Beyond 20, where torch's Softplus is another function, too.
+    batch.fingerprint *= 10
+    check(perturbed(BPNN(["Cu", "H", "O"], 5, 4, 2, activation=getattr(nn, activation))), batch)
 
 
 def test_parameters_of_now_are_taken():
