@@ -134,18 +134,22 @@ class AmpTorch(Calculator):
         potential = self.potential
         own: Any = self.atoms
         last, self._frames = self._frames, None
-        # `system_changes` may be those that another calculator, which has this one, has seen.
-        if last is not None and _moved_alone(last, own):
+        # Everything has changed after `reset`. Otherwise `system_changes` may be those that another
+        # calculator, which has this one, has seen.
+        if "numbers" in system_changes or (
+            last is not None and not np.array_equal(last.numbers, own.numbers)
+        ):
+            last = None
+        if last is not None and _same_cell(last, own):
             frames = last.moved(own.positions)
         else:
             frames = Frames.from_atoms([own], potential.elements)
-        others = last is None or not np.array_equal(last.numbers, frames.numbers)
         self._frames = frames
         if "stress" in properties or "stresses" in properties:
             check_stress(potential, frames)
         with use_threads(potential.threads), blas_threads(1):
             neighbors = self.neighbors.update(frames)
-            if others:
+            if last is None:
                 potential.check_compositions(frames)
                 self._lonely = False
                 self.watch.start()
@@ -207,10 +211,8 @@ class EnsembleCalculator(AmpTorch):
         return parts, further
 
 
-def _moved_alone(frames: Frames, atoms: Atoms) -> bool:
-    """Tell whether atoms differ from those of the one frame by their positions alone."""
-    return (
-        np.array_equal(frames.numbers, atoms.numbers)
-        and np.array_equal(frames.cells[0], atoms.cell.array)
-        and np.array_equal(frames.pbc[0], atoms.pbc)
+def _same_cell(frames: Frames, atoms: Atoms) -> bool:
+    """Tell whether the one frame has the cell and the periodicity of the atoms."""
+    return np.array_equal(frames.cells[0], atoms.cell.array) and np.array_equal(
+        frames.pbc[0], atoms.pbc
     )

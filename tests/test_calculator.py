@@ -147,6 +147,19 @@ def test_a_calculation_that_fails_leaves_no_results_of_other_atoms(trainers, fra
         atoms.get_potential_energy()
 
 
+def test_after_a_reset_atoms_are_looked_at_anew(trainers, frames):
+    calc = trainers["BPNN"].get_calc()
+    potential = copy.copy(calc.potential)
+    calc.trainer = potential
+    atoms = frames[1].copy()
+    atoms.calc = calc
+    atoms.get_potential_energy()
+    potential.elements = ["Cu"]
+    calc.reset()
+    with pytest.raises(ValueError, match="not in elements"):
+        atoms.get_potential_energy()
+
+
 @pytest.mark.parametrize("name", ["BPNN", "SingleNN"])
 def test_same_as_predict_and_as_the_training_set(trainers, frames, name):
     trainer = trainers[name]
