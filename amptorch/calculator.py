@@ -46,7 +46,8 @@ class AmpTorch(Calculator):
     is over the volume of the whole cell, of a slab too. `get_stresses()` (n, 6) and
     `get_potential_energies()` (n,) are the shares of the atoms, which add up to the whole. What it
     has computed is kept until the atoms change: after more training, call `reset()` or make
-    another.
+    another. Each thread needs a calculator of its own, as with all of ASE's; they can share a
+    potential.
 
     Raises TypeError for an option of another name or what is no trained potential, and ValueError
     for a value that none of them has; `calculate`, before any work, where an element is not one of
