@@ -274,6 +274,7 @@ def test_resume(config, data, tmp_path, capsys):
     assert "--from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_goes_on_as_it_was(data, tmp_path, capsys, monkeypatch):
     """By the folder that `--out` named, and with what it was begun with."""
 

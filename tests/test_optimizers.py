@@ -73,6 +73,7 @@ def test_a_misspelt_name(name, meant):
         Config.from_dict({"optim": {"optimizer": name}})
 
 
+@pytest.mark.slow
 def test_the_learning_rate_of_the_filter_is_1():
     assert Config.from_dict({"optim": {"optimizer": "ekf"}}).optim.lr == 1
     assert Config.from_dict({"optim": {"optimizer": "ekf", "lr": 0.5}}).optim.lr == 0.5

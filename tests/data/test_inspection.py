@@ -128,6 +128,7 @@ def test_energies_with_the_kinetic_energy(copper):
     assert "include the kinetic energy" in warning
 
 
+@pytest.mark.slow
 def test_energies_that_are_none(copper, tmp_path, caplog):
     (warning,) = inspect_frames(changed(copper, energy=0.0))
     assert "the energies are all 0 eV" in warning

@@ -137,6 +137,7 @@ def test_no_torch_where_none_is_needed(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_class_gaussian_does_not_hide_its_package():
     code = (
         "import amptorch.descriptor, amptorch.descriptor.Gaussian as package, types, sys;"

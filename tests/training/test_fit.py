@@ -60,6 +60,7 @@ def test_the_same_numbers_as_a_trainer(data, settings, frames, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surroundings", [torch.inference_mode, lambda: torch.device("meta")])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_whatever_is_set_for_torch(data, settings, frames, tmp_path, surroundings, dtype):

@@ -442,6 +442,7 @@ def test_a_file_that_is_no_database(tmp_path):
         open_storage(f"sqlite:///{tmp_path / 'file.db'}")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_said_before_any_work(tmp_path):
     gold = labelled(TRAIN[0].copy())
     gold.symbols[0] = "Au"
