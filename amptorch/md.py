@@ -151,7 +151,7 @@ class Guard:
             if here >= smallest:
                 continue
             names = f"{chemical_symbols[a]}-{chemical_symbols[b]}"
-            text = f"{names} at {here:.3g} Å, nearer than any in the training ({smallest:.3g} Å)"
+            text = f"{names} at {here:.3f} Å, nearer than any in the training ({smallest:.3f} Å)"
             if here < self._nearest.get((a, b), np.inf):
                 self._nearest[a, b] = NEARER * here
                 logger.warning("step %d: %s", self.dynamics.nsteps, text)

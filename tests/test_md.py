@@ -146,7 +146,7 @@ def test_atoms_nearer_than_any_in_the_training_are_reported(potential, caplog):
             guard()
             assert caplog.text.count("nearer than any in the training") == reports
             assert guard.lost == lost
-    assert f"Cu-Cu at {0.95 * smallest:.3g} Å" in caplog.text
+    assert f"Cu-Cu at {0.95 * smallest:.3f} Å" in caplog.text
     assert "Cu-Cu" in guard.frames[0].info["reason"]
 
 
