@@ -101,7 +101,8 @@ class AmpTorch(Calculator):
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse to change options; TypeError that names one."""
-        for name in kwargs:
+        if kwargs:
+            name = next(iter(kwargs))
             raise TypeError(f"{name!r} of a calculator cannot be changed; make another calculator")
         return super().set()
 

@@ -1,4 +1,4 @@
-"""What a program has set for torch, and networks here are trained and evaluated without."""
+"""Leave aside what a program has set for torch: networks are trained and evaluated without it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
